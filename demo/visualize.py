@@ -1,0 +1,84 @@
+"""Show what a masked autoencoder makes of pictures.
+
+    python demo/visualize.py --img_path PICTURE --resume CHECKPOINT --mask_ratio .75 --seed 1 --out panels.png
+
+PICTURE may be a folder. One row a picture: original, masked, reconstruction, reconstruction + visible.
+"""
+import argparse
+from pathlib import Path
+
+import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
+
+# isort: split
+import numpy as np
+import paddle
+from PIL import Image
+from tqdm import tqdm
+
+import models_mae
+from engine_pretrain import reconstruct
+from util import cli, masking, picture, run
+from util.augment import crop
+from util.data import pictures
+from util.errors import InputError
+
+MOST = 16  # rows of one picture
+NOTES = {True: 'pixels: predicted normalised by patch, put back with the mean and spread of the true patch',
+         False: 'pixels: as predicted'}
+
+
+def main(args):
+    run.begin(args.device, args.seed)
+    model, trained = models_mae.load(args.resume, args.model, args.norm_pix_loss)
+    embed = model.patch_embed
+    masking.check(embed.num_patches, args.mask_ratio)
+    mean, std = crop.statistics(embed.in_chans, trained.get('mean'), trained.get('std'))
+    center = crop.CenterCrop(embed.img_size[0], crop.Normalize(mean, std))
+    rng = np.random.default_rng(args.seed)
+    rows = []
+    for file in tqdm(find(args.img_path, embed.in_chans), unit='picture', disable=None):
+        image = paddle.to_tensor(center(read(file, embed.in_chans))[None])
+        noise = paddle.to_tensor(masking.random(embed.num_patches, rng)[None])
+        rows.append([part.numpy() for part in (image, *reconstruct(model, image, args.mask_ratio, noise))])
+    images, shown, masks = (np.concatenate(part) for part in zip(*rows))
+    note = f'{masks[:, 0].mean():.0%} of the pixels removed; {NOTES[model.norm_pix_loss]}'
+    try:
+        Image.fromarray(picture.panels(images, shown, masks, mean, std, note)).save(args.out)
+    except (OSError, ValueError) as error:
+        raise InputError(f'--out {args.out}: cannot write this picture ({error})') from None
+    print(f'{len(rows)} rows written to {args.out}')
+
+
+def find(img_path: Path, in_chans: int) -> list[Path]:
+    """The file, or the first pictures of the folder and its subfolders, spread evenly over them."""
+    if img_path.is_file():
+        return [img_path]
+    if not img_path.is_dir():
+        raise InputError(f'--img_path {img_path}: no such file or folder')
+    files = sorted(path for path in img_path.rglob('*') if path.suffix.lower() in pictures.suffixes(in_chans))
+    if not files:
+        raise InputError(f'--img_path {img_path}: no picture in this folder ({" ".join(pictures.suffixes(in_chans))})')
+    if len(files) > MOST:
+        print(f'{len(files)} pictures found; {MOST} of them, evenly spread, are shown')
+    return files[::-(-len(files) // MOST)][:MOST]
+
+
+def read(file: Path, in_chans: int):
+    try:
+        return pictures.read(file, in_chans)
+    except Exception as error:  # PIL raises a dozen kinds for broken files
+        raise InputError(f'{file} cannot be read as a picture of {in_chans} channels ({error})') from None
+
+
+PARSER = cli.parser(__doc__, cli.device)
+PARSER.add_argument('--img_path', type=Path, required=True, metavar='PATH', help='a picture, or a folder of pictures')
+PARSER.add_argument('--resume', required=True, metavar='FILE', help='weights with encoder and decoder')
+PARSER.add_argument('--model', default=None, metavar='NAME', help='needed where the weights do not say what they are')
+PARSER.add_argument('--norm_pix_loss', action=argparse.BooleanOptionalAction, default=None,
+                    help='whether the weights predict normalised pixels; needed where they do not say')
+PARSER.add_argument('--mask_ratio', type=cli.number(float, 0, 1), default=0.75, help='share of the patches that is removed')
+PARSER.add_argument('--seed', type=cli.number(int, 0), default=1, help='seed of the masks')
+PARSER.add_argument('--out', type=Path, default=Path('reconstruction.png'), help='picture to write')
+
+if __name__ == '__main__':
+    run.program(main, PARSER)

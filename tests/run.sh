@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The tests. Arguments of pytest are passed on:  bash tests/run.sh -k mask
+#     bash tests/run.sh            the default suite: no PyTorch, some minutes
+#     bash tests/run.sh --parity   against PyTorch references, in an environment of their own (.venv-parity)
+#     bash tests/run.sh --full     what takes long, by hand
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests='not parity and not full'
+case ${1:-} in
+    --parity | --full) tests=${1#--} && shift ;;
+esac
+bash requirements/install.sh .venv requirements.txt requirements/test.txt
+if [ "$tests" = parity ]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
+source .venv/bin/activate
+exec python -m pytest -m "$tests" "$@"

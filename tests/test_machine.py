@@ -1,0 +1,43 @@
+import os
+import subprocess
+import sys
+
+from util import machine
+
+AMD, AMD_OLD, INTEL = (f'vendor_id : {vendor}\nflags : fpu sse2 {flags} ht\n' for vendor, flags in
+                       (('AuthenticAMD', 'avx2 avx512f'), ('AuthenticAMD', 'avx2'), ('GenuineIntel', 'avx2 avx512f')))
+
+
+def test_all_cores_are_used_where_nothing_is_set():
+    assert machine.threads({}, cores=8) == 8
+
+
+def test_what_the_user_has_set_stays():
+    assert machine.threads({'OMP_NUM_THREADS': '3'}, cores=8) is None
+    assert machine.threads({'OMP_NUM_THREADS': '1'}, cores=8) is None
+
+
+def test_workers_of_the_launcher_share_the_cores_despite_its_1():
+    launched = {'PADDLE_TRAINERS_NUM': '4', 'PADDLE_LOCAL_SIZE': '2', 'OMP_NUM_THREADS': '1'}
+    assert machine.threads(launched, cores=8) == 4
+    assert machine.threads(launched | {'OMP_NUM_THREADS': '3'}, cores=8) is None
+    assert machine.threads(launched | {'MAE_NUM_THREADS': '1'}, cores=8) == 1
+
+
+def test_the_blas_switch_is_for_amd_alone():
+    assert [machine.blas_path(cpu) for cpu in (AMD, AMD_OLD, INTEL, '')] == [7, 5, None, None]
+
+
+def seen_by_a_worker(tmp_path, **environ):
+    script = tmp_path / 'script.py'
+    script.write_text('import util, os; print("threads", os.environ["OMP_NUM_THREADS"])')
+    command = ['-m', 'paddle.distributed.launch', '--log_dir', str(tmp_path / 'log'), str(script)]
+    result = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environ)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return int(result.stdout.split('threads ')[-1].split()[0])
+
+
+def test_the_launchers_workers_get_the_threads(tmp_path):
+    clean = {key: value for key, value in os.environ.items() if key not in ('OMP_NUM_THREADS', 'MAE_NUM_THREADS')}
+    assert seen_by_a_worker(tmp_path, **clean) == len(os.sched_getaffinity(0))
+    assert seen_by_a_worker(tmp_path, **clean, MAE_NUM_THREADS='5') == 5

@@ -1,0 +1,101 @@
+"""Command-line flags, in groups. A program is a list of groups and its own defaults.
+
+Names and meanings are the official ones (facebookresearch/mae @ efb2a80), and so are the defaults, except --data_path
+(the official one is a folder of its authors) and --device.
+"""
+import argparse
+import math
+from collections.abc import Callable
+
+INERT = 'accepted so that official commands run; without effect: paddle.distributed.launch decides this'
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Leaves the description's lines as they are and shows each default, unless it is None: then the help says it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default in (None, '') else super()._get_help_string(action)
+
+
+def parser(description: str, *groups: Callable) -> argparse.ArgumentParser:
+    """A parser with the flags of each group."""
+    p = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=Formatter)
+    for group in groups:
+        group(p)
+    return p
+
+
+def number(kind: type, low: float, below: float = math.inf) -> Callable[[str], float]:
+    """A flag's type: an int or float in [low, below)."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value < below:  # also catches NaN
+            raise argparse.ArgumentTypeError(f'{text} is not in [{low}, {below})')
+        return value
+    convert.__name__ = kind.__name__  # argparse says "invalid int value" with it
+    return convert
+
+
+def training(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('training')
+    g.add_argument('--model', default='mae_vit_large_patch16', metavar='NAME', help='name of the model')
+    g.add_argument('--batch_size', type=number(int, 1), default=64, help='images a process and iteration; the effective '
+                   'batch is batch_size * accum_iter * processes')
+    g.add_argument('--epochs', type=number(int, 1), default=400, help='epochs to train')
+    g.add_argument('--accum_iter', type=number(int, 1), default=1, help='iterations whose gradients make one optimizer step')
+    g.add_argument('--input_size', type=number(int, 1), default=224, help='side of the square images, in pixels')
+    g.add_argument('--amp', choices=['off', 'float16', 'bfloat16'], default=None,
+                   help='mixed precision, on a GPU only (default: float16 on a GPU, off on a CPU)')
+    g.add_argument('--recompute', action='store_true', help='save memory: compute activations again in the backward pass')
+
+
+def rate(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('optimizer')
+    g.add_argument('--weight_decay', type=number(float, 0), default=0.05, help='weight decay of AdamW')
+    g.add_argument('--lr', type=number(float, 0), default=None, help='learning rate as it is; overrides --blr')
+    g.add_argument('--blr', type=number(float, 0), default=1e-3, help='base rate: lr = blr * effective batch / 256')
+    g.add_argument('--min_lr', type=number(float, 0), default=0.0, help='where the cosine schedule ends')
+    g.add_argument('--warmup_epochs', type=number(int, 0), default=40, help='epochs of linear warm-up')
+
+
+def masking(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('masking')
+    g.add_argument('--mask_ratio', type=number(float, 0, 1), default=0.75, help='share of the patches that is removed')
+    g.add_argument('--norm_pix_loss', action='store_true', help='predict each patch normalised by its mean and variance')
+
+
+def data(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('data')
+    g.add_argument('--data_path', required=True, metavar='PATH',
+                   help='folder with train/<class>/<image>, or a text file with one `path` or `path label` a line')
+    g.add_argument('--in_chans', type=number(int, 1), default=3, help='channels: 1 reads pictures as greyscale, 3 as '
+                   'RGB; other numbers read .npy files [height, width, channels] and need --mean and --std')
+    g.add_argument('--mean', type=float, nargs='+', default=None, help='mean of each channel, of values scaled to '
+                   '[0, 1]; ImageNet\'s for pictures')
+    g.add_argument('--std', type=float, nargs='+', default=None, help='standard deviation of each channel')
+    g.add_argument('--num_workers', type=number(int, 0), default=10, help='processes that prepare batches')
+    g.add_argument('--pin_mem', action='store_true', default=True,
+                   help='batches in pinned memory, for faster copies to a GPU')
+    g.add_argument('--no_pin_mem', action='store_false', dest='pin_mem')
+
+
+def device(p: argparse.ArgumentParser) -> None:
+    p.add_argument('--device', choices=['gpu', 'cuda', 'cpu'], default=None,
+                   help='(default: gpu where Paddle was built for one, else cpu)')
+
+
+def runtime(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('run')
+    g.add_argument('--output_dir', default='./output_dir', metavar='DIR', help='checkpoints and log.txt; empty: none')
+    g.add_argument('--log_dir', default='./output_dir', metavar='DIR', help='VisualDL records; empty: none')
+    device(g)
+    g.add_argument('--seed', type=number(int, 0), default=0, help='seed of everything random')
+    g.add_argument('--resume', default='', metavar='FILE', help='checkpoint to continue from')
+    g.add_argument('--start_epoch', type=number(int, 0), default=0, help='first epoch, counted from 0; --resume sets it')
+    g.add_argument('--save_every', type=number(int, 1), default=20, help='save every so many epochs, and after the last')
+    g.add_argument('--print_freq', type=number(int, 1), default=20, help='iterations between two lines of progress')
+    inert = p.add_argument_group('inert', INERT)
+    inert.add_argument('--world_size', type=int, default=1, help='inert')
+    inert.add_argument('--local_rank', type=int, default=-1, help='inert')
+    inert.add_argument('--dist_on_itp', action='store_true', help='inert')
+    inert.add_argument('--dist_url', default='env://', help='inert')

@@ -1,0 +1,83 @@
+"""Find images: a folder with one subfolder a class, or a text file that lists them."""
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from util.errors import InputError
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where the images are: paths, one label each (None in a list without labels), class names in label order."""
+    paths: list[str]
+    labels: list[int] | None
+    classes: list[str] | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def find(data_path: str, split: str, suffixes: tuple[str, ...]) -> Images:
+    """The images of one split ('train' or 'val').
+
+    data_path is a list file, or a folder that holds <split>/<class>/... or the list file <split>.txt. InputError says
+    what is missing.
+    """
+    root = Path(data_path)
+    if root.is_file():
+        return read_list(root, suffixes)
+    if not root.is_dir():
+        raise InputError(f'--data_path {data_path}: no such folder or list file')
+    if (root / split).is_dir():
+        return scan(root / split, suffixes)
+    if (root / f'{split}.txt').is_file():
+        return read_list(root / f'{split}.txt', suffixes)
+    raise InputError(f'--data_path {data_path}: found neither the folder {split}/ (with one subfolder a class) '
+                     f'nor the list {split}.txt in it')
+
+
+def scan(root: Path, suffixes: tuple[str, ...]) -> Images:
+    """All images below root/<class>/, classes and paths in alphabetical order; names that begin with a dot are skipped."""
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith('.'))
+    if not classes:
+        raise InputError(f'{root} has no class folders: images belong in {root}/<class>/')
+    paths, labels = [], []
+    for label, name in enumerate(classes):
+        found = sorted(_walk(root / name, suffixes))
+        if not found:
+            raise InputError(f'class folder {root / name} holds no image ({" ".join(suffixes)}); fill or remove it')
+        paths += found
+        labels += [label] * len(found)
+    return Images(paths, labels, classes)
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Files with one of the suffixes at any depth; a link back to a folder already visited is not followed."""
+    found, visited = [], set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        visited.add(os.path.realpath(path))
+        folders[:] = [name for name in folders
+                      if not name.startswith('.') and os.path.realpath(os.path.join(path, name)) not in visited]
+        found += [os.path.join(path, name) for name in names
+                  if name.lower().endswith(suffixes) and not name.startswith('.')]
+    return found
+
+
+def read_list(file: Path, suffixes: tuple[str, ...]) -> Images:
+    """Images of a text file with one `path` or `path label` a line, paths relative to the file's folder.
+
+    The label is the last word of a line where every line ends in a whole number; blank lines are skipped.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise InputError(f'{file} is no list of images: expected text with one `path label` a line') from None
+    if not lines:
+        raise InputError(f'the list {file} is empty')
+    labelled = all(len(line.rsplit(maxsplit=1)) == 2 and line.rsplit(maxsplit=1)[1].isdecimal() for line in lines)
+    names = [line.rsplit(maxsplit=1)[0] if labelled else line for line in lines]
+    for number, name in enumerate(names, 1):
+        if not name.lower().endswith(suffixes):
+            raise InputError(f'{file}, entry {number}: {name!r} does not end in one of {" ".join(suffixes)}')
+    labels = [int(line.rsplit(maxsplit=1)[1]) for line in lines] if labelled else None
+    return Images([str(file.parent / name) for name in names], labels, None)

@@ -1,0 +1,37 @@
+"""Read one picture, or one array of many channels."""
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # as torchvision's ImageFolder
+ARRAYS = ('.npy',)
+MODES = {1: 'L', 3: 'RGB'}
+
+
+def suffixes(in_chans: int) -> tuple[str, ...]:
+    """Endings of the files that hold images of `in_chans` channels."""
+    return PICTURES if in_chans in MODES else ARRAYS
+
+
+def read(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
+    """One image: for 1 and 3 channels a PIL picture in mode L or RGB, otherwise float32 [height, width, in_chans],
+    whole numbers scaled so that their type's largest value is 1.
+
+    EXIF rotation is not applied, as upstream does not in training. Raises whatever PIL or NumPy raises for a file that
+    is none, and ValueError for an array of another shape.
+    """
+    if in_chans not in MODES:
+        array = np.load(path, allow_pickle=False)
+        if array.ndim != 3 or array.shape[2] != in_chans:
+            raise ValueError(f'expected an array [height, width, {in_chans}], found {list(array.shape)}')
+        return (array / largest(array.dtype)).astype('float32')
+    with Image.open(path) as picture:
+        if picture.mode.startswith('I'):  # 16 bits: PIL's own conversion would clip nearly all to white
+            picture = Image.fromarray((np.asarray(picture, dtype='float32') / 257).round().clip(0, 255).astype('uint8'))
+        return picture.convert(MODES[in_chans])
+
+
+def largest(dtype: np.dtype) -> float:
+    """What counts as full brightness in an array of this type."""
+    return np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1.0

@@ -1,0 +1,24 @@
+"""Fixed two-dimensional sine-cosine position tables (facebookresearch/mae util/pos_embed.py @ efb2a80)."""
+import numpy as np
+
+
+def sincos_1d(dim: int, positions: np.ndarray) -> np.ndarray:
+    """float64 [len(positions), dim]: all sines, then all cosines, of position / 10000^(k / (dim/2))."""
+    frequencies = 10000.0 ** -(np.arange(dim // 2) / (dim / 2))
+    angles = np.outer(positions, frequencies)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def sincos_2d(dim: int, grid: tuple[int, int], cls_token: bool = True) -> np.ndarray:
+    """float32 [(1 +) rows * columns, dim]. The first half of the channels encodes the column, the second the row.
+
+    grid: (rows, columns), tokens in row-major order, coordinates counted from 0. With `cls_token` a row of zeros
+    comes first. dim must be a multiple of 4, otherwise ValueError.
+    """
+    if dim % 4:
+        raise ValueError(f'a 2-D sine-cosine table needs a width that 4 divides, got {dim}')
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    table = np.concatenate([sincos_1d(dim // 2, columns), sincos_1d(dim // 2, rows)], axis=1)
+    if cls_token:
+        table = np.concatenate([np.zeros([1, dim]), table])
+    return table.astype('float32')

@@ -1,0 +1,100 @@
+"""What every program does around its work: begin, report errors in one line, keep records."""
+import json
+import sys
+import warnings
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from util import dist
+from util.errors import InputError
+from util.weights import atomic
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is NaN or infinite, on all processes: each learns of it in the same iteration."""
+
+
+def program(main: Callable, parser: ArgumentParser) -> None:
+    """Run main(args). Exit code 2 and one line for what the user can put right, 1 for a loss that is not finite."""
+    args = parser.parse_args()
+    try:
+        main(args)
+    except (InputError, NonFiniteLoss) as error:
+        print(f'{parser.prog}: error: {error}', file=sys.stderr, flush=True)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def begin(device: str | None, seed: int, output_dir: str = '') -> None:
+    """Choose the device, join the other processes, seed Paddle (differently on each rank), make the output folder.
+
+    device: 'gpu' or its synonym 'cuda', 'cpu', or None for the GPU where Paddle was built for one.
+    """
+    has_gpu = paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if device in ('gpu', 'cuda') and not has_gpu:
+        raise InputError(f'--device {device}: ' + (
+            'Paddle finds no GPU on this machine' if paddle.device.is_compiled_with_cuda() else
+            'this Paddle was built for CPUs only; install requirements/gpu.txt in an environment of its own'))
+    if device == 'cpu' or not has_gpu:
+        paddle.set_device('cpu')
+        # Copies between strided views are slow on CPUs; without them small models train twice as fast, to the same loss
+        paddle.set_flags({'FLAGS_use_stride_kernel': False})
+        # Mixed precision is switched off here by ourselves, which auto_cast and GradScaler need not say again
+        warnings.filterwarnings('ignore', message='.*(auto_cast|GradScaler).*')
+    else:
+        paddle.set_device(f'gpu:{dist.device_id()}')
+    dist.begin()
+    paddle.seed(seed + dist.rank())
+    if output_dir and dist.is_main():
+        try:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f'--output_dir {output_dir}: cannot make this folder ({error.strerror})') from None
+        atomic.clean(Path(output_dir))
+
+
+def say(text: str) -> None:
+    """Print on the main process."""
+    if dist.is_main():
+        print(text, flush=True)
+
+
+def parameters(model: paddle.nn.Layer) -> str:
+    """Number of trainable parameters, as people write it."""
+    return f'{sum(p.size for p in model.parameters() if not p.stop_gradient):,}'
+
+
+class Recorder:
+    """log.txt, one JSON line an epoch, and VisualDL records; only the main process writes.
+
+    An empty folder name leaves that record out. Scalars stand on upstream's axis: 1000 steps are one epoch, so that
+    runs with different batch sizes can be laid over each other.
+    """
+
+    def __init__(self, output_dir: str, log_dir: str):
+        self.log = Path(output_dir) / 'log.txt' if output_dir and dist.is_main() else None
+        self.writer = None
+        if log_dir and dist.is_main():
+            from visualdl import LogWriter  # takes a second, which programs without records need not wait
+            self.writer = LogWriter(log_dir)
+
+    def scalars(self, epoch: float, **values: float) -> None:
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, int(epoch * 1000))
+
+    def picture(self, name: str, epoch: float, pixels: np.ndarray) -> None:
+        """pixels: uint8 [height, width, 3]."""
+        if self.writer:
+            self.writer.add_image(name, pixels, int(epoch * 1000))
+
+    def epoch(self, **values: float) -> None:
+        """One line of log.txt; what VisualDL has buffered goes to the disk as well."""
+        if self.writer:
+            self.writer.flush()
+        if self.log:
+            with open(self.log, 'a', encoding='utf-8') as file:
+                file.write(json.dumps(values) + '\n')

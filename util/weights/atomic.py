@@ -1,0 +1,33 @@
+"""Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed over it."""
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+SUFFIX = '.tmp'
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that becomes `path` when the block ends; where it fails, `path` stays as it was."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}{SUFFIX}')
+    try:
+        with open(temporary, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+def clean(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder."""
+    for temporary in folder.glob(f'.*{SUFFIX}'):
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,94 @@
+"""Files that `paddle.load` reads: pickles of nested dicts of arrays.
+
+Reading goes through an unpickler that knows arrays and containers and refuses everything else, because paddle.load
+itself runs whatever code a crafted file names. Files written here end in a checksum, which paddle.load does not see
+(a pickle says where it ends); of a file that carries one, every byte is verified.
+"""
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from util.errors import InputError
+from util.weights import atomic
+
+MAGIC = b'MAEsha256'
+TRAILER = len(MAGIC) + hashlib.sha256().digest_size
+CHUNK = 2 ** 24
+
+ALLOWED = {
+    ('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct'),
+    ('numpy.core.multiarray', 'scalar'), ('numpy._core.multiarray', 'scalar'),
+    ('numpy', 'ndarray'), ('numpy', 'dtype'), ('collections', 'OrderedDict'), ('_codecs', 'encode'),
+    ('builtins', 'tuple'), ('__builtin__', 'tuple'),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f'it names {module}.{name}, which no weight file needs')
+        return super().find_class(module, name)
+
+
+def read(path: Path) -> dict:
+    """The dict in the file, tensors as NumPy arrays; InputError where it is damaged, unsafe or no such file."""
+    with open(path, 'rb') as file:
+        _verify(file, path)
+        try:
+            tree = _Unpickler(file, encoding='latin1').load()
+        except Exception as error:  # a damaged pickle raises nearly anything
+            raise InputError(f'{path} is no weight file that is safe and whole: {error}') from None
+    if not isinstance(tree, dict):
+        raise InputError(f'{path} holds a {type(tree).__name__}; expected a dict of tensors')
+    return _arrays(tree)
+
+
+def _verify(file, path: Path) -> None:
+    """Compare the bytes with the checksum behind them, if there is one, and rewind."""
+    size = path.stat().st_size
+    file.seek(max(0, size - TRAILER))
+    trailer = file.read()
+    file.seek(0)
+    if not trailer.startswith(MAGIC):
+        return
+    digest, left = hashlib.sha256(), size - TRAILER
+    while left:
+        chunk = file.read(min(CHUNK, left))
+        digest.update(chunk)
+        left -= len(chunk)
+    if digest.digest() != trailer[len(MAGIC):]:
+        raise InputError(f'{path} is damaged: its checksum does not match')
+    file.seek(0)
+
+
+def _arrays(value: Any) -> Any:
+    """paddle.save stores a tensor as (name, array), and bfloat16 as its upper 16 bits."""
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items() if key != 'StructuredToParameterName@@'}
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
+        value = value[1]
+    if isinstance(value, np.ndarray) and value.dtype == np.uint16:
+        value = (value.astype('uint32') << 16).view('float32')
+    return value
+
+
+class _Hashing:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+
+def write(path: str | Path, tree: dict) -> None:
+    """Write a nested dict of arrays and plain values, whole or not at all, with its checksum."""
+    with atomic.writing(Path(path)) as file:
+        hashing = _Hashing(file)
+        pickle.dump(tree, hashing, protocol=4)
+        file.write(MAGIC + hashing.digest.digest())
