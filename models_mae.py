@@ -119,7 +119,9 @@ class MaskedAutoencoderViT(nn.Layer):
     def patch_statistics(self, imgs: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Mean and standard deviation [N, L, 1] over all values of each patch (unbiased variance, plus 1e-6)."""
         patches = self.patchify(imgs)
-        return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+        mean = patches.mean(-1, keepdim=True)
+        variance = (patches - mean).square().sum(-1, keepdim=True) / (patches.shape[-1] - 1)
+        return mean, (variance + 1e-6).sqrt()
 
     def forward_loss(self, imgs: paddle.Tensor, pred: paddle.Tensor, mask: paddle.Tensor) -> paddle.Tensor:
         """Mean squared error over the removed patches, a scalar; NaN where the mask removes none.

@@ -25,7 +25,7 @@ weights=$out/checkpoint-$((epochs - 1)).pd
 
 step "4 of 4: look at what it learned, on digits it has never seen (seconds)"
 python demo/visualize.py --img_path "$digits/val" --resume "$weights" --out demo/output/reconstruction.png
-echo "Error over the removed patches; it should be well below both baselines:"
+echo "The autoencoder should be well below both baselines:"
 python demo/score.py --resume "$weights" --data_path "$digits"
 
 step "Done"

@@ -6,8 +6,6 @@ The error is the mean squared difference over the removed patches, of pixels nor
 the same images with the same masks: every removed patch filled with the mean patch of the training images; with its
 nearest visible patch.
 """
-import json
-
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
@@ -36,12 +34,10 @@ def main(args):
     truth, guess, removed = (model.patchify(part).numpy() for part in (images, shown, masks))
     removed = removed[:, :, 0] > 0  # [N, L]
     mean_patch = model.patchify(paddle.to_tensor(train)).numpy().mean((0, 1))
-    print(json.dumps({
-        'images': len(val),
-        'mae': error(truth, guess, removed),
-        'mean_patch': error(truth, np.broadcast_to(mean_patch, truth.shape), removed),
-        'nearest_visible': error(truth, nearest_visible(truth, removed, embed.grid), removed),
-    }))
+    print(f'{len(val)} images, mean squared error over the removed patches')
+    for name, filled in (('autoencoder', guess), ('mean patch', np.broadcast_to(mean_patch, truth.shape)),
+                         ('nearest visible', nearest_visible(truth, removed, embed.grid))):
+        print(f'{name:16} {error(truth, filled, removed):.4f}')
 
 
 def load(data_path: str, split: str, center: crop.CenterCrop, in_chans: int) -> np.ndarray:

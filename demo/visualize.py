@@ -4,7 +4,6 @@
 
 PICTURE may be a folder. One row a picture: original, masked, reconstruction, reconstruction + visible.
 """
-import argparse
 from pathlib import Path
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
@@ -22,7 +21,7 @@ from util.augment import crop
 from util.data import pictures
 from util.errors import InputError
 
-MOST = 16  # rows of one picture
+MOST = 8  # rows of one picture
 NOTES = {True: 'pixels: predicted normalised by patch, put back with the mean and spread of the true patch',
          False: 'pixels: as predicted'}
 
@@ -74,8 +73,9 @@ PARSER = cli.parser(__doc__, cli.device)
 PARSER.add_argument('--img_path', type=Path, required=True, metavar='PATH', help='a picture, or a folder of pictures')
 PARSER.add_argument('--resume', required=True, metavar='FILE', help='weights with encoder and decoder')
 PARSER.add_argument('--model', default=None, metavar='NAME', help='needed where the weights do not say what they are')
-PARSER.add_argument('--norm_pix_loss', action=argparse.BooleanOptionalAction, default=None,
-                    help='whether the weights predict normalised pixels; needed where they do not say')
+PARSER.add_argument('--norm_pix_loss', action='store_true', default=None,
+                    help='the weights predict normalised pixels; this or the opposite is needed where they do not say')
+PARSER.add_argument('--no_norm_pix_loss', action='store_false', dest='norm_pix_loss')
 PARSER.add_argument('--mask_ratio', type=cli.number(float, 0, 1), default=0.75, help='share of the patches that is removed')
 PARSER.add_argument('--seed', type=cli.number(int, 0), default=1, help='seed of the masks')
 PARSER.add_argument('--out', type=Path, default=Path('reconstruction.png'), help='picture to write')

@@ -14,7 +14,8 @@ def level(name):
     head = name.split('.')[0]
     if head == 'demo':
         return LEVELS.index('main_')
-    return next((i for i, prefix in enumerate(LEVELS) if head == prefix or prefix[-1] == '_' and head.startswith(prefix)), None)
+    return next((i for i, prefix in enumerate(LEVELS)
+                 if head == prefix or (prefix.endswith('_') and head.startswith(prefix))), None)
 
 
 def imports(path):

@@ -13,6 +13,7 @@ import numpy as np
 
 from util.errors import InputError
 from util.weights import atomic
+from util.weights.safetensors_file import bfloat16
 
 MAGIC = b'MAEsha256'
 TRAILER = len(MAGIC) + hashlib.sha256().digest_size
@@ -71,7 +72,7 @@ def _arrays(value: Any) -> Any:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
         value = value[1]
     if isinstance(value, np.ndarray) and value.dtype == np.uint16:
-        value = (value.astype('uint32') << 16).view('float32')
+        value = bfloat16(value)
     return value
 
 

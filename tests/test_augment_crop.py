@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from util.augment import crop
+from util.errors import InputError
+
+
+def noise_picture(width, height, channels=3):
+    pixels = np.random.default_rng(0).integers(256, size=[height, width, channels], dtype='uint8')
+    return Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+
+
+@pytest.mark.parametrize('width, height', [(500, 375), (32, 32), (20, 400), (3, 2), (1, 1)])
+def test_crops_stay_inside_and_follow_the_recipe(width, height):
+    rng = np.random.default_rng(0)
+    boxes = np.array([crop.random_box(width, height, rng, (0.2, 1.0)) for _ in range(2000)])
+    left, top, right, bottom = boxes.T
+    assert (left >= 0).all() and (left < right).all() and (right <= width).all()
+    assert (top >= 0).all() and (top < bottom).all() and (bottom <= height).all()
+    if (width, height) == (500, 375):
+        share = (right - left) * (bottom - top) / (width * height)
+        assert 0.19 < share.min() < 0.22 and share.max() <= 1
+        aspect = np.log((right - left) / (bottom - top))
+        assert abs(aspect).max() < np.log(4 / 3) + 0.01 and abs(aspect.mean()) < 0.05
+
+
+def test_an_image_too_long_for_any_draw_is_cropped_in_its_middle():
+    assert crop.random_box(10, 400, np.random.default_rng(0), (0.5, 1.0)) == (0, 193, 10, 206)
+    assert crop.random_box(400, 10, np.random.default_rng(0), (0.5, 1.0)) == (193, 0, 206, 10)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_normalisation_by_table_equals_the_formula_bit_by_bit(channels):
+    picture = noise_picture(40, 30, channels)
+    mean, std = crop.statistics(channels, None, None)
+    pixels = np.asarray(picture).reshape(30, 40, channels).transpose(2, 0, 1)
+    mean32, std32 = np.float32(mean)[:, None, None], np.float32(std)[:, None, None]
+    expected = (pixels.astype('float32') / np.float32(255) - mean32) / std32
+    np.testing.assert_array_equal(crop.Normalize(mean, std)(picture), expected)
+
+
+def test_arrays_are_cropped_and_resized_like_pictures():
+    picture = noise_picture(40, 30)
+    box = (3, 5, 33, 25)
+    expected = np.asarray(crop.resized_crop(picture, box, (16, 12)), dtype='float32')
+    array = crop.resized_crop(np.asarray(picture, dtype='float32'), box, (16, 12))
+    assert array.shape == (16, 12, 3)
+    np.testing.assert_allclose(array.clip(0, 255), expected, atol=1)  # pictures round to whole grey levels
+
+
+def test_half_of_the_images_are_mirrored():
+    ramp = Image.fromarray(np.tile(np.arange(0, 256, 8, dtype='uint8'), [32, 1]))
+    augment = crop.CropAndFlip(8, crop.Normalize(*crop.statistics(1, None, None)))
+    rng = np.random.default_rng(0)
+    rising = [float(np.diff(augment(ramp, rng)[0]).mean()) > 0 for _ in range(1000)]
+    assert 0.45 < np.mean(rising) < 0.55
+
+
+def test_the_centre_crop_takes_the_middle():
+    pixels = np.zeros([10, 30, 3], 'uint8')
+    pixels[:, 10:20] = 255
+    normalize = crop.Normalize((0.0,) * 3, (1.0,) * 3)
+    assert (crop.CenterCrop(5, normalize)(Image.fromarray(pixels)) == 1).all()
+
+
+def test_statistics_default_to_imagenets_and_are_checked():
+    assert crop.statistics(3, None, None) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert crop.statistics(2, [0, 1], [1, 2]) == ((0, 1), (1, 2))
+    for arguments, message in [((4, None, None), '--in_chans 4 needs --mean and --std'), ((3, [0.5], None), '--mean has 1'),
+                               ((1, None, [0.0]), '--std 0.0')]:
+        with pytest.raises(InputError, match=message):
+            crop.statistics(*arguments)

@@ -1,0 +1,125 @@
+import os
+import pickle
+
+import numpy as np
+import paddle
+import pytest
+
+from util import weights
+from util.errors import InputError
+from util.weights import atomic, paddle_file
+
+TREE = {'model': {'a.weight': np.arange(6, dtype='float32').reshape(2, 3), 'b': np.float32(7)},
+        'optimizer': {'a.weight': {'moment1': np.ones(3)}}, 'epoch': 3, 'scaler': {}, 'args': {'lr': None, 'name': 'x'}}
+
+
+@pytest.fixture
+def file(tmp_path):
+    paddle_file.write(tmp_path / 'x.pd', TREE)
+    return tmp_path / 'x.pd'
+
+
+def assert_equal(a, b):
+    assert type(a) is type(b) or isinstance(a, (np.generic, np.ndarray))
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        for key in a:
+            assert_equal(a[key], b[key])
+    else:
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_written_reads_back(file):
+    assert_equal(weights.read(file), TREE)
+    assert os.listdir(file.parent) == ['x.pd']
+
+
+def test_plain_paddle_load_reads_it(file):
+    loaded = paddle.load(str(file))
+    assert list(loaded) == list(TREE) and loaded['args'] == TREE['args'] and loaded['epoch'] == 3
+    np.testing.assert_array_equal(loaded['model']['a.weight'].numpy(), TREE['model']['a.weight'])
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16', 'bfloat16', 'int64', 'bool'])
+def test_what_paddle_save_writes_reads_as_arrays(tmp_path, dtype):
+    tensor = paddle.to_tensor([[1.5, 0.0], [3.0, -2.0]]).astype(dtype)
+    paddle.save({'model': {'w': tensor}, 'epoch': 1}, str(tmp_path / 'x.pdparams'))
+    read = weights.read(tmp_path / 'x.pdparams')
+    assert read['epoch'] == 1 and isinstance(read['model']['w'], np.ndarray)
+    np.testing.assert_array_equal(read['model']['w'], tensor.astype('float32').numpy().astype(read['model']['w'].dtype))
+
+
+def test_a_whole_state_dict_by_paddle_save_reads_as_arrays(tmp_path):
+    layer = paddle.nn.Linear(2, 3)
+    paddle.save(layer.state_dict(), str(tmp_path / 'x.pdparams'))
+    read = weights.read(tmp_path / 'x.pdparams')
+    assert list(read) == ['weight', 'bias']
+    np.testing.assert_array_equal(read['weight'], layer.weight.numpy())
+
+
+def test_safetensors_read_as_arrays(tmp_path):
+    from safetensors.paddle import save_file
+    tensors = {'a': paddle.randn([2, 3]), 'b': paddle.ones([4]).astype('bfloat16')}
+    save_file(tensors, str(tmp_path / 'x.safetensors'))
+    read = weights.read(tmp_path / 'x.safetensors')
+    np.testing.assert_array_equal(read['a'], tensors['a'].numpy())
+    assert read['b'].dtype == np.float32 and (read['b'] == 1).all()
+
+
+def test_every_flipped_byte_is_noticed(file):
+    whole = file.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        file.write_bytes(damaged)
+        if position not in range(end := len(whole) - paddle_file.TRAILER, end + len(paddle_file.MAGIC)):
+            with pytest.raises(InputError, match='checksum'):
+                weights.read(file)
+        else:  # the mark of the checksum itself: the contents are whole
+            assert_equal(weights.read(file), TREE)
+
+
+class Evil:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize('name', ['x.pd', 'x.pdparams', 'x.pth'])
+def test_a_crafted_pickle_does_not_run(tmp_path, name):
+    (tmp_path / name).write_bytes(pickle.dumps({'model': Evil(tmp_path / 'pwned')}))
+    with pytest.raises(InputError, match='posix.mkdir'):
+        weights.read(tmp_path / name)
+    assert not (tmp_path / 'pwned').exists()
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda path: path.mkdir(), 'is a folder'), (lambda path: None, 'no such file'), (lambda path: path.touch(), 'is empty'),
+    (lambda path: path.write_text('<html>not found</html>'), 'no weight file'),
+    (lambda path: path.write_bytes(pickle.dumps(TREE)[:200]), 'no weight file'),
+    (lambda path: path.write_bytes(pickle.dumps([1, 2])), 'holds a list')])
+def test_what_is_no_weight_file_is_named(tmp_path, make, message):
+    make(tmp_path / 'x.pd')
+    with pytest.raises(InputError, match=message):
+        weights.read(tmp_path / 'x.pd')
+
+
+def test_a_truncated_safetensors_file_is_named(tmp_path):
+    (tmp_path / 'x.safetensors').write_bytes(b'\x10\0\0\0\0\0\0\0{"a": 1')
+    with pytest.raises(InputError, match='x.safetensors is no whole'):
+        weights.read(tmp_path / 'x.safetensors')
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(file):
+    before = file.read_bytes()
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        paddle_file.write(file, TREE | {'epoch': lambda: None})
+    assert file.read_bytes() == before and os.listdir(file.parent) == ['x.pd']
+
+
+def test_leftovers_of_killed_writers_are_cleaned(file):
+    (file.parent / '.x.pd.123.tmp').write_bytes(b'half')
+    atomic.clean(file.parent)
+    assert os.listdir(file.parent) == ['x.pd']
