@@ -7,28 +7,31 @@ from util import dist
 from util.run import NonFiniteLoss
 
 
-def train_one_epoch(network, batches, schedule, step, progress, recorder, mask_ratio: float) -> dict[str, float]:
-    """Train on every batch (images [N, C, height, width], noise [N, L]) of an epoch; its mean loss and rate.
+def train_one_epoch(network, batches, schedule, step, progress, recorder, saver, mask_ratio: float) -> dict[str, float]:
+    """Train on the batches (images [N, C, height, width], noise [N, L]) of an epoch; its mean loss and rate.
 
     schedule: epoch, with a fraction -> rate, asked once an optimizer step. Gradients of an incomplete last round of
     accumulation are dropped, as upstream. NonFiniteLoss on all ranks when the loss of one is not finite.
     """
     network.train()
-    for i, (images, noise) in enumerate(progress.follow(batches)):
+    for images, noise in progress.follow(batches):
+        i = progress.iteration
         epoch = progress.epoch + i / progress.iterations
         if i % step.accum_iter == 0:
             step.optimizer.set_lr(schedule(epoch))
-        with step.autocast():
-            loss, _, _ = network(images, mask_ratio, noise)
-        value, = dist.mean([loss.item()])
-        if not math.isfinite(value):
-            raise NonFiniteLoss(f'the loss is {value} in epoch {progress.epoch}, iteration {i}; training stops. Earlier '
-                                'checkpoints are untouched: resume from one with a lower rate or without mixed precision')
-        step.backward(loss, i)
+        with dist.reducing(network, reduce=step.is_last(i)):
+            with step.autocast():
+                loss, _, _ = network(images, mask_ratio, noise)
+            value, stop = dist.mean([loss.item(), saver.stop_requested])
+            if not math.isfinite(value):
+                raise NonFiniteLoss(f'the loss is {value} in epoch {progress.epoch}, iteration {i}; training stops. Earlier '
+                                    'checkpoints are untouched: resume with a lower rate, or without mixed precision')
+            step.backward(loss, i)
         lr = step.optimizer.get_lr()
         progress.update(loss=value, lr=lr)
         if step.is_last(i):
             recorder.scalars(epoch, train_loss=value, lr=lr)
+            saver.after_step(progress, stop=stop > 0)
     step.optimizer.clear_grad()
     return progress.averages.means()
 

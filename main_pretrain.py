@@ -33,31 +33,39 @@ def main(args):
     samples = loader.TrainSet(images, partial(pictures.read, in_chans=args.in_chans),
                               crop.CropAndFlip(args.input_size, crop.Normalize(mean, std)),
                               lambda index, rng: masking.random(patches, rng), args.seed)
-    data = loader.TrainLoader(samples, args.batch_size, args.accum_iter, args.num_workers, args.pin_mem,
+    state = checkpoint.load(args.resume, args.output_dir)
+    checkpoint.warn_of_changes(state, vars(args))
+    joint_batch = args.batch_size * dist.world_size()
+    accum_iter = checkpoint.accum_iter(state, joint_batch, args.accum_iter)
+    data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem,
                               dist.rank(), dist.world_size())
-    effective_batch = args.batch_size * args.accum_iter * dist.world_size()
-    lr = optim.absolute_lr(args.lr, args.blr, effective_batch)
+    lr = optim.absolute_lr(args.lr, args.blr, joint_batch * accum_iter)
     schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
-    optimizer = optim.adamw(optim.decay_groups(model, args.weight_decay), beta2=0.95)
-    step = amp.Step(optimizer, args.accum_iter, args.amp)
-    start = checkpoint.resume(args.resume, model, optimizer, step) if args.resume else args.start_epoch
+    step = amp.Step(optim.adamw(optim.decay_groups(model, args.weight_decay), beta2=0.95), accum_iter, args.amp)
+    start = checkpoint.restore(state, model, step) if state else checkpoint.Position(args.start_epoch)
     network = dist.wrap(model)
-    recorder = run.Recorder(args.output_dir, args.log_dir)
-    run.say(f'{args.model} with {run.parameters(model)} parameters, {len(images)} images, effective batch '
-            f'{effective_batch}, rate {lr:.3g}, {args.epochs - start} epochs of {len(data)} iterations')
+    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), joint_batch * accum_iter, args.epochs,
+                             args.save_every, args.save_every_iters, args.keep)
+    recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch if args.resume else None)
+    progress = metrics.Progress(args.epochs, len(data), args.print_freq)
+    run.announce(args.model, model, f'{len(images)} images, effective batch {joint_batch * accum_iter}, rate {lr:.3g}, '
+                 f'{args.epochs} epochs of {len(data)} iterations', state.get('path'), start)
 
-    for epoch in range(start, args.epochs):
-        progress = metrics.Progress(epoch, args.epochs, len(data), args.print_freq, quiet=not dist.is_main())
-        stats = train_one_epoch(network, data.batches(epoch), schedule, step, progress, recorder, args.mask_ratio)
+    for epoch in range(start.epoch, args.epochs):
+        first = start.iteration(joint_batch, accum_iter) if epoch == start.epoch else 0
+        progress.begin(epoch, start.averages if first else None, first)
+        stats = train_one_epoch(network, data.batches(epoch, first), schedule, step, progress, recorder, saver,
+                                args.mask_ratio)
         recorder.epoch(train_lr=stats['lr'], train_loss=stats['loss'], epoch=epoch)
-        if epoch % args.save_every == 0 or epoch + 1 == args.epochs:
-            checkpoint.save(args.output_dir, epoch, model, optimizer, step, vars(args))
-            recorder.picture('reconstruction', epoch, pictures_of(model, samples, args.mask_ratio, mean, std))
+        saver.after_epoch(epoch)
+        if saver.is_due(epoch):
+            recorder.picture('reconstruction', epoch, reconstruction(model, samples, args.mask_ratio, mean, std))
 
 
-def pictures_of(model, samples, mask_ratio, mean, std):
-    """How the model reconstructs the first few images, always with the same crops and masks."""
-    images, noise, _ = (paddle.to_tensor(np.stack(part)) for part in zip(*(samples[0, i] for i in range(PICTURES))))
+def reconstruction(model, samples, mask_ratio, mean, std):
+    """The first few images, always with the same crops and masks, as the model sees them now."""
+    first = [samples[0, index] for index in range(min(PICTURES, len(samples)))]
+    images, noise, _ = (paddle.to_tensor(np.stack(part)) for part in zip(*first))
     shown, masks = reconstruct(model, images, mask_ratio, noise)
     return picture.panels(images.numpy(), shown.numpy(), masks.numpy(), mean, std)
 

@@ -26,9 +26,9 @@ for file in "$@"; do
         echo "$stamp" > "$done"
     fi
 done
-if [ ! -f "$env/project.installed" ]; then
+if ! cmp --silent pyproject.toml "$env/pyproject.installed"; then
     "$env/bin/pip" install --quiet --disable-pip-version-check --no-deps --editable .
-    touch "$env/project.installed"
+    cp pyproject.toml "$env/pyproject.installed"
 fi
 
 # OpenCV leans on two libraries of the system, which pip cannot install

@@ -5,62 +5,71 @@ import pytest
 import models_mae
 from util import amp, checkpoint, optim, weights
 from util.errors import InputError
+from util.metrics import Progress
 
 
 def training(name='mae_vit_nano_patch4', **kwargs):
     model = models_mae.create(name, **{'in_chans': 1} | kwargs)
     optimizer = optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95)
     optimizer.set_lr(1e-3)
-    return model, optimizer, amp.Step(optimizer)
+    return model, amp.Step(optimizer)
 
 
-def train(model, optimizer, step, seed):
+def saver(folder, model, step, **kwargs):
+    return checkpoint.Saver(str(folder), model, step, {'lr': None}, effective_batch=4, epochs=10, **kwargs)
+
+
+def train(model, step, seed):
     paddle.seed(seed)
     step.backward(model(paddle.randn([4, 1, 32, 32]))[0], 0)
-
-
-def values(model):
-    return {name: parameter.numpy() for name, parameter in model.named_parameters()}
 
 
 def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path):
     straight = training()
     train(*straight, seed=1)
-    checkpoint.save(str(tmp_path), 7, *straight, {'lr': None})
+    saver(tmp_path, *straight, save_every=7).after_epoch(7)
     train(*straight, seed=2)
 
     paddle.nn.Linear(3, 3)  # a layer made before the model shifts Paddle's own parameter names
     resumed = training()
-    assert checkpoint.resume(str(tmp_path / 'checkpoint-7.pd'), *resumed) == 8
+    state = checkpoint.load(str(tmp_path / 'checkpoint-7.pd'), '')
+    assert checkpoint.restore(state, *resumed) == checkpoint.Position(8)
     train(*resumed, seed=2)
-    expected, got = values(straight[0]), values(resumed[0])
-    for name in expected:
-        np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
+    for (name, expected), got in zip(straight[0].named_parameters(), resumed[0].parameters()):
+        np.testing.assert_array_equal(expected.numpy(), got.numpy(), err_msg=name)
 
 
 def test_a_checkpoint_has_the_official_keys_and_structured_optimizer_state(tmp_path):
-    state = training()
-    train(*state, seed=1)
-    checkpoint.save(str(tmp_path), 0, *state, {'lr': None})
+    model, step = training()
+    train(model, step, seed=1)
+    saver(tmp_path, model, step).after_epoch(0)
     saved = weights.read(tmp_path / 'checkpoint-0.pd')
-    assert list(saved) == ['model', 'optimizer', 'epoch', 'scaler', 'args']
-    trainable = [name for name, p in state[0].named_parameters() if not p.stop_gradient]
+    assert list(saved) == ['model', 'optimizer', 'epoch', 'scaler', 'args', 'position']
+    trainable = [name for name, p in model.named_parameters() if not p.stop_gradient]
     assert sorted(name for name, kinds in saved['optimizer'].items() if kinds) == sorted(trainable)
     moments = saved['optimizer']['blocks.1.mlp.fc1.weight']
     assert set(moments) == {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'} and moments['moment1'].shape == (96, 384)
+
+
+def test_a_file_with_only_the_official_keys_resumes_after_its_epoch(tmp_path):
+    model, step = training()
+    saver(tmp_path, model, step).after_epoch(0)
+    official = weights.read(tmp_path / 'checkpoint-0.pd')
+    paddle.save({key: value for key, value in official.items() if key != 'position'}, str(tmp_path / 'x.pd'))
+    assert checkpoint.restore(checkpoint.load(str(tmp_path / 'x.pd'), ''), model, step) == checkpoint.Position(1)
 
 
 @pytest.mark.parametrize('other, message', [
     ({'img_size': 16}, r'pos_embed is \[1, 17, 96\] there, \[1, 65, 96\] here'),
     ({'in_chans': 3}, r'patch_embed.proj.weight is \[96, 3, 4, 4\] there, \[96, 1, 4, 4\] here')])
 def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_path, other, message):
-    checkpoint.save(str(tmp_path), 0, *training(**other), {})
+    saver(tmp_path, *training(**other)).after_epoch(0)
     with pytest.raises(InputError, match=message):
-        checkpoint.resume(str(tmp_path / 'checkpoint-0.pd'), *training())
+        checkpoint.restore(checkpoint.load(str(tmp_path / 'checkpoint-0.pd'), ''), *training())
 
 
 def test_missing_and_additional_keys_are_named():
-    model, _, _ = training()
+    model, _ = training()
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     with pytest.raises(InputError, match='norm.weight .* is missing there'):
         checkpoint.load_model(model, {name: t for name, t in tensors.items() if name != 'norm.weight'}, 'x.pd')
@@ -71,4 +80,70 @@ def test_missing_and_additional_keys_are_named():
 def test_weights_alone_cannot_be_resumed(tmp_path):
     paddle.save({'model': {}}, str(tmp_path / 'x.pd'))
     with pytest.raises(InputError, match="no 'optimizer'"):
-        checkpoint.resume(str(tmp_path / 'x.pd'), *training())
+        checkpoint.load(str(tmp_path / 'x.pd'), '')
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob('*.pd'))
+
+
+def test_auto_takes_the_newest_whole_checkpoint_and_says_what_it_passes_over(tmp_path, capsys):
+    state = training()
+    keeper = saver(tmp_path, *state, save_every=1)
+    for epoch in (2, 9, 10):
+        keeper.after_epoch(epoch)
+    keeper.save('checkpoint-10-3.pd', 9, checkpoint.Position(10, 12))
+    (tmp_path / 'checkpoint-notes.pd').write_text('not ours')
+    order = ['checkpoint-2.pd', 'checkpoint-9.pd', 'checkpoint-10-3.pd', 'checkpoint-10.pd']
+    assert [path.name for path in checkpoint.ordered(tmp_path)] == order
+    for newest in reversed(order):
+        assert checkpoint.load('auto', str(tmp_path))['path'] == str(tmp_path / newest)
+        file = tmp_path / newest
+        file.write_bytes(file.read_bytes()[:-3] + b'xyz')  # from now on damaged
+    assert checkpoint.load('auto', str(tmp_path)) == {}
+    assert capsys.readouterr().err.count('passes over a checkpoint') == 1 + 2 + 3 + 4
+
+
+def test_keep_leaves_the_newest(tmp_path):
+    keeper = saver(tmp_path, *training(), save_every=1, keep=2)
+    for epoch in range(4):
+        keeper.after_epoch(epoch)
+    assert names(tmp_path) == ['checkpoint-2.pd', 'checkpoint-3.pd']
+
+
+def test_saving_within_an_epoch_waits_for_an_optimizer_step(tmp_path):
+    model, _ = training()
+    step = amp.Step(optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95), accum_iter=2)
+    keeper = saver(tmp_path, model, step, save_every_iters=3)
+    progress = Progress(1, 12, 100)
+    for i in range(12):
+        progress.update(loss=1.0)
+        if step.is_last(i):
+            keeper.after_step(progress, stop=False)
+    assert names(tmp_path) == sorted(f'checkpoint-0-{i}.pd' for i in (4, 6, 10, 12))
+    state = checkpoint.load('auto', str(tmp_path))
+    position = checkpoint.restore(state, model, step)
+    assert (state['epoch'], position) == (-1, checkpoint.Position(0, 24, {'loss': 12.0}, 12))
+
+
+@pytest.mark.parametrize('joint_batch, accum_iter, first',
+                         [(8, 1, 3), (4, 2, 6), (2, 4, 12), (16, 1, 2), (5, 1, 5), (5, 2, 6)])
+def test_a_position_counts_in_samples(joint_batch, accum_iter, first):
+    assert checkpoint.Position(0, 24).iteration(joint_batch, accum_iter) == first
+
+
+@pytest.mark.parametrize('joint_batch, asked, kept, says', [
+    (8, 2, 2, ''), (4, 2, 4, 'so --accum_iter is now 4'), (16, 2, 1, 'so --accum_iter is now 1'),
+    (3, 2, 2, 'no --accum_iter keeps it: it is now 6')])
+def test_resuming_keeps_the_effective_batch_if_it_can(capsys, joint_batch, asked, kept, says):
+    state = {'position': {'effective_batch': 16}}
+    assert checkpoint.accum_iter(state, joint_batch, asked) == kept
+    warned = capsys.readouterr().err
+    assert says in warned and bool(warned) == bool(says)
+    assert checkpoint.accum_iter({}, joint_batch, asked) == asked
+
+
+def test_changed_flags_are_named(capsys):
+    before = {'seed': 0, 'num_workers': 1, 'lr': None}
+    checkpoint.warn_of_changes({'args': before}, {'seed': 1, 'num_workers': 2, 'lr': None})
+    assert capsys.readouterr().err.strip().endswith('other flags: --seed was 0 and is 1')

@@ -8,8 +8,8 @@ COMMON = {'batch_size': 64, 'epochs': 400, 'accum_iter': 1, 'weight_decay': 0.05
           'start_epoch': 0, 'num_workers': 10, 'pin_mem': True, 'world_size': 1, 'local_rank': -1, 'dist_on_itp': False,
           'dist_url': 'env://'}
 PRETRAIN = COMMON | {'model': 'mae_vit_large_patch16', 'input_size': 224, 'mask_ratio': 0.75, 'norm_pix_loss': False}
-OURS = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 20, 'print_freq': 20, 'in_chans': 3, 'mean': None,
-        'std': None, 'recompute': False}
+OURS = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 20, 'save_every_iters': 0, 'keep': 0, 'print_freq': 20,
+        'in_chans': 3, 'mean': None, 'std': None, 'recompute': False}
 
 COMMAND = ('--batch_size 64 --model mae_vit_large_patch16 --norm_pix_loss --mask_ratio 0.75 --epochs 800 --warmup_epochs 40 '
            '--blr 1.5e-4 --weight_decay 0.05 --data_path X --no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 '

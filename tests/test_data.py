@@ -111,6 +111,17 @@ def test_ranks_share_the_joint_batch():
     assert [a + b for a, b in zip(*ranks)] == joint
 
 
+def test_an_epoch_can_begin_at_any_batch():
+    for first in (0, 3, 10):
+        assert list(loader.Order(103, 10, 5, 0, 0, 1, first)) == list(loader.Order(103, 10, 5, 0, 0, 1))[first:]
+
+
+@pytest.mark.parametrize('samples, world_size', [(10, 1), (10, 3), (2, 3), (7, 7)])
+def test_evaluation_sees_every_index_exactly_once(samples, world_size):
+    seen = [index for rank in range(world_size) for index in loader.evaluation_order(samples, rank, world_size)]
+    assert sorted(seen) == list(range(samples))
+
+
 @pytest.fixture
 def twelve(tmp_path):
     rng = np.random.default_rng(0)

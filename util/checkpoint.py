@@ -1,46 +1,167 @@
-"""The state of a training run in one file, `checkpoint-{epoch}.pd`.
+"""The state of a training run in one file, and going on from it.
 
-Top-level keys as upstream: model, optimizer, epoch, scaler, args. `paddle.load` reads it. The optimizer's state is
-kept by the names that the parameters have in the model: Paddle's own names count every layer made in the process.
+`checkpoint-{epoch}.pd` is written after an epoch (counted from 0), `checkpoint-{epoch}-{iteration}.pd` within one.
+Top-level keys as upstream: model, optimizer, epoch (the last complete one), scaler, args; and `position`, where
+training goes on. `paddle.load` reads it. The optimizer's state is kept by the names that the parameters have in the
+model: Paddle's own names count every layer made in the process. No state of a random generator is needed: whatever is
+random depends on (seed, epoch, index) or (seed, epoch, step, rank) alone.
 """
+import re
+import signal
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import paddle
 
 from util import dist, weights
 from util.errors import InputError
+from util.metrics import Averages, Progress
 from util.weights import paddle_file
 
-
-def path_of(output_dir: str, epoch: int) -> Path:
-    return Path(output_dir) / f'checkpoint-{epoch}.pd'
-
-
-def save(output_dir: str, epoch: int, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, step,
-         args: dict) -> None:
-    """Write the state after `epoch` (counted from 0), on the main process. args is a plain dict, the program's flags;
-    an empty output_dir saves nothing."""
-    if not output_dir or not dist.is_main():
-        return
-    paddle_file.write(path_of(output_dir, epoch), {
-        'model': {name: tensor.numpy() for name, tensor in model.state_dict().items()},
-        'optimizer': optimizer_state(model, optimizer),
-        'epoch': epoch,
-        'scaler': step.state_dict(),
-        'args': args,
-    })
+STOPPED = 75  # exit code after a signal: EX_TEMPFAIL of sysexits.h, "try again later"
+HARMLESS = {'output_dir', 'log_dir', 'data_path', 'device', 'num_workers', 'pin_mem', 'resume', 'start_epoch', 'save_every',
+            'save_every_iters', 'keep', 'print_freq', 'world_size', 'local_rank', 'dist_on_itp', 'dist_url', 'recompute'}
+NAME = re.compile(r'checkpoint-(\d+)(?:-(\d+))?\.pd')
 
 
-def resume(path: str, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, step) -> int:
-    """Load a checkpoint into model, optimizer and step; the epoch to go on with."""
+@dataclass
+class Position:
+    """Where training goes on: within `epoch` (from 0), after `samples` of its samples, over all processes."""
+    epoch: int = 0
+    samples: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    @property
+    def averages(self) -> Averages:
+        return Averages(self.sums, self.count)
+
+    def iteration(self, joint_batch: int, accum_iter: int) -> int:
+        """First iteration that sees no sample twice, at the beginning of a round of accumulation."""
+        return -(-self.samples // (joint_batch * accum_iter)) * accum_iter
+
+
+class Saver:
+    """Writes checkpoints when they are due, or when the job is asked to stop (SIGTERM, SIGUSR1).
+
+    flags: the program's, as a plain dict; save_every: epochs; save_every_iters: iterations, 0 for none within an epoch;
+    keep: how many checkpoints stay, 0 for all. An empty output_dir saves nothing. Only the main process writes; the
+    others wait for it.
+    """
+
+    def __init__(self, output_dir: str, model: paddle.nn.Layer, step, flags: dict, effective_batch: int, epochs: int,
+                 save_every: int = 20, save_every_iters: int = 0, keep: int = 0):
+        self.folder = Path(output_dir) if output_dir else None
+        self.model, self.step, self.flags, self.effective_batch = model, step, flags, effective_batch
+        self.epochs, self.save_every, self.save_every_iters, self.keep = epochs, save_every, save_every_iters, keep
+        self.stop_requested = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._request_stop)
+
+    def _request_stop(self, number: int, frame) -> None:
+        self.stop_requested = True
+
+    def after_step(self, progress: Progress, stop: bool) -> None:
+        """Save within an epoch where that is due. With `stop`, the same on every rank, save and leave with code 75."""
+        done, every = progress.iteration, self.save_every_iters
+        if stop or (every and done // every > (done - self.step.accum_iter) // every):
+            samples = done * self.effective_batch // self.step.accum_iter
+            averages = progress.averages
+            self.save(f'checkpoint-{progress.epoch}-{done}.pd', progress.epoch - 1,
+                      Position(progress.epoch, samples, averages.sums, averages.count))
+        if stop:
+            if dist.is_main():
+                print(f'stopped by a signal in epoch {progress.epoch} after iteration {done}'
+                      + ('; --resume auto goes on from there' if self.folder else ''), flush=True)
+            raise SystemExit(STOPPED)
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether this epoch ends with a checkpoint: every `save_every` of them, and the last."""
+        return epoch % self.save_every == 0 or epoch + 1 == self.epochs
+
+    def after_epoch(self, epoch: int) -> None:
+        if self.is_due(epoch):
+            self.save(f'checkpoint-{epoch}.pd', epoch, Position(epoch + 1))
+
+    def save(self, name: str, epoch: int, position: Position) -> None:
+        """Write the state under this name. `epoch` is the last complete one, -1 for none."""
+        if self.folder:
+            dist.broadcast_buffers(self.model)
+            if dist.is_main():
+                paddle_file.write(self.folder / name, {
+                    'model': {key: tensor.numpy() for key, tensor in self.model.state_dict().items()},
+                    'optimizer': optimizer_state(self.model, self.step.optimizer),
+                    'epoch': epoch,
+                    'scaler': self.step.state_dict(),
+                    'args': self.flags,
+                    'position': {**vars(position), 'effective_batch': self.effective_batch},
+                })
+                for path in ordered(self.folder)[:-self.keep] if self.keep else ():
+                    path.unlink()
+            dist.wait()
+
+
+def ordered(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, from the earliest position in training to the latest."""
+    def position(path):
+        epoch, iteration = NAME.fullmatch(path.name).groups()
+        return (int(epoch), int(iteration)) if iteration else (int(epoch) + 1, 0)
+    return sorted((path for path in folder.glob('checkpoint-*.pd') if NAME.fullmatch(path.name)), key=position)
+
+
+def load(resume: str, output_dir: str) -> dict:
+    """The checkpoint to go on from: a file's, or with 'auto' the newest whole one in output_dir; {} for none."""
+    if resume != 'auto':
+        return {**_training_state(resume), 'path': resume} if resume else {}
+    for path in reversed(ordered(Path(output_dir)) if output_dir else []):
+        try:
+            return {**_training_state(path), 'path': str(path)}
+        except InputError as error:
+            if dist.is_main():
+                dist.warn(f'--resume auto passes over a checkpoint: {error}')
+    return {}
+
+
+def _training_state(path: str | Path) -> dict:
     state = weights.read(path)
     for key in ('model', 'optimizer', 'epoch'):
         if key not in state:
             raise InputError(f'--resume {path}: this is no checkpoint of a training run, it has no {key!r}')
-    load_model(model, state['model'], path)
-    set_optimizer_state(model, optimizer, state['optimizer'])
+    return state
+
+
+def warn_of_changes(state: dict, flags: dict) -> None:
+    """Say which flags differ from those of the run that is resumed, where they may change its results."""
+    before = state.get('args', {})
+    changed = [f'--{name} was {before[name]} and is {value}' for name, value in flags.items()
+               if name in before and before[name] != value and name not in HARMLESS]
+    if changed and dist.is_main():
+        dist.warn('resuming with other flags: ' + '; '.join(changed))
+
+
+def accum_iter(state: dict, joint_batch: int, asked: int) -> int:
+    """Iterations an optimizer step, so that the effective batch stays what it was, if that is a multiple of the batch
+    of all processes; a warning says what changes."""
+    before = state.get('position', {}).get('effective_batch', joint_batch * asked)
+    if before == joint_batch * asked:
+        return asked
+    kept = before // joint_batch if before % joint_batch == 0 else asked
+    if dist.is_main():
+        remedy = (f'so --accum_iter is now {kept}' if kept != asked else
+                  f'and no --accum_iter keeps it: it is now {joint_batch * asked}')
+        dist.warn(f'the effective batch was {before}; --accum_iter {asked} with {joint_batch} images an iteration '
+                  f'would make it {joint_batch * asked}, {remedy}')
+    return kept
+
+
+def restore(state: dict, model: paddle.nn.Layer, step) -> Position:
+    """Put a loaded checkpoint into model, optimizer and step; where to go on."""
+    load_model(model, state.pop('model'), state['path'])  # pop: the arrays need not stay in memory
+    set_optimizer_state(model, step.optimizer, state.pop('optimizer'))
     step.load_state_dict(state.get('scaler', {}))
-    return state['epoch'] + 1
+    position = dict(state.get('position', {'epoch': state['epoch'] + 1}))  # upstream's files say no more
+    position.pop('effective_batch', None)
+    return Position(**position)
 
 
 def load_model(model: paddle.nn.Layer, tensors: dict, path: str) -> None:

@@ -90,9 +90,13 @@ def runtime(p: argparse.ArgumentParser) -> None:
     g.add_argument('--log_dir', default='./output_dir', metavar='DIR', help='VisualDL records; empty: none')
     device(g)
     g.add_argument('--seed', type=number(int, 0), default=0, help='seed of everything random')
-    g.add_argument('--resume', default='', metavar='FILE', help='checkpoint to continue from')
+    g.add_argument('--resume', default='', metavar='FILE',
+                   help='checkpoint to go on from; `auto`: the newest whole one in --output_dir, if any')
     g.add_argument('--start_epoch', type=number(int, 0), default=0, help='first epoch, counted from 0; --resume sets it')
     g.add_argument('--save_every', type=number(int, 1), default=20, help='save every so many epochs, and after the last')
+    g.add_argument('--save_every_iters', type=number(int, 0), default=0, help='also save every so many iterations, at '
+                   'the next optimizer step; 0: not')
+    g.add_argument('--keep', type=number(int, 0), default=0, help='keep so many of the newest checkpoints; 0: all')
     g.add_argument('--print_freq', type=number(int, 1), default=20, help='iterations between two lines of progress')
     inert = p.add_argument_group('inert', INERT)
     inert.add_argument('--world_size', type=int, default=1, help='inert')

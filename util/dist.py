@@ -1,11 +1,28 @@
-"""Everything that knows of several processes: rank, world size, mean over ranks, wrapping a model.
+"""Everything that knows of several processes: rank, world size, means, waiting, warnings, wrapping a model.
 
-With one process every function here does the obvious thing and no communication starts.
+With one process every function here does the obvious thing and nothing is communicated.
 """
+import contextlib
+import itertools
 import os
+import sys
+import time
+from datetime import timedelta
+from functools import partial
 
 import paddle
-from paddle.distributed.fleet.utils import recompute  # noqa: F401  for layer.py: paddle.distributed stays in this file
+from paddle.distributed.fleet import utils
+
+from util.errors import InputError
+
+PATIENCE = 3600  # seconds that ranks wait for each other before they give up
+POLL = 0.05  # seconds between two looks
+
+# For layer.py. Not the reentrant kind, whose backward pass DataParallel takes for a second use of the parameters.
+recompute = partial(utils.recompute, use_reentrant=False)
+
+_rounds = itertools.count()
+_warnings_seen: dict[int, int] = {}
 
 
 def rank() -> int:
@@ -33,14 +50,97 @@ def begin() -> None:
 
 
 def wrap(model: paddle.nn.Layer) -> paddle.nn.Layer:
-    """The model as it is trained: its gradients averaged over the processes."""
-    return paddle.DataParallel(model) if world_size() > 1 else model
+    """The model as it is trained: its gradients averaged over the processes, its weights those of rank 0."""
+    if world_size() == 1:
+        return model
+    wait()  # some may have read files for long
+    return paddle.DataParallel(model)
 
 
-def mean(values: list[float]) -> list[float]:
-    """Mean of each value over all ranks; a NaN or infinity on one rank reaches every rank."""
+def reducing(network: paddle.nn.Layer, reduce: bool) -> contextlib.AbstractContextManager:
+    """Context of one forward and backward pass of a wrapped model; only with `reduce` are gradients communicated.
+
+    Those accumulated before travel with them, so a round of accumulation costs one communication, in its last pass.
+    """
+    return contextlib.nullcontext() if reduce or world_size() == 1 else network.no_sync()
+
+
+def sum_over_ranks(values: list[float]) -> list[float]:
+    """Sum of each value over all ranks; a NaN or infinity on one rank reaches every rank."""
     if world_size() == 1:
         return values
     total = paddle.to_tensor(values, dtype='float64')
     paddle.distributed.all_reduce(total)
-    return (total / world_size()).tolist()
+    return total.tolist()
+
+
+def mean(values: list[float]) -> list[float]:
+    """Mean of each value over all ranks."""
+    return [value / world_size() for value in sum_over_ranks(values)]
+
+
+def agree(what: str, values: list[float]) -> None:
+    """InputError on every rank where the ranks have different values."""
+    if mean(values) != values:
+        raise InputError(f'{what} differs between the processes: {values} on rank {rank()}; do they share a file system?')
+
+
+def broadcast_buffers(model: paddle.nn.Layer) -> None:
+    """Give every rank rank 0's state that no gradient moves, such as BatchNorm's statistics, which training leaves
+    different. (Paddle keeps those among the parameters, not the buffers.)"""
+    if world_size() > 1:
+        for tensor in model.state_dict().values():
+            if tensor.stop_gradient:
+                paddle.distributed.broadcast(tensor, src=0)
+
+
+def _store():
+    return paddle.base.core.create_or_get_global_tcp_store()
+
+
+def wait() -> None:
+    """Go on when all ranks have come here; RuntimeError when one has not within an hour.
+
+    Through the key-value store: in a collective operation of the CPU backend nobody may be 30 s late.
+    """
+    if world_size() == 1:
+        return
+    key = f'mae/wait/{next(_rounds)}'
+    _count_to_all(f'{key}/come')
+    if is_main():  # it holds the store, and may only leave when the others need it no more
+        _count_to_all(f'{key}/gone')
+    else:
+        _store().add(f'{key}/gone', 1)
+
+
+def _count_to_all(key: str) -> None:
+    """Add one to a counter and wait until every rank has."""
+    store, begun = _store(), time.monotonic()
+    count = store.add(key, 1)
+    while count < world_size():
+        if time.monotonic() - begun > PATIENCE:
+            raise RuntimeError(f'only {count} of {world_size()} processes came within {timedelta(seconds=PATIENCE)}')
+        time.sleep(POLL)
+        count = store.add(key, 0)
+
+
+def warn(text: str) -> None:
+    """Print a warning; the main process shows those of the other ranks, whose own output only the launcher's log has."""
+    text = f'warning: {text}' if is_main() else f'warning (rank {rank()}): {text}'
+    print(text, file=sys.stderr, flush=True)
+    if not is_main():
+        store = _store()
+        number = store.add(f'mae/warnings/{rank()}', 0)
+        store.set(f'mae/warning/{rank()}/{number}', text)
+        store.add(f'mae/warnings/{rank()}', 1)
+
+
+def show_warnings() -> None:
+    """On the main process, print what other ranks have warned of since the last call."""
+    if world_size() == 1 or not is_main():
+        return
+    store = _store()
+    for other in range(1, world_size()):
+        for number in range(_warnings_seen.get(other, 0), store.add(f'mae/warnings/{other}', 0)):
+            print(store.get(f'mae/warning/{other}/{number}').decode(), file=sys.stderr, flush=True)
+            _warnings_seen[other] = number + 1

@@ -7,12 +7,14 @@ from datetime import timedelta
 
 import paddle
 
+from util import dist
+
 
 class Averages:
     """Running means of named values, over one epoch."""
 
-    def __init__(self):
-        self.sums, self.count = {}, 0
+    def __init__(self, sums: dict[str, float] | None = None, count: int = 0):
+        self.sums, self.count = dict(sums or {}), count
 
     def add(self, **values: float) -> None:
         for name, value in values.items():
@@ -32,49 +34,55 @@ def peak_memory() -> int:
 
 
 class Progress:
-    """Follow the iterations of an epoch and print a line every `print_freq` of them, and for the last.
+    """Follow the iterations of a run and print a line every `print_freq` of them, and for the last of an epoch.
 
     `time` is seconds an iteration, `data` the part of it spent waiting for the batch, both means since the last line;
-    `left` is the time until the run ends, judged by this epoch's pace.
+    `left` is the time until the run ends, judged by its pace so far.
     """
 
-    def __init__(self, epoch: int, epochs: int, iterations: int, print_freq: int, quiet: bool):
-        self.epoch, self.epochs, self.iterations = epoch, epochs, iterations
-        self.print_freq, self.quiet = print_freq, quiet
-        self.averages = Averages()
-        self.data_seconds = 0.0
+    def __init__(self, epochs: int, iterations: int, print_freq: int):
+        self.epochs, self.iterations, self.print_freq = epochs, iterations, print_freq
+        self.run_begin, self.run_iterations = time.perf_counter(), 0
+        self.begin(0)
+
+    def begin(self, epoch: int, averages: Averages | None = None, iteration: int = 0) -> None:
+        """Begin an epoch, or go on with one of which `iteration` iterations were done before, with these averages."""
+        self.epoch, self.averages, self.iteration = epoch, averages or Averages(), iteration
+        self._new_line()
+
+    def _new_line(self) -> None:
+        self.line_begin, self.line_data, self.line_iterations = time.perf_counter(), 0.0, 0
 
     def follow(self, batches: Iterable) -> Iterator:
         """The batches, with the time that each took to arrive added up."""
-        self.begin = self.line_begin = time.perf_counter()
-        self.line_data, self.line_iterations = 0.0, 0
         batches = iter(batches)
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
-            waited = time.perf_counter() - asked
             if batch is None:
                 return
-            self.data_seconds += waited
-            self.line_data += waited
+            self.line_data += time.perf_counter() - asked
             yield batch
 
     def update(self, **values: float) -> None:
         """Count an iteration that has ended, with its loss, rate and so on."""
         self.averages.add(**values)
+        self.iteration += 1
+        self.run_iterations += 1
         self.line_iterations += 1
-        done = self.averages.count
-        if done == self.iterations or (done - 1) % self.print_freq == 0:
-            if not self.quiet:
+        if self.iteration == self.iterations or (self.iteration - 1) % self.print_freq == 0:
+            if dist.is_main():
                 print(self._line(values), flush=True)
-            self.line_begin, self.line_data, self.line_iterations = time.perf_counter(), 0.0, 0
+            dist.show_warnings()
+            self._new_line()
 
     def _line(self, values: dict[str, float]) -> str:
-        now, done, means = time.perf_counter(), self.averages.count, self.averages.means()
-        left = (now - self.begin) / done * (self.iterations * (self.epochs - self.epoch) - done)
+        now, means = time.perf_counter(), self.averages.means()
+        to_come = self.iterations * (self.epochs - self.epoch) - self.iteration
+        left = (now - self.run_begin) / self.run_iterations * to_come
         shown = '  '.join(f'{name} {value:.3e}' if name == 'lr' else f'{name} {value:.4f} ({means[name]:.4f})'
                           for name, value in values.items())
-        return (f'epoch {self.epoch + 1}/{self.epochs}  [{done}/{self.iterations}]  {shown}  '
+        return (f'epoch {self.epoch + 1}/{self.epochs}  [{self.iteration}/{self.iterations}]  {shown}  '
                 f'time {(now - self.line_begin) / self.line_iterations:.3f} s  '
                 f'data {self.line_data / self.line_iterations:.3f} s  mem {peak_memory()} MB  '
                 f'left {timedelta(seconds=round(left))}')

@@ -56,26 +56,31 @@ def begin(device: str | None, seed: int, output_dir: str = '') -> None:
         atomic.clean(Path(output_dir))
 
 
-def say(text: str) -> None:
-    """Print on the main process."""
+def announce(name: str, model: paddle.nn.Layer, plan: str, resumed: str | None, start) -> None:
+    """Say what is about to happen, on the main process, once all processes are ready for it."""
+    dist.wait()
+    dist.agree('where training begins', [start.epoch, start.samples])
     if dist.is_main():
-        print(text, flush=True)
-
-
-def parameters(model: paddle.nn.Layer) -> str:
-    """Number of trainable parameters, as people write it."""
-    return f'{sum(p.size for p in model.parameters() if not p.stop_gradient):,}'
+        trainable = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+        print(f'{name} with {trainable:,} trainable parameters, {plan}', flush=True)
+        if resumed:
+            print(f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it', flush=True)
 
 
 class Recorder:
     """log.txt, one JSON line an epoch, and VisualDL records; only the main process writes.
 
-    An empty folder name leaves that record out. Scalars stand on upstream's axis: 1000 steps are one epoch, so that
-    runs with different batch sizes can be laid over each other.
+    An empty folder name leaves that record out. A run that resumes at `resumed_epoch` drops the lines from there on,
+    which belong to epochs that it does again. Scalars stand on upstream's axis: 1000 steps are one epoch, so that runs
+    with different batch sizes can be laid over each other.
     """
 
-    def __init__(self, output_dir: str, log_dir: str):
+    def __init__(self, output_dir: str, log_dir: str, resumed_epoch: int | None = None):
         self.log = Path(output_dir) / 'log.txt' if output_dir and dist.is_main() else None
+        if self.log and self.log.exists() and resumed_epoch is not None:
+            lines = [line for line in self.log.read_text().splitlines(keepends=True) if _epoch(line) < resumed_epoch]
+            with atomic.writing(self.log) as file:
+                file.write(''.join(lines).encode())
         self.writer = None
         if log_dir and dist.is_main():
             from visualdl import LogWriter  # takes a second, which programs without records need not wait
@@ -98,3 +103,11 @@ class Recorder:
         if self.log:
             with open(self.log, 'a', encoding='utf-8') as file:
                 file.write(json.dumps(values) + '\n')
+
+
+def _epoch(line: str) -> float:
+    """The epoch of a line of log.txt; infinity for the half of a line that a killed process leaves."""
+    try:
+        return json.loads(line)['epoch']
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float('inf')

@@ -3,12 +3,12 @@
 Whatever is random about a sample is drawn from a generator made of (seed, epoch, index), so that a sample does not
 depend on who prepares it, or when; nothing about randomness needs to be stored.
 """
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import paddle
 
+from util import dist
 from util.data.folder import Images
 from util.errors import InputError
 
@@ -18,22 +18,30 @@ UNREADABLE_SHARE = 0.01  # of the data set; more than that is no accident
 class Order:
     """Which samples form which batch of one epoch: a permutation made from (seed, epoch), the incomplete end dropped.
 
-    Rank r takes the r-th part of every joint batch of batch_size * world_size. Iterating gives, for each batch, the
-    keys (epoch, index) of its samples.
+    Rank r takes the r-th part of every joint batch of batch_size * world_size, from the batch `first` on. Iterating
+    gives, for each batch, the keys (epoch, index) of its samples.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: int, epoch: int, rank: int, world_size: int):
+    def __init__(self, samples: int, batch_size: int, seed: int, epoch: int, rank: int, world_size: int, first: int = 0):
         self.samples, self.batch_size, self.seed, self.epoch = samples, batch_size, seed, epoch
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.first = rank, world_size, first
 
     def __len__(self) -> int:
-        return self.samples // (self.batch_size * self.world_size)
+        return self.samples // (self.batch_size * self.world_size) - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
-        for batch in range(len(self)):
+        for batch in range(self.first, self.first + len(self)):
             start = (batch * self.world_size + self.rank) * self.batch_size
             yield [(self.epoch, int(index)) for index in order[start:start + self.batch_size]]
+
+
+def evaluation_order(samples: int, rank: int, world_size: int) -> range:
+    """The indices that a rank evaluates: over all ranks each exactly once, none repeated to make parts equal.
+
+    Ranks may get unequal numbers, so nothing may be communicated before the end: one sum of (sum, count).
+    """
+    return range(rank, samples, world_size)
 
 
 class TrainSet(paddle.io.Dataset):
@@ -94,16 +102,16 @@ class TrainLoader:
                              'would never come to an optimizer step')
         paddle.io.reader.use_pinned_memory(pin_mem)
 
-    def order(self, epoch: int) -> Order:
-        return Order(len(self.samples), self.batch_size, self.samples.seed, epoch, self.rank, self.world_size)
+    def order(self, epoch: int, first: int = 0) -> Order:
+        return Order(len(self.samples), self.batch_size, self.samples.seed, epoch, self.rank, self.world_size, first)
 
     def __len__(self) -> int:
         """Batches an epoch."""
         return len(self.order(0))
 
-    def batches(self, epoch: int) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
-        """The batches of one epoch."""
-        order = self.order(epoch)
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+        """The batches of one epoch, from the one numbered `first` on."""
+        order = self.order(epoch, first)
         if self.num_workers:
             loader = paddle.io.DataLoader(self.samples, batch_sampler=order, num_workers=self.num_workers)
         else:  # Paddle's own loader waits for ever once a sample raises without workers
@@ -117,8 +125,8 @@ class TrainLoader:
         """Name each unreadable file once; InputError when they are more than the tolerated share."""
         for index in sorted(set(unreadable[unreadable >= 0].tolist()) - self.unreadable):
             self.unreadable.add(index)
-            print(f'warning: unreadable image {self.samples.images.paths[index]} ({self.samples.reason(index)}); '
-                  f'a neighbour takes its place ({len(self.unreadable)} so far)', file=sys.stderr, flush=True)
+            dist.warn(f'unreadable image {self.samples.images.paths[index]} ({self.samples.reason(index)}); '
+                      f'a neighbour takes its place ({len(self.unreadable)} so far)')
         if len(self.unreadable) > UNREADABLE_SHARE * len(self.samples):
             raise InputError(f'{len(self.unreadable)} of {len(self.samples)} images cannot be read, more than '
                              f'{UNREADABLE_SHARE:.0%}; the last is {self.samples.images.paths[max(self.unreadable)]}')

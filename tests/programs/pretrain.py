@@ -1,0 +1,77 @@
+"""main_pretrain.py with something changed or broken on purpose; the first argument says what.
+
+sgd                    plain SGD in place of AdamW
+slow_save SECONDS      saving takes so much longer
+fail RANK ITERATION    that rank raises there
+nan RANK ITERATION     that rank's loss is NaN there
+signal NAME ITERATION  every rank gets the signal during that iteration of the second epoch
+kill ITERATION         the process kills itself there, counted over the run
+"""
+import os
+import signal
+import sys
+import time
+
+import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
+
+# isort: split
+import paddle
+
+import main_pretrain
+from util import dist, optim, run
+from util.metrics import Progress
+from util.weights import paddle_file
+
+
+def sgd():
+    optim.adamw = lambda groups, beta2: paddle.optimizer.SGD(0.0, parameters=groups)
+
+
+def slow_save(seconds):
+    write = paddle_file.write
+    paddle_file.write = lambda path, tree: (time.sleep(float(seconds)), write(path, tree))
+
+
+def at_iteration(action):
+    """Call action(progress) before each iteration."""
+    follow = Progress.follow
+
+    def wrapped(self, batches):
+        for batch in follow(self, batches):
+            changed = action(self, batch)
+            yield batch if changed is None else changed
+    Progress.follow = wrapped
+
+
+def fail(rank, iteration):
+    def action(progress, batch):
+        if dist.rank() == int(rank) and progress.iteration == int(iteration):
+            raise RuntimeError('failed on purpose')
+    at_iteration(action)
+
+
+def nan(rank, iteration):
+    def action(progress, batch):
+        if dist.rank() == int(rank) and progress.iteration == int(iteration):
+            return batch[0] * float('nan'), batch[1]
+    at_iteration(action)
+
+
+def signalled(name, iteration):
+    def action(progress, batch):
+        if progress.epoch == 1 and progress.iteration == int(iteration):
+            os.kill(os.getpid(), getattr(signal, name))
+    at_iteration(action)
+
+
+def kill(iteration):
+    def action(progress, batch):
+        if progress.run_iterations == int(iteration):
+            os.kill(os.getpid(), signal.SIGKILL)
+    at_iteration(action)
+
+
+what, sys.argv[1:] = sys.argv[1].split(), sys.argv[2:]
+if what:
+    {'sgd': sgd, 'slow_save': slow_save, 'fail': fail, 'nan': nan, 'signal': signalled, 'kill': kill}[what[0]](*what[1:])
+run.program(main_pretrain.main, main_pretrain.PARSER)

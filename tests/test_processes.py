@@ -1,0 +1,253 @@
+"""Several processes, and runs that are interrupted: real programs under the real launcher, on CPUs (gloo)."""
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from util import weights
+
+TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--epochs', '3', '--warmup_epochs', '1',
+        '--device', 'cpu', '--log_dir', '', '--save_every', '1', '--blr', '0.05']
+
+
+def start(data, out, *flags, what='', processes=1, workers=0, launcher=()):
+    command = [sys.executable, '-m', 'paddle.distributed.launch', '--log_level', 'ERROR', '--log_dir', out / 'launch',
+               '--nproc_per_node', processes, *launcher] if processes > 1 or launcher else [sys.executable]
+    command += [ROOT / 'tests/programs/pretrain.py', what, *TINY, '--data_path', data, '--output_dir', out,
+                '--num_workers', workers, *flags]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+                            env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore'})
+
+
+def run(*arguments, timeout=240, **options):
+    """(exit code, output) of a run, which is killed after `timeout` seconds."""
+    process = start(*arguments, **options)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / 'log.txt').read_text().splitlines()]
+
+
+def assert_same_run(out, reference, last=2):
+    """Weights, optimizer, scaler, position and log are equal bit by bit."""
+    assert (out / 'log.txt').read_text() == (reference / 'log.txt').read_text()
+    ours, theirs = (weights.read(folder / f'checkpoint-{last}.pd') for folder in (out, reference))
+    assert {key: ours[key] for key in ('epoch', 'scaler', 'position')} == {
+        key: theirs[key] for key in ('epoch', 'scaler', 'position')}
+    assert ours['optimizer'].keys() == theirs['optimizer'].keys()
+    for name, tensor in theirs['model'].items():
+        np.testing.assert_array_equal(ours['model'][name], tensor, err_msg=name)
+        for kind, moment in theirs['optimizer'].get(name, {}).items():
+            np.testing.assert_array_equal(ours['optimizer'][name][kind], moment, err_msg=f'{name} {kind}')
+
+
+def differences(a, b, last=2):
+    """Largest difference of losses, of weights, and of the key part of qkv.bias, which is left out of the weights.
+
+    That part's gradient is zero in exact arithmetic (a constant added to all keys changes no softmax); what rounding
+    leaves of it, Adam scales up to full steps.
+    """
+    losses = max(abs(x['train_loss'] - y['train_loss']) for x, y in zip(log_of(a), log_of(b), strict=True))
+    a, b = (weights.read(folder / f'checkpoint-{last}.pd')['model'] for folder in (a, b))
+    key_parts, others = [0.0], [0.0]
+    for name, tensor in a.items():
+        difference = np.abs(tensor - b[name])
+        if name.endswith('qkv.bias'):
+            _, keys, _ = np.split(difference, 3)
+            key_parts.append(keys.max())
+            difference = np.delete(difference, slice(len(keys), 2 * len(keys)))
+        others.append(difference.max())
+    return losses, max(others), max(key_parts)
+
+
+# equality
+
+@pytest.mark.parametrize('what, tolerance', [('sgd', 1e-6), ('', 1e-5)], ids=['SGD', 'AdamW'])
+def test_two_processes_equal_one_with_the_doubled_batch(digits, tmp_path, what, tolerance):
+    for out, processes, batch in ((tmp_path / 'one', 1, 6), (tmp_path / 'two', 2, 3)):
+        code, output = run(digits, out, '--batch_size', batch, '--accum_iter', 2, what=what, processes=processes)
+        assert code == 0, output
+    losses, others, keys = differences(tmp_path / 'one', tmp_path / 'two')
+    print(f'losses {losses:.1e}, weights {others:.1e}, key part {keys:.1e}')
+    assert losses < 1e-6 and others < tolerance
+    assert what != 'sgd' or keys < tolerance
+
+
+def test_two_launchers_equal_one_process(digits, tmp_path):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        master = f'127.0.0.1:{free.getsockname()[1]}'
+    code, output = run(digits, tmp_path / 'one', '--batch_size', 6, what='sgd')
+    assert code == 0, output
+    nodes = [start(digits, tmp_path / 'two', '--batch_size', 3, what='sgd',
+                   launcher=['--nnodes', 2, '--master', master, '--rank', rank]) for rank in (0, 1)]
+    for node in nodes:
+        output, _ = node.communicate(timeout=120)
+        assert node.returncode == 0, output
+    losses, others, keys = differences(tmp_path / 'one', tmp_path / 'two')
+    assert losses < 1e-6 and max(others, keys) < 1e-6
+
+
+def test_recompute_works_in_two_processes(digits, tmp_path):
+    for out, flags in ((tmp_path / 'plain', []), (tmp_path / 'recompute', ['--recompute'])):
+        code, output = run(digits, out, '--batch_size', 5, *flags, what='sgd', processes=2)
+        assert code == 0, output
+    losses, others, keys = differences(tmp_path / 'plain', tmp_path / 'recompute')
+    assert losses < 1e-6 and max(others, keys) < 1e-6
+
+
+# going on
+
+@pytest.mark.parametrize('processes, workers, accum_iter', [(1, 0, 1), (1, 2, 2), (2, 0, 2), (2, 2, 1)])
+def test_a_stopped_run_resumes_as_if_nothing_had_happened(digits, tmp_path, processes, workers, accum_iter):
+    flags = ['--batch_size', 6 // processes, '--accum_iter', accum_iter]
+    options = {'processes': processes, 'workers': workers}
+    code, output = run(digits, tmp_path / 'straight', *flags, **options)
+    assert code == 0, output
+    name = 'SIGTERM' if workers else 'SIGUSR1'
+    code, output = run(digits, tmp_path / 'out', *flags, what=f'signal {name} 2', **options)
+    assert code == 75, output
+    done = -(-3 // accum_iter) * accum_iter  # the signal comes in the third iteration; its round is finished first
+    assert f'stopped by a signal in epoch 1 after iteration {done}' in output
+    assert weights.read(tmp_path / f'out/checkpoint-1-{done}.pd')['position']['samples'] == 6 * done
+    code, output = run(digits, tmp_path / 'out', *flags, '--resume', 'auto', **options)
+    assert code == 0 and f'checkpoint-1-{done}.pd: epoch 1, {6 * done} samples into it' in output, output
+    assert_same_run(tmp_path / 'out', tmp_path / 'straight')
+    code, output = run(digits, tmp_path / 'again', *flags, '--resume', tmp_path / 'out/checkpoint-0.pd', **options)
+    assert code == 0, output
+    assert log_of(tmp_path / 'again') == log_of(tmp_path / 'straight')[1:]
+
+
+def kill_and_resume(digits, tmp_path, times, seed=0):
+    """The number of runs it took to finish a run of 15 iterations that is killed `times` times at random moments."""
+    draw, flags = random.Random(seed), ['--batch_size', 6, '--save_every_iters', 1, '--keep', 2]
+    code, output = run(digits, tmp_path / 'straight', *flags)
+    assert code == 0, output
+    for _ in range(times):
+        process = start(digits, tmp_path / 'out', *flags, '--resume', 'auto')
+        # three quarters of the kills hit training and saving, the others the start
+        lines = draw.randrange(4) and (line for line in process.stdout if line.startswith(('epoch', 'mae_vit')))
+        if lines:
+            next(lines, None)
+            time.sleep(draw.random() * 0.4)
+        else:
+            time.sleep(draw.random() * 2)
+        process.kill()
+        process.communicate()
+    code, output = run(digits, tmp_path / 'out', *flags, '--resume', 'auto')
+    assert code == 0, output
+    assert_same_run(tmp_path / 'out', tmp_path / 'straight')
+    assert not list((tmp_path / 'out').glob('.*')), 'temporary files are left'
+
+
+def test_a_run_killed_three_times_ends_as_if_nothing_had_happened(digits, tmp_path):
+    kill_and_resume(digits, tmp_path, times=3)
+
+
+@pytest.mark.full
+def test_a_run_killed_twenty_times_ends_as_if_nothing_had_happened(digits, tmp_path):
+    kill_and_resume(digits, tmp_path, times=20)
+
+
+def test_resuming_with_other_processes_keeps_the_effective_batch(digits, tmp_path):
+    code, output = run(digits, tmp_path / 'out', '--batch_size', 3, '--accum_iter', 2, what='signal SIGTERM 2')
+    assert code == 75, output
+    code, output = run(digits, tmp_path / 'out', '--batch_size', 3, '--accum_iter', 2, '--resume', 'auto', processes=2)
+    assert code == 0, output
+    assert 'the effective batch was 6' in output and 'so --accum_iter is now 1' in output
+    code, output = run(digits, tmp_path / 'straight', '--batch_size', 6)
+    assert code == 0, output
+    assert abs(log_of(tmp_path / 'out')[2]['train_loss'] - log_of(tmp_path / 'straight')[2]['train_loss']) < 1e-5
+
+
+# faults
+
+@pytest.mark.parametrize('seconds', [40, pytest.param(90, marks=pytest.mark.full)])
+def test_a_slow_save_kills_nobody(digits, tmp_path, seconds):
+    code, output = run(digits, tmp_path, '--batch_size', 3, '--epochs', 1, what=f'slow_save {seconds}', processes=2)
+    assert code == 0, output
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_a_rank_that_fails_ends_all_within_seconds(digits, tmp_path, rank):
+    begun = time.monotonic()
+    code, output = run(digits, tmp_path, '--batch_size', 3, what=f'fail {rank} 2', processes=2, timeout=60)
+    assert code != 0 and 'failed on purpose' in output, output
+    assert time.monotonic() - begun < 40
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp_path):
+    code, output = run(digits, tmp_path, '--batch_size', 3, what='nan 1 2', processes=2)
+    assert code == 1 and output.count('the loss is nan in epoch 0, iteration 2') >= 1, output
+    assert not list(tmp_path.glob('*.pd'))
+
+
+def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
+    for i in range(400):
+        file = tmp_path / f'data/train/a/{i:03}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if i % 133:
+            Image.new('L', (16, 16), i % 256).save(file)
+        else:
+            file.write_bytes(b'no image')
+    code, output = run(tmp_path / 'data', tmp_path / 'out', '--batch_size', 50, '--epochs', 1, processes=2)
+    assert code == 0, output
+    warnings = [line for line in output.splitlines() if 'unreadable image' in line]
+    assert sorted(line.split('/')[-1][:7] for line in (w.split(' (Un')[0] for w in warnings)) == [
+        '000.png', '133.png', '266.png', '399.png']
+    assert any(line.startswith('warning (rank 1)') for line in warnings) and 'warning: unreadable' in output
+    progress = [line for line in output.splitlines() if line.startswith('epoch 1/1')]
+    assert len(progress) == 2, 'one rank reports on progress'
+
+
+def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(digits, tmp_path):
+    process = start(digits, tmp_path, '--batch_size', 3, '--epochs', 1000, '--save_every', 1000, processes=2)
+    for line in process.stdout:
+        if line.startswith('epoch 3/'):
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert len(list(tmp_path.glob('checkpoint-*-*.pd'))) == 1
+
+
+def test_buffers_and_sums_are_shared(tmp_path):
+    (tmp_path / 'script.py').write_text('''
+import util, paddle
+from util import dist
+from util.data.loader import evaluation_order
+dist.begin()
+norm = paddle.nn.BatchNorm1D(3)
+norm(paddle.randn([8, 3]) + dist.rank())
+before = dist.sum_over_ranks(norm._mean.tolist())
+dist.broadcast_buffers(norm)
+after = dist.sum_over_ranks(norm._mean.tolist())
+own = [2 * value for value in norm._mean.tolist()]
+assert max(abs(a - b) for a, b in zip(after, own)) < 1e-7 < max(abs(a - b) for a, b in zip(before, after))
+order = evaluation_order(7, dist.rank(), dist.world_size())
+assert dist.sum_over_ranks([float(sum(order)), float(len(order))]) == [21.0, 7.0]
+try:
+    dist.agree('the number', [float(dist.rank())])
+except Exception as error:
+    assert 'the number differs' in str(error)
+else:
+    raise AssertionError
+''')
+    command = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', str(tmp_path / 'log'), 'script.py']
+    result = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
