@@ -1,39 +1,15 @@
 """One epoch of masked pre-training, and what the model makes of a few images."""
-import math
-
 import paddle
 
-from util import dist
-from util.run import NonFiniteLoss
+from util import loop
 
 
 def train_one_epoch(network, batches, schedule, step, progress, recorder, saver, mask_ratio: float) -> dict[str, float]:
-    """Train on the batches (images [N, C, height, width], noise [N, L]) of an epoch; its mean loss and rate.
-
-    schedule: epoch, with a fraction -> rate, asked once an optimizer step. Gradients of an incomplete last round of
-    accumulation are dropped, as upstream. NonFiniteLoss on all ranks when the loss of one is not finite.
-    """
-    network.train()
-    for images, noise in progress.follow(batches):
-        i = progress.iteration
-        epoch = progress.epoch + i / progress.iterations
-        if i % step.accum_iter == 0:
-            step.optimizer.set_lr(schedule(epoch))
-        with dist.reducing(network, reduce=step.is_last(i)):
-            with step.autocast():
-                loss, _, _ = network(images, mask_ratio, noise)
-            value, stop = dist.mean([loss.item(), saver.stop_requested])
-            if not math.isfinite(value):
-                raise NonFiniteLoss(f'the loss is {value} in epoch {progress.epoch}, iteration {i}; training stops. Earlier '
-                                    'checkpoints are untouched: resume with a lower rate, or without mixed precision')
-            step.backward(loss, i)
-        lr = step.optimizer.get_lr()
-        progress.update(loss=value, lr=lr)
-        if step.is_last(i):
-            recorder.scalars(epoch, train_loss=value, lr=lr)
-            saver.after_step(progress, stop=stop > 0)
-    step.optimizer.clear_grad()
-    return progress.averages.means()
+    """Train on the batches (images [N, C, height, width], noise [N, L]) of an epoch; its mean loss and rate."""
+    def loss_of(images, noise):
+        with step.autocast():
+            return network(images, mask_ratio, noise)[0]
+    return loop.train(loss_of, batches, network, schedule, step, progress, recorder, saver, loss_name='train_loss')
 
 
 @paddle.no_grad()

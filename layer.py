@@ -3,6 +3,7 @@
 Parameter names equal timm's (vision_transformer.py @ 0.3.2), on which facebookresearch/mae is built.
 Shapes: N images, C channels, L tokens, D width, H heads, p patch side.
 """
+from collections.abc import Callable
 from functools import partial
 
 import paddle
@@ -75,19 +76,37 @@ class Mlp(nn.Layer):
         return self.fc2(self.act(self.fc1(x)))
 
 
+class DropPath(nn.Layer):
+    """In training, leave out a residual branch for a share `rate` of the samples and scale up the others
+    (stochastic depth, arXiv:1603.09382)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        kept = paddle.floor(keep + paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)))
+        return x / keep * kept.astype(x.dtype)
+
+
 class Block(nn.Layer):
     """Pre-norm transformer block over [N, L, D]."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, norm_layer=LayerNorm):
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, norm_layer=LayerNorm,
+                 drop_path: float = 0.0):
         super().__init__()
         self.norm1 = norm_layer(dim)
         self.attn = Attention(dim, num_heads, qkv_bias)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        x = x + self.attn(self.norm1(x), bias)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.drop_path(self.attn(self.norm1(x), bias))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class Blocks(nn.LayerList):
@@ -96,10 +115,23 @@ class Blocks(nn.LayerList):
 
     recompute = False
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def outputs(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """What leaves each block."""
+        results = []
         for block in self:
             x = recompute(block, x) if self.recompute and self.training else block(x)
-        return x
+            results.append(x)
+        return results
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.outputs(x)[-1]
+
+
+def choose(variants: dict[str, Callable], name: str) -> Callable:
+    """The variant called `name`; InputError with all names where there is none."""
+    if name not in variants:
+        raise InputError(f'no model {name!r}; choose from {", ".join(sorted(variants))}')
+    return variants[name]
 
 
 def enable_recompute(model: nn.Layer) -> None:

@@ -3,8 +3,6 @@
     python -m paddle.distributed.launch main_pretrain.py --data_path DATA --model mae_vit_base_patch16 --norm_pix_loss \\
         --batch_size 64 --epochs 800 --warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05
 """
-from functools import partial
-
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
@@ -30,11 +28,9 @@ def main(args):
     masking.check(patches, args.mask_ratio)
     if args.recompute:
         layer.enable_recompute(model)
-    samples = loader.TrainSet(images, partial(pictures.read, in_chans=args.in_chans),
-                              crop.CropAndFlip(args.input_size, crop.Normalize(mean, std)),
+    samples = loader.TrainSet(images, args.in_chans, crop.CropAndFlip(args.input_size, crop.Normalize(mean, std)),
                               lambda index, rng: masking.random(patches, rng), args.seed)
-    state = checkpoint.load(args.resume, args.output_dir)
-    checkpoint.warn_of_changes(state, vars(args))
+    state = checkpoint.load(args.resume, args.output_dir, vars(args))
     joint_batch = args.batch_size * dist.world_size()
     accum_iter = checkpoint.accum_iter(state, joint_batch, args.accum_iter)
     data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem,

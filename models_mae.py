@@ -11,7 +11,7 @@ import paddle
 from paddle import nn
 from paddle.nn import initializer
 
-from layer import Block, Blocks, LayerNorm, PatchEmbed
+from layer import Block, Blocks, LayerNorm, PatchEmbed, choose
 from util import checkpoint, masking, pos_embed, weights
 from util.errors import InputError
 
@@ -182,10 +182,7 @@ mae_vit_huge_patch14 = mae_vit_huge_patch14_dec512d8b
 
 def create(name: str, **kwargs) -> MaskedAutoencoderViT:
     """The variant called `name`; InputError with all names where there is none."""
-    variants = {key: value for key, value in globals().items() if key.startswith('mae_vit_')}
-    if name not in variants:
-        raise InputError(f'no model {name!r}; choose from {", ".join(sorted(variants))}')
-    return variants[name](**kwargs)
+    return choose({key: value for key, value in globals().items() if key.startswith('mae_vit_')}, name)(**kwargs)
 
 
 def load(path: str, name: str | None = None, norm_pix_loss: bool | None = None) -> tuple[MaskedAutoencoderViT, dict]:

@@ -16,13 +16,9 @@ def picture(path, size=(8, 8), mode='RGB', value=128):
     return path
 
 
-def read(path):
-    return pictures.read(path, 3)
-
-
-def samples(images, seed=0, read=read, size=8):
+def samples(images, seed=0, size=8):
     augment = crop.CropAndFlip(size, crop.Normalize(*crop.statistics(3, None, None)))
-    return loader.TrainSet(images, read, augment, lambda index, rng: rng.random(4, dtype='float32'), seed)
+    return loader.TrainSet(images, 3, augment, lambda index, rng: rng.random(4, dtype='float32'), seed)
 
 
 # folders and lists

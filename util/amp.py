@@ -8,15 +8,16 @@ class Step:
     """Accumulate `accum_iter` losses into one optimizer step, scaled against float16 underflow where that is used.
 
     precision: 'off', 'float16', 'bfloat16', or None for the official programs' float16 on a GPU and nothing on a CPU,
-    where Paddle has no mixed precision: InputError.
+    where Paddle has no mixed precision: InputError. clip_grad: largest norm of all gradients together, None for any.
     """
 
-    def __init__(self, optimizer: paddle.optimizer.Optimizer, accum_iter: int = 1, precision: str | None = None):
+    def __init__(self, optimizer: paddle.optimizer.Optimizer, accum_iter: int = 1, precision: str | None = None,
+                 clip_grad: float | None = None):
         on_gpu = paddle.device.get_device().startswith('gpu')
         precision = precision or ('float16' if on_gpu else 'off')
         if precision != 'off' and not on_gpu:
             raise InputError(f'--amp {precision} needs a GPU; on a CPU use --amp off')
-        self.optimizer, self.accum_iter, self.precision = optimizer, accum_iter, precision
+        self.optimizer, self.accum_iter, self.precision, self.clip_grad = optimizer, accum_iter, precision, clip_grad
         # PyTorch's constants: Paddle's own start lower and wait for two bad steps before they back off
         self.scaler = paddle.amp.GradScaler(precision == 'float16', init_loss_scaling=2.0 ** 16, incr_every_n_steps=2000,
                                             decr_every_n_nan_or_inf=1)
@@ -33,9 +34,16 @@ class Step:
         """Add the gradients of loss / accum_iter; at the end of a round move the weights and forget the gradients."""
         self.scaler.scale(loss / self.accum_iter).backward()
         if self.is_last(iteration):
+            if self.clip_grad is not None:
+                self.scaler.unscale_(self.optimizer)
+                paddle.nn.utils.clip_grad_norm_(self._parameters(), self.clip_grad)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.clear_grad()
+
+    def _parameters(self) -> list[paddle.Tensor]:
+        groups = self.optimizer._param_groups  # of a plain list, the parameters themselves
+        return [p for group in groups for p in (group['params'] if isinstance(group, dict) else [group])]
 
     def state_dict(self) -> dict:
         """The scaler's state as plain numbers; empty without float16."""

@@ -16,11 +16,12 @@ import paddle
 from util import dist, weights
 from util.errors import InputError
 from util.metrics import Averages, Progress
-from util.weights import paddle_file
+from util.weights import atomic, paddle_file
 
 STOPPED = 75  # exit code after a signal: EX_TEMPFAIL of sysexits.h, "try again later"
 HARMLESS = {'output_dir', 'log_dir', 'data_path', 'device', 'num_workers', 'pin_mem', 'resume', 'start_epoch', 'save_every',
-            'save_every_iters', 'keep', 'print_freq', 'world_size', 'local_rank', 'dist_on_itp', 'dist_url', 'recompute'}
+            'save_every_iters', 'keep', 'print_freq', 'world_size', 'local_rank', 'dist_on_itp', 'dist_url', 'recompute',
+            'finetune', 'dist_eval', 'knn'}
 NAME = re.compile(r'checkpoint-(\d+)(?:-(\d+))?\.pd')
 
 
@@ -46,14 +47,15 @@ class Saver:
 
     flags: the program's, as a plain dict; save_every: epochs; save_every_iters: iterations, 0 for none within an epoch;
     keep: how many checkpoints stay, 0 for all. An empty output_dir saves nothing. Only the main process writes; the
-    others wait for it.
+    others wait for it. `extra` is saved as well, each under its name: plain values, None, or what has a state_dict.
     """
 
     def __init__(self, output_dir: str, model: paddle.nn.Layer, step, flags: dict, effective_batch: int, epochs: int,
-                 save_every: int = 20, save_every_iters: int = 0, keep: int = 0):
+                 save_every: int = 20, save_every_iters: int = 0, keep: int = 0, **extra):
         self.folder = Path(output_dir) if output_dir else None
         self.model, self.step, self.flags, self.effective_batch = model, step, flags, effective_batch
         self.epochs, self.save_every, self.save_every_iters, self.keep = epochs, save_every, save_every_iters, keep
+        self.extra = extra
         self.stop_requested = False
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._request_stop)
@@ -79,9 +81,15 @@ class Saver:
         """Whether this epoch ends with a checkpoint: every `save_every` of them, and the last."""
         return epoch % self.save_every == 0 or epoch + 1 == self.epochs
 
-    def after_epoch(self, epoch: int) -> None:
-        if self.is_due(epoch):
+    def after_epoch(self, epoch: int, *names: str) -> None:
+        """Save where this epoch ends with a checkpoint, or has earned further names, such as 'best'."""
+        if self.is_due(epoch) or names:
             self.save(f'checkpoint-{epoch}.pd', epoch, Position(epoch + 1))
+            if self.folder and dist.is_main():
+                for name in names:
+                    atomic.link(self.folder / f'checkpoint-{epoch}.pd', self.folder / f'checkpoint-{name}.pd')
+                if not self.is_due(epoch):
+                    (self.folder / f'checkpoint-{epoch}.pd').unlink()
 
     def save(self, name: str, epoch: int, position: Position) -> None:
         """Write the state under this name. `epoch` is the last complete one, -1 for none."""
@@ -95,6 +103,7 @@ class Saver:
                     'scaler': self.step.state_dict(),
                     'args': self.flags,
                     'position': {**vars(position), 'effective_batch': self.effective_batch},
+                    **{key: getattr(value, 'state_dict', lambda value=value: value)() for key, value in self.extra.items()},
                 })
                 for path in ordered(self.folder)[:-self.keep] if self.keep else ():
                     path.unlink()
@@ -109,11 +118,21 @@ def ordered(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob('checkpoint-*.pd') if NAME.fullmatch(path.name)), key=position)
 
 
-def load(resume: str, output_dir: str) -> dict:
-    """The checkpoint to go on from: a file's, or with 'auto' the newest whole one in output_dir; {} for none."""
+def load(resume: str, output_dir: str, flags: dict | None = None) -> dict:
+    """The checkpoint to go on from: a file's, or with 'auto' the newest whole one in output_dir; {} for none.
+
+    Warns where `flags`, the program's, differ from those that the checkpoint was made with.
+    """
     if resume != 'auto':
-        return {**_training_state(resume), 'path': resume} if resume else {}
-    for path in reversed(ordered(Path(output_dir)) if output_dir else []):
+        state = {**_training_state(resume), 'path': resume} if resume else {}
+    else:
+        state = _newest(Path(output_dir)) if output_dir else {}
+    _warn_of_changes(state.get('args', {}), flags or {})
+    return state
+
+
+def _newest(folder: Path) -> dict:
+    for path in reversed(ordered(folder)):
         try:
             return {**_training_state(path), 'path': str(path)}
         except InputError as error:
@@ -130,9 +149,8 @@ def _training_state(path: str | Path) -> dict:
     return state
 
 
-def warn_of_changes(state: dict, flags: dict) -> None:
+def _warn_of_changes(before: dict, flags: dict) -> None:
     """Say which flags differ from those of the run that is resumed, where they may change its results."""
-    before = state.get('args', {})
     changed = [f'--{name} was {before[name]} and is {value}' for name, value in flags.items()
                if name in before and before[name] != value and name not in HARMLESS]
     if changed and dist.is_main():
@@ -154,11 +172,16 @@ def accum_iter(state: dict, joint_batch: int, asked: int) -> int:
     return kept
 
 
-def restore(state: dict, model: paddle.nn.Layer, step) -> Position:
-    """Put a loaded checkpoint into model, optimizer and step; where to go on."""
+def restore(state: dict, model: paddle.nn.Layer, step, extra: dict | None = None) -> Position:
+    """Put a loaded checkpoint into model, optimizer and step, and into the Saver's `extra`; where to go on."""
     load_model(model, state.pop('model'), state['path'])  # pop: the arrays need not stay in memory
     set_optimizer_state(model, step.optimizer, state.pop('optimizer'))
     step.load_state_dict(state.get('scaler', {}))
+    for name, value in (extra or {}).items():
+        if hasattr(value, 'load_state_dict') and name in state:
+            value.load_state_dict(state[name])
+        elif name in state:
+            extra[name] = state[name]
     position = dict(state.get('position', {'epoch': state['epoch'] + 1}))  # upstream's files say no more
     position.pop('effective_batch', None)
     return Position(**position)

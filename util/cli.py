@@ -64,6 +64,47 @@ def masking(p: argparse.ArgumentParser) -> None:
     g.add_argument('--norm_pix_loss', action='store_true', help='predict each patch normalised by its mean and variance')
 
 
+def classification(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('classification')
+    g.add_argument('--nb_classes', type=number(int, 1), default=1000, help='number of classes')
+    g.add_argument('--global_pool', action='store_true', default=True, help='features: the mean of the patch tokens')
+    g.add_argument('--cls_token', action='store_false', dest='global_pool', help='features: the class token')
+    g.add_argument('--finetune', default='', metavar='FILE', help='pre-trained weights to begin from')
+    g.add_argument('--eval', action='store_true', help='only evaluate the weights of --resume')
+    g.add_argument('--dist_eval', action='store_true', help='share the evaluation among the processes: the same figures, '
+                   'sooner')
+
+
+def regularization(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('regularization')
+    g.add_argument('--drop_path', type=number(float, 0, 1), default=0.1, help='share of samples that skip the last block')
+    g.add_argument('--clip_grad', type=number(float, 0), default=None, help='largest norm of the gradients; default: any')
+    g.add_argument('--layer_decay', type=number(float, 0), default=0.75, help='ratio of the rates of two blocks in a row')
+    g.add_argument('--freeze_blocks', type=number(int, 0), default=0, help='blocks that keep their pre-trained weights')
+    g.add_argument('--ema_decay', type=number(float, 0, 1), default=0.0, help='average the weights with '
+                   'this decay and evaluate the average; 0: not')
+
+
+def augmentation(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('augmentation')
+    g.add_argument('--color_jitter', type=number(float, 0), default=None, help='strength; only without --aa, as upstream '
+                   '(default: none)')
+    g.add_argument('--aa', default='rand-m9-mstd0.5-inc1', metavar='POLICY', help="timm's strings: rand-..., augmix-..., "
+                   'v0, v0r, original, originalr, 3a; none')
+    g.add_argument('--smoothing', type=number(float, 0, 1), default=0.1, help='label smoothing')
+    g.add_argument('--reprob', type=number(float, 0, 1.0001), default=0.25, help='probability of random erasing')
+    g.add_argument('--remode', choices=['pixel', 'rand', 'const'], default='pixel', help='what erased pixels become')
+    g.add_argument('--recount', type=number(int, 1), default=1, help='most rectangles that are erased')
+    g.add_argument('--resplit', action='store_true', help='inert, as upstream: it is about splits of the augmentation')
+    g.add_argument('--mixup', type=number(float, 0), default=0.0, help='alpha of mixup; 0: off')
+    g.add_argument('--cutmix', type=number(float, 0), default=0.0, help='alpha of cutmix; 0: off')
+    g.add_argument('--cutmix_minmax', type=number(float, 0, 1.0001), nargs=2, default=None, metavar=('MIN', 'MAX'),
+                   help="shares of the side for cutmix's box; overrides alpha and switches cutmix on")
+    g.add_argument('--mixup_prob', type=number(float, 0, 1.0001), default=1.0, help='probability of mixup or cutmix')
+    g.add_argument('--mixup_switch_prob', type=number(float, 0, 1.0001), default=0.5, help='of cutmix where both are on')
+    g.add_argument('--mixup_mode', choices=['batch', 'pair', 'elem'], default='batch', help='what one draw is for')
+
+
 def data(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group('data')
     g.add_argument('--data_path', required=True, metavar='PATH',

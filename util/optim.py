@@ -40,3 +40,64 @@ def decay_groups(model: paddle.nn.Layer, weight_decay: float) -> list[dict]:
 def adamw(groups: list[dict], beta2: float) -> paddle.optimizer.AdamW:
     """AdamW over groups; the rate is 0 until the engine sets it from the schedule, before every step."""
     return paddle.optimizer.AdamW(0.0, beta1=0.9, beta2=beta2, epsilon=1e-8, parameters=groups, weight_decay=0.0)
+
+
+def layer_decay_groups(model: paddle.nn.Layer, weight_decay: float, layer_decay: float) -> list[dict]:
+    """Groups for fine-tuning: the rate of the layer numbered i of n is scaled by layer_decay^(n - i), floor included.
+
+    Layer 0 is the embedding, block i is layer i + 1, the rest (norm, head) is layer n. Vectors, the position table and
+    the class token are not decayed. Frozen parameters are in no group.
+    """
+    last = len(model.blocks) + 1
+    groups = {}
+    for name, parameter in model.named_parameters():
+        if parameter.stop_gradient:
+            continue
+        decay = 0.0 if parameter.ndim == 1 or name in ('pos_embed', 'cls_token') else weight_decay
+        layer = _layer_of(name, last)
+        group = groups.setdefault((layer, decay), {'params': [], 'weight_decay': decay,
+                                                   'learning_rate': layer_decay ** (last - layer)})
+        group['params'].append(parameter)
+    return list(groups.values())
+
+
+def _layer_of(name: str, last: int) -> int:
+    if name.startswith('blocks.'):
+        return int(name.split('.')[1]) + 1
+    return 0 if name in ('pos_embed', 'cls_token') or name.startswith('patch_embed.') else last
+
+
+class Lars(paddle.optimizer.Optimizer):
+    """LARS (arXiv:1708.03888) as the official linear probe has it.
+
+    Tensors of at least two dimensions get weight decay and the trust ratio 0.001 |p| / |gradient|, vectors neither; the
+    rate stays outside of the momentum buffer. Not Paddle's own: it leaves the ratio out where weight decay is 0.
+    """
+
+    def __init__(self, parameters: list[paddle.Tensor], weight_decay: float = 0.0, momentum: float = 0.9,
+                 trust: float = 0.001):
+        super().__init__(0.0, parameters=parameters)
+        self.decay, self.momentum, self.trust = weight_decay, momentum, trust
+        self.buffers = {parameter.name: paddle.zeros_like(parameter) for parameter in parameters}
+
+    @paddle.no_grad()
+    def step(self) -> None:
+        for parameter in self._parameter_list:
+            if parameter.grad is None:
+                continue
+            update = parameter.grad
+            if parameter.ndim > 1:
+                update = update + self.decay * parameter
+                norms = parameter.norm(), update.norm()
+                if all(norm.item() > 0 for norm in norms):
+                    update = update * (self.trust * norms[0] / norms[1])
+            buffer = self.buffers[parameter.name]
+            buffer.set_value(self.momentum * buffer + update)
+            parameter.set_value(parameter - self.get_lr() * buffer)
+
+    def state_dict(self) -> dict:
+        return {f'{name}_momentum_0': buffer for name, buffer in self.buffers.items()}
+
+    def set_state_dict(self, state: dict) -> None:
+        for name, buffer in self.buffers.items():
+            buffer.set_value(state[f'{name}_momentum_0'])

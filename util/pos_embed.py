@@ -1,5 +1,8 @@
 """Fixed two-dimensional sine-cosine position tables (facebookresearch/mae util/pos_embed.py @ efb2a80)."""
+import math
+
 import numpy as np
+import paddle
 
 
 def sincos_1d(dim: int, positions: np.ndarray) -> np.ndarray:
@@ -22,3 +25,14 @@ def sincos_2d(dim: int, grid: tuple[int, int], cls_token: bool = True) -> np.nda
     if cls_token:
         table = np.concatenate([np.zeros([1, dim]), table])
     return table.astype('float32')
+
+
+def interpolate(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """A table [1, 1 + rows * columns, D] for another grid: bicubic over the patches, which must be a square in `table`;
+    the class token's row is kept. The official rule."""
+    side = math.isqrt(table.shape[1] - 1)
+    if (side, side) == tuple(grid):
+        return table
+    patches = paddle.to_tensor(table[:, 1:].reshape(1, side, side, -1).transpose(0, 3, 1, 2))
+    patches = paddle.nn.functional.interpolate(patches, size=list(grid), mode='bicubic', align_corners=False)
+    return np.concatenate([table[:, :1], patches.flatten(2).transpose([0, 2, 1]).numpy()], axis=1)

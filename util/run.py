@@ -1,5 +1,6 @@
 """What every program does around its work: begin, report errors in one line, keep records."""
 import json
+import math
 import sys
 import warnings
 from argparse import ArgumentParser
@@ -16,6 +17,21 @@ from util.weights import atomic
 
 class NonFiniteLoss(RuntimeError):
     """The loss is NaN or infinite, on all processes: each learns of it in the same iteration."""
+
+
+def check_finite(loss: float, epoch: int, iteration: int) -> None:
+    """NonFiniteLoss where training cannot go on."""
+    if not math.isfinite(loss):
+        raise NonFiniteLoss(f'the loss is {loss} in epoch {epoch}, iteration {iteration}; training stops. Earlier '
+                            'checkpoints are untouched: resume with a lower rate, or without mixed precision')
+
+
+def seed_step(seed: int, epoch: int, iteration: int) -> np.random.Generator:
+    """Seed Paddle for one step and return a generator for it: both depend on these numbers and the rank alone, so that
+    a run that resumes draws what the undisturbed one would have drawn."""
+    sequence = np.random.SeedSequence([seed, epoch, iteration, dist.rank()])
+    paddle.seed(int(sequence.generate_state(1)[0]))
+    return np.random.default_rng(sequence)
 
 
 def program(main: Callable, parser: ArgumentParser) -> None:
@@ -56,15 +72,20 @@ def begin(device: str | None, seed: int, output_dir: str = '') -> None:
         atomic.clean(Path(output_dir))
 
 
+def say(text: str) -> None:
+    """Print on the main process."""
+    if dist.is_main():
+        print(text, flush=True)
+
+
 def announce(name: str, model: paddle.nn.Layer, plan: str, resumed: str | None, start) -> None:
     """Say what is about to happen, on the main process, once all processes are ready for it."""
     dist.wait()
     dist.agree('where training begins', [start.epoch, start.samples])
-    if dist.is_main():
-        trainable = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
-        print(f'{name} with {trainable:,} trainable parameters, {plan}', flush=True)
-        if resumed:
-            print(f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it', flush=True)
+    trainable = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+    say(f'{name} with {trainable:,} trainable parameters, {plan}')
+    if resumed:
+        say(f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it')
 
 
 class Recorder:
@@ -95,6 +116,7 @@ class Recorder:
         """pixels: uint8 [height, width, 3]."""
         if self.writer:
             self.writer.add_image(name, pixels, int(epoch * 1000))
+            self.writer.flush()
 
     def epoch(self, **values: float) -> None:
         """One line of log.txt; what VisualDL has buffered goes to the disk as well."""

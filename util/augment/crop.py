@@ -49,6 +49,16 @@ def random_box(width: int, height: int, rng: np.random.Generator, scale: tuple[f
     return left, top, left + w, top + h
 
 
+def single_draw_box(width: int, height: int, rng: np.random.Generator, scale: tuple[float, float],
+                    ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> tuple[int, int, int, int]:
+    """As random_box, but of one draw, cut to the image where it is too large: the official linear probe's crop."""
+    area = width * height * rng.uniform(*scale)
+    aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    w, h = min(round(math.sqrt(area * aspect)), width), min(round(math.sqrt(area / aspect)), height)
+    left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+    return left, top, left + w, top + h
+
+
 def resized_crop(picture: Image.Image | np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]):
     """The part within `box`, resized (bicubic, antialiased) to `size` (height, width); arrays channel by channel."""
     if isinstance(picture, Image.Image):

@@ -3,6 +3,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from util.errors import InputError
 
 
@@ -16,12 +18,17 @@ class Images:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def label(self, index: int, rng=None) -> np.int64:
+        """The label of an image, in the form that loader.TrainSet asks for what goes beside it."""
+        return np.int64(self.labels[index])
 
-def find(data_path: str, split: str, suffixes: tuple[str, ...]) -> Images:
+
+def find(data_path: str, split: str, suffixes: tuple[str, ...], classes: list[str] | None = None) -> Images:
     """The images of one split ('train' or 'val').
 
-    data_path is a list file, or a folder that holds <split>/<class>/... or the list file <split>.txt. InputError says
-    what is missing.
+    data_path is a list file, or a folder that holds <split>/<class>/... or the list file <split>.txt. With `classes`,
+    those of the training images, the class folders must be these, and give their labels. InputError says what is
+    missing.
     """
     root = Path(data_path)
     if root.is_file():
@@ -29,18 +36,22 @@ def find(data_path: str, split: str, suffixes: tuple[str, ...]) -> Images:
     if not root.is_dir():
         raise InputError(f'--data_path {data_path}: no such folder or list file')
     if (root / split).is_dir():
-        return scan(root / split, suffixes)
+        return scan(root / split, suffixes, classes)
     if (root / f'{split}.txt').is_file():
         return read_list(root / f'{split}.txt', suffixes)
     raise InputError(f'--data_path {data_path}: found neither the folder {split}/ (with one subfolder a class) '
                      f'nor the list {split}.txt in it')
 
 
-def scan(root: Path, suffixes: tuple[str, ...]) -> Images:
+def scan(root: Path, suffixes: tuple[str, ...], expected: list[str] | None = None) -> Images:
     """All images below root/<class>/, classes and paths in alphabetical order; names that begin with a dot are skipped."""
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith('.'))
     if not classes:
         raise InputError(f'{root} has no class folders: images belong in {root}/<class>/')
+    if expected is not None and classes != expected:
+        differing = sorted(set(classes) ^ set(expected))
+        raise InputError(f'{root} should have the {len(expected)} classes of the training images, or labels would shift; '
+                         f'only one of the two has: {", ".join(differing[:10])}')
     paths, labels = [], []
     for label, name in enumerate(classes):
         found = sorted(_walk(root / name, suffixes))
@@ -81,3 +92,15 @@ def read_list(file: Path, suffixes: tuple[str, ...]) -> Images:
             raise InputError(f'{file}, entry {number}: {name!r} does not end in one of {" ".join(suffixes)}')
     labels = [int(line.rsplit(maxsplit=1)[1]) for line in lines] if labelled else None
     return Images([str(file.parent / name) for name in names], labels, None)
+
+
+def find_labelled(data_path: str, split: str, suffixes: tuple[str, ...], nb_classes: int,
+                  classes: list[str] | None = None) -> Images:
+    """As find, for classification: InputError where labels are missing or there are more than nb_classes."""
+    images = find(data_path, split, suffixes, classes)
+    if images.labels is None:
+        raise InputError(f'--data_path {data_path}: the list of {split} has no labels; write `path label` in each line')
+    if max(images.labels) >= nb_classes:
+        raise InputError(f'--data_path {data_path}: {split} has {max(images.labels) + 1} classes, '
+                         f'but --nb_classes is {nb_classes}')
+    return images

@@ -3,16 +3,18 @@
 Whatever is random about a sample is drawn from a generator made of (seed, epoch, index), so that a sample does not
 depend on who prepares it, or when; nothing about randomness needs to be stored.
 """
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import paddle
 
 from util import dist
+from util.data import pictures
 from util.data.folder import Images
 from util.errors import InputError
 
 UNREADABLE_SHARE = 0.01  # of the data set; more than that is no accident
+NEIGHBOURS = 10  # files that are tried for one sample
 
 
 class Order:
@@ -44,42 +46,80 @@ def evaluation_order(samples: int, rank: int, world_size: int) -> range:
     return range(rank, samples, world_size)
 
 
-class TrainSet(paddle.io.Dataset):
-    """Samples for training: `samples[epoch, index]` is (image, target, index of an unreadable file or -1).
+class _Samples(paddle.io.Dataset):
+    """Images that are read from files; one that cannot be read is replaced by a neighbour, and marked.
 
-    read(path) decodes, augment(picture, rng) -> float32 [C, height, width], target(index, rng) gives what goes beside
-    the image. A file that cannot be read is replaced by the next readable one, so that the replacement depends on the
-    index alone.
+    No exception leaves a sample: in a worker process it would end the run without its message.
     """
 
-    def __init__(self, images: Images, read: Callable, augment: Callable, target: Callable, seed: int):
-        self.images, self.read, self.augment, self.target, self.seed = images, read, augment, target, seed
+    def __init__(self, images: Images, in_chans: int):
+        self.images, self.in_chans = images, in_chans
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def picture(self, index: int):
+        """(picture, index of the file it is from, `index` if that one is unreadable, else -1). The neighbour is the next
+        readable file, and so depends on the index alone; where there is none nearby, a black pixel."""
+        for source in range(index, index + NEIGHBOURS):
+            source %= len(self)
+            try:
+                return self._read(source), source, np.int64(-1 if source == index else index)
+            except Exception:  # PIL raises a dozen kinds for broken files; the loader names the file
+                continue
+        return pictures.blank(self.in_chans), index, np.int64(index)
+
+    def _read(self, index: int):
+        return pictures.read(self.images.paths[index], self.in_chans)
+
+    def complaint(self, index: int) -> str:
+        """The file and why it cannot be read."""
+        try:
+            self._read(index)
+            reason = 'readable now, but not when it was needed'
+        except Exception as error:
+            reason = f'{type(error).__name__}: {error}'
+        return f'unreadable image {self.images.paths[index]} ({reason})'
+
+
+class TrainSet(_Samples):
+    """Samples for training: `samples[epoch, index]` is (image, target, index of an unreadable file or -1).
+
+    augment(picture, rng) -> float32 [C, height, width]; target(index, rng) gives what goes beside the image.
+    """
+
+    def __init__(self, images: Images, in_chans: int, augment: Callable, target: Callable, seed: int):
+        super().__init__(images, in_chans)
+        self.augment, self.target, self.seed = augment, target, seed
+
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         epoch, index = key
+        picture, source, unreadable = self.picture(index)
         rng = np.random.default_rng([self.seed, epoch, index])
-        target = self.target(index, rng)
-        picture, unreadable = None, -1
-        for neighbour in range(index, index + len(self)):
-            try:
-                picture = self.read(self.images.paths[neighbour % len(self)])
-                break
-            except Exception:  # PIL raises a dozen kinds for broken files; TrainLoader names the file and counts it
-                unreadable = index
-        if picture is None:
-            raise InputError(f'none of {len(self)} images can be read, beginning with {self.images.paths[index]}')
-        return self.augment(picture, rng), target, np.int64(unreadable)
+        target = self.target(source, rng)
+        return self.augment(picture, rng), target, unreadable
 
-    def reason(self, index: int) -> str:
-        """Why a file cannot be read."""
-        try:
-            self.read(self.images.paths[index])
-            return 'readable now, but not when it was needed'
-        except Exception as error:
-            return f'{type(error).__name__}: {error}'
+
+class EvalSet(_Samples):
+    """Samples for evaluation: `samples[index]` is (image, label, index of an unreadable file or -1)."""
+
+    def __init__(self, images: Images, in_chans: int, transform: Callable):
+        super().__init__(images, in_chans)
+        self.transform = transform
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        picture, source, unreadable = self.picture(index)
+        return self.transform(picture), self.images.label(source), unreadable
+
+
+def _batches(samples: _Samples, order: Iterable[list], num_workers: int) -> Iterator[list[paddle.Tensor]]:
+    """Samples stacked to batches, prepared by worker processes or, without any, right here: Paddle's own loader waits
+    for ever once something raises without workers."""
+    if num_workers:
+        yield from paddle.io.DataLoader(samples, batch_sampler=order, num_workers=num_workers)
+    else:
+        for batch in order:
+            yield [paddle.to_tensor(np.stack(part)) for part in zip(*(samples[key] for key in batch))]
 
 
 class TrainLoader:
@@ -111,13 +151,7 @@ class TrainLoader:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         """The batches of one epoch, from the one numbered `first` on."""
-        order = self.order(epoch, first)
-        if self.num_workers:
-            loader = paddle.io.DataLoader(self.samples, batch_sampler=order, num_workers=self.num_workers)
-        else:  # Paddle's own loader waits for ever once a sample raises without workers
-            loader = ([paddle.to_tensor(np.stack(part)) for part in zip(*(self.samples[key] for key in batch))]
-                      for batch in order)
-        for images, targets, unreadable in loader:
+        for images, targets, unreadable in _batches(self.samples, self.order(epoch, first), self.num_workers):
             self._report(unreadable.numpy())
             yield images, targets
 
@@ -125,8 +159,23 @@ class TrainLoader:
         """Name each unreadable file once; InputError when they are more than the tolerated share."""
         for index in sorted(set(unreadable[unreadable >= 0].tolist()) - self.unreadable):
             self.unreadable.add(index)
-            dist.warn(f'unreadable image {self.samples.images.paths[index]} ({self.samples.reason(index)}); '
-                      f'a neighbour takes its place ({len(self.unreadable)} so far)')
-        if len(self.unreadable) > UNREADABLE_SHARE * len(self.samples):
-            raise InputError(f'{len(self.unreadable)} of {len(self.samples)} images cannot be read, more than '
-                             f'{UNREADABLE_SHARE:.0%}; the last is {self.samples.images.paths[max(self.unreadable)]}')
+            dist.warn(f'{self.samples.complaint(index)}; a neighbour takes its place ({len(self.unreadable)} so far)')
+            if len(self.unreadable) > UNREADABLE_SHARE * len(self.samples):
+                raise InputError(f'{len(self.unreadable)} of {len(self.samples)} images cannot be read, more than '
+                                 f'{UNREADABLE_SHARE:.0%}; the last is {self.samples.images.paths[index]}')
+
+
+class EvalLoader:
+    """Batches of (images, labels), each image exactly once over all ranks; InputError for an unreadable one."""
+
+    def __init__(self, samples: EvalSet, batch_size: int, num_workers: int = 0, rank: int = 0, world_size: int = 1):
+        self.samples, self.num_workers = samples, num_workers
+        order = evaluation_order(len(samples), rank, world_size)
+        self.order = [list(order[start:start + batch_size]) for start in range(0, len(order), batch_size)]
+
+    def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+        for images, labels, unreadable in _batches(self.samples, self.order, self.num_workers):
+            worst = unreadable.max().item()
+            if worst >= 0:
+                raise InputError(f'{self.samples.complaint(worst)}; evaluation needs every image')
+            yield images, labels

@@ -2,7 +2,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # as torchvision's ImageFolder
 ARRAYS = ('.npy',)
@@ -14,12 +14,13 @@ def suffixes(in_chans: int) -> tuple[str, ...]:
     return PICTURES if in_chans in MODES else ARRAYS
 
 
-def read(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
+def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image | np.ndarray:
     """One image: for 1 and 3 channels a PIL picture in mode L or RGB, otherwise float32 [height, width, in_chans],
     whole numbers scaled so that their type's largest value is 1.
 
-    EXIF rotation is not applied, as upstream does not in training. Raises whatever PIL or NumPy raises for a file that
-    is none, and ValueError for an array of another shape.
+    `as_seen` gives what a person sees: turned the way the camera was held, transparent parts on white; upstream does
+    neither in training and evaluation. Raises whatever PIL or NumPy raises for a file that is none, and ValueError for
+    an array of another shape.
     """
     if in_chans not in MODES:
         array = np.load(path, allow_pickle=False)
@@ -27,11 +28,25 @@ def read(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
             raise ValueError(f'expected an array [height, width, {in_chans}], found {list(array.shape)}')
         return (array / largest(array.dtype)).astype('float32')
     with Image.open(path) as picture:
+        picture = _as_seen(picture) if as_seen else picture
         if picture.mode.startswith('I'):  # 16 bits: PIL's own conversion would clip nearly all to white
             picture = Image.fromarray((np.asarray(picture, dtype='float32') / 257).round().clip(0, 255).astype('uint8'))
         return picture.convert(MODES[in_chans])
 
 
+def _as_seen(picture: Image.Image) -> Image.Image:
+    picture = ImageOps.exif_transpose(picture)
+    if not picture.has_transparency_data:
+        return picture
+    picture = picture.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
+
+
 def largest(dtype: np.dtype) -> float:
     """What counts as full brightness in an array of this type."""
     return np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1.0
+
+
+def blank(in_chans: int) -> Image.Image | np.ndarray:
+    """One black pixel of the kind that `read` returns."""
+    return Image.new(MODES[in_chans], (1, 1)) if in_chans in MODES else np.zeros([1, 1, in_chans], 'float32')

@@ -1,5 +1,6 @@
 """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed over it."""
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,16 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def link(path: Path, name: Path) -> None:
+    """Give a file a second name, in place of what had it before; a copy where the file system has no such links."""
+    temporary = name.with_name(f'.{name.name}.{os.getpid()}{SUFFIX}')
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, name)
 
 
 def clean(folder: Path) -> None:

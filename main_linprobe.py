@@ -1,0 +1,83 @@
+"""Train a linear classifier on the frozen features of a pre-trained encoder.
+
+    python -m paddle.distributed.launch main_linprobe.py --data_path DATA --finetune mae_pretrain_vit_base.pd \\
+        --model vit_base_patch16 --cls_token --batch_size 1024 --accum_iter 2 --epochs 90 --blr 0.1 --weight_decay 0 \\
+        --dist_eval
+"""
+import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
+
+# isort: split
+import models_vit
+from engine_finetune import after_epoch, evaluate, nearest_neighbours, train_one_epoch
+from util import amp, checkpoint, cli, dist, metrics, optim, run
+from util.augment import crop, finetune
+from util.augment.mixup import Mixup
+from util.data import folder, loader, pictures
+
+
+def main(args):
+    run.begin(args.device, args.seed, args.output_dir)
+    mean, std = crop.statistics(args.in_chans, args.mean, args.std)
+    transform = finetune.Evaluate(args.input_size, mean, std)
+    model = models_vit.create(args.model, img_size=args.input_size, in_chans=args.in_chans, num_classes=args.nb_classes,
+                              global_pool=args.global_pool)
+    if args.eval:
+        model.probe()
+        classes = models_vit.load(model, args.resume).get('classes')
+        result = evaluate(model, evaluation(args, 'val', classes, transform), shared=args.dist_eval)
+        run.say('  '.join(f'{name} {value:.4f}' for name, value in result.items()))
+        return
+
+    images = folder.find_labelled(args.data_path, 'train', pictures.suffixes(args.in_chans), args.nb_classes)
+    val = evaluation(args, 'val', images.classes, transform)
+    if args.finetune:
+        models_vit.load_pretrained(model, args.finetune)
+    if args.knn:
+        share = nearest_neighbours(model, evaluation(args, 'train', None, transform), val, args.knn)
+        run.say(f'{args.knn} nearest neighbours of the frozen features: acc1 {share:.2f}')
+    model.reset_head(std=0.01)
+    model.probe()
+
+    state = checkpoint.load(args.resume, args.output_dir, vars(args))
+    joint_batch = args.batch_size * dist.world_size()
+    accum_iter = checkpoint.accum_iter(state, joint_batch, args.accum_iter)
+    augment = finetune.Train(args.input_size, mean, std, box=crop.single_draw_box)
+    data = loader.TrainLoader(loader.TrainSet(images, args.in_chans, augment, images.label, args.seed), args.batch_size,
+                              accum_iter, args.num_workers, args.pin_mem, dist.rank(), dist.world_size())
+    lr = optim.absolute_lr(args.lr, args.blr, joint_batch * accum_iter)
+    schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
+    optimizer = optim.Lars([p for p in model.parameters() if not p.stop_gradient], args.weight_decay)
+    step = amp.Step(optimizer, accum_iter, args.amp)
+    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), joint_batch * accum_iter, args.epochs,
+                             args.save_every, args.save_every_iters, args.keep, classes=images.classes, best={})
+    start = checkpoint.restore(state, model, step, saver.extra) if state else checkpoint.Position(args.start_epoch)
+    network = dist.wrap(model)
+    recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch if args.resume else None)
+    progress = metrics.Progress(args.epochs, len(data), args.print_freq)
+    run.announce(args.model, model, f'{len(images)} images, effective batch {joint_batch * accum_iter}, rate {lr:.3g}, '
+                 f'{args.epochs} epochs of {len(data)} iterations', state.get('path'), start)
+
+    plain = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
+    for epoch in range(start.epoch, args.epochs):
+        first = start.iteration(joint_batch, accum_iter) if epoch == start.epoch else 0
+        progress.begin(epoch, start.averages if first else None, first)
+        stats = train_one_epoch(network, data.batches(epoch, first), schedule, step, progress, recorder, saver, plain,
+                                args.seed)
+        after_epoch(epoch, stats, evaluate(model, val, step.autocast, shared=args.dist_eval), model, saver, recorder)
+
+
+def evaluation(args, split, classes, transform):
+    """The images of a split without augmentation; with --dist_eval this rank's part of the validation images."""
+    images = folder.find_labelled(args.data_path, split, pictures.suffixes(args.in_chans), args.nb_classes, classes)
+    ranks = (dist.rank(), dist.world_size()) if args.dist_eval and split == 'val' else (0, 1)
+    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, transform), args.batch_size, args.num_workers, *ranks)
+
+
+PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.classification, cli.data, cli.runtime)
+PARSER.add_argument('--knn', type=cli.number(int, 0), default=0, help='also classify by so many nearest neighbours among '
+                    'the features of the training images; 0: not')
+PARSER.set_defaults(model='vit_large_patch16', batch_size=512, epochs=90, weight_decay=0.0, blr=0.1, warmup_epochs=10,
+                    global_pool=False, save_every=1)
+
+if __name__ == '__main__':
+    run.program(main, PARSER)

@@ -1,0 +1,63 @@
+"""The official augmentation of fine-tuning, and the evaluation transform that belongs to it."""
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from util.augment import policies
+from util.augment.color import ColorJitter
+from util.augment.crop import Normalize, random_box, resized_crop
+from util.augment.erasing import RandomErasing
+from util.errors import InputError
+
+
+class Train:
+    """Crop, flip, policy or colour jitter, normalise, erase; the order in which timm 1.0.22 does it.
+
+    box: crop.random_box, or crop.single_draw_box for the linear probe. aa: timm's string, or 'none'. Arrays of other than
+    1 or 3 channels can be cropped, flipped and erased only.
+    """
+
+    def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...], box: Callable = random_box,
+                 aa: str = 'none', color_jitter: float | None = None, erasing: RandomErasing | None = None):
+        self.size, self.box, self.normalize, self.erasing = (size, size), box, Normalize(mean, std), erasing
+        has_policy = aa not in ('', 'none', 'None')
+        self.policy = policies.create(aa, mean) if has_policy else None
+        # a policy changes colours by itself, except timm's "3a"
+        self.jitter = ColorJitter(color_jitter) if color_jitter and (not has_policy or '3a' in aa) else None
+        if len(mean) not in (1, 3) and (self.policy or self.jitter):
+            raise InputError(f'--aa and --color_jitter work on pictures, not on {len(mean)} channels; use --aa none')
+
+    def __call__(self, picture: Image.Image | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """float32 [C, size, size]."""
+        is_array = isinstance(picture, np.ndarray)
+        width, height = picture.shape[1::-1] if is_array else picture.size
+        picture = resized_crop(picture, self.box(width, height, rng, (0.08, 1.0)), self.size)
+        if rng.random() < 0.5:
+            picture = picture[:, ::-1] if is_array else picture.transpose(Image.FLIP_LEFT_RIGHT)
+        for change in (self.policy, self.jitter):
+            picture = change(picture, rng) if change else picture
+        image = self.normalize(picture)
+        return self.erasing(image, rng) if self.erasing else image
+
+
+class Evaluate:
+    """The shorter side resized (bicubic), the middle cut out, normalised: float32 [C, size, size].
+
+    Up to 224 pixels the shorter side becomes size / 0.875 first (256 for 224), above exactly `size`.
+    """
+
+    def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
+        self.size, self.normalize = size, Normalize(mean, std)
+        self.short = int(size / (224 / 256)) if size <= 224 else size
+
+    def __call__(self, picture: Image.Image | np.ndarray) -> np.ndarray:
+        width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
+        # torchvision truncates the longer side and rounds the crop's corner
+        short, long = self.short, int(self.short * max(width, height) / min(width, height))
+        w, h = (short, long) if width <= height else (long, short)
+        picture = resized_crop(picture, (0, 0, width, height), (h, w))
+        left, top = round((w - self.size) / 2), round((h - self.size) / 2)
+        if isinstance(picture, np.ndarray):
+            return self.normalize(picture[top:top + self.size, left:left + self.size])
+        return self.normalize(picture.crop((left, top, left + self.size, top + self.size)))

@@ -1,0 +1,36 @@
+"""Exponential moving average of a model's weights."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import paddle
+
+
+class Ema:
+    """After each optimizer step, average = decay * average + (1 - decay) * weights; buffers are copied."""
+
+    def __init__(self, model: paddle.nn.Layer, decay: float):
+        self.model, self.decay = model, decay
+        self.average = {name: tensor.clone().detach() for name, tensor in model.state_dict().items()}
+
+    @paddle.no_grad()
+    def update(self) -> None:
+        for name, tensor in self.model.state_dict().items():
+            decay = 0.0 if tensor.stop_gradient else self.decay
+            self.average[name].set_value(decay * self.average[name] + (1 - decay) * tensor)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the average into the model for as long as the block lasts."""
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.set_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.model.set_state_dict(own)
+
+    def state_dict(self) -> dict:
+        return {name: tensor.numpy() for name, tensor in self.average.items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, tensor in self.average.items():
+            tensor.set_value(state[name])
