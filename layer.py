@@ -3,6 +3,7 @@
 Parameter names equal timm's (vision_transformer.py @ 0.3.2), on which facebookresearch/mae is built.
 Shapes: N images, C channels, L tokens, D width, H heads, p patch side.
 """
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -132,6 +133,12 @@ def choose(variants: dict[str, Callable], name: str) -> Callable:
     if name not in variants:
         raise InputError(f'no model {name!r}; choose from {", ".join(sorted(variants))}')
     return variants[name]
+
+
+def image_shape(tensors: dict) -> tuple[int, int]:
+    """Channels, and side in pixels, of the square images that weights were made for."""
+    _, channels, patch, _ = tensors['patch_embed.proj.weight'].shape
+    return channels, math.isqrt(tensors['pos_embed'].shape[1] - 1) * patch
 
 
 def enable_recompute(model: nn.Layer) -> None:

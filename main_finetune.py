@@ -21,7 +21,7 @@ from util.data import folder, loader, pictures
 
 
 def main(args):
-    run.begin(args.device, args.seed, args.output_dir)
+    run.begin(args.device, args.seed, args.output_dir, args.log_dir)
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     transform = finetune.Evaluate(args.input_size, mean, std)
     model = models_vit.create(args.model, img_size=args.input_size, in_chans=args.in_chans, num_classes=args.nb_classes,
@@ -55,7 +55,8 @@ def main(args):
                              args.save_every, args.save_every_iters, args.keep, classes=images.classes, ema=average, best={})
     start = checkpoint.restore(state, model, step, saver.extra) if state else checkpoint.Position(args.start_epoch)
     network = dist.wrap(model)
-    recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch if args.resume else None)
+    saver.set_aside_later_than(start)
+    recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch)
     progress = metrics.Progress(args.epochs, len(data), args.print_freq)
     run.announce(args.model, model, f'{len(images)} images, effective batch {joint_batch * accum_iter}, rate {lr:.3g}, '
                  f'{args.epochs} epochs of {len(data)} iterations', state.get('path'), start)

@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+import layer
 import models_vit
 from imagenet_classes import id2class
 from util import cli, run, weights
@@ -40,7 +41,7 @@ def main(args):
 
     names = class_names(args.class_names, state.get('classes'), said['nb_classes'])
     files = find(args.img_path, said['in_chans'])
-    transform = finetune.Evaluate(said['input_size'], *crop.statistics(said['in_chans'], said['mean'], said['std']))
+    transform = finetune.Evaluate(said['input_size'], *crop.statistics(said['in_chans'], said.get('mean'), said.get('std')))
     for start in tqdm(range(0, len(files), args.batch_size), unit='batch', disable=len(files) == 1 or None):
         batch = files[start:start + args.batch_size]
         images = np.stack([transform(read(file, said['in_chans'])) for file in batch])
@@ -70,13 +71,12 @@ def settings(args, state):
         raise InputError(f'{args.resume} holds {kind}, which has no classes; fine-tune it first')
     said['nb_classes'] = len(tensors['head.1.bias' if kind == models_vit.PROBE else 'head.bias'])
     said['global_pool'] = 'fc_norm.weight' in tensors
-    for name, default in (('model', None), ('nb_classes', None), ('global_pool', None), ('input_size', 224), ('in_chans', 3),
-                          ('mean', None), ('std', None)):
-        asked = getattr(args, name, None)
-        if asked is not None and said.get(name, asked) != asked:
+    said['in_chans'], said['input_size'] = layer.image_shape(tensors)
+    for name in ('model', 'nb_classes', 'global_pool', 'input_size'):
+        asked = getattr(args, name)
+        if asked is not None and said.setdefault(name, asked) != asked:
             raise InputError(f'{args.resume} has {name} {said[name]}, but {name} {asked} was asked for')
-        said[name] = said.get(name, asked if asked is not None else default)
-    if said['model'] is None:
+    if 'model' not in said:
         raise InputError(f'{args.resume} does not say its model; give --model')
     return said
 
@@ -121,7 +121,7 @@ PARSER.add_argument('--img_path', required=True, metavar='PATH', help='a picture
 PARSER.add_argument('--resume', required=True, metavar='FILE', help='weights of a classifier')
 PARSER.add_argument('--model', default=None, metavar='NAME', help='needed where the weights do not say it')
 PARSER.add_argument('--nb_classes', type=cli.number(int, 1), default=None, help="default: the weights' own")
-PARSER.add_argument('--input_size', type=cli.number(int, 1), default=None, help="default: the weights' own, or 224")
+PARSER.add_argument('--input_size', type=cli.number(int, 1), default=None, help="default: the weights' own")
 PARSER.add_argument('--global_pool', action='store_true', default=None, help="pooling; default: the weights' own")
 PARSER.add_argument('--cls_token', action='store_false', dest='global_pool')
 PARSER.add_argument('--topk', type=cli.number(int, 1), default=5, help='labels a picture')

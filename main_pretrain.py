@@ -20,7 +20,7 @@ PICTURES = 4  # images whose reconstruction is recorded
 
 
 def main(args):
-    run.begin(args.device, args.seed, args.output_dir)
+    run.begin(args.device, args.seed, args.output_dir, args.log_dir)
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     images = folder.find(args.data_path, 'train', pictures.suffixes(args.in_chans))
     model = models_mae.create(args.model, img_size=args.input_size, in_chans=args.in_chans, norm_pix_loss=args.norm_pix_loss)
@@ -42,7 +42,8 @@ def main(args):
     network = dist.wrap(model)
     saver = checkpoint.Saver(args.output_dir, model, step, vars(args), joint_batch * accum_iter, args.epochs,
                              args.save_every, args.save_every_iters, args.keep)
-    recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch if args.resume else None)
+    saver.set_aside_later_than(start)
+    recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch)
     progress = metrics.Progress(args.epochs, len(data), args.print_freq)
     run.announce(args.model, model, f'{len(images)} images, effective batch {joint_batch * accum_iter}, rate {lr:.3g}, '
                  f'{args.epochs} epochs of {len(data)} iterations', state.get('path'), start)
@@ -56,6 +57,7 @@ def main(args):
         saver.after_epoch(epoch)
         if saver.is_due(epoch):
             recorder.picture('reconstruction', epoch, reconstruction(model, samples, args.mask_ratio, mean, std))
+            dist.wait()  # for the main process, which writes it
 
 
 def reconstruction(model, samples, mask_ratio, mean, std):

@@ -11,7 +11,7 @@ import paddle
 from paddle import nn
 from paddle.nn import initializer
 
-from layer import Block, Blocks, LayerNorm, PatchEmbed, choose
+from layer import Block, Blocks, LayerNorm, PatchEmbed, choose, image_shape
 from util import checkpoint, masking, pos_embed, weights
 from util.errors import InputError
 
@@ -189,7 +189,7 @@ def load(path: str, name: str | None = None, norm_pix_loss: bool | None = None) 
     """The model in a weight file, and the flags it was trained with ({} where the file does not say).
 
     name and norm_pix_loss are for files without flags; InputError where they are needed and missing, where they
-    contradict the file, or where the file holds an encoder only.
+    contradict the file, or where the file holds an encoder only. Channels and (square) image size follow from shapes.
     """
     state = weights.read(path)
     tensors, flags = state.get('model', state), state.get('args', {})
@@ -204,7 +204,7 @@ def load(path: str, name: str | None = None, norm_pix_loss: bool | None = None) 
         if None not in (said, asked) and said != asked:
             raise InputError(f'{path} was trained with {flag[2:]} {said}, but {flag[2:]} {asked} was asked for')
     name, norm_pix_loss = (asked if said is None else said for said, asked in known.values())
-    settings = {'img_size': flags['input_size'], 'in_chans': flags['in_chans']} if flags else {}
-    model = create(name, norm_pix_loss=norm_pix_loss, **settings)
+    channels, size = image_shape(tensors)
+    model = create(name, norm_pix_loss=norm_pix_loss, img_size=size, in_chans=channels)
     checkpoint.load_model(model, tensors, path)
     return model, flags

@@ -16,12 +16,15 @@ import models_mae
 from engine_pretrain import reconstruct
 from util import cli, masking, run
 from util.augment import crop
-from util.data import folder, pictures
+from util.data import folder, loader, pictures
+from util.errors import InputError
 
 
 def main(args):
     run.begin(args.device, args.seed)
     model, trained = models_mae.load(args.resume)
+    if 'mask_ratio' not in trained:
+        raise InputError(f'{args.resume} does not say its mask_ratio; a checkpoint of main_pretrain.py is needed')
     embed = model.patch_embed
     normalize = crop.Normalize(*crop.statistics(embed.in_chans, trained.get('mean'), trained.get('std')))
     center = crop.CenterCrop(embed.img_size[0], normalize)
@@ -42,7 +45,7 @@ def main(args):
 
 def load(data_path: str, split: str, center: crop.CenterCrop, in_chans: int) -> np.ndarray:
     found = folder.find(data_path, split, pictures.suffixes(in_chans))
-    return np.stack([center(pictures.read(path, in_chans)) for path in found.paths])
+    return np.concatenate([images.numpy() for images, _ in loader.EvalLoader(loader.EvalSet(found, in_chans, center), 256)])
 
 
 def error(truth: np.ndarray, guess: np.ndarray, removed: np.ndarray) -> float:

@@ -59,12 +59,12 @@ def find(img_path: Path, in_chans: int) -> list[Path]:
         raise InputError(f'--img_path {img_path}: no picture in this folder ({" ".join(pictures.suffixes(in_chans))})')
     if len(files) > MOST:
         print(f'{len(files)} pictures found; {MOST} of them, evenly spread, are shown')
-    return files[::-(-len(files) // MOST)][:MOST]
+    return [files[i] for i in np.linspace(0, len(files) - 1, min(MOST, len(files))).astype(int)]
 
 
 def read(file: Path, in_chans: int):
     try:
-        return pictures.read(file, in_chans)
+        return pictures.read(file, in_chans, as_seen=True)
     except Exception as error:  # PIL raises a dozen kinds for broken files
         raise InputError(f'{file} cannot be read as a picture of {in_chans} channels ({error})') from None
 

@@ -17,18 +17,20 @@ def training(name='mae_vit_nano_patch4', **kwargs):
 
 
 def saver(folder, model, step, **kwargs):
+    train(model, step, seed=0)  # an optimizer has a state only after its first step
     return checkpoint.Saver(str(folder), model, step, {'lr': None}, effective_batch=4, epochs=10, **kwargs)
 
 
 def train(model, step, seed):
     paddle.seed(seed)
-    step.backward(model(paddle.randn([4, 1, 32, 32]))[0], 0)
+    step.backward(model(paddle.randn([4, model.patch_embed.in_chans, *model.patch_embed.img_size]))[0], 0)
 
 
 def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path):
     straight = training()
     train(*straight, seed=1)
-    saver(tmp_path, *straight, save_every=7).after_epoch(7)
+    keeper = saver(tmp_path, *straight, save_every=7)
+    keeper.after_epoch(7)
     train(*straight, seed=2)
 
     paddle.nn.Linear(3, 3)  # a layer made before the model shifts Paddle's own parameter names
@@ -93,15 +95,17 @@ def test_auto_takes_the_newest_whole_checkpoint_and_says_what_it_passes_over(tmp
     keeper = saver(tmp_path, *state, save_every=1)
     for epoch in (2, 9, 10):
         keeper.after_epoch(epoch)
-    keeper.save('checkpoint-10-3.pd', 9, checkpoint.Position(10, 12))
+    keeper.save('checkpoint-10-12.pd', 9, checkpoint.Position(10, 12))
     (tmp_path / 'checkpoint-notes.pd').write_text('not ours')
-    order = ['checkpoint-2.pd', 'checkpoint-9.pd', 'checkpoint-10-3.pd', 'checkpoint-10.pd']
+    order = ['checkpoint-2.pd', 'checkpoint-9.pd', 'checkpoint-10-12.pd', 'checkpoint-10.pd']
     assert [path.name for path in checkpoint.ordered(tmp_path)] == order
     for newest in reversed(order):
         assert checkpoint.load('auto', str(tmp_path))['path'] == str(tmp_path / newest)
         file = tmp_path / newest
         file.write_bytes(file.read_bytes()[:-3] + b'xyz')  # from now on damaged
     assert checkpoint.load('auto', str(tmp_path)) == {}
+    with pytest.raises(InputError, match='--resume auto looks in --output_dir'):
+        checkpoint.load('auto', '')
     assert capsys.readouterr().err.count('passes over a checkpoint') == 1 + 2 + 3 + 4
 
 
@@ -121,7 +125,7 @@ def test_saving_within_an_epoch_waits_for_an_optimizer_step(tmp_path):
         progress.update(loss=1.0)
         if step.is_last(i):
             keeper.after_step(progress, stop=False)
-    assert names(tmp_path) == sorted(f'checkpoint-0-{i}.pd' for i in (4, 6, 10, 12))
+    assert names(tmp_path) == sorted(f'checkpoint-0-{2 * i}.pd' for i in (4, 6, 10, 12))
     state = checkpoint.load('auto', str(tmp_path))
     position = checkpoint.restore(state, model, step)
     assert (state['epoch'], position) == (-1, checkpoint.Position(0, 24, {'loss': 12.0}, 12))
@@ -151,3 +155,30 @@ def test_changed_flags_are_named(tmp_path, capsys):
     paddle_file.write(tmp_path / 'x.pd', weights.read(tmp_path / 'x.pd') | {'args': before})
     checkpoint.load(str(tmp_path / 'x.pd'), '', {'seed': 1, 'num_workers': 2, 'lr': None})
     assert capsys.readouterr().err.strip().endswith('other flags: --seed was 0 and is 1')
+
+
+def test_checkpoints_beyond_the_beginning_are_set_aside(tmp_path, capsys):
+    keeper = saver(tmp_path, *training(), save_every=1)
+    for epoch in range(3):
+        keeper.after_epoch(epoch)
+    keeper.save('checkpoint-1-8.pd', 0, checkpoint.Position(1, 8))
+    keeper.set_aside_later_than(checkpoint.Position(1, 4))
+    assert names(tmp_path) == ['checkpoint-0.pd'] and (tmp_path / 'checkpoint-1-8.pd.old').exists()
+    assert capsys.readouterr().err.count('is from another run') == 3
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda state: state.update(optimizer={}), 'no beta1_pow_acc and beta2_pow_acc and moment1 and moment2 for cls_token'),
+    (lambda state: state['optimizer'].update({'norm.bias': {'velocity': np.zeros(96)}}), 'for norm.bias'),
+    (lambda state: state['optimizer']['norm.bias'].update(moment1=np.zeros(7)), r'moment1 of norm.bias is \[7\] there'),
+    (lambda state: state['model'].update({'norm.bias': np.zeros(96, 'int64')}), 'norm.bias is int64 there'),
+    (lambda state: state.update(epoch=None), "no 'epoch'"), (lambda state: state.update(model=3), "no 'model'")])
+def test_a_state_that_is_not_whole_is_refused(tmp_path, change, message):
+    model, step = training()
+    train(model, step, seed=1)
+    saver(tmp_path, model, step).after_epoch(0)
+    state = weights.read(tmp_path / 'checkpoint-0.pd')
+    change(state)
+    paddle_file.write(tmp_path / 'x.pd', state)
+    with pytest.raises(InputError, match=message):
+        checkpoint.restore(checkpoint.load(str(tmp_path / 'x.pd'), ''), model, step)

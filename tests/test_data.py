@@ -183,5 +183,5 @@ def test_more_than_one_percent_unreadable_is_an_error(tmp_path, workers):
         picture(tmp_path / f'train/a/{i:02}.png')
     (tmp_path / 'train/a/07.png').write_bytes(b'')
     found = folder.find(str(tmp_path), 'train', pictures.PICTURES)
-    with pytest.raises(InputError, match='1 of 20 images cannot be read, more than 1%.*07.png'):
+    with pytest.raises(InputError, match='1 of 20 images cannot be read, more than 1%'):
         list(loader.TrainLoader(samples(found), 20, num_workers=workers).batches(0))

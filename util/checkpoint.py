@@ -1,6 +1,7 @@
 """The state of a training run in one file, and going on from it.
 
-`checkpoint-{epoch}.pd` is written after an epoch (counted from 0), `checkpoint-{epoch}-{iteration}.pd` within one.
+`checkpoint-{epoch}.pd` is written after an epoch (counted from 0), `checkpoint-{epoch}-{samples}.pd` within one, after
+so many of its samples.
 Top-level keys as upstream: model, optimizer, epoch (the last complete one), scaler, args; and `position`, where
 training goes on. `paddle.load` reads it. The optimizer's state is kept by the names that the parameters have in the
 model: Paddle's own names count every layer made in the process. No state of a random generator is needed: whatever is
@@ -11,6 +12,7 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import paddle
 
 from util import dist, weights
@@ -22,6 +24,7 @@ STOPPED = 75  # exit code after a signal: EX_TEMPFAIL of sysexits.h, "try again 
 HARMLESS = {'output_dir', 'log_dir', 'data_path', 'device', 'num_workers', 'pin_mem', 'resume', 'start_epoch', 'save_every',
             'save_every_iters', 'keep', 'print_freq', 'world_size', 'local_rank', 'dist_on_itp', 'dist_url', 'recompute',
             'finetune', 'dist_eval', 'knn'}
+KINDS = {'AdamW': {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'}, 'Lars': {'momentum'}}  # of optimizer state
 NAME = re.compile(r'checkpoint-(\d+)(?:-(\d+))?\.pd')
 
 
@@ -57,7 +60,7 @@ class Saver:
         self.epochs, self.save_every, self.save_every_iters, self.keep = epochs, save_every, save_every_iters, keep
         self.extra = extra
         self.stop_requested = False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in dist.STOP_SIGNALS:
             signal.signal(number, self._request_stop)
 
     def _request_stop(self, number: int, frame) -> None:
@@ -69,13 +72,22 @@ class Saver:
         if stop or (every and done // every > (done - self.step.accum_iter) // every):
             samples = done * self.effective_batch // self.step.accum_iter
             averages = progress.averages
-            self.save(f'checkpoint-{progress.epoch}-{done}.pd', progress.epoch - 1,
+            self.save(f'checkpoint-{progress.epoch}-{samples}.pd', progress.epoch - 1,
                       Position(progress.epoch, samples, averages.sums, averages.count))
         if stop:
             if dist.is_main():
                 print(f'stopped by a signal in epoch {progress.epoch} after iteration {done}'
                       + ('; --resume auto goes on from there' if self.folder else ''), flush=True)
             raise SystemExit(STOPPED)
+
+    def set_aside_later_than(self, start: Position) -> None:
+        """Rename checkpoints beyond the place where training begins: they belong to a future that is not to come, and
+        would pass for the newest."""
+        if self.folder and dist.is_main():
+            for path in ordered(self.folder):
+                if _position(path) > (start.epoch, start.samples):
+                    path.replace(path.with_name(f'{path.name}.old'))
+                    dist.warn(f'{path} is from another run, or further than this one begins; it is now {path.name}.old')
 
     def is_due(self, epoch: int) -> bool:
         """Whether this epoch ends with a checkpoint: every `save_every` of them, and the last."""
@@ -112,10 +124,13 @@ class Saver:
 
 def ordered(folder: Path) -> list[Path]:
     """The checkpoints in a folder, from the earliest position in training to the latest."""
-    def position(path):
-        epoch, iteration = NAME.fullmatch(path.name).groups()
-        return (int(epoch), int(iteration)) if iteration else (int(epoch) + 1, 0)
-    return sorted((path for path in folder.glob('checkpoint-*.pd') if NAME.fullmatch(path.name)), key=position)
+    return sorted((path for path in folder.glob('checkpoint-*.pd') if NAME.fullmatch(path.name)), key=_position)
+
+
+def _position(path: Path) -> tuple[int, int]:
+    """Epoch and samples of it, by a checkpoint's name."""
+    epoch, samples = NAME.fullmatch(path.name).groups()
+    return (int(epoch), int(samples)) if samples else (int(epoch) + 1, 0)
 
 
 def load(resume: str, output_dir: str, flags: dict | None = None) -> dict:
@@ -123,10 +138,12 @@ def load(resume: str, output_dir: str, flags: dict | None = None) -> dict:
 
     Warns where `flags`, the program's, differ from those that the checkpoint was made with.
     """
+    if resume == 'auto' and not output_dir:
+        raise InputError('--resume auto looks in --output_dir, which is empty')
     if resume != 'auto':
         state = {**_training_state(resume), 'path': resume} if resume else {}
     else:
-        state = _newest(Path(output_dir)) if output_dir else {}
+        state = _newest(Path(output_dir))
     _warn_of_changes(state.get('args', {}), flags or {})
     return state
 
@@ -143,8 +160,8 @@ def _newest(folder: Path) -> dict:
 
 def _training_state(path: str | Path) -> dict:
     state = weights.read(path)
-    for key in ('model', 'optimizer', 'epoch'):
-        if key not in state:
+    for key, kind in (('model', dict), ('optimizer', dict), ('epoch', int)):
+        if not isinstance(state.get(key), kind):
             raise InputError(f'--resume {path}: this is no checkpoint of a training run, it has no {key!r}')
     return state
 
@@ -175,7 +192,7 @@ def accum_iter(state: dict, joint_batch: int, asked: int) -> int:
 def restore(state: dict, model: paddle.nn.Layer, step, extra: dict | None = None) -> Position:
     """Put a loaded checkpoint into model, optimizer and step, and into the Saver's `extra`; where to go on."""
     load_model(model, state.pop('model'), state['path'])  # pop: the arrays need not stay in memory
-    set_optimizer_state(model, step.optimizer, state.pop('optimizer'))
+    set_optimizer_state(model, step.optimizer, state.pop('optimizer'), state['path'])
     step.load_state_dict(state.get('scaler', {}))
     for name, value in (extra or {}).items():
         if hasattr(value, 'load_state_dict') and name in state:
@@ -183,8 +200,7 @@ def restore(state: dict, model: paddle.nn.Layer, step, extra: dict | None = None
         elif name in state:
             extra[name] = state[name]
     position = dict(state.get('position', {'epoch': state['epoch'] + 1}))  # upstream's files say no more
-    position.pop('effective_batch', None)
-    return Position(**position)
+    return Position(**{name: position[name] for name in Position.__dataclass_fields__ if name in position})
 
 
 def load_model(model: paddle.nn.Layer, tensors: dict, path: str) -> None:
@@ -196,6 +212,8 @@ def load_model(model: paddle.nn.Layer, tensors: dict, path: str) -> None:
         if list(tensors[name].shape) != list(tensor.shape):
             raise InputError(f'{path} does not fit the model: {name} is {list(tensors[name].shape)} there, '
                              f'{list(tensor.shape)} here')
+        if not np.issubdtype(np.asarray(tensors[name]).dtype, np.floating):
+            raise InputError(f'{path} does not fit the model: {name} is {tensors[name].dtype} there, and no floating number')
     extra = [name for name in tensors if name not in own]
     if extra:
         raise InputError(f'{path} does not fit the model: it has {extra[0]}, which the model has not '
@@ -214,8 +232,17 @@ def optimizer_state(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimize
     return structured
 
 
-def set_optimizer_state(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, structured: dict) -> None:
-    """The inverse of optimizer_state."""
+def set_optimizer_state(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, structured: dict, path: str) -> None:
+    """The inverse of optimizer_state; InputError where the state is another optimizer's or another model's."""
+    needed = KINDS.get(type(optimizer).__name__, set())
+    for name, parameter in model.named_parameters():
+        kinds = structured.get(name, {})
+        if not isinstance(kinds, dict) or (set(kinds) != needed and not parameter.stop_gradient):
+            raise InputError(f'{path} has no {" and ".join(sorted(needed))} for {name}: its optimizer state is that of '
+                             'another program or optimizer')
+        for kind, array in kinds.items():
+            if list(array.shape) not in (list(parameter.shape), [1]):
+                raise InputError(f'{path}: {kind} of {name} is {list(array.shape)} there, {list(parameter.shape)} here')
     names = {name: parameter.name for name, parameter in model.named_parameters()}
-    optimizer.set_state_dict({f'{names[name]}_{kind}_0': paddle.to_tensor(array)
-                              for name, kinds in structured.items() for kind, array in kinds.items()})
+    optimizer.set_state_dict({f'{names[name]}_{kind}_0': paddle.to_tensor(array) for name, kinds in structured.items()
+                              if name in names for kind, array in kinds.items()})

@@ -5,8 +5,10 @@ With one process every function here does the obvious thing and nothing is commu
 import contextlib
 import itertools
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 
@@ -21,8 +23,12 @@ POLL = 0.05  # seconds between two looks
 # For layer.py. Not the reentrant kind, whose backward pass DataParallel takes for a second use of the parameters.
 recompute = partial(utils.recompute, use_reentrant=False)
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # ask for a checkpoint and an end
+FAILED = 'mae/failed'
+
 _rounds = itertools.count()
 _warnings_seen: dict[int, int] = {}
+_warnings_pending = 0
 
 
 def rank() -> int:
@@ -81,7 +87,12 @@ def mean(values: list[float]) -> list[float]:
 
 def agree(what: str, values: list[float]) -> None:
     """InputError on every rank where the ranks have different values."""
-    if mean(values) != values:
+    if world_size() == 1:
+        return
+    largest = paddle.to_tensor([*values, *(-value for value in values)], dtype='float64')
+    paddle.distributed.all_reduce(largest, paddle.distributed.ReduceOp.MAX)
+    most, least = largest.tolist()[:len(values)], [-value for value in largest.tolist()[len(values):]]
+    if most != least:
         raise InputError(f'{what} differs between the processes: {values} on rank {rank()}; do they share a file system?')
 
 
@@ -94,8 +105,28 @@ def broadcast_buffers(model: paddle.nn.Layer) -> None:
                 paddle.distributed.broadcast(tensor, src=0)
 
 
-def _store():
-    return paddle.base.core.create_or_get_global_tcp_store()
+@contextlib.contextmanager
+def without_signals() -> Iterator[None]:
+    """Let signals that ask to stop arrive after the block: they break the key-value store's connection in the middle of
+    a reply, and kill the workers of a loader while it starts them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _add(key: str, number: int) -> int:
+    """Add to a counter of the key-value store that all ranks share; its new value."""
+    with without_signals():
+        return paddle.base.core.create_or_get_global_tcp_store().add(key, number)
+
+
+def fail() -> None:
+    """Tell ranks that wait for this one that it will not come."""
+    if world_size() > 1 and paddle.distributed.is_initialized():
+        with contextlib.suppress(Exception):  # the store may be gone, and then nobody waits
+            _add(FAILED, 1)
 
 
 def wait() -> None:
@@ -110,37 +141,50 @@ def wait() -> None:
     if is_main():  # it holds the store, and may only leave when the others need it no more
         _count_to_all(f'{key}/gone')
     else:
-        _store().add(f'{key}/gone', 1)
+        _add(f'{key}/gone', 1)
 
 
 def _count_to_all(key: str) -> None:
     """Add one to a counter and wait until every rank has."""
-    store, begun = _store(), time.monotonic()
-    count = store.add(key, 1)
+    begun = time.monotonic()
+    count = _add(key, 1)
     while count < world_size():
         if time.monotonic() - begun > PATIENCE:
             raise RuntimeError(f'only {count} of {world_size()} processes came within {timedelta(seconds=PATIENCE)}')
+        if _add(FAILED, 0):
+            raise RuntimeError('another process has failed; its own output says why')
         time.sleep(POLL)
-        count = store.add(key, 0)
+        count = _add(key, 0)
 
 
 def warn(text: str) -> None:
     """Print a warning; the main process shows those of the other ranks, whose own output only the launcher's log has."""
+    global _warnings_pending
     text = f'warning: {text}' if is_main() else f'warning (rank {rank()}): {text}'
     print(text, file=sys.stderr, flush=True)
     if not is_main():
-        store = _store()
-        number = store.add(f'mae/warnings/{rank()}', 0)
-        store.set(f'mae/warning/{rank()}/{number}', text)
-        store.add(f'mae/warnings/{rank()}', 1)
+        number = _add(f'mae/warnings/{rank()}', 0)
+        with without_signals():
+            paddle.base.core.create_or_get_global_tcp_store().set(f'mae/warning/{rank()}/{number}', text)
+        _add(f'mae/warnings/{rank()}', 1)
+        _warnings_pending += 1
+
+
+def warnings_pending() -> int:
+    """Warnings of this rank since the last call. Once their sum over the ranks is not 0, the main process should
+    call show_warnings; asking the store each time would cost a round trip a rank."""
+    global _warnings_pending
+    count, _warnings_pending = _warnings_pending, 0
+    return count
 
 
 def show_warnings() -> None:
     """On the main process, print what other ranks have warned of since the last call."""
-    if world_size() == 1 or not is_main():
+    if not is_main():
         return
-    store = _store()
     for other in range(1, world_size()):
-        for number in range(_warnings_seen.get(other, 0), store.add(f'mae/warnings/{other}', 0)):
-            print(store.get(f'mae/warning/{other}/{number}').decode(), file=sys.stderr, flush=True)
+        for number in range(_warnings_seen.get(other, 0), _add(f'mae/warnings/{other}', 0)):
+            with without_signals():
+                text = paddle.base.core.create_or_get_global_tcp_store().get(f'mae/warning/{other}/{number}')
+            print(text.decode(), file=sys.stderr, flush=True)
             _warnings_seen[other] = number + 1

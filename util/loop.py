@@ -15,18 +15,22 @@ def train(loss_of: Callable, batches: Iterable, network: paddle.nn.Layer, schedu
     is not finite. loss_name: of the scalar in VisualDL.
     """
     network.train()
-    for batch in progress.follow(batches):
+    for number, batch in enumerate(progress.follow(batches)):
+        if number == 0:
+            dist.wait()  # the first files of an epoch may take one rank long
         i = progress.iteration
         epoch = progress.epoch + i / progress.iterations
         if i % step.accum_iter == 0:
             step.optimizer.set_lr(schedule(epoch))
         with dist.reducing(network, reduce=step.is_last(i)):
             loss = loss_of(*batch)
-            value, stop = dist.mean([loss.item(), saver.stop_requested])
+            value, stop, warnings = dist.mean([loss.item(), saver.stop_requested, dist.warnings_pending()])
             run.check_finite(value, progress.epoch, i)
             step.backward(loss, i)
         lr = step.optimizer.get_lr()
         progress.update(loss=value, lr=lr)
+        if warnings:
+            dist.show_warnings()
         if step.is_last(i):
             after_step()
             recorder.scalars(epoch, **{loss_name: value, 'lr': lr})

@@ -13,7 +13,10 @@ import sys
 def threads(environ: dict, cores: int) -> int | None:
     """Number of OpenMP threads to set for this process; None leaves the environment as it is."""
     if 'MAE_NUM_THREADS' in environ:
-        return int(environ['MAE_NUM_THREADS'])
+        wish = environ['MAE_NUM_THREADS']
+        if not wish.isdecimal() or int(wish) < 1:
+            sys.exit(f'MAE_NUM_THREADS={wish}: expected a number of threads, at least 1')
+        return int(wish)
     if 'PADDLE_TRAINERS_NUM' in environ and environ.get('OMP_NUM_THREADS') in (None, '1'):
         return max(1, cores // int(environ.get('PADDLE_LOCAL_SIZE', 1)))
     return cores if 'OMP_NUM_THREADS' not in environ else None

@@ -16,7 +16,7 @@ def check(patches: int, mask_ratio: float) -> None:
     """InputError where a ratio leaves nothing to see, or nothing to learn from."""
     visible = kept(patches, mask_ratio)
     if not 0 < visible < patches:
-        raise InputError(f'--mask_ratio {mask_ratio} keeps {visible} of {patches} patches; training needs at least one '
+        raise InputError(f'--mask_ratio {mask_ratio} keeps {visible} of {patches} patches; at least one must be '
                          'kept and one removed')
 
 

@@ -73,7 +73,6 @@ class Progress:
         if self.iteration == self.iterations or (self.iteration - 1) % self.print_freq == 0:
             if dist.is_main():
                 print(self._line(values), flush=True)
-            dist.show_warnings()
             self._new_line()
 
     def _line(self, values: dict[str, float]) -> str:

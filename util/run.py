@@ -2,6 +2,7 @@
 import json
 import math
 import sys
+import tempfile
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -40,12 +41,16 @@ def program(main: Callable, parser: ArgumentParser) -> None:
     try:
         main(args)
     except (InputError, NonFiniteLoss) as error:
+        dist.fail()
         print(f'{parser.prog}: error: {error}', file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except Exception:
+        dist.fail()
+        raise
 
 
-def begin(device: str | None, seed: int, output_dir: str = '') -> None:
-    """Choose the device, join the other processes, seed Paddle (differently on each rank), make the output folder.
+def begin(device: str | None, seed: int, output_dir: str = '', log_dir: str = '') -> None:
+    """Choose the device, join the other processes, seed Paddle (differently on each rank), make the output folders.
 
     device: 'gpu' or its synonym 'cuda', 'cpu', or None for the GPU where Paddle was built for one.
     """
@@ -64,12 +69,14 @@ def begin(device: str | None, seed: int, output_dir: str = '') -> None:
         paddle.set_device(f'gpu:{dist.device_id()}')
     dist.begin()
     paddle.seed(seed + dist.rank())
-    if output_dir and dist.is_main():
-        try:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f'--output_dir {output_dir}: cannot make this folder ({error.strerror})') from None
-        atomic.clean(Path(output_dir))
+    for flag, folder in (('--output_dir', output_dir), ('--log_dir', log_dir)):
+        if folder and dist.is_main():
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                atomic.clean(Path(folder))
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                raise InputError(f'{flag} {folder}: cannot write into this folder ({error.strerror})') from None
 
 
 def say(text: str) -> None:
@@ -91,17 +98,21 @@ def announce(name: str, model: paddle.nn.Layer, plan: str, resumed: str | None, 
 class Recorder:
     """log.txt, one JSON line an epoch, and VisualDL records; only the main process writes.
 
-    An empty folder name leaves that record out. A run that resumes at `resumed_epoch` drops the lines from there on,
-    which belong to epochs that it does again. Scalars stand on upstream's axis: 1000 steps are one epoch, so that runs
-    with different batch sizes can be laid over each other.
+    An empty folder name leaves that record out. A run that begins at `first_epoch` moves the lines from there on, which
+    belong to epochs that it does again, or to another run, to log.txt.old. Scalars stand on upstream's axis: 1000 steps
+    are one epoch, so that runs with different batch sizes can be laid over each other.
     """
 
-    def __init__(self, output_dir: str, log_dir: str, resumed_epoch: int | None = None):
+    def __init__(self, output_dir: str, log_dir: str, first_epoch: int = 0):
         self.log = Path(output_dir) / 'log.txt' if output_dir and dist.is_main() else None
-        if self.log and self.log.exists() and resumed_epoch is not None:
-            lines = [line for line in self.log.read_text().splitlines(keepends=True) if _epoch(line) < resumed_epoch]
-            with atomic.writing(self.log) as file:
-                file.write(''.join(lines).encode())
+        if self.log and self.log.exists():
+            lines = self.log.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _epoch(line) < first_epoch]
+            if kept != lines:
+                with open(self.log.with_name('log.txt.old'), 'a') as file:
+                    file.writelines(line for line in lines if line not in kept)
+                with atomic.writing(self.log) as file:
+                    file.write(''.join(kept).encode())
         self.writer = None
         if log_dir and dist.is_main():
             from visualdl import LogWriter  # takes a second, which programs without records need not wait

@@ -5,7 +5,6 @@ slow_save SECONDS      saving takes so much longer
 fail RANK ITERATION    that rank raises there
 nan RANK ITERATION     that rank's loss is NaN there
 signal NAME ITERATION  every rank gets the signal during that iteration of the second epoch
-kill ITERATION         the process kills itself there, counted over the run
 """
 import os
 import signal
@@ -33,7 +32,7 @@ def slow_save(seconds):
 
 
 def at_iteration(action):
-    """Call action(progress) before each iteration."""
+    """Call action(progress, batch) before each iteration; what it returns takes the place of the batch."""
     follow = Progress.follow
 
     def wrapped(self, batches):
@@ -64,14 +63,7 @@ def signalled(name, iteration):
     at_iteration(action)
 
 
-def kill(iteration):
-    def action(progress, batch):
-        if progress.run_iterations == int(iteration):
-            os.kill(os.getpid(), signal.SIGKILL)
-    at_iteration(action)
-
-
 what, sys.argv[1:] = sys.argv[1].split(), sys.argv[2:]
 if what:
-    {'sgd': sgd, 'slow_save': slow_save, 'fail': fail, 'nan': nan, 'signal': signalled, 'kill': kill}[what[0]](*what[1:])
+    {'sgd': sgd, 'slow_save': slow_save, 'fail': fail, 'nan': nan, 'signal': signalled}[what[0]](*what[1:])
 run.program(main_pretrain.main, main_pretrain.PARSER)

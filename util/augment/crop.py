@@ -24,8 +24,8 @@ def statistics(in_chans: int, mean: list[float] | None, std: list[float] | None)
             raise InputError(f'--in_chans {in_chans} needs --mean and --std: nothing is known of such channels')
         if len(values) != in_chans:
             raise InputError(f'--{name} has {len(values)} values for {in_chans} channels')
-        if name == 'std' and min(values) <= 0:
-            raise InputError(f'--std {" ".join(map(str, values))}: a standard deviation is greater than 0')
+        if not all(map(math.isfinite, values)) or (name == 'std' and min(values) <= 0):
+            raise InputError(f'--{name} {" ".join(map(str, values))}: finite numbers are needed, for --std greater than 0')
         chosen.append(tuple(values))
     return tuple(chosen)
 

@@ -97,6 +97,9 @@ def read_list(file: Path, suffixes: tuple[str, ...]) -> Images:
 def find_labelled(data_path: str, split: str, suffixes: tuple[str, ...], nb_classes: int,
                   classes: list[str] | None = None) -> Images:
     """As find, for classification: InputError where labels are missing or there are more than nb_classes."""
+    if Path(data_path).is_file():
+        raise InputError(f'--data_path {data_path}: one list cannot be training and validation set; give a folder with '
+                         'train.txt and val.txt')
     images = find(data_path, split, suffixes, classes)
     if images.labels is None:
         raise InputError(f'--data_path {data_path}: the list of {split} has no labels; write `path label` in each line')

@@ -3,6 +3,8 @@
 Whatever is random about a sample is drawn from a generator made of (seed, epoch, index), so that a sample does not
 depend on who prepares it, or when; nothing about randomness needs to be stored.
 """
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -29,7 +31,7 @@ class Order:
         self.rank, self.world_size, self.first = rank, world_size, first
 
     def __len__(self) -> int:
-        return self.samples // (self.batch_size * self.world_size) - self.first
+        return max(0, self.samples // (self.batch_size * self.world_size) - self.first)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
@@ -116,10 +118,23 @@ def _batches(samples: _Samples, order: Iterable[list], num_workers: int) -> Iter
     """Samples stacked to batches, prepared by worker processes or, without any, right here: Paddle's own loader waits
     for ever once something raises without workers."""
     if num_workers:
-        yield from paddle.io.DataLoader(samples, batch_sampler=order, num_workers=num_workers)
+        loader = paddle.io.DataLoader(samples, batch_sampler=order, num_workers=num_workers, worker_init_fn=_leave_group)
+        with dist.without_signals():
+            batches = iter(loader)
+        yield from batches
     else:
         for batch in order:
             yield [paddle.to_tensor(np.stack(part)) for part in zip(*(samples[key] for key in batch))]
+
+
+def _leave_group(worker: int) -> None:
+    """A signal to the whole process group asks the training process for a checkpoint; its workers must go on for that.
+    What reached them before they left the group is forgotten; what their parent sends them still ends them."""
+    os.setpgid(0, 0)
+    for number in dist.STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, dist.STOP_SIGNALS)
 
 
 class TrainLoader:
@@ -133,7 +148,7 @@ class TrainLoader:
                  pin_mem: bool = True, rank: int = 0, world_size: int = 1):
         self.samples, self.batch_size, self.num_workers = samples, batch_size, num_workers
         self.rank, self.world_size = rank, world_size
-        self.unreadable = set()
+        self.named = set()  # unreadable images that were warned of
         if not len(self):
             processes = f' on {world_size} processes' if world_size > 1 else ''
             raise InputError(f'--batch_size {batch_size}{processes} is larger than the data set of {len(samples)} images')
@@ -151,18 +166,22 @@ class TrainLoader:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         """The batches of one epoch, from the one numbered `first` on."""
+        count = 0  # of unreadable images, in this epoch and on this rank
         for images, targets, unreadable in _batches(self.samples, self.order(epoch, first), self.num_workers):
-            self._report(unreadable.numpy())
+            unreadable = unreadable[unreadable >= 0].tolist()
+            for index in unreadable:
+                if index not in self.named:
+                    self.named.add(index)
+                    dist.warn(f'{self.samples.complaint(index)}; a neighbour takes its place ({len(self.named)} so far)')
+            count += len(unreadable)
+            self._tolerate(count)
             yield images, targets
+        self._tolerate(dist.sum_over_ranks([count])[0])
 
-    def _report(self, unreadable: np.ndarray) -> None:
-        """Name each unreadable file once; InputError when they are more than the tolerated share."""
-        for index in sorted(set(unreadable[unreadable >= 0].tolist()) - self.unreadable):
-            self.unreadable.add(index)
-            dist.warn(f'{self.samples.complaint(index)}; a neighbour takes its place ({len(self.unreadable)} so far)')
-            if len(self.unreadable) > UNREADABLE_SHARE * len(self.samples):
-                raise InputError(f'{len(self.unreadable)} of {len(self.samples)} images cannot be read, more than '
-                                 f'{UNREADABLE_SHARE:.0%}; the last is {self.samples.images.paths[index]}')
+    def _tolerate(self, unreadable: float) -> None:
+        if unreadable > UNREADABLE_SHARE * len(self.samples):
+            raise InputError(f'{unreadable:.0f} of {len(self.samples)} images cannot be read, more than '
+                             f'{UNREADABLE_SHARE:.0%}; the warnings above name them')
 
 
 class EvalLoader:

@@ -29,8 +29,8 @@ def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image 
         return (array / largest(array.dtype)).astype('float32')
     with Image.open(path) as picture:
         picture = _as_seen(picture) if as_seen else picture
-        if picture.mode.startswith('I'):  # 16 bits: PIL's own conversion would clip nearly all to white
-            picture = Image.fromarray((np.asarray(picture, dtype='float32') / 257).round().clip(0, 255).astype('uint8'))
+        if picture.mode.startswith('I;16'):  # PIL's own conversion would clip nearly all to white
+            picture = Image.fromarray((np.asarray(picture, dtype='float32') / 257).round().astype('uint8'))
         return picture.convert(MODES[in_chans])
 
 

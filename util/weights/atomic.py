@@ -39,6 +39,8 @@ def link(path: Path, name: Path) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Remove what writers that were killed left in a folder."""
+    """Remove what writers that were killed left in a folder; those of processes that still run stay."""
     for temporary in folder.glob(f'.*{SUFFIX}'):
-        temporary.unlink(missing_ok=True)
+        process = temporary.name.split('.')[-2]
+        if process.isdecimal() and not Path(f'/proc/{process}').exists():
+            temporary.unlink(missing_ok=True)

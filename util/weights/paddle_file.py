@@ -41,7 +41,8 @@ def read(path: Path) -> dict:
         try:
             tree = _Unpickler(file, encoding='latin1').load()
         except Exception as error:  # a damaged pickle raises nearly anything
-            raise InputError(f'{path} is no weight file that is safe and whole: {error}') from None
+            reason = str(error).partition('\n')[0]
+            raise InputError(f'{path} is no weight file that is safe and whole: {reason}') from None
     if not isinstance(tree, dict):
         raise InputError(f'{path} holds a {type(tree).__name__}; expected a dict of tensors')
     return _arrays(tree)
