@@ -124,44 +124,60 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(digits, tmp_path, proc
     assert code == 75, output
     done = -(-3 // accum_iter) * accum_iter  # the signal comes in the third iteration; its round is finished first
     assert f'stopped by a signal in epoch 1 after iteration {done}' in output
-    assert weights.read(tmp_path / f'out/checkpoint-1-{done}.pd')['position']['samples'] == 6 * done
     code, output = run(digits, tmp_path / 'out', *flags, '--resume', 'auto', **options)
-    assert code == 0 and f'checkpoint-1-{done}.pd: epoch 1, {6 * done} samples into it' in output, output
+    assert code == 0 and f'checkpoint-1-{6 * done}.pd: epoch 1, {6 * done} samples' in output, output
     assert_same_run(tmp_path / 'out', tmp_path / 'straight')
     code, output = run(digits, tmp_path / 'again', *flags, '--resume', tmp_path / 'out/checkpoint-0.pd', **options)
     assert code == 0, output
     assert log_of(tmp_path / 'again') == log_of(tmp_path / 'straight')[1:]
 
 
-def kill_and_resume(digits, tmp_path, times, seed=0):
-    """The number of runs it took to finish a run of 15 iterations that is killed `times` times at random moments."""
-    draw, flags = random.Random(seed), ['--batch_size', 6, '--save_every_iters', 1, '--keep', 2]
+def kill_and_resume(digits, tmp_path, times, epochs, seed=0):
+    """Kill a run `times` times at random moments while it trains or saves, resume it each time, and let it finish."""
+    draw, flags = random.Random(seed), ['--batch_size', 6, '--epochs', epochs, '--save_every_iters', 1, '--keep', 2]
     code, output = run(digits, tmp_path / 'straight', *flags)
     assert code == 0, output
-    for _ in range(times):
+    for kill in range(times):
         process = start(digits, tmp_path / 'out', *flags, '--resume', 'auto')
-        # three quarters of the kills hit training and saving, the others the start
-        lines = draw.randrange(4) and (line for line in process.stdout if line.startswith(('epoch', 'mae_vit')))
-        if lines:
-            next(lines, None)
-            time.sleep(draw.random() * 0.4)
-        else:
-            time.sleep(draw.random() * 2)
+        next(line for line in process.stdout if line.startswith('mae_vit'))
+        time.sleep(0.1 + draw.random() * 0.3)
+        assert process.poll() is None, f'kill {kill} came too late: make the run longer'
         process.kill()
         process.communicate()
     code, output = run(digits, tmp_path / 'out', *flags, '--resume', 'auto')
     assert code == 0, output
-    assert_same_run(tmp_path / 'out', tmp_path / 'straight')
+    assert_same_run(tmp_path / 'out', tmp_path / 'straight', last=epochs - 1)
     assert not list((tmp_path / 'out').glob('.*')), 'temporary files are left'
 
 
 def test_a_run_killed_three_times_ends_as_if_nothing_had_happened(digits, tmp_path):
-    kill_and_resume(digits, tmp_path, times=3)
+    kill_and_resume(digits, tmp_path, times=3, epochs=12)
 
 
 @pytest.mark.full
 def test_a_run_killed_twenty_times_ends_as_if_nothing_had_happened(digits, tmp_path):
-    kill_and_resume(digits, tmp_path, times=20)
+    kill_and_resume(digits, tmp_path, times=20, epochs=60)
+
+
+def test_resuming_from_an_earlier_checkpoint_does_not_mix_two_runs(digits, tmp_path):
+    flags = ['--batch_size', 6]
+    code, output = run(digits, tmp_path / 'out', *flags)
+    assert code == 0, output
+    first = tmp_path / 'out/checkpoint-0.pd'
+    code, output = run(digits, tmp_path / 'out', *flags, '--resume', first, what='signal SIGTERM 2')
+    assert code == 75 and 'checkpoint-2.pd.old' in output, output
+    assert [line['epoch'] for line in log_of(tmp_path / 'out')] == [0]
+    code, output = run(digits, tmp_path / 'out', *flags, '--resume', 'auto')
+    assert code == 0 and 'checkpoint-1-18.pd: epoch 1' in output, output
+    assert [line['epoch'] for line in log_of(tmp_path / 'out')] == [0, 1, 2]
+
+
+def test_resuming_within_an_epoch_with_a_batch_that_leaves_no_iteration(digits, tmp_path):
+    code, output = run(digits, tmp_path, '--batch_size', 6, what='signal SIGTERM 3')
+    assert code == 75, output
+    code, output = run(digits, tmp_path, '--batch_size', 8, '--accum_iter', 2, '--resume', 'auto')
+    assert code == 0, output
+    assert [line['epoch'] for line in log_of(tmp_path)] == [0, 1, 2]
 
 
 def test_resuming_with_other_processes_keeps_the_effective_batch(digits, tmp_path):
@@ -215,15 +231,36 @@ def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
     assert len(progress) == 2, 'one rank reports on progress'
 
 
-def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(digits, tmp_path):
-    process = start(digits, tmp_path, '--batch_size', 3, '--epochs', 1000, '--save_every', 1000, processes=2)
+@pytest.mark.parametrize('processes, workers', [(1, 2), (2, 0), (2, 2)])
+def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(digits, tmp_path, processes, workers):
+    process = start(digits, tmp_path, '--batch_size', 3, '--epochs', 1000, '--save_every', 1000, '--print_freq', 1,
+                    processes=processes, workers=workers, launcher=['--log_level', 'ERROR'])
     for line in process.stdout:
         if line.startswith('epoch 3/'):
             break
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert len(list(tmp_path.glob('checkpoint-*-*.pd'))) == 1
+
+
+def test_a_machine_that_fails_at_its_start_ends_the_other(digits, tmp_path):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        master = f'127.0.0.1:{free.getsockname()[1]}'
+    nodes = [start(data, tmp_path / name, '--batch_size', 3, launcher=['--nnodes', 2, '--master', master, '--rank', rank])
+             for rank, (name, data) in enumerate({'good': digits, 'bad': tmp_path / 'nowhere'}.items())]
+    begun = time.monotonic()
+    for node in nodes:
+        try:
+            node.communicate(timeout=90)
+        finally:
+            node.kill()
+        assert node.returncode != 0
+    assert time.monotonic() - begun < 60
 
 
 def test_buffers_and_sums_are_shared(tmp_path):
@@ -239,6 +276,18 @@ dist.broadcast_buffers(norm)
 after = dist.sum_over_ranks(norm._mean.tolist())
 own = [2 * value for value in norm._mean.tolist()]
 assert max(abs(a - b) for a, b in zip(after, own)) < 1e-7 < max(abs(a - b) for a, b in zip(before, after))
+layer = paddle.nn.Linear(3, 1)
+network = dist.wrap(layer)
+def ranks_agree():
+    try:
+        dist.agree('gradient', layer.weight.grad.flatten().tolist())
+    except Exception:
+        return False
+    return True
+for number, reduce in enumerate((False, True)):
+    with dist.reducing(network, reduce):
+        network(paddle.randn([4, 3])).sum().backward()
+    assert ranks_agree() == reduce, 'gradients travel in the last pass of a round, and only then'
 order = evaluation_order(7, dist.rank(), dist.world_size())
 assert dist.sum_over_ranks([float(sum(order)), float(len(order))]) == [21.0, 7.0]
 try:
