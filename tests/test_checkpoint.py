@@ -23,7 +23,7 @@ def saver(folder, model, step, **kwargs):
 
 def train(model, step, seed):
     paddle.seed(seed)
-    step.backward(model(paddle.randn([4, model.patch_embed.in_chans, *model.patch_embed.img_size]))[0], 0)
+    step.backward(model(paddle.randn([4, model.patch_embed.in_chans, *model.patch_embed.img_size]))[0], step.accum_iter - 1)
 
 
 def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path):

@@ -137,7 +137,7 @@ BAD = {
     'no GPU': (['--device', 'gpu'], '--device gpu: this Paddle was built for CPUs only'),
     'precision': (['--amp', 'float16'], '--amp float16 needs a GPU'),
     'resume': (['--resume', '/nowhere.pd'], '/nowhere.pd: no such file'),
-    'output': (['--output_dir', '/proc/x'], '--output_dir /proc/x: cannot make this folder')}
+    'output': (['--output_dir', '/proc/x'], '--output_dir /proc/x: cannot write into this folder')}
 
 
 @pytest.mark.parametrize('flags, message', BAD.values(), ids=BAD)
@@ -180,8 +180,8 @@ def test_every_rank_draws_differently(monkeypatch):
 
 def test_leftover_temporaries_are_removed_at_the_start(pretrain, tmp_path):
     (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/.checkpoint-0.pd.1.tmp').write_bytes(b'half')
-    assert '.checkpoint-0.pd.1.tmp' not in os.listdir(pretrain('--epochs', '1')[1])
+    (tmp_path / 'out/.checkpoint-0.pd.999999999.tmp').write_bytes(b'half')
+    assert '.checkpoint-0.pd.999999999.tmp' not in os.listdir(pretrain('--epochs', '1')[1])
 
 
 def test_an_unreadable_image_does_not_stop_training(pretrain, digits, tmp_path, capsys):

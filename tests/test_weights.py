@@ -120,6 +120,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(file):
 
 
 def test_leftovers_of_killed_writers_are_cleaned(file):
-    (file.parent / '.x.pd.123.tmp').write_bytes(b'half')
+    (file.parent / '.x.pd.999999999.tmp').write_bytes(b'half')
     atomic.clean(file.parent)
     assert os.listdir(file.parent) == ['x.pd']
