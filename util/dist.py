@@ -122,11 +122,16 @@ def _add(key: str, number: int) -> int:
         return paddle.base.core.create_or_get_global_tcp_store().add(key, number)
 
 
-def fail() -> None:
-    """Tell ranks that wait for this one that it will not come."""
-    if world_size() > 1 and paddle.distributed.is_initialized():
-        with contextlib.suppress(Exception):  # the store may be gone, and then nobody waits
-            _add(FAILED, 1)
+def fail(reason: str) -> None:
+    """Tell ranks that wait for this one that it will not come; say which rank was the first to fail, if another."""
+    if world_size() == 1 or not paddle.distributed.is_initialized():
+        return
+    with contextlib.suppress(Exception), without_signals():  # the store may be gone, and then nobody waits
+        store = paddle.base.core.create_or_get_global_tcp_store()
+        if store.add(FAILED, 1) == 1:
+            store.set(f'{FAILED}/first', f'rank {rank()}: {reason}')
+        elif not (first := store.get(f'{FAILED}/first').decode()).endswith(reason):
+            print(f'the first to fail was {first}', file=sys.stderr, flush=True)
 
 
 def wait() -> None:

@@ -41,11 +41,11 @@ def program(main: Callable, parser: ArgumentParser) -> None:
     try:
         main(args)
     except (InputError, NonFiniteLoss) as error:
-        dist.fail()
+        dist.fail(str(error))
         print(f'{parser.prog}: error: {error}', file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
-    except Exception:
-        dist.fail()
+    except Exception as error:
+        dist.fail(f'{type(error).__name__}: {error}')
         raise
 
 
