@@ -92,3 +92,14 @@ def test_weights_of_another_kind_are_named(tmp_path, make, message):
     paddle.save({'model': make()}, str(tmp_path / 'x.pd'))
     with pytest.raises(InputError, match=message):
         models_vit.load_pretrained(nano(global_pool=True), str(tmp_path / 'x.pd'))
+
+
+@pytest.mark.parametrize('global_pool', [False, True])
+def test_features_of_all_blocks_lead_to_the_scores(global_pool):
+    model, x = nano(global_pool=global_pool), paddle.randn([2, 3, 32, 32])
+    model.eval()
+    blocks = model.block_features(x)
+    assert [list(tokens.shape) for tokens in blocks] == [[2, 65, 96]] * 4
+    last = model.fc_norm(blocks[-1][:, 1:].mean(1)) if global_pool else model.norm(blocks[-1])[:, 0]
+    np.testing.assert_allclose(model.head(last).numpy(), model(x).numpy(), atol=1e-6)
+    np.testing.assert_allclose(model.blocks[1](blocks[0]).numpy(), blocks[1].numpy(), atol=1e-6)
