@@ -13,7 +13,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import layer
 import models_vit
 from engine_finetune import after_epoch, evaluate, train_one_epoch
-from util import amp, checkpoint, cli, dist, ema, metrics, optim, run
+from util import amp, checkpoint, cli, dist, ema, loop, metrics, optim, run
 from util.augment import crop, finetune
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
@@ -42,30 +42,25 @@ def main(args):
     begin_from(args, model)
 
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
-    joint_batch = args.batch_size * dist.world_size()
-    accum_iter = checkpoint.accum_iter(state, joint_batch, args.accum_iter)
+    accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
     data = loader.TrainLoader(loader.TrainSet(images, args.in_chans, augment, images.label, args.seed), args.batch_size,
-                              accum_iter, args.num_workers, args.pin_mem, dist.rank(), dist.world_size())
-    lr = optim.absolute_lr(args.lr, args.blr, joint_batch * accum_iter)
+                              accum_iter, args.num_workers, args.pin_mem)
+    lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
     schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
     optimizer = optim.adamw(optim.layer_decay_groups(model, args.weight_decay, args.layer_decay), beta2=0.999)
     step = amp.Step(optimizer, accum_iter, args.amp, args.clip_grad)
     average = ema.Ema(model, args.ema_decay) if args.ema_decay else None
-    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), joint_batch * accum_iter, args.epochs,
+    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), data.effective_batch, args.epochs,
                              args.save_every, args.save_every_iters, args.keep, classes=images.classes, ema=average, best={})
     start = checkpoint.restore(state, model, step, saver.extra) if state else checkpoint.Position(args.start_epoch)
     network = dist.wrap(model)
     saver.set_aside_later_than(start)
     recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch)
     progress = metrics.Progress(args.epochs, len(data), args.print_freq)
-    run.announce(args.model, model, f'{len(images)} images, effective batch {joint_batch * accum_iter}, rate {lr:.3g}, '
-                 f'{args.epochs} epochs of {len(data)} iterations', state.get('path'), start)
+    run.announce(args.model, model, data, lr, args.epochs, state.get('path'), start)
 
-    for epoch in range(start.epoch, args.epochs):
-        first = start.iteration(joint_batch, accum_iter) if epoch == start.epoch else 0
-        progress.begin(epoch, start.averages if first else None, first)
-        stats = train_one_epoch(network, data.batches(epoch, first), schedule, step, progress, recorder, saver, mix,
-                                args.seed, average)
+    for epoch, batches in loop.epochs(start, args.epochs, data, progress):
+        stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, mix, args.seed, average)
         with average.in_place() if average else contextlib.nullcontext():
             result = evaluate(model, val, step.autocast, shared=args.dist_eval)
         after_epoch(epoch, stats, result, model, saver, recorder)
@@ -74,8 +69,8 @@ def main(args):
 def validation(args, classes, transform):
     """The validation images; with --dist_eval this rank's part of them."""
     images = folder.find_labelled(args.data_path, 'val', pictures.suffixes(args.in_chans), args.nb_classes, classes)
-    ranks = (dist.rank(), dist.world_size()) if args.dist_eval else (0, 1)
-    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, transform), args.batch_size, args.num_workers, *ranks)
+    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, transform), args.batch_size, args.num_workers,
+                             shared=args.dist_eval)
 
 
 def begin_from(args, model):

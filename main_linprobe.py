@@ -9,7 +9,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 # isort: split
 import models_vit
 from engine_finetune import after_epoch, evaluate, nearest_neighbours, train_one_epoch
-from util import amp, checkpoint, cli, dist, metrics, optim, run
+from util import amp, checkpoint, cli, dist, loop, metrics, optim, run
 from util.augment import crop, finetune
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures
@@ -39,39 +39,34 @@ def main(args):
     model.probe()
 
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
-    joint_batch = args.batch_size * dist.world_size()
-    accum_iter = checkpoint.accum_iter(state, joint_batch, args.accum_iter)
+    accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
     augment = finetune.Train(args.input_size, mean, std, box=crop.single_draw_box)
     data = loader.TrainLoader(loader.TrainSet(images, args.in_chans, augment, images.label, args.seed), args.batch_size,
-                              accum_iter, args.num_workers, args.pin_mem, dist.rank(), dist.world_size())
-    lr = optim.absolute_lr(args.lr, args.blr, joint_batch * accum_iter)
+                              accum_iter, args.num_workers, args.pin_mem)
+    lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
     schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
     optimizer = optim.Lars([p for p in model.parameters() if not p.stop_gradient], args.weight_decay)
     step = amp.Step(optimizer, accum_iter, args.amp)
-    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), joint_batch * accum_iter, args.epochs,
+    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), data.effective_batch, args.epochs,
                              args.save_every, args.save_every_iters, args.keep, classes=images.classes, best={})
     start = checkpoint.restore(state, model, step, saver.extra) if state else checkpoint.Position(args.start_epoch)
     network = dist.wrap(model)
     saver.set_aside_later_than(start)
     recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch)
     progress = metrics.Progress(args.epochs, len(data), args.print_freq)
-    run.announce(args.model, model, f'{len(images)} images, effective batch {joint_batch * accum_iter}, rate {lr:.3g}, '
-                 f'{args.epochs} epochs of {len(data)} iterations', state.get('path'), start)
+    run.announce(args.model, model, data, lr, args.epochs, state.get('path'), start)
 
     plain = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
-    for epoch in range(start.epoch, args.epochs):
-        first = start.iteration(joint_batch, accum_iter) if epoch == start.epoch else 0
-        progress.begin(epoch, start.averages if first else None, first)
-        stats = train_one_epoch(network, data.batches(epoch, first), schedule, step, progress, recorder, saver, plain,
-                                args.seed)
+    for epoch, batches in loop.epochs(start, args.epochs, data, progress):
+        stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, plain, args.seed)
         after_epoch(epoch, stats, evaluate(model, val, step.autocast, shared=args.dist_eval), model, saver, recorder)
 
 
 def evaluation(args, split, classes, transform):
     """The images of a split without augmentation; with --dist_eval this rank's part of the validation images."""
     images = folder.find_labelled(args.data_path, split, pictures.suffixes(args.in_chans), args.nb_classes, classes)
-    ranks = (dist.rank(), dist.world_size()) if args.dist_eval and split == 'val' else (0, 1)
-    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, transform), args.batch_size, args.num_workers, *ranks)
+    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, transform), args.batch_size, args.num_workers,
+                             shared=args.dist_eval and split == 'val')
 
 
 PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.classification, cli.data, cli.runtime)

@@ -12,7 +12,7 @@ import paddle
 import layer
 import models_mae
 from engine_pretrain import reconstruct, train_one_epoch
-from util import amp, checkpoint, cli, dist, masking, metrics, optim, picture, run
+from util import amp, checkpoint, cli, dist, loop, masking, metrics, optim, picture, run
 from util.augment import crop
 from util.data import folder, loader, pictures
 
@@ -31,28 +31,22 @@ def main(args):
     samples = loader.TrainSet(images, args.in_chans, crop.CropAndFlip(args.input_size, crop.Normalize(mean, std)),
                               lambda index, rng: masking.random(patches, rng), args.seed)
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
-    joint_batch = args.batch_size * dist.world_size()
-    accum_iter = checkpoint.accum_iter(state, joint_batch, args.accum_iter)
-    data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem,
-                              dist.rank(), dist.world_size())
-    lr = optim.absolute_lr(args.lr, args.blr, joint_batch * accum_iter)
+    accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
+    data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem)
+    lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
     schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
     step = amp.Step(optim.adamw(optim.decay_groups(model, args.weight_decay), beta2=0.95), accum_iter, args.amp)
     start = checkpoint.restore(state, model, step) if state else checkpoint.Position(args.start_epoch)
     network = dist.wrap(model)
-    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), joint_batch * accum_iter, args.epochs,
+    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), data.effective_batch, args.epochs,
                              args.save_every, args.save_every_iters, args.keep)
     saver.set_aside_later_than(start)
     recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch)
     progress = metrics.Progress(args.epochs, len(data), args.print_freq)
-    run.announce(args.model, model, f'{len(images)} images, effective batch {joint_batch * accum_iter}, rate {lr:.3g}, '
-                 f'{args.epochs} epochs of {len(data)} iterations', state.get('path'), start)
+    run.announce(args.model, model, data, lr, args.epochs, state.get('path'), start)
 
-    for epoch in range(start.epoch, args.epochs):
-        first = start.iteration(joint_batch, accum_iter) if epoch == start.epoch else 0
-        progress.begin(epoch, start.averages if first else None, first)
-        stats = train_one_epoch(network, data.batches(epoch, first), schedule, step, progress, recorder, saver,
-                                args.mask_ratio)
+    for epoch, batches in loop.epochs(start, args.epochs, data, progress):
+        stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, args.mask_ratio)
         recorder.epoch(train_lr=stats['lr'], train_loss=stats['loss'], epoch=epoch)
         saver.after_epoch(epoch)
         if saver.is_due(epoch):

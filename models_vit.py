@@ -209,6 +209,8 @@ def set_weights(model: VisionTransformer, tensors: dict, path: str) -> None:
 
 def load(model: VisionTransformer, path: str) -> dict:
     """Set all weights from a classifier's file, as set_weights; what else the file says (flags, class names ...)."""
+    if not path:
+        raise InputError('--eval needs --resume FILE, the weights to evaluate')
     state = weights.read(path)
     set_weights(model, tensors_of(state), path)
     return {key: value for key, value in state.items() if key not in ('model', 'ema', 'optimizer')}

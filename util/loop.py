@@ -1,9 +1,17 @@
-"""The iteration that all training shares: rate, loss, check, step, record, save."""
-from collections.abc import Callable, Iterable
+"""What all training shares: the epochs, and the iteration: rate, loss, check, step, record, save."""
+from collections.abc import Callable, Iterable, Iterator
 
 import paddle
 
 from util import dist, run
+
+
+def epochs(start, count: int, data, progress) -> Iterator[tuple[int, Iterable]]:
+    """Each epoch from the position `start` on, of `count` in all, with its batches: in the first, those still to come."""
+    for epoch in range(start.epoch, count):
+        first = start.iteration(data.joint_batch, data.accum_iter) if epoch == start.epoch else 0
+        progress.begin(epoch, start.averages if first else None, first)
+        yield epoch, data.batches(epoch, first)
 
 
 def train(loss_of: Callable, batches: Iterable, network: paddle.nn.Layer, schedule: Callable, step, progress, recorder,

@@ -85,12 +85,13 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def announce(name: str, model: paddle.nn.Layer, plan: str, resumed: str | None, start) -> None:
+def announce(name: str, model: paddle.nn.Layer, data, lr: float, epochs: int, resumed: str | None, start) -> None:
     """Say what is about to happen, on the main process, once all processes are ready for it."""
     dist.wait()
     dist.agree('where training begins', [start.epoch, start.samples])
     trainable = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
-    say(f'{name} with {trainable:,} trainable parameters, {plan}')
+    say(f'{name} with {trainable:,} trainable parameters, {len(data.samples)} images, '
+        f'effective batch {data.effective_batch}, rate {lr:.3g}, {epochs} epochs of {len(data)} iterations')
     if resumed:
         say(f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it')
 

@@ -138,19 +138,20 @@ def _leave_group(worker: int) -> None:
 
 
 class TrainLoader:
-    """Batches of (images, targets) of one rank, epoch by epoch.
+    """Batches of (images, targets) of this rank, epoch by epoch.
 
-    InputError where the data set has not enough images for a joint batch, or an epoch not enough batches for a round
-    of accumulation.
+    joint_batch: images an iteration, over all ranks; effective_batch: images an optimizer step. InputError where the
+    data set has not enough images for a joint batch, or an epoch not enough batches for a round of accumulation.
     """
 
     def __init__(self, samples: TrainSet, batch_size: int, accum_iter: int = 1, num_workers: int = 0,
-                 pin_mem: bool = True, rank: int = 0, world_size: int = 1):
-        self.samples, self.batch_size, self.num_workers = samples, batch_size, num_workers
-        self.rank, self.world_size = rank, world_size
+                 pin_mem: bool = True):
+        self.samples, self.batch_size, self.accum_iter, self.num_workers = samples, batch_size, accum_iter, num_workers
+        self.joint_batch = batch_size * dist.world_size()
+        self.effective_batch = self.joint_batch * accum_iter
         self.named = set()  # unreadable images that were warned of
         if not len(self):
-            processes = f' on {world_size} processes' if world_size > 1 else ''
+            processes = f' on {dist.world_size()} processes' if dist.world_size() > 1 else ''
             raise InputError(f'--batch_size {batch_size}{processes} is larger than the data set of {len(samples)} images')
         if len(self) < accum_iter:
             raise InputError(f'--accum_iter {accum_iter} is more than the {len(self)} iterations of an epoch, which '
@@ -158,7 +159,7 @@ class TrainLoader:
         paddle.io.reader.use_pinned_memory(pin_mem)
 
     def order(self, epoch: int, first: int = 0) -> Order:
-        return Order(len(self.samples), self.batch_size, self.samples.seed, epoch, self.rank, self.world_size, first)
+        return Order(len(self.samples), self.batch_size, self.samples.seed, epoch, dist.rank(), dist.world_size(), first)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -185,11 +186,14 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Batches of (images, labels), each image exactly once over all ranks; InputError for an unreadable one."""
+    """Batches of (images, labels), each image exactly once; InputError for an unreadable one.
 
-    def __init__(self, samples: EvalSet, batch_size: int, num_workers: int = 0, rank: int = 0, world_size: int = 1):
+    shared: once over all ranks, of which this one has its part, instead of once on each.
+    """
+
+    def __init__(self, samples: EvalSet, batch_size: int, num_workers: int = 0, shared: bool = False):
         self.samples, self.num_workers = samples, num_workers
-        order = evaluation_order(len(samples), rank, world_size)
+        order = evaluation_order(len(samples), *((dist.rank(), dist.world_size()) if shared else (0, 1)))
         self.order = [list(order[start:start + batch_size]) for start in range(0, len(order), batch_size)]
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
