@@ -14,7 +14,7 @@ import layer
 import models_vit
 from engine_finetune import after_epoch, evaluate, train_one_epoch
 from util import amp, checkpoint, cli, dist, ema, loop, metrics, optim, run
-from util.augment import crop, finetune
+from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures
@@ -23,19 +23,20 @@ from util.data import folder, loader, pictures
 def main(args):
     run.begin(args.device, args.seed, args.output_dir, args.log_dir)
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
-    transform = finetune.Evaluate(args.input_size, mean, std)
+    plain = transform.Evaluate(args.input_size, mean, std)
     model = models_vit.create(args.model, img_size=args.input_size, in_chans=args.in_chans, num_classes=args.nb_classes,
                               drop_path_rate=args.drop_path, global_pool=args.global_pool)
     if args.eval:
         classes = models_vit.load(model, args.resume).get('classes')
-        result = evaluate(model, validation(args, classes, transform), shared=args.dist_eval)
+        result = evaluate(model, validation(args, classes, plain), shared=args.dist_eval)
         run.say('  '.join(f'{name} {value:.4f}' for name, value in result.items()))
         return
 
     images = folder.find_labelled(args.data_path, 'train', pictures.suffixes(args.in_chans), args.nb_classes)
-    val = validation(args, images.classes, transform)
+    val = validation(args, images.classes, plain)
     erasing = RandomErasing(args.reprob, args.remode, args.recount) if args.reprob else None
-    augment = finetune.Train(args.input_size, mean, std, aa=args.aa, color_jitter=args.color_jitter, erasing=erasing)
+    augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip), mean, std, args.aa,
+                              args.color_jitter, erasing)
     mix = Mixup(args.mixup, args.cutmix, args.cutmix_minmax, args.mixup_prob, args.mixup_switch_prob, args.mixup_mode,
                 args.smoothing, args.nb_classes)
     mix.check(args.batch_size)
@@ -66,10 +67,10 @@ def main(args):
         after_epoch(epoch, stats, result, model, saver, recorder)
 
 
-def validation(args, classes, transform):
+def validation(args, classes, plain):
     """The validation images; with --dist_eval this rank's part of them."""
     images = folder.find_labelled(args.data_path, 'val', pictures.suffixes(args.in_chans), args.nb_classes, classes)
-    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, transform), args.batch_size, args.num_workers,
+    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, plain), args.batch_size, args.num_workers,
                              shared=args.dist_eval)
 
 
@@ -84,8 +85,8 @@ def begin_from(args, model):
         layer.enable_recompute(model)
 
 
-PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.regularization, cli.augmentation, cli.classification, cli.data,
-                    cli.runtime)
+PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.regularization, cli.crop, cli.augmentation, cli.classification,
+                    cli.data, cli.runtime)
 PARSER.set_defaults(model='vit_large_patch16', epochs=50, min_lr=1e-6, warmup_epochs=5, save_every=1)
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ import layer
 import models_vit
 from imagenet_classes import id2class
 from util import cli, run, weights
-from util.augment import crop, finetune
+from util.augment import crop, transform
 from util.data import pictures
 from util.errors import InputError
 
@@ -41,10 +41,10 @@ def main(args):
 
     names = class_names(args.class_names, state.get('classes'), said['nb_classes'])
     files = find(args.img_path, said['in_chans'])
-    transform = finetune.Evaluate(said['input_size'], *crop.statistics(said['in_chans'], said.get('mean'), said.get('std')))
+    plain = transform.Evaluate(said['input_size'], *crop.statistics(said['in_chans'], said.get('mean'), said.get('std')))
     for start in tqdm(range(0, len(files), args.batch_size), unit='batch', disable=len(files) == 1 or None):
         batch = files[start:start + args.batch_size]
-        images = np.stack([transform(read(file, said['in_chans'])) for file in batch])
+        images = np.stack([plain(read(file, said['in_chans'])) for file in batch])
         probabilities = paddle.nn.functional.softmax(model(paddle.to_tensor(images)), axis=1)
         values, indices = (part.tolist() for part in probabilities.topk(min(args.topk, said['nb_classes']), axis=1))
         for row in zip(batch, values, indices):

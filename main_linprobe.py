@@ -10,7 +10,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import models_vit
 from engine_finetune import after_epoch, evaluate, nearest_neighbours, train_one_epoch
 from util import amp, checkpoint, cli, dist, loop, metrics, optim, run
-from util.augment import crop, finetune
+from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures
 
@@ -18,29 +18,29 @@ from util.data import folder, loader, pictures
 def main(args):
     run.begin(args.device, args.seed, args.output_dir, args.log_dir)
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
-    transform = finetune.Evaluate(args.input_size, mean, std)
+    plain = transform.Evaluate(args.input_size, mean, std)
     model = models_vit.create(args.model, img_size=args.input_size, in_chans=args.in_chans, num_classes=args.nb_classes,
                               global_pool=args.global_pool)
     if args.eval:
         model.probe()
         classes = models_vit.load(model, args.resume).get('classes')
-        result = evaluate(model, evaluation(args, 'val', classes, transform), shared=args.dist_eval)
+        result = evaluate(model, evaluation(args, 'val', classes, plain), shared=args.dist_eval)
         run.say('  '.join(f'{name} {value:.4f}' for name, value in result.items()))
         return
 
     images = folder.find_labelled(args.data_path, 'train', pictures.suffixes(args.in_chans), args.nb_classes)
-    val = evaluation(args, 'val', images.classes, transform)
+    val = evaluation(args, 'val', images.classes, plain)
     if args.finetune:
         models_vit.load_pretrained(model, args.finetune)
     if args.knn:
-        share = nearest_neighbours(model, evaluation(args, 'train', None, transform), val, args.knn)
+        share = nearest_neighbours(model, evaluation(args, 'train', None, plain), val, args.knn)
         run.say(f'{args.knn} nearest neighbours of the frozen features: acc1 {share:.2f}')
     model.reset_head(std=0.01)
     model.probe()
 
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
     accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
-    augment = finetune.Train(args.input_size, mean, std, box=crop.single_draw_box)
+    augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip, crop.single_draw_box), mean, std)
     data = loader.TrainLoader(loader.TrainSet(images, args.in_chans, augment, images.label, args.seed), args.batch_size,
                               accum_iter, args.num_workers, args.pin_mem)
     lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
@@ -56,20 +56,20 @@ def main(args):
     progress = metrics.Progress(args.epochs, len(data), args.print_freq)
     run.announce(args.model, model, data, lr, args.epochs, state.get('path'), start)
 
-    plain = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
+    targets = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
     for epoch, batches in loop.epochs(start, args.epochs, data, progress):
-        stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, plain, args.seed)
+        stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, targets, args.seed)
         after_epoch(epoch, stats, evaluate(model, val, step.autocast, shared=args.dist_eval), model, saver, recorder)
 
 
-def evaluation(args, split, classes, transform):
+def evaluation(args, split, classes, plain):
     """The images of a split without augmentation; with --dist_eval this rank's part of the validation images."""
     images = folder.find_labelled(args.data_path, split, pictures.suffixes(args.in_chans), args.nb_classes, classes)
-    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, transform), args.batch_size, args.num_workers,
+    return loader.EvalLoader(loader.EvalSet(images, args.in_chans, plain), args.batch_size, args.num_workers,
                              shared=args.dist_eval and split == 'val')
 
 
-PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.classification, cli.data, cli.runtime)
+PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.crop, cli.classification, cli.data, cli.runtime)
 PARSER.add_argument('--knn', type=cli.number(int, 0), default=0, help='also classify by so many nearest neighbours among '
                     'the features of the training images; 0: not')
 PARSER.set_defaults(model='vit_large_patch16', batch_size=512, epochs=90, weight_decay=0.0, blr=0.1, warmup_epochs=10,

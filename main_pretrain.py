@@ -13,7 +13,7 @@ import layer
 import models_mae
 from engine_pretrain import reconstruct, train_one_epoch
 from util import amp, checkpoint, cli, dist, loop, masking, metrics, optim, picture, run
-from util.augment import crop
+from util.augment import crop, transform
 from util.data import folder, loader, pictures
 
 PICTURES = 4  # images whose reconstruction is recorded
@@ -28,8 +28,8 @@ def main(args):
     masking.check(patches, args.mask_ratio)
     if args.recompute:
         layer.enable_recompute(model)
-    samples = loader.TrainSet(images, args.in_chans, crop.CropAndFlip(args.input_size, crop.Normalize(mean, std)),
-                              lambda index, rng: masking.random(patches, rng), args.seed)
+    augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip), mean, std)
+    samples = loader.TrainSet(images, args.in_chans, augment, lambda index, rng: masking.random(patches, rng), args.seed)
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
     accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
     data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem)
@@ -62,7 +62,8 @@ def reconstruction(model, samples, mask_ratio, mean, std):
     return picture.panels(images.numpy(), shown.numpy(), masks.numpy(), mean, std)
 
 
-PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.masking, cli.data, cli.runtime)
+PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.masking, cli.crop, cli.data, cli.runtime)
+PARSER.set_defaults(scale=[0.2, 1.0])
 
 if __name__ == '__main__':
     run.program(main, PARSER)

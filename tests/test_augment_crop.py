@@ -49,12 +49,22 @@ def test_arrays_are_cropped_and_resized_like_pictures():
     np.testing.assert_allclose(array.clip(0, 255), expected, atol=1)  # pictures round to whole grey levels
 
 
-def test_half_of_the_images_are_mirrored():
+def test_as_many_images_are_mirrored_as_asked():
     ramp = Image.fromarray(np.tile(np.arange(0, 256, 8, dtype='uint8'), [32, 1]))
-    augment = crop.CropAndFlip(8, crop.Normalize(*crop.statistics(1, None, None)))
-    rng = np.random.default_rng(0)
-    rising = [float(np.diff(augment(ramp, rng)[0]).mean()) > 0 for _ in range(1000)]
-    assert 0.45 < np.mean(rising) < 0.55
+    for hflip in (0, 0.5, 1):
+        augment, rng = crop.CropAndFlip(8, (0.2, 1), hflip), np.random.default_rng(0)
+        falling = [np.diff(np.asarray(augment(ramp, rng), dtype=float)).mean() < 0 for _ in range(1000)]
+        assert abs(np.mean(falling) - hflip) <= (0.05 if hflip == 0.5 else 0)
+
+
+def test_a_crop_takes_a_share_of_the_area_within_scale():
+    for scale in [(0.5, 0.6), (1, 1)]:
+        for seed in range(50):
+            left, top, right, bottom = crop.random_box(64, 64, np.random.default_rng(seed), scale, ratio=(1, 1))
+            assert scale[0] - 0.03 <= (right - left) * (bottom - top) / 64 ** 2 <= scale[1] + 0.03
+    for scale in [(0, 1), (0.5, 0.2), (0.5, 1.5)]:
+        with pytest.raises(InputError, match='--scale'):
+            crop.CropAndFlip(8, scale)
 
 
 def test_the_centre_crop_takes_the_middle():

@@ -5,7 +5,7 @@ import paddle
 import pytest
 from PIL import Image
 
-from util.augment import crop
+from util.augment import crop, transform
 from util.data import folder, loader, pictures
 from util.errors import InputError
 
@@ -17,7 +17,7 @@ def picture(path, size=(8, 8), mode='RGB', value=128):
 
 
 def samples(images, seed=0, size=8):
-    augment = crop.CropAndFlip(size, crop.Normalize(*crop.statistics(3, None, None)))
+    augment = transform.Train(crop.CropAndFlip(size, (0.2, 1)), *crop.statistics(3, None, None))
     return loader.TrainSet(images, 3, augment, lambda index, rng: rng.random(4, dtype='float32'), seed)
 
 

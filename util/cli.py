@@ -105,6 +105,14 @@ def augmentation(p: argparse.ArgumentParser) -> None:
     g.add_argument('--mixup_mode', choices=['batch', 'pair', 'elem'], default='batch', help='what one draw is for')
 
 
+def crop(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('crop')
+    g.add_argument('--scale', type=number(float, 0, 1.0001), nargs=2, default=[0.08, 1.0], metavar=('MIN', 'MAX'),
+                   help='smallest and largest share of the area that the random crop takes')
+    g.add_argument('--hflip', type=number(float, 0, 1.0001), default=0.5, help='probability of a mirrored image; 0 for '
+                   'what has a left and a right, such as text')
+
+
 def data(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group('data')
     g.add_argument('--data_path', required=True, metavar='PATH',

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from util.augment import erasing, finetune, policies
+from util.augment import erasing, policies, transform
 from util.augment.color import ColorJitter
 from util.augment.mixup import Mixup
 
@@ -118,6 +118,6 @@ def test_evaluation_transform_equals_torchvision(reference, size, short):
     rng = np.random.default_rng(0)
     shapes = {'wide': (427, 640), 'tall': (333, 250), 'odd': (57, 101), 'square': (64, 64)}
     images = {name: rng.integers(256, size=[*shape, 3], dtype='uint8') for name, shape in shapes.items()}
-    transform = finetune.Evaluate(size, MEAN, STD)
+    plain = transform.Evaluate(size, MEAN, STD)
     compare(reference, 'evaluation', [{'picture': name, 'size': size, 'short': short} for name in shapes],
-            lambda case, _: transform(Image.fromarray(images[case['picture']])), **images)
+            lambda case, _: plain(Image.fromarray(images[case['picture']])), **images)

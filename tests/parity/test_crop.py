@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from util.augment import crop
+from util.augment import crop, transform
 
 DRAWS = 100  # of each picture
 
@@ -21,7 +21,7 @@ def pictures(channels):
 def test_augmentation_equals_torchvision(reference, channels, size):
     arrays = pictures(channels)
     mean, std = crop.statistics(channels, None, None)
-    augment = crop.CropAndFlip(size, crop.Normalize(mean, std))
+    augment = transform.Train(crop.CropAndFlip(size, (0.2, 1.0)), mean, std)
     which, boxes, flips, ours = [], [], [], []
     for number, array in enumerate(arrays):
         for seed in range(DRAWS):

@@ -4,6 +4,7 @@ The distribution of the crop is torchvision's RandomResizedCrop; given the same 
 torchvision's on PIL pictures bit by bit.
 """
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -91,18 +92,23 @@ class Normalize:
 
 
 class CropAndFlip:
-    """Random resized crop to `size` x `size` pixels, mirrored half of the time, normalised."""
+    """Random resized crop to `size` x `size` pixels, mirrored with probability `hflip`.
 
-    def __init__(self, size: int, normalize: Normalize, scale: tuple[float, float] = (0.2, 1.0)):
-        self.size, self.normalize, self.scale = (size, size), normalize, scale
+    scale: smallest and largest share of the area. box: random_box, or single_draw_box for the linear probe.
+    """
 
-    def __call__(self, picture: Image.Image | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __init__(self, size: int, scale: tuple[float, float], hflip: float = 0.5, box: Callable = random_box):
+        self.size, self.scale, self.hflip, self.box = (size, size), scale, hflip, box
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise InputError(f'--scale {scale[0]} {scale[1]}: expected 0 < smallest <= largest <= 1')
+
+    def __call__(self, picture: Image.Image | np.ndarray, rng: np.random.Generator) -> Image.Image | np.ndarray:
         is_array = isinstance(picture, np.ndarray)
         width, height = picture.shape[1::-1] if is_array else picture.size
-        part = resized_crop(picture, random_box(width, height, rng, self.scale), self.size)
-        if rng.random() < 0.5:
+        part = resized_crop(picture, self.box(width, height, rng, self.scale), self.size)
+        if rng.random() < self.hflip:
             part = part[:, ::-1] if is_array else part.transpose(Image.FLIP_LEFT_RIGHT)
-        return self.normalize(part)
+        return part
 
 
 class CenterCrop:

@@ -1,26 +1,23 @@
-"""The official augmentation of fine-tuning, and the evaluation transform that belongs to it."""
-from collections.abc import Callable
-
+"""Picture to model input: the augmentation of all training, and the official evaluation transform."""
 import numpy as np
 from PIL import Image
 
 from util.augment import policies
 from util.augment.color import ColorJitter
-from util.augment.crop import Normalize, random_box, resized_crop
+from util.augment.crop import CropAndFlip, Normalize, resized_crop
 from util.augment.erasing import RandomErasing
 from util.errors import InputError
 
 
 class Train:
-    """Crop, flip, policy or colour jitter, normalise, erase; the order in which timm 1.0.22 does it.
+    """Crop and flip, policy or colour jitter, normalise, erase; the order in which timm 1.0.22 does it.
 
-    box: crop.random_box, or crop.single_draw_box for the linear probe. aa: timm's string, or 'none'. Arrays of other than
-    1 or 3 channels can be cropped, flipped and erased only.
+    aa: timm's string, or 'none'. Arrays of other than 1 or 3 channels can be cropped, flipped and erased only.
     """
 
-    def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...], box: Callable = random_box,
-                 aa: str = 'none', color_jitter: float | None = None, erasing: RandomErasing | None = None):
-        self.size, self.box, self.normalize, self.erasing = (size, size), box, Normalize(mean, std), erasing
+    def __init__(self, crop_and_flip: CropAndFlip, mean: tuple[float, ...], std: tuple[float, ...], aa: str = 'none',
+                 color_jitter: float | None = None, erasing: RandomErasing | None = None):
+        self.crop_and_flip, self.normalize, self.erasing = crop_and_flip, Normalize(mean, std), erasing
         has_policy = aa not in ('', 'none', 'None')
         self.policy = policies.create(aa, mean) if has_policy else None
         # a policy changes colours by itself, except timm's "3a"
@@ -30,11 +27,7 @@ class Train:
 
     def __call__(self, picture: Image.Image | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """float32 [C, size, size]."""
-        is_array = isinstance(picture, np.ndarray)
-        width, height = picture.shape[1::-1] if is_array else picture.size
-        picture = resized_crop(picture, self.box(width, height, rng, (0.08, 1.0)), self.size)
-        if rng.random() < 0.5:
-            picture = picture[:, ::-1] if is_array else picture.transpose(Image.FLIP_LEFT_RIGHT)
+        picture = self.crop_and_flip(picture, rng)
         for change in (self.policy, self.jitter):
             picture = change(picture, rng) if change else picture
         image = self.normalize(picture)
