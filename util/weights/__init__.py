@@ -1,14 +1,19 @@
 """The only readers and writers of weight files. None of them runs code from a file."""
+from collections.abc import Callable
 from pathlib import Path
 
 from util.errors import InputError
-from util.weights import paddle_file, safetensors_file
+from util.weights import paddle_file, safetensors_file, torch_file
+
+HEADER_LIMIT = 10 ** 8  # of a safetensors header, by the format
+OTHERS = {b'<': 'a web page; its download failed', b'version https://git-lfs': 'a pointer to one; `git lfs pull` fetches it'}
 
 
 def read(path: str | Path) -> dict:
     """Contents of a weight file, tensors as NumPy arrays (bfloat16 as float32); InputError says what is wrong with it.
 
-    Knows safetensors and what paddle.save writes, our checkpoints included.
+    Knows safetensors, what torch.save writes, and what paddle.save writes, our checkpoints included. The contents tell
+    which one it is, not the name. Arrays may be read-only.
     """
     path = Path(path)
     if path.is_dir():
@@ -17,6 +22,18 @@ def read(path: str | Path) -> dict:
         raise InputError(f'{path}: no such file')
     if path.stat().st_size == 0:
         raise InputError(f'{path} is empty; its writing was interrupted or its download failed')
-    if path.suffix == '.safetensors':
-        return safetensors_file.read(path)
-    return paddle_file.read(path)
+    return _reader(path)(path)
+
+
+def _reader(path: Path) -> Callable[[Path], dict]:
+    """The function that reads what this file begins like."""
+    with open(path, 'rb') as file:
+        head = file.read(512)
+    if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= HEADER_LIMIT:  # first, since it may begin with '<'
+        return safetensors_file.read
+    for beginning, what in OTHERS.items():
+        if head.lstrip(b'\xef\xbb\xbf\t\r\n ').startswith(beginning):
+            raise InputError(f'{path} is no weight file but {what}')
+    if head[257:262] == b'ustar':
+        raise InputError(f'{path} is a tar archive, as the first PyTorch versions wrote; save it again with a newer one')
+    return torch_file.read if torch_file.recognises(head) else paddle_file.read

@@ -1,8 +1,8 @@
 """Files that `paddle.load` reads: pickles of nested dicts of arrays.
 
-Reading goes through an unpickler that knows arrays and containers and refuses everything else, because paddle.load
-itself runs whatever code a crafted file names. Files written here end in a checksum, which paddle.load does not see
-(a pickle says where it ends); of a file that carries one, every byte is verified.
+Reading goes through our own unpickler, because paddle.load itself runs whatever code a crafted file names. Files
+written here end in a checksum, which paddle.load does not see (a pickle says where it ends); of a file that carries one,
+every byte is verified.
 """
 import hashlib
 import pickle
@@ -12,37 +12,20 @@ from typing import Any
 import numpy as np
 
 from util.errors import InputError
-from util.weights import atomic
+from util.weights import atomic, unpickler
 from util.weights.safetensors_file import bfloat16
 
 MAGIC = b'MAEsha256'
 TRAILER = len(MAGIC) + hashlib.sha256().digest_size
 CHUNK = 2 ** 24
 
-ALLOWED = {
-    ('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct'),
-    ('numpy.core.multiarray', 'scalar'), ('numpy._core.multiarray', 'scalar'),
-    ('numpy', 'ndarray'), ('numpy', 'dtype'), ('collections', 'OrderedDict'), ('_codecs', 'encode'),
-    ('builtins', 'tuple'), ('__builtin__', 'tuple'),
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f'it names {module}.{name}, which no weight file needs')
-        return super().find_class(module, name)
-
 
 def read(path: Path) -> dict:
     """The dict in the file, tensors as NumPy arrays; InputError where it is damaged, unsafe or no such file."""
     with open(path, 'rb') as file:
         _verify(file, path)
-        try:
-            tree = _Unpickler(file, encoding='latin1').load()
-        except Exception as error:  # a damaged pickle raises nearly anything
-            reason = str(error).partition('\n')[0]
-            raise InputError(f'{path} is no weight file that is safe and whole: {reason}') from None
+        with unpickler.one_error(path):
+            tree = unpickler.Unpickler(file, path).load()
     if not isinstance(tree, dict):
         raise InputError(f'{path} holds a {type(tree).__name__}; expected a dict of tensors')
     return _arrays(tree)

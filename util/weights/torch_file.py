@@ -1,0 +1,210 @@
+"""Files that `torch.save` writes, read without PyTorch.
+
+Since PyTorch 1.6 such a file is a zip archive: <root>/data.pkl is a pickle in which every tensor is a view of a storage,
+and <root>/data/<key> is the storage's bare memory. Before, it was a row of pickles (magic number, version, machine, the
+object, keys of the storages) and then, key by key, a storage's number of values and its memory. Only the zip archive has
+checksums. The tree may hold whatever torch.save put there besides: Namespaces, paths, PyTorch's sizes, types and devices.
+"""
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from util.errors import InputError
+from util.weights.safetensors_file import bfloat16
+from util.weights.unpickler import Unpickler, one_error
+
+ZIP = b'PK'
+LEGACY, VERSION = 0x1950a86a20f9469cfc6c, 1001
+
+STORAGES = {'DoubleStorage': 'float64', 'FloatStorage': 'float32', 'HalfStorage': 'float16', 'BFloat16Storage': 'bfloat16',
+            'LongStorage': 'int64', 'IntStorage': 'int32', 'ShortStorage': 'int16', 'CharStorage': 'int8',
+            'ByteStorage': 'uint8', 'BoolStorage': 'bool', 'UntypedStorage': 'uint8'}
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """`count` values in the file, of which start:stop are meant (all, but for views in files before PyTorch 0.4)."""
+    key: str
+    dtype: str
+    count: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A view of a storage; offset and stride in values."""
+    storage: _Storage
+    offset: int
+    size: tuple
+    stride: tuple
+
+
+class _Dict(dict):
+    """OrderedDict and its kin. What a pickle wants to set on it (state_dict's _metadata) is dropped."""
+    __slots__ = ()
+
+    def __setstate__(self, state: Any):
+        pass
+
+
+class _Namespace(dict):
+    """argparse.Namespace, whose attributes become keys."""
+    __slots__ = ()
+
+    def __setstate__(self, state: dict):
+        self.update(state)
+
+
+def _tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *rest: Any) -> _Tensor:
+    if any(rest[2:]):  # behind requires_grad and the hooks: a negation or conjugation that PyTorch put off
+        raise ValueError('it holds a tensor that is still to be negated or conjugated')
+    return _Tensor(storage, offset, size, stride)
+
+
+KNOWN = {
+    **{('torch', name): dtype for name, dtype in STORAGES.items()}, ('torch.storage', 'UntypedStorage'): 'uint8',
+    **{('torch', dtype): dtype for dtype in STORAGES.values()},
+    ('torch', 'Size'): tuple, ('torch', 'device'): lambda *parts: ':'.join(map(str, parts)),
+    ('torch._utils', '_rebuild_tensor'): _tensor, ('torch._utils', '_rebuild_tensor_v2'): _tensor,
+    ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
+    ('torch._utils', '_rebuild_parameter_with_state'): lambda tensor, *_: tensor,
+    ('argparse', 'Namespace'): _Namespace, ('pathlib', 'PosixPath'): lambda *parts: str(PurePosixPath(*parts)),
+    ('collections', 'OrderedDict'): _Dict, ('collections', 'Counter'): _Dict,
+    ('collections', 'defaultdict'): lambda *factory: _Dict(),
+    **{(module, kind.__name__): kind for module in ('builtins', '__builtin__') for kind in (list, dict, set, int, float)},
+}
+
+
+class _Unpickler(Unpickler):
+    """Leaves a _Tensor or _Storage wherever the tree holds one; `storages` has them by key."""
+
+    def __init__(self, file: BinaryIO, path: Path):
+        super().__init__(file, path)
+        self.storages = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        return KNOWN.get((module, name)) or super().find_class(module, name)
+
+    def persistent_load(self, identifier: tuple) -> _Storage:
+        kind, dtype, key, _, count, *view = identifier
+        if kind != 'storage' or dtype not in STORAGES.values() or not isinstance(count, int) or count < 0:
+            raise ValueError(f'it holds an unknown storage, {identifier}')
+        start, length = view[0][1:] if any(view) else (0, count)
+        self.storages[key] = storage = _Storage(key, dtype, count, start, start + length)
+        return storage
+
+
+def recognises(head: bytes) -> bool:
+    """Whether a file that begins like this is a zip archive or of the format before; `head` of 32 bytes will do."""
+    return head.startswith(ZIP) or LEGACY.to_bytes(10, 'little') in head[:32]
+
+
+def read(path: Path) -> dict:
+    """The dict in the file, in plain containers, tensors as NumPy arrays (bfloat16 as float32), most of them read-only.
+
+    Tensors of one storage share memory. InputError where the file is damaged, unsafe, or holds what is no dense tensor.
+    """
+    with one_error(path), open(path, 'rb') as file:
+        tree = _read_zip(file, path) if file.peek().startswith(ZIP) else _read_legacy(file, path)
+    if not isinstance(tree, dict):
+        raise InputError(f'{path} holds a {type(tree).__name__}; expected a dict of tensors')
+    return tree
+
+
+def _read_zip(file: BinaryIO, path: Path) -> Any:
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile:
+        raise InputError(f'{path} is cut short: a zip archive without the directory at its end') from None
+    names = set(archive.namelist())
+    root = min((name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')), key=len, default=None)
+    if root is None:
+        raise InputError(f'{path} is a zip archive, but not a PyTorch file: there is no data.pkl in it')
+    if root + 'constants.pkl' in names or any(name.startswith(root + 'code/') for name in names):
+        raise InputError(f'{path} is a TorchScript program, not a weight file; save its state_dict() with torch.save')
+    big = root + 'byteorder' in names and archive.read(root + 'byteorder') == b'big'
+    memory = {}
+
+    def values(storage: _Storage) -> np.ndarray:
+        key = storage.key, storage.dtype
+        if key not in memory:
+            name = f'{root}data/{storage.key}'
+            if name not in names:
+                raise InputError(f'{path} is incomplete: storage {storage.key!r} is missing')
+            memory[key] = _values(archive.read(name), storage, '>' if big else '<')
+        return memory[key]
+
+    # read whole, for its checksum is compared at its end, which the unpickler need not reach
+    return _plain(_Unpickler(io.BytesIO(archive.read(root + 'data.pkl')), path).load(), values)
+
+
+def _read_legacy(file: BinaryIO, path: Path) -> Any:
+    _, version, _ = (Unpickler(file, path).load() for _ in range(3))
+    if version != VERSION:
+        raise InputError(f'{path} is of version {version!r} of the PyTorch format; known is {VERSION}, and zip archives')
+    unpickler = _Unpickler(file, path)
+    tree = unpickler.load()
+    memory, file_size = {}, path.stat().st_size
+    for key in Unpickler(file, path).load():
+        storage = unpickler.storages[key]
+        size = storage.count * _numpy_dtype(storage).itemsize
+        count = int.from_bytes(file.read(8), 'little', signed=True)
+        if size > file_size - file.tell():
+            raise InputError(f'{path} is cut short: storage {key!r} should have {size} bytes')
+        if count != storage.count:
+            raise InputError(f'{path} is damaged: storage {key!r} has {count} values here, {storage.count} in the pickle')
+        memory[key] = _values(file.read(size), storage, '<')
+    if missing := unpickler.storages.keys() - memory:
+        raise InputError(f'{path} is incomplete: storage {min(missing)!r} is missing')
+    return _plain(tree, lambda storage: memory[storage.key])
+
+
+def _numpy_dtype(storage: _Storage) -> np.dtype:
+    return np.dtype('uint16' if storage.dtype == 'bfloat16' else storage.dtype)
+
+
+def _values(data: bytes, storage: _Storage, byte_order: str) -> np.ndarray:
+    """The storage's memory as an array [count], over the same bytes where it can; ValueError where they are too few."""
+    dtype = _numpy_dtype(storage)
+    if len(data) < storage.count * dtype.itemsize:
+        raise ValueError(f'storage {storage.key!r} has {len(data)} bytes, too few for {storage.count} values')
+    array = np.frombuffer(data, dtype.newbyteorder(byte_order), storage.count).astype(dtype, copy=False)
+    return bfloat16(array) if storage.dtype == 'bfloat16' else array
+
+
+def _plain(tree: Any, values: Callable[[_Storage], np.ndarray]) -> Any:
+    """The tree with arrays in place of tensors and storages, dicts in place of their kin."""
+    done = {}
+
+    def plain(value: Any) -> Any:
+        if id(value) not in done:  # each part once: a few lists of the same list twice, nested, would take forever
+            done[id(value)] = convert(value)
+        return done[id(value)]
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, _Tensor):
+            return _view(value, plain(value.storage))
+        if isinstance(value, _Storage):
+            return values(value)[value.start:value.stop]
+        if isinstance(value, dict):
+            return {plain(key): plain(item) for key, item in value.items()}
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+    return plain(tree)
+
+
+def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
+    """The tensor's array over the values [count]; ValueError where it would reach beyond them."""
+    size, stride, offset = tensor.size, tensor.stride, tensor.offset
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if min(*size, *stride, offset, 0) < 0 or (0 not in size and last >= len(values)):
+        raise ValueError(f'a tensor of size {size}, stride {stride} and offset {offset} '
+                         f'does not fit a storage of {len(values)} values')
+    width = values.itemsize
+    return np.ndarray(size, values.dtype, values, offset * width, [step * width for step in stride])
