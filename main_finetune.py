@@ -54,6 +54,7 @@ def main(args):
     saver = checkpoint.Saver(args.output_dir, model, step, vars(args), data.effective_batch, args.epochs,
                              args.save_every, args.save_every_iters, args.keep, classes=images.classes, ema=average, best={})
     start = checkpoint.restore(state, model, step, saver.extra) if state else checkpoint.Position(args.start_epoch)
+    saver.extra['ema'] = average  # and not one that only the resumed run kept, which would grow stale
     network = dist.wrap(model)
     saver.set_aside_later_than(start)
     recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch)

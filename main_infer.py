@@ -20,26 +20,28 @@ from tqdm import tqdm
 import layer
 import models_vit
 from imagenet_classes import id2class
-from util import cli, run, weights
+from util import cli, convert, run
 from util.augment import crop, transform
+from util.convert import names
 from util.data import pictures
 from util.errors import InputError
+from util.weights import sizes
 
 
 @paddle.no_grad()
 def main(args):
     run.begin(args.device, seed=0)
-    state = weights.read(args.resume)
+    state = convert.load(args.resume)
+    print(f'Resume checkpoint {args.resume}', file=sys.stderr if args.json else sys.stdout)
     said = settings(args, state)
     model = models_vit.create(said['model'], img_size=said['input_size'], in_chans=said['in_chans'],
                               num_classes=said['nb_classes'], global_pool=said['global_pool'])
-    if models_vit.kind(models_vit.tensors_of(state)) == models_vit.PROBE:
+    if names.kind(state['model']) == names.PROBE:
         model.probe()
-    models_vit.set_weights(model, models_vit.tensors_of(state), args.resume)
+    models_vit.set_weights(model, state['model'], args.resume)
     model.eval()
-    print(f'Resume checkpoint {args.resume}', file=sys.stderr if args.json else sys.stdout)
 
-    names = class_names(args.class_names, state.get('classes'), said['nb_classes'])
+    labels = class_names(args.class_names, state.get('classes'), said['nb_classes'])
     files = find(args.img_path, said['in_chans'])
     plain = transform.Evaluate(said['input_size'], *crop.statistics(said['in_chans'], said.get('mean'), said.get('std')))
     for start in tqdm(range(0, len(files), args.batch_size), unit='batch', disable=len(files) == 1 or None):
@@ -48,30 +50,32 @@ def main(args):
         probabilities = paddle.nn.functional.softmax(model(paddle.to_tensor(images)), axis=1)
         values, indices = (part.tolist() for part in probabilities.topk(min(args.topk, said['nb_classes']), axis=1))
         for row in zip(batch, values, indices):
-            show(*row, names, args.json, several=len(files) > 1)
+            show(*row, labels, args.json, several=len(files) > 1)
 
 
-def show(file, values, indices, names, as_json, several):
+def show(file, values, indices, labels, as_json, several):
     """One picture's labels: as the earlier Paddle port prints them, or as one JSON object."""
     if as_json:
         tqdm.write(json.dumps({'file': str(file), 'labels': [
-            {'id': index, 'names': names[index], 'probability': value} for value, index in zip(values, indices)]}))
+            {'id': index, 'names': labels[index], 'probability': value} for value, index in zip(values, indices)]}))
         return
     tqdm.write(f'{file}:' if several else 'Inference results:')
     for value, index in zip(values, indices):
-        tqdm.write(f'{names[index]}: {value}')
+        tqdm.write(f'{labels[index]}: {value}')
 
 
 def settings(args, state):
     """What is known of the model: by the checkpoint, else by flags. A flag that contradicts it is an error."""
     said = dict(state.get('args', {}))
-    tensors = models_vit.tensors_of(state)
-    kind = models_vit.kind(tensors)
-    if kind not in (models_vit.PROBE, models_vit.POOLED, models_vit.CLASS_TOKEN):
+    tensors = state['model']
+    kind = names.kind(tensors)
+    if kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
         raise InputError(f'{args.resume} holds {kind}, which has no classes; fine-tune it first')
-    said['nb_classes'] = len(tensors['head.1.bias' if kind == models_vit.PROBE else 'head.bias'])
+    said['nb_classes'] = len(tensors['head.1.bias' if kind == names.PROBE else 'head.bias'])
     said['global_pool'] = 'fc_norm.weight' in tensors
     said['in_chans'], said['input_size'] = layer.image_shape(tensors)
+    if size := sizes.name_of(tensors):
+        said.setdefault('model', f'vit_{size}')
     for name in ('model', 'nb_classes', 'global_pool', 'input_size'):
         asked = getattr(args, name)
         if asked is not None and said.setdefault(name, asked) != asked:
@@ -85,12 +89,12 @@ def class_names(file, own, count):
     """A list of synonyms for each class: from a file, the checkpoint, or ImageNet-1k."""
     if file:
         try:
-            names = [[name] for name in Path(file).read_text(encoding='utf-8').splitlines() if name]
+            lines = [[name] for name in Path(file).read_text(encoding='utf-8').splitlines() if name]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f'--class_names {file}: cannot be read ({error})') from None
-        if len(names) != count:
-            raise InputError(f'--class_names {file} has {len(names)} lines, but the model has {count} classes')
-        return names
+        if len(lines) != count:
+            raise InputError(f'--class_names {file} has {len(lines)} lines, but the model has {count} classes')
+        return lines
     if own:
         return [[name] for name in own] + [[f'class {i}'] for i in range(len(own), count)]
     return list(id2class.values()) if count == len(id2class) else [[f'class {i}'] for i in range(count)]

@@ -13,6 +13,7 @@ from util import amp, checkpoint, cli, dist, loop, metrics, optim, run
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures
+from util.errors import InputError
 
 
 def main(args):
@@ -32,6 +33,8 @@ def main(args):
     val = evaluation(args, 'val', images.classes, plain)
     if args.finetune:
         models_vit.load_pretrained(model, args.finetune)
+    if args.knn > len(images):
+        raise InputError(f'--knn {args.knn} is more than the {len(images)} training images')
     if args.knn:
         share = nearest_neighbours(model, evaluation(args, 'train', None, plain), val, args.knn)
         run.say(f'{args.knn} nearest neighbours of the frozen features: acc1 {share:.2f}')

@@ -12,8 +12,11 @@ from paddle import nn
 from paddle.nn import initializer
 
 from layer import Block, Blocks, LayerNorm, PatchEmbed, choose, image_shape
-from util import checkpoint, masking, pos_embed, weights
+from util import checkpoint, convert, masking, pos_embed
+from util.convert import names
 from util.errors import InputError
+from util.weights import sizes
+from util.weights.sizes import SIZES
 
 
 class MaskedAutoencoderViT(nn.Layer):
@@ -143,34 +146,32 @@ class MaskedAutoencoderViT(nn.Layer):
         return self.forward_loss(imgs, pred, mask), pred, mask
 
 
+def _of_size(name: str, **kwargs) -> MaskedAutoencoderViT:
+    size = SIZES[name]
+    return MaskedAutoencoderViT(
+        **kwargs, patch_size=size.patch, embed_dim=size.width, depth=size.depth, num_heads=size.heads,
+        decoder_embed_dim=size.decoder_width, decoder_depth=size.decoder_depth, decoder_num_heads=size.decoder_heads,
+        norm_layer=LayerNorm)
+
+
 def mae_vit_nano_patch4_dec64d2b(**kwargs) -> MaskedAutoencoderViT:
-    """For tests and the tour: 32 x 32 images, 64 patches."""
-    return MaskedAutoencoderViT(**{'img_size': 32, **kwargs}, patch_size=4, embed_dim=96, depth=4, num_heads=3,
-                                decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=2, norm_layer=LayerNorm)
+    return _of_size('nano_patch4', **{'img_size': 32, **kwargs})
 
 
 def mae_vit_small_patch16_dec192d4b(**kwargs) -> MaskedAutoencoderViT:
-    """ViT-S of the earlier Paddle port (flytocc/mae-paddle @ be10566)."""
-    return MaskedAutoencoderViT(**kwargs, patch_size=16, embed_dim=384, depth=12, num_heads=6,
-                                decoder_embed_dim=192, decoder_depth=4, decoder_num_heads=3, norm_layer=LayerNorm)
+    return _of_size('small_patch16', **kwargs)
 
 
 def mae_vit_base_patch16_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
-    """ViT-B of the paper."""
-    return MaskedAutoencoderViT(**kwargs, patch_size=16, embed_dim=768, depth=12, num_heads=12,
-                                decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=16, norm_layer=LayerNorm)
+    return _of_size('base_patch16', **kwargs)
 
 
 def mae_vit_large_patch16_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
-    """ViT-L of the paper."""
-    return MaskedAutoencoderViT(**kwargs, patch_size=16, embed_dim=1024, depth=24, num_heads=16,
-                                decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=16, norm_layer=LayerNorm)
+    return _of_size('large_patch16', **kwargs)
 
 
 def mae_vit_huge_patch14_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
-    """ViT-H of the paper."""
-    return MaskedAutoencoderViT(**kwargs, patch_size=14, embed_dim=1280, depth=32, num_heads=16,
-                                decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=16, norm_layer=LayerNorm)
+    return _of_size('huge_patch14', **kwargs)
 
 
 mae_vit_nano_patch4 = mae_vit_nano_patch4_dec64d2b
@@ -191,12 +192,13 @@ def load(path: str, name: str | None = None, norm_pix_loss: bool | None = None) 
     name and norm_pix_loss are for files without flags; InputError where they are needed and missing, where they
     contradict the file, or where the file holds an encoder only. Channels and (square) image size follow from shapes.
     """
-    state = weights.read(path)
-    tensors, flags = state.get('model', state), state.get('args', {})
-    if 'mask_token' not in tensors:
-        raise InputError(f'{path} has no decoder, so it cannot reconstruct: it holds an encoder alone, or a classifier. '
+    state = convert.load(path)
+    tensors, flags = state['model'], state.get('args', {})
+    if names.kind(tensors) != names.AUTOENCODER:
+        raise InputError(f'{path} holds {names.kind(tensors)}, which has no decoder and cannot reconstruct. '
                          'Take a whole pre-training checkpoint (of the official files: *_full and mae_visualize_*)')
-    known = {'--model': (flags.get('model'), name), '--norm_pix_loss': (flags.get('norm_pix_loss'), norm_pix_loss)}
+    inferred = sizes.name_of(tensors) and f'mae_vit_{sizes.name_of(tensors)}'
+    known = {'--model': (flags.get('model', inferred), name), '--norm_pix_loss': (flags.get('norm_pix_loss'), norm_pix_loss)}
     for flag, (said, asked) in known.items():
         if said is None and asked is None:
             raise InputError(f'{path} does not say its {flag[2:]}; give {flag} (of the official files, *_full predict '

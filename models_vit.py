@@ -13,8 +13,10 @@ from paddle import nn
 from paddle.nn import initializer
 
 from layer import Block, Blocks, LayerNorm, PatchEmbed, choose
-from util import checkpoint, pos_embed, weights
+from util import checkpoint, convert, pos_embed
+from util.convert import names
 from util.errors import InputError
+from util.weights.sizes import SIZES
 
 
 class VisionTransformer(nn.Layer):
@@ -116,7 +118,7 @@ class FeatureNorm(nn.Layer):
         mean, variance = self._mean, self._variance
         if self.training:
             if x.shape[0] < 2:
-                raise InputError('normalising features needs at least 2 images a batch and process')
+                raise InputError('normalising features needs at least 2 images a batch and process; raise --batch_size')
             mean = x.mean(0)
             variance = (x - mean).square().mean(0)
             with paddle.no_grad():
@@ -126,52 +128,35 @@ class FeatureNorm(nn.Layer):
         return (x - mean) * (variance + 1e-6).rsqrt()
 
 
-def vit_nano_patch4(**kwargs) -> VisionTransformer:
-    """The encoder of mae_vit_nano_patch4, for tests and the tour."""
-    return VisionTransformer(**{'img_size': 32, **kwargs}, patch_size=4, embed_dim=96, depth=4, num_heads=3,
+def _of_size(name: str, **kwargs) -> VisionTransformer:
+    size = SIZES[name]
+    return VisionTransformer(**kwargs, patch_size=size.patch, embed_dim=size.width, depth=size.depth, num_heads=size.heads,
                              norm_layer=LayerNorm)
 
 
+def vit_nano_patch4(**kwargs) -> VisionTransformer:
+    return _of_size('nano_patch4', **{'img_size': 32, **kwargs})
+
+
 def vit_small_patch16(**kwargs) -> VisionTransformer:
-    """ViT-S of the earlier Paddle port (flytocc/mae-paddle @ be10566)."""
-    return VisionTransformer(**kwargs, patch_size=16, embed_dim=384, depth=12, num_heads=6, norm_layer=LayerNorm)
+    return _of_size('small_patch16', **kwargs)
 
 
 def vit_base_patch16(**kwargs) -> VisionTransformer:
-    """ViT-B of the paper."""
-    return VisionTransformer(**kwargs, patch_size=16, embed_dim=768, depth=12, num_heads=12, norm_layer=LayerNorm)
+    return _of_size('base_patch16', **kwargs)
 
 
 def vit_large_patch16(**kwargs) -> VisionTransformer:
-    """ViT-L of the paper."""
-    return VisionTransformer(**kwargs, patch_size=16, embed_dim=1024, depth=24, num_heads=16, norm_layer=LayerNorm)
+    return _of_size('large_patch16', **kwargs)
 
 
 def vit_huge_patch14(**kwargs) -> VisionTransformer:
-    """ViT-H of the paper."""
-    return VisionTransformer(**kwargs, patch_size=14, embed_dim=1280, depth=32, num_heads=16, norm_layer=LayerNorm)
+    return _of_size('huge_patch14', **kwargs)
 
 
 def create(name: str, **kwargs) -> VisionTransformer:
     """The variant called `name`; InputError with all names where there is none."""
     return choose({key: value for key, value in globals().items() if key.startswith('vit_')}, name)(**kwargs)
-
-
-PROBE, POOLED, CLASS_TOKEN = 'a linear probe', 'a classifier by global pooling', 'a classifier by class token'
-
-
-def kind(tensors: dict) -> str:
-    """What a weight file holds, by its keys."""
-    if 'head.1.weight' in tensors:
-        return PROBE
-    if 'head.weight' in tensors:
-        return POOLED if 'fc_norm.weight' in tensors else CLASS_TOKEN
-    return 'a masked autoencoder' if 'mask_token' in tensors else 'an encoder'
-
-
-def tensors_of(state: dict) -> dict:
-    """The weights in a file's contents: their average where a run kept one, for that is what its accuracy was of."""
-    return state.get('ema') or state.get('model', state)
 
 
 def load_pretrained(model: VisionTransformer, path: str) -> list[str]:
@@ -180,11 +165,12 @@ def load_pretrained(model: VisionTransformer, path: str) -> list[str]:
     The position table is interpolated where the grid differs; a decoder and the other pooling's norm are left out.
     Returns the names of the parameters that keep their fresh values; InputError lists what is missing besides.
     """
-    tensors = dict(tensors_of(weights.read(path)))
-    if kind(tensors) == PROBE:
+    tensors = convert.load(path)['model']
+    if names.kind(tensors) == names.PROBE:
         raise InputError(f'{path} holds a linear probe; fine-tune from the weights that it was trained on')
     if 'head.weight' in tensors and ('fc_norm.weight' in tensors) != model.global_pool:
-        raise InputError(f'{path} holds {kind(tensors)}; add ' + ('--cls_token' if model.global_pool else '--global_pool'))
+        raise InputError(f'{path} holds {names.kind(tensors)}; add '
+                         + ('--cls_token' if model.global_pool else '--global_pool'))
     own = model.state_dict()
     for name in ('head.weight', 'head.bias'):
         if name in tensors and list(tensors[name].shape) != list(own[name].shape):
@@ -201,9 +187,9 @@ def load_pretrained(model: VisionTransformer, path: str) -> list[str]:
 
 def set_weights(model: VisionTransformer, tensors: dict, path: str) -> None:
     """Set all weights of a classifier; InputError where the tensors are of another kind of model, or another shape."""
-    wanted = kind(model.state_dict())
-    if kind(tensors) != wanted:
-        raise InputError(f'{path} holds {kind(tensors)}; {wanted} is needed here')
+    found, wanted = names.kind(tensors), names.kind(model.state_dict())
+    if found != wanted:
+        raise InputError(f'{path} holds {found}; {wanted} is needed here')
     checkpoint.load_model(model, tensors, path)
 
 
@@ -211,6 +197,6 @@ def load(model: VisionTransformer, path: str) -> dict:
     """Set all weights from a classifier's file, as set_weights; what else the file says (flags, class names ...)."""
     if not path:
         raise InputError('--eval needs --resume FILE, the weights to evaluate')
-    state = weights.read(path)
-    set_weights(model, tensors_of(state), path)
-    return {key: value for key, value in state.items() if key not in ('model', 'ema', 'optimizer')}
+    state = convert.load(path)
+    set_weights(model, state['model'], path)
+    return {key: value for key, value in state.items() if key not in ('model', 'optimizer')}

@@ -1,5 +1,7 @@
 """Shared by the tests: small real data, and programs run as a user runs them."""
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,12 +9,21 @@ from pathlib import Path
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
+import numpy as np
 import paddle
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import main_finetune
+import main_linprobe
+import main_pretrain
+import models_vit
+from util import weights
+
 ROOT = Path(__file__).parent.parent
+TINY_VIT = ['--model', 'vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--nb_classes', '3', '--num_workers', '0',
+            '--device', 'cpu', '--log_dir', '']
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +52,119 @@ def run_program():
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT,
                               env={**os.environ, 'PYTHONWARNINGS': 'ignore', **environ})
     return run
+
+
+@pytest.fixture
+def on_two_processes(run_program, tmp_path):
+    """on_two_processes('main_finetune', [flags of a run], [flags of the next] ...) -> what the main process printed."""
+    def run(program, *runs):
+        script = tmp_path / 'runs.py'
+        script.write_text(f'import {program} as program\nfor flags in {[list(map(str, flags)) for flags in runs]}:\n'
+                          '    program.main(program.PARSER.parse_args(flags))\n')
+        launcher = ['-m', 'paddle.distributed.launch', '--log_level', 'ERROR', '--nproc_per_node', '2', '--log_dir']
+        result = run_program(script, launcher=[*launcher, str(tmp_path / 'launch')], PYTHONPATH=str(ROOT))
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+    return run
+
+
+@pytest.fixture(scope='session')
+def classify(digits, tmp_path_factory):
+    """classify(program, '--flag', value, ...) trains a tiny classifier within this process; its log, its output folder."""
+    def classify(program, *flags, out=None):
+        out = out or tmp_path_factory.mktemp('out')
+        flags = [*TINY_VIT, '--batch_size', 10, '--epochs', 2, '--warmup_epochs', 1, '--data_path', digits,
+                 '--output_dir', out, *flags]
+        program.main(program.PARSER.parse_args(list(map(str, flags))))
+        return log_of(out), out
+    return classify
+
+
+@pytest.fixture(scope='session')
+def flawed(digits, encoder, classify, tmp_path_factory):
+    """What programs should refuse, by a name each: files of other kinds and of part of a model, folders, lists."""
+    root = tmp_path_factory.mktemp('flawed')
+    tensors = weights.read(encoder)['model']
+    paddle.save({name: tensor for name, tensor in tensors.items() if 'blocks.2.norm' not in name}, str(root / 'part.pd'))
+    for name in ('missing', 'extra'):
+        shutil.copytree(digits, root / name)
+    shutil.rmtree(root / 'missing/val/2')
+    shutil.copytree(digits / 'val/2', root / 'extra/val/9')
+    (root / 'unlabelled').mkdir()
+    (root / 'unlabelled/train.txt').write_text(''.join(f'{file}\n' for file in (digits / 'train').glob('*/*')))
+    return {name: root / name for name in ('missing', 'extra', 'unlabelled')} | {
+        'part': root / 'part.pd', 'encoder': encoder, 'list': root / 'unlabelled/train.txt',
+        'probe': classify(main_linprobe)[1] / 'checkpoint-latest.pd',
+        'class_token': classify(main_finetune, '--cls_token')[1] / 'checkpoint-latest.pd'}
+
+
+@pytest.fixture(scope='session')
+def listed(digits, tmp_path_factory):
+    """The digits by lists instead of folders, one validation image less: two processes cannot share them evenly."""
+    folder = tmp_path_factory.mktemp('listed')
+    for split, end in (('train', None), ('val', -1)):
+        files = sorted((digits / split).glob('*/*'))[:end]
+        (folder / f'{split}.txt').write_text(''.join(f'{file} {file.parent.name}\n' for file in files))
+    return folder
+
+
+def log_of(folder):
+    file = folder / 'log.txt'
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else None
+
+
+@pytest.fixture(scope='session')
+def encoder(digits, tmp_path_factory):
+    """A checkpoint of main_pretrain.py that fits the tiny classifiers."""
+    out = tmp_path_factory.mktemp('encoder')
+    main_pretrain.main(main_pretrain.PARSER.parse_args([
+        '--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--num_workers', '0', '--device', 'cpu',
+        '--log_dir', '', '--batch_size', '10', '--epochs', '1', '--warmup_epochs', '0', '--data_path', str(digits),
+        '--output_dir', str(out)]))
+    return out / 'checkpoint-0.pd'
+
+
+def classifier(file, key='model', **kwargs):
+    """The tiny classifier with weights of a checkpoint, ready for evaluation."""
+    model = models_vit.create('vit_nano_patch4', **{'img_size': 16, 'in_chans': 1, 'num_classes': 3, 'global_pool': True}
+                              | kwargs)
+    if 'head.1.weight' in weights.read(file)[key]:
+        model.probe()
+    model.set_state_dict(weights.read(file)[key])
+    model.eval()
+    return model
+
+
+def pixels(file, mode='L', mean=(0.449,), std=(0.226,)):
+    """A square picture as the evaluation transform for 16 pixels makes it, written out: float32 [1, C, 16, 16]."""
+    picture = Image.open(file).convert(mode).resize((18, 18), Image.BICUBIC).crop((1, 1, 17, 17))
+    values = np.asarray(picture, dtype='float32').reshape(16, 16, -1) / 255
+    return paddle.to_tensor(((values - mean) / std).transpose(2, 0, 1)[None].astype('float32'))
+
+
+def figures_by_hand(model, files):
+    """What an evaluation should say of pictures, each in a folder with its label's number: one at a time, in NumPy."""
+    losses, places = [], []
+    for file in files:
+        scores, label = model(pixels(file)).numpy()[0].astype('float64'), int(file.parent.name)
+        losses.append(np.log(np.exp(scores).sum()) - scores[label])
+        places.append((scores > scores[label]).sum())
+    return {'loss': np.mean(losses), **{f'acc{k}': 100 * np.mean(np.array(places) < k) for k in (1, 5)}}
+
+
+def printed_figures(output):
+    """The figures of each line that --eval prints."""
+    lines = [line.split() for line in output.splitlines() if line.startswith('loss ')]
+    return [{name: float(value) for name, value in zip(line[::2], line[1::2])} for line in lines]
+
+
+def assert_same_state(ours, theirs):
+    """Two checkpoints are equal bit by bit in all but the flags."""
+    def compare(a, b, where):
+        if isinstance(b, dict):
+            assert a.keys() == b.keys(), where
+            for key in b:
+                compare(a[key], b[key], f'{where}.{key}')
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=where)
+    compare(*({**weights.read(file), 'args': None} for file in (ours, theirs)), '')

@@ -1,43 +1,96 @@
 """The flags are frozen: official names, official defaults (facebookresearch/mae @ efb2a80), plus a known list of ours."""
+import itertools
+
 import pytest
 
-from main_pretrain import PARSER
+import main_finetune
+import main_infer
+import main_linprobe
+import main_pretrain
 
+PROGRAMS = {'pretrain': main_pretrain.PARSER, 'finetune': main_finetune.PARSER, 'linprobe': main_linprobe.PARSER}
 COMMON = {'batch_size': 64, 'epochs': 400, 'accum_iter': 1, 'weight_decay': 0.05, 'lr': None, 'blr': 1e-3, 'min_lr': 0.0,
           'warmup_epochs': 40, 'output_dir': './output_dir', 'log_dir': './output_dir', 'seed': 0, 'resume': '',
           'start_epoch': 0, 'num_workers': 10, 'pin_mem': True, 'world_size': 1, 'local_rank': -1, 'dist_on_itp': False,
           'dist_url': 'env://'}
-PRETRAIN = COMMON | {'model': 'mae_vit_large_patch16', 'input_size': 224, 'mask_ratio': 0.75, 'norm_pix_loss': False}
-OURS = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 20, 'save_every_iters': 0, 'keep': 0, 'print_freq': 20,
-        'in_chans': 3, 'mean': None, 'std': None, 'recompute': False}
+CLASSIFY = COMMON | {'model': 'vit_large_patch16', 'nb_classes': 1000, 'finetune': '', 'eval': False, 'dist_eval': False}
+OFFICIAL = {
+    'pretrain': COMMON | {'model': 'mae_vit_large_patch16', 'input_size': 224, 'mask_ratio': 0.75, 'norm_pix_loss': False},
+    'finetune': CLASSIFY | {
+        'epochs': 50, 'min_lr': 1e-6, 'warmup_epochs': 5, 'input_size': 224, 'drop_path': 0.1, 'clip_grad': None,
+        'layer_decay': 0.75, 'color_jitter': None, 'aa': 'rand-m9-mstd0.5-inc1', 'smoothing': 0.1, 'reprob': 0.25,
+        'remode': 'pixel', 'recount': 1, 'resplit': False, 'mixup': 0.0, 'cutmix': 0.0, 'cutmix_minmax': None,
+        'mixup_prob': 1.0, 'mixup_switch_prob': 0.5, 'mixup_mode': 'batch', 'global_pool': True},
+    'linprobe': CLASSIFY | {'batch_size': 512, 'epochs': 90, 'weight_decay': 0.0, 'blr': 0.1, 'warmup_epochs': 10,
+                            'global_pool': False}}
+SHARED = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 1, 'save_every_iters': 0, 'keep': 0, 'print_freq': 20,
+          'in_chans': 3, 'mean': None, 'std': None, 'recompute': False, 'hflip': 0.5, 'scale': [0.08, 1.0]}
+OURS = {'pretrain': SHARED | {'save_every': 20, 'scale': [0.2, 1.0]}, 'linprobe': SHARED | {'input_size': 224, 'knn': 0},
+        'finetune': SHARED | {'freeze_blocks': 0, 'ema_decay': 0.0}}
 
-COMMAND = ('--batch_size 64 --model mae_vit_large_patch16 --norm_pix_loss --mask_ratio 0.75 --epochs 800 --warmup_epochs 40 '
-           '--blr 1.5e-4 --weight_decay 0.05 --data_path X --no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 '
-           '--dist_on_itp --device cuda --accum_iter 2')
+INERT = '--no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 --dist_on_itp --device cuda --accum_iter 2 '
+COMMANDS = {  # PRETRAIN.md and FINETUNE.md, without their submitit wrapper, and the earlier Paddle port's
+    'pretrain': [INERT + '--batch_size 64 --model mae_vit_large_patch16 --norm_pix_loss --mask_ratio 0.75 --epochs 800 '
+                 '--warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05 --data_path X'],
+    'finetune': [INERT + '--batch_size 32 --model vit_base_patch16 --finetune X --epochs 100 --blr 5e-4 --layer_decay 0.65 '
+                 '--weight_decay 0.05 --drop_path 0.1 --reprob 0.25 --mixup 0.8 --cutmix 1.0 --dist_eval --data_path X',
+                 '--batch_size 16 --model vit_huge_patch14 --finetune X --epochs 50 --blr 1e-3 --layer_decay 0.75 '
+                 '--weight_decay 0.05 --drop_path 0.3 --mixup 0.8 --cutmix 1.0 --cutmix_minmax 0.2 0.8 --dist_eval '
+                 '--data_path X --global_pool --resplit',
+                 '--eval --dist_eval --resume X --model vit_base_patch16 --batch_size 128 --data_path X'],
+    'linprobe': [INERT + '--batch_size 512 --model vit_base_patch16 --cls_token --finetune X --epochs 90 --blr 0.1 '
+                 '--weight_decay 0.0 --dist_eval --data_path X',
+                 '--eval --resume X --model vit_huge_patch14 --global_pool --batch_size 16 --data_path X']}
 
 
-def test_flags_and_defaults_of_pre_training_are_the_official_ones():
-    assert vars(PARSER.parse_args(['--data_path', 'X'])) == PRETRAIN | OURS
+@pytest.mark.parametrize('name', PROGRAMS)
+def test_flags_and_defaults_are_the_official_ones(name):
+    assert vars(PROGRAMS[name].parse_args(['--data_path', 'X'])) == OFFICIAL[name] | OURS[name]
+    assert not OFFICIAL[name].keys() & OURS[name].keys()
 
 
-def test_an_official_command_line_is_understood():
-    args = PARSER.parse_args(COMMAND.split())
-    assert args.norm_pix_loss and not args.pin_mem and args.blr == 1.5e-4
+@pytest.mark.parametrize('name, command', [(name, command) for name in COMMANDS for command in COMMANDS[name]])
+def test_an_official_command_line_is_understood(name, command):
+    words = command.split()
+    args = vars(PROGRAMS[name].parse_args(words))
+    for flag, value in itertools.pairwise(words):
+        if flag[:2] == '--' and value[:2] != '--' and flag != '--cutmix_minmax':
+            assert args[flag[2:]] == type(args[flag[2:]])(value), flag
+    assert args['pin_mem'] == ('--no_pin_mem' not in words) and args.get('eval', False) == ('--eval' in words)
+    assert args.get('global_pool') == {'finetune': True, 'linprobe': '--global_pool' in words}.get(name)
 
 
-def test_help_lists_what_is_inert(capsys):
+def test_the_earlier_ports_inference_command_is_understood():
+    command = '--model vit_base_patch16 --resume X --img_path demo/X.JPEG --nb_classes 1000 --global_pool'
+    args = main_infer.PARSER.parse_args(command.split())
+    assert args.global_pool is True and args.nb_classes == 1000 and args.img_path == 'demo/X.JPEG'
+    assert main_infer.PARSER.parse_args([*command.split(), '--cls_token']).global_pool is False
+
+
+@pytest.mark.parametrize('name', [*PROGRAMS, 'infer'])
+def test_help_lists_every_flag_and_what_is_inert(name, capsys):
+    parser = (PROGRAMS | {'infer': main_infer.PARSER})[name]
     with pytest.raises(SystemExit):
-        PARSER.parse_args(['--help'])
-    inert = capsys.readouterr().out.partition('inert:')[2]
-    for flag in ('--world_size', '--local_rank', '--dist_on_itp', '--dist_url'):
-        assert flag in inert
+        parser.parse_args(['--help'])
+    words = capsys.readouterr().out.split()
+    for flag in (flag for action in parser._actions for flag in action.option_strings):
+        assert {flag, f'{flag},', f'[{flag}]'} & {*words[words.index('options:'):]}, flag
+    if name != 'infer':
+        assert {'--world_size', '--local_rank', '--dist_on_itp', '--dist_url'} < {*words[words.index('inert:'):]}
 
 
-@pytest.mark.parametrize('flags', [
-    '', '--mask_ratio 1', '--mask_ratio -0.1', '--mask_ratio nan', '--batch_size 0', '--epochs x', '--lr -1', '--lr inf',
-    '--device tpu', '--amp float8', '--dat X', '--seed -1'])
-def test_nonsense_is_one_line_of_error(flags, capsys):
+NONSENSE = ('--mask_ratio 1', '--mask_ratio -0.1', '--mask_ratio nan')
+COMMON_NONSENSE = ('', '--batch_size 0', '--epochs x', '--lr -1', '--lr inf', '--device tpu', '--amp float8', '--dat X',
+                   '--seed -1')
+CLASSIFY_NONSENSE = ('--nb_classes 0', '--mixup_mode all', '--remode nothing', '--smoothing 1', '--reprob 1.1',
+                     '--mixup -1', '--cutmix_minmax 0.2', '--drop_path 1', '--ema_decay 1', '--mixup_prob nan')
+
+
+@pytest.mark.parametrize('name, flags', [
+    *((name, flags) for name in PROGRAMS for flags in COMMON_NONSENSE), *(('pretrain', flags) for flags in NONSENSE),
+    *(('finetune', flags) for flags in CLASSIFY_NONSENSE), ('linprobe', '--knn -1'), ('linprobe', '--mixup 0.8')])
+def test_nonsense_is_one_line_of_error(name, flags, capsys):
     with pytest.raises(SystemExit) as stopped:
-        PARSER.parse_args((['--data_path', 'X'] if flags else []) + flags.split())
+        PROGRAMS[name].parse_args((['--data_path', 'X'] if flags else []) + flags.split())
     error = capsys.readouterr().err.splitlines()[-1]
     assert stopped.value.code == 2 and 'error: ' in error and (flags.split() or ['--data_path'])[0] in error

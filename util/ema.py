@@ -31,6 +31,7 @@ class Ema:
     def state_dict(self) -> dict:
         return {name: tensor.numpy() for name, tensor in self.average.items()}
 
-    def load_state_dict(self, state: dict) -> None:
-        for name, tensor in self.average.items():
-            tensor.set_value(state[name])
+    def load_state_dict(self, state: dict | None) -> None:
+        """Go on with a saved average; with None, of a run that kept none, begin from the weights as they are now."""
+        for name, tensor in (state or self.model.state_dict()).items():
+            self.average[name].set_value(tensor)

@@ -1,6 +1,7 @@
 """What every program does around its work: begin, report errors in one line, keep records."""
 import json
 import math
+import signal
 import sys
 import tempfile
 import warnings
@@ -42,6 +43,7 @@ def program(main: Callable, parser: ArgumentParser) -> None:
         main(args)
     except (InputError, NonFiniteLoss) as error:
         dist.fail(str(error))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Paddle's handler raises when loader workers end after this
         print(f'{parser.prog}: error: {error}', file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except Exception as error:

@@ -33,7 +33,9 @@ class Mixup:
         return self.mixup > 0 or self.cutmix > 0 or self.minmax is not None
 
     def check(self, batch_size: int) -> None:
-        """InputError for a batch that cannot be mixed, before any work."""
+        """InputError for a batch that cannot be mixed, or no box to cut, before any work."""
+        if self.minmax is not None and not self.minmax[0] < self.minmax[1]:
+            raise InputError(f'--cutmix_minmax {self.minmax[0]} {self.minmax[1]}: the first must be smaller')
         if self.active and batch_size % 2:
             raise InputError(f'mixup and cutmix mix pairs: --batch_size {batch_size} must be even')
 

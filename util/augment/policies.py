@@ -4,6 +4,7 @@ Results equal timm 1.0.22 (timm/data/auto_augment.py) pixel for pixel where the 
 level from 0 (nothing) to 10; most turn it into one number, some of them with a random sign. rng is a
 numpy.random.Generator.
 """
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -257,6 +258,12 @@ class _Settings:
         except ValueError:
             raise InputError(f'--aa {self.text}: {name}{self.values[name]} should be {name} and a number') from None
 
+    def count(self, name: str, default: int, most: float = math.inf) -> int:
+        value = self.number(name, default, int)
+        if not 1 <= value <= most:
+            raise InputError(f'--aa {self.text}: {name}{value} should be {name} and a number from 1 to {most}')
+        return value
+
 
 def create(text: str, mean: tuple[float, ...], resample: int | None = Image.BICUBIC) -> Callable:
     """The policy that a string asks for, as a function (picture, rng) -> picture; InputError for an unknown string.
@@ -271,7 +278,7 @@ def create(text: str, mean: tuple[float, ...], resample: int | None = Image.BICU
     if settings.name == 'augmix':
         std = settings.number('mstd', float('inf'))
         operations = [Operation(name, 1.0, settings.number('m', 3, int), paint, std) for name in AUGMIX]
-        return AugMix(operations, settings.number('a', 1.0), settings.number('w', 3, int), settings.number('d', -1, int),
+        return AugMix(operations, settings.number('a', 1.0), settings.count('w', 3), settings.number('d', -1, int),
                       'b' in settings.values)
     if settings.name in AUTO:
         std = settings.number('mstd', 0.0)
@@ -290,4 +297,4 @@ def _rand_augment(settings: _Settings, paint: Paint) -> RandAugment:
     operations = [Operation(name, settings.number('p', 0.5), settings.number('m', 10, int), paint,
                             float('inf') if std > 100 else std, settings.number('mmax', 0, int) or TOP) for name in names]
     weights = np.array(list(names.values())) / sum(names.values()) if isinstance(names, dict) else None
-    return RandAugment(operations, settings.number('n', 2, int), weights)
+    return RandAugment(operations, settings.count('n', 2, math.inf if weights is None else len(names)), weights)

@@ -1,4 +1,4 @@
-"""Files that `torch.save` writes, read without PyTorch.
+"""Files that `torch.save` writes, read and written without PyTorch.
 
 Since PyTorch 1.6 such a file is a zip archive: <root>/data.pkl is a pickle in which every tensor is a view of a storage,
 and <root>/data/<key> is the storage's bare memory. Before, it was a row of pickles (magic number, version, machine, the
@@ -6,7 +6,9 @@ object, keys of the storages) and then, key by key, a storage's number of values
 checksums. The tree may hold whatever torch.save put there besides: Namespaces, paths, PyTorch's sizes, types and devices.
 """
 import io
+import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from util.errors import InputError
+from util.weights import atomic
 from util.weights.safetensors_file import bfloat16
 from util.weights.unpickler import Unpickler, one_error
 
@@ -77,6 +80,8 @@ KNOWN = {
     ('argparse', 'Namespace'): _Namespace, ('pathlib', 'PosixPath'): lambda *parts: str(PurePosixPath(*parts)),
     ('collections', 'OrderedDict'): _Dict, ('collections', 'Counter'): _Dict,
     ('collections', 'defaultdict'): lambda *factory: _Dict(),
+    # mmengine's training checkpoints hold the history of their log, an object that also names its methods
+    ('mmengine.logging.history_buffer', 'HistoryBuffer'): _Dict, ('__builtin__', 'getattr'): lambda *nothing: None,
     **{(module, kind.__name__): kind for module in ('builtins', '__builtin__') for kind in (list, dict, set, int, float)},
 }
 
@@ -208,3 +213,59 @@ def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
                          f'does not fit a storage of {len(values)} values')
     width = values.itemsize
     return np.ndarray(size, values.dtype, values, offset * width, [step * width for step in stride])
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A name that the file is to hold, of a function or class that is not here to be imported."""
+    module: str
+    name: str
+
+    def __call__(self):
+        """Never called; pickle wants what rebuilds an object to be callable."""
+
+
+class _Stored(tuple):
+    """A storage's mark, and no tuple that the file happens to hold."""
+    __slots__ = ()
+
+
+class _Pickler(pickle._Pickler):
+    """Pickles arrays as PyTorch's tensors; their memory is left in `memory`. (Only the pickler written in Python can be
+    made to write a name without importing it.)"""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file, protocol=2)
+        self.memory = []
+
+    def save(self, value: Any, save_persistent_id: bool = True) -> None:
+        if isinstance(value, _Name):
+            self.write(pickle.GLOBAL + f'{value.module}\n{value.name}\n'.encode())
+        else:  # NumPy's numbers as plain ones, because torch.load takes no others
+            super().save(value.item() if isinstance(value, np.generic) else value, save_persistent_id)
+
+    def persistent_id(self, value: Any) -> tuple | None:
+        return tuple(value) if isinstance(value, _Stored) else None
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return NotImplemented
+        self.memory.append(value)
+        kind = next(name for name, dtype in STORAGES.items() if dtype == value.dtype.name)
+        storage = _Stored(('storage', _Name('torch', kind), str(len(self.memory) - 1), 'cpu', value.size))
+        stride = tuple(int(np.prod(value.shape[axis + 1:])) for axis in range(value.ndim))
+        return _Name('torch._utils', '_rebuild_tensor_v2'), (storage, 0, value.shape, stride, False, OrderedDict())
+
+
+def write(path: Path, tree: dict) -> None:
+    """Write nested dicts and lists of arrays and plain values as a zip archive that torch.load(weights_only=True) reads,
+    whole or not at all."""
+    pickled = io.BytesIO()
+    pickler = _Pickler(pickled)
+    pickler.dump(tree)
+    with atomic.writing(path) as file, zipfile.ZipFile(file, 'w') as archive:
+        archive.writestr('archive/data.pkl', pickled.getvalue())
+        archive.writestr('archive/byteorder', 'little')
+        for number, array in enumerate(pickler.memory):
+            archive.writestr(f'archive/data/{number}', array.tobytes())
+        archive.writestr('archive/version', '3\n')

@@ -1,0 +1,272 @@
+"""Weights from other code bases, and into them: read, write, and a report on what became of each tensor.
+
+`python -m util.convert` is the program. No model is built: names and shapes are data, in names.py.
+"""
+import json
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from util import dist, weights
+from util.convert import hugging_face, names
+from util.errors import InputError
+from util.weights import paddle_file, safetensors_file, torch_file
+
+TARGETS = {'paddle': names.PADDLE, 'torch': names.TORCH, 'timm': names.TORCH, 'hf': names.HUGGING_FACE,
+           'mmpretrain': names.MMPRETRAIN}
+SPECIAL = {('mmpretrain', names.CLASS_TOKEN): names.MMPRETRAIN_CLASS_TOKEN,
+           ('mmpretrain', names.PROBE): names.MMPRETRAIN_PROBE}
+REFUSED = {
+    ('timm', names.PROBE): 'its classifier has no normalisation before the head',
+    ('hf', names.PROBE): 'its classifier has no normalisation before the head',
+    ('hf', names.POOLED): 'its classifier sees the class token, not the mean of the patches',
+}
+TRAINING = ('optimizer', 'scaler', 'param_schedulers', 'message_hub')  # states that only their own program goes on from
+
+
+@dataclass
+class Report:
+    """What became of the tensors of a file, by the names that they have there: those taken over, those left out or made
+    with the reason."""
+    file: str
+    format: str = ''
+    kind: str = ''
+    taken: int = 0
+    dropped: dict[str, str] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f'{self.file}: {self.kind}, {self.format}; {self.taken} tensors']
+        for verb, reasons in (('dropped', self.dropped), ('made', self.made)):
+            for reason in dict.fromkeys(reasons.values()):
+                which = [name for name, why in reasons.items() if why == reason]
+                lines.append(f'  {verb} {", ".join(which[:3])}{f" and {len(which) - 3} more" * (len(which) > 3)}: {reason}')
+        return '\n'.join(lines)
+
+
+def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
+    """A weight file's contents with its tensors under 'model', named and laid out as here, and how they came about.
+
+    Numbers of other precisions become float32. A folder is one that `save_pretrained` wrote. InputError where the keys are
+    of no known model, where tensors are left over or missing (unless `partial`), and where a shape contradicts the others.
+    """
+    path = hugging_face.file_in(path)
+    contents = weights.read(path)
+    key, tensors = _tensors(contents, path)
+    scheme = max(names.SCHEMES, key=lambda scheme: len(_recognised(scheme, tensors)))
+    known = _recognised(scheme, tensors)
+    if not known:
+        raise InputError(f'{path} holds no model known here; its keys begin with {", ".join(list(tensors)[:3])}')
+    report = Report(str(path), taken=len(known), dropped=_leftovers(scheme, known, tensors, path, partial))
+    model = _joined({ours: tensors[name] for name, ours in known.items()}, path)
+    if scheme is names.PADDLE and _is_torch_layout(model):
+        scheme = names.TORCH
+    if scheme is not names.PADDLE:
+        model = {name: array.T if array.ndim == 2 else array for name, array in model.items()}
+    check(model, path, partial)
+    others = {name: value for name, value in contents.items() if name not in (key, 'model', 'ema')} if key else {}
+    if not isinstance(others.get('args', {}), dict):
+        del others['args']  # other programs' may be of any type
+    report.format, report.kind = scheme.label + (', averaged weights' if key == 'ema' else ''), names.kind(model)
+    return {**others, 'model': {name: array.astype('float32', copy=False) for name, array in model.items()}}, report
+
+
+def load(path: str | Path) -> dict:
+    """As read, for programs: the main process says on stderr what it made of a file that is not our own."""
+    contents, report = read(path)
+    if dist.is_main() and (report.dropped or not report.format.startswith(names.PADDLE.label)):
+        print(report, file=sys.stderr)
+    return contents
+
+
+def _tensors(contents: dict, path: str | Path) -> tuple[str | None, dict]:
+    """The key that the tensors are under, None where they are the whole file, and the tensors without wrappers' names."""
+    for key in ('ema', 'model', 'state_dict'):  # the average where a run kept one: its accuracy is of that
+        if isinstance(contents.get(key), dict):
+            tensors = contents[key]
+            break
+    else:
+        key, tensors = None, contents
+    strangers = [name for name, value in tensors.items() if not isinstance(value, np.ndarray) or not isinstance(name, str)]
+    if strangers or not tensors:
+        said = ', '.join(map(str, strangers[:3])) or 'nothing'
+        raise InputError(f'{path} holds no weights: ' + (
+            f'neither "model" nor "state_dict" is in it, but {said}' if key is None else
+            f'in its {key!r} is {said}, and that is no tensor'))
+    unwrapped = {_unwrapped(name): array for name, array in tensors.items()}
+    if len(unwrapped) < len(tensors):
+        raise InputError(f'{path} has some tensors twice, with and without {" or ".join(names.WRAPPERS)} before the name')
+    return key, unwrapped
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in names.WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return f'vit.{name}' if re.match(names.HUGGING_FACE_BARE, name) else name
+
+
+def _leftovers(scheme: names.Scheme, known: dict, tensors: dict, path: str | Path, partial: bool) -> dict[str, str]:
+    """Names that the scheme does not know -> why they are left out; InputError where there is no reason for it."""
+    dropped, strangers = {}, []
+    for name in tensors:
+        if name not in known:
+            reason = next((why for pattern, why in names.DROPPED.items() if re.search(pattern, name)), None)
+            dropped[name] = reason or 'no part of a model known here'
+            strangers += [] if reason else [name]
+    if strangers and not partial:
+        raise InputError(f'{path} looks like {scheme.label}, but {len(strangers)} of its tensors have no place in the '
+                         f'model: {", ".join(strangers[:5])} (python -m util.convert --partial leaves them out)')
+    return dropped
+
+
+def _recognised(scheme: names.Scheme, tensors: dict) -> dict[str, str | tuple[str, int]]:
+    """Those names that the scheme knows -> ours; of a query, key or value, (ours, 0, 1 or 2)."""
+    inverse = {}
+    for ours, theirs in scheme.stems.items():
+        if isinstance(theirs, tuple):
+            inverse.update({part: (ours, number) for number, part in enumerate(theirs)})
+        else:
+            inverse[theirs] = (ours, None)
+    found = {}
+    for name in tensors:
+        stem, suffix = _split(name)
+        number = re.search(r'(?<=\.)\d+(?=\.)', stem)
+        if stem not in inverse and number:
+            stem = stem[:number.start()] + '{}' + stem[number.end():]
+        if stem in inverse:
+            ours, part = inverse[stem]
+            ours = (ours.replace('{}', number[0]) if number else ours) + suffix
+            found[name] = ours if part is None else (ours, part)
+    return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    for suffix in ('.weight', '.bias'):
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), suffix
+    return name, ''
+
+
+def _joined(tensors: dict, path: str | Path) -> dict:
+    """Query, key and value one below the other, as PyTorch's layout has them."""
+    whole = {name: array for name, array in tensors.items() if isinstance(name, str)}
+    for ours in dict.fromkeys(name[0] for name in tensors if not isinstance(name, str)):
+        parts = [tensors.get((ours, number)) for number in range(3)]
+        if any(part is None for part in parts) or len({part.shape for part in parts}) > 1:
+            raise InputError(f'{path}: {ours} needs query, key and value of one shape')
+        whole[ours] = np.concatenate(parts)
+    return whole
+
+
+def _is_torch_layout(model: dict) -> bool:
+    """Whether Linear weights are [out, in]; query, key and value make that visible."""
+    weight = next((array for name, array in model.items() if name.endswith('attn.qkv.weight')), None)
+    return weight is not None and weight.ndim == 2 and weight.shape[0] == 3 * weight.shape[1]
+
+
+def check(model: dict, path: str | Path, partial: bool = False) -> None:
+    """InputError where a tensor is missing (unless `partial`), is none of the model's, is not of floating numbers, or where
+    its shape contradicts another's."""
+    layout = names.SHAPES[names.kind(model)] | names.NORM['fc_norm.weight' in model]
+    expected = {}
+    for name, shape in layout.items():
+        stack, block, _ = name.partition('{}')
+        numbers = [int(own.removeprefix(stack).partition('.')[0]) for own in model if block and own.startswith(stack)]
+        depth = max(numbers, default=-1) + 1
+        expected |= {name.replace('{}', str(i)): shape for i in range(depth)} if block else {name: shape}
+    missing = [name for name in expected if name not in model]
+    if missing and not partial:
+        raise InputError(f'{path} holds {names.kind(model)}, but {len(missing)} of its tensors are missing: '
+                         f'{", ".join(missing[:20])}')
+    strangers = [name for name in model if name not in expected]
+    if strangers:
+        raise InputError(f'{path} holds {names.kind(model)}, which has no {", ".join(strangers[:5])}')
+    sides = {}
+    for name in expected:  # in this order, so that always the same tensor is blamed
+        if name in model:
+            if not np.issubdtype(model[name].dtype, np.floating):
+                raise InputError(f'{path}: {name} is of type {model[name].dtype}, and no floating number')
+            _bind(name, model[name], expected[name].split(), sides, path)
+
+
+def _bind(name: str, array: np.ndarray, shape: list[str], sides: dict, path: str | Path) -> None:
+    """Learn the lengths that the letters of a shape stand for, or compare with what was learnt from other tensors."""
+    fits = array.ndim == len(shape)
+    for side, length in zip(shape, array.shape) if fits else ():
+        factor, letter = int(re.match(r'\d*', side)[0] or 1), side.lstrip('0123456789')
+        if letter:
+            known, _ = sides.setdefault(letter, (length // factor, name))
+            fits = fits and length == factor * known
+        else:
+            fits = fits and length == factor
+    if not fits:
+        others = {sides[letter][1] for letter in ''.join(shape) if letter in sides} - {name}
+        raise InputError(f'{path}: {name} has the shape {list(array.shape)} (in, out), which contradicts '
+                         f'{", ".join(sorted(others)) or "the model"}')
+
+
+def renamed(model: dict, to: str) -> tuple[dict, Report]:
+    """Our tensors with the names and layout of a code base; InputError where it has no such model."""
+    kind = names.kind(model)
+    if (to, kind) in REFUSED:
+        raise InputError(f'--to {to}: {kind} cannot be written, because {REFUSED[to, kind]}')
+    scheme = SPECIAL.get((to, kind), TARGETS[to])
+    report = Report('', scheme.label, kind)
+    if to == 'timm' and kind == names.AUTOENCODER:
+        report.dropped = dict.fromkeys((name for name in model if name.startswith(('decoder', 'mask_token'))),
+                                       'timm has the encoder alone')
+    strangers = [name for name in model if _stem(name) not in scheme.stems]
+    if strangers:
+        raise InputError(f'--to {to}: {scheme.label} has no place for {", ".join(strangers)}')
+    tensors = {}
+    for name, array in model.items():
+        if name in report.dropped:
+            continue
+        theirs, suffix, number = scheme.stems[_stem(name)], _split(name)[1], re.search(r'(?<=\.)\d+(?=\.)', name)
+        array = array.T if array.ndim == 2 and to != 'paddle' else array
+        parts = [(theirs, array)] if isinstance(theirs, str) else zip(theirs, np.split(array, 3))
+        tensors |= {(stem.replace('{}', number[0]) if '{}' in stem else stem) + suffix: part for stem, part in parts}
+    if kind == names.PROBE and to != 'paddle':
+        stem = scheme.stems['head.0._mean'].removesuffix('running_mean')
+        tensors[f'{stem}num_batches_tracked'] = np.array(0)
+        report.made[f'{stem}num_batches_tracked'] = 'PyTorch keeps this count, though nothing uses it'
+    report.taken = len(model) - len(report.dropped)
+    return tensors, report
+
+
+def _stem(name: str) -> str:
+    stem = _split(name)[0]
+    return re.sub(r'(?<=blocks\.)\d+', '{}', stem)
+
+
+def write(path: str | Path, state: dict, to: str) -> Report:
+    """Write {'model': tensors under our names, ...} for a code base, whole or not at all. What else is in it (flags,
+    class names, licence) is kept where the format has a place for it; the state of an optimizer is not."""
+    path = Path(path)
+    tensors, report = renamed(state['model'], to)
+    report.file = str(path)
+    about = {name: value for name, value in state.items() if name not in ('model', 'position', *TRAINING)}
+    report.dropped |= {name: 'the state of training stays behind' for name in TRAINING if state.get(name)}
+    for name in [name for name, value in about.items() if not _is_plain(value)]:
+        report.dropped[name] = 'more than text, numbers, lists and dicts of them'
+        del about[name]
+    if to == 'hf' and path.suffix == '':
+        hugging_face.write(path, tensors, about, hugging_face.config(state['model'], about.get('args', {}), report.made))
+    elif to == 'paddle':
+        paddle_file.write(path, {'model': tensors, **about})
+    elif path.suffix == '.safetensors':
+        safetensors_file.write(path, tensors, about)
+    else:
+        torch_file.write(path, {'model' if to == 'torch' else 'state_dict': tensors, **about})
+    return report
+
+
+def _is_plain(value) -> bool:
+    """Whether a value can be kept in every format."""
+    try:
+        return bool(json.dumps(value))
+    except (TypeError, ValueError):
+        return False

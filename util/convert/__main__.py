@@ -1,0 +1,63 @@
+"""Weights from other code bases, and into them.
+
+    python -m util.convert SRC DST [--to paddle|torch|timm|hf|mmpretrain]
+
+SRC is recognised by its keys and shapes: official, timm, Hugging Face and OpenMMLab files in PyTorch's or safetensors'
+format, and Paddle's; or it is a folder of Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for hf it may
+be a folder, which `from_pretrained` then reads. The README has the table of what is exact and what is not.
+"""
+import hashlib
+from pathlib import Path
+
+from util import cli, convert, run
+from util.errors import InputError
+
+LICENCE = 'that of the source; weights derived from those that facebookresearch/mae published: CC-BY-NC 4.0'
+SUFFIXES = {'paddle': ['.pd', '.pdparams'], 'torch': ['.pth', '.safetensors'], 'timm': ['.safetensors', '.pth'],
+            'hf': ['', '.safetensors'], 'mmpretrain': ['.pth', '.safetensors']}
+
+
+def main(args):
+    check_destination(args.src, Path(args.dst), args.to)
+    state, report = convert.read(args.src, args.partial)
+    print(report)
+    state['licence'] = state.get('licence') or state.get('license') or args.licence
+    state['source'] = {'file': Path(report.file).name, 'sha256': sha256(report.file)}
+    try:
+        print('wrote', convert.write(args.dst, state, args.to))
+    except OSError as error:
+        raise InputError(f'DST {args.dst}: cannot be written ({error.strerror})') from None
+    print(f'licence: {state["licence"]}')
+
+
+def check_destination(src, dst, to):
+    """InputError where DST cannot be written, before anything large is read."""
+    if dst.suffix not in SUFFIXES[to]:
+        raise InputError(f'DST {dst}: --to {to} is written to '
+                         f'{" or ".join(suffix or "a folder" for suffix in SUFFIXES[to])}')
+    if not dst.parent.is_dir():
+        raise InputError(f'DST {dst}: there is no folder {dst.parent}')
+    if dst.exists() and dst.is_dir() != (dst.suffix == ''):
+        raise InputError(f'DST {dst} is a {"folder" if dst.is_dir() else "file"} already')
+    if dst.exists() and Path(src).exists() and dst.samefile(src):
+        raise InputError(f'DST {dst} is SRC itself; choose another name')
+
+
+def sha256(path):
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(2 ** 24):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+PARSER = cli.parser(__doc__)
+PARSER.prog = 'python -m util.convert'
+PARSER.add_argument('src', metavar='SRC', help='weights to read')
+PARSER.add_argument('dst', metavar='DST', help='file to write')
+PARSER.add_argument('--to', choices=SUFFIXES, default='paddle', help='code base to write for')
+PARSER.add_argument('--partial', action='store_true', help='leave out what is known to no model, and let tensors be missing')
+PARSER.add_argument('--licence', default=LICENCE, help='kept in DST where SRC carries none')
+
+if __name__ == '__main__':
+    run.program(main, PARSER)

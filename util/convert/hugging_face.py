@@ -1,0 +1,66 @@
+"""Folders that transformers' `from_pretrained` reads: weights and config.json."""
+import json
+import math
+from pathlib import Path
+
+from util.convert import names
+from util.errors import InputError
+from util.weights import atomic, safetensors_file, sizes
+
+FILES = ('model.safetensors', 'pytorch_model.bin')
+
+
+def file_in(path: str | Path) -> Path:
+    """The one weight file of a folder; any other path as it is."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = [name for name in FILES if (path / name).exists()]
+    if len(found) == 1:
+        return path / found[0]
+    if shards := sorted(file.name for file in path.glob('*.index.json')):
+        raise InputError(f'{path} has its weights in several files ({shards[0]}); write them to one with '
+                         'save_pretrained(FOLDER, max_shard_size="100GB")')
+    raise InputError(f'{path} is a folder with {" and ".join(found) or "neither " + " nor ".join(FILES)}; '
+                     'name a weight file')
+
+
+def write(folder: Path, tensors: dict, about: dict, config: dict) -> None:
+    """Weights, then config.json, whole or not at all, each."""
+    new = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    try:
+        safetensors_file.write(folder / FILES[0], tensors, about)
+        with atomic.writing(folder / 'config.json') as file:
+            file.write(json.dumps(config, indent=2).encode())
+    except BaseException:
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+def config(model: dict, flags: dict, made: dict[str, str]) -> dict:
+    """config.json of ViTMAEForPreTraining, ViTMAEModel or ViTForImageClassification, for weights under our names; `made`
+    learns what is in it that nobody said. InputError for an unknown size."""
+    if not (size := sizes.SIZES.get(sizes.name_of(model))):
+        raise InputError(f'--to hf: config.json needs the number of heads, which only {", ".join(sizes.SIZES)} have here; '
+                         'name DST *.safetensors to leave config.json out')
+    kind, patches = names.kind(model), model['pos_embed'].shape[1] - 1
+    if math.isqrt(patches) ** 2 != patches:
+        raise InputError(f'--to hf: config.json is for square images, but the position table has {patches} patches')
+    whole = {
+        'model_type': 'vit' if kind == names.CLASS_TOKEN else 'vit_mae',
+        'architectures': [{names.CLASS_TOKEN: 'ViTForImageClassification', names.AUTOENCODER: 'ViTMAEForPreTraining'}.get(
+            kind, 'ViTMAEModel')],
+        'hidden_size': size.width, 'num_hidden_layers': size.depth, 'num_attention_heads': size.heads,
+        'intermediate_size': 4 * size.width, 'layer_norm_eps': 1e-6, 'hidden_act': 'gelu', 'qkv_bias': True,
+        'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0, 'patch_size': size.patch,
+        'num_channels': model['patch_embed.proj.weight'].shape[1], 'image_size': math.isqrt(patches) * size.patch}
+    if kind == names.CLASS_TOKEN:
+        return whole | {'num_labels': len(model['head.bias'])}
+    if kind == names.AUTOENCODER and 'norm_pix_loss' not in flags:
+        made['norm_pix_loss'] = 'false in config.json, because SRC does not say it; it matters for the loss alone'
+    return whole | {
+        'decoder_hidden_size': size.decoder_width, 'decoder_num_hidden_layers': size.decoder_depth,
+        'decoder_num_attention_heads': size.decoder_heads, 'decoder_intermediate_size': 4 * size.decoder_width,
+        'norm_pix_loss': bool(flags.get('norm_pix_loss', False)), 'mask_ratio': flags.get('mask_ratio', 0.75)}

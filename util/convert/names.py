@@ -1,0 +1,108 @@
+"""What weights are called and how they are shaped: in this project, and in the code bases that files come from.
+
+All of it is data, read in both directions. A stem is a name without `.weight` or `.bias`, `{}` the number of a block.
+Tensors of two dimensions are Linear weights, [in, out] in Paddle and [out, in] in PyTorch.
+"""
+from dataclasses import dataclass
+
+ENCODER, AUTOENCODER = 'an encoder', 'a masked autoencoder'
+PROBE, POOLED, CLASS_TOKEN = 'a linear probe', 'a classifier by global pooling', 'a classifier by class token'
+
+
+def kind(tensors: dict) -> str:
+    """What weights under our names are."""
+    if 'head.1.weight' in tensors:
+        return PROBE
+    if 'head.weight' in tensors:
+        return POOLED if 'fc_norm.weight' in tensors else CLASS_TOKEN
+    return AUTOENCODER if 'mask_token' in tensors else ENCODER
+
+
+# Shapes in Paddle's layout: D width, H hidden, C channels, P patch side, T tokens, K classes, O = P*P*C;
+# E and F are D and H of the decoder.
+
+def _with_bias(stem: str, shape: str) -> dict[str, str]:
+    return {f'{stem}.weight': shape, f'{stem}.bias': shape.split()[-1]}
+
+
+def _block(stem: str, width: str, hidden: str) -> dict[str, str]:
+    parts = {'norm1': width, 'attn.qkv': f'{width} 3{width}', 'attn.proj': f'{width} {width}', 'norm2': width,
+             'mlp.fc1': f'{width} {hidden}', 'mlp.fc2': f'{hidden} {width}'}
+    return {name: shape for part, shape in parts.items() for name, shape in _with_bias(f'{stem}.{{}}.{part}', shape).items()}
+
+
+_VIT = {'cls_token': '1 1 D', 'pos_embed': '1 T D', 'patch_embed.proj.weight': 'D C P P', 'patch_embed.proj.bias': 'D',
+        **_block('blocks', 'D', 'H')}
+_DECODER = {'mask_token': '1 1 E', 'decoder_pos_embed': '1 T E', **_with_bias('decoder_embed', 'D E'),
+            **_block('decoder_blocks', 'E', 'F'), **_with_bias('decoder_norm', 'E'), **_with_bias('decoder_pred', 'E O')}
+_HEAD = _with_bias('head', 'D K')
+SHAPES = {
+    ENCODER: _VIT, AUTOENCODER: _VIT | _DECODER, POOLED: _VIT | _HEAD, CLASS_TOKEN: _VIT | _HEAD,
+    PROBE: _VIT | {'head.0._mean': 'D', 'head.0._variance': 'D'} | _with_bias('head.1', 'D K'),
+}
+NORM = {True: _with_bias('fc_norm', 'D'), False: _with_bias('norm', 'D')}  # one of the two, and never both
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Names of a code base: our stem -> its stem, or the three of query, key and value."""
+    label: str
+    stems: dict[str, str | tuple[str, str, str]]
+
+
+def _blocks(ours: str, theirs: str, parts: dict) -> dict:
+    def named(part):
+        return tuple(map(named, part)) if isinstance(part, tuple) else f'{theirs}.{{}}.{part}'
+    return {f'{ours}.{{}}.{part}': named(name) for part, name in parts.items()}
+
+
+_STEMS = [name.removesuffix('.weight') for shapes in (*SHAPES.values(), *NORM.values()) for name in shapes
+          if not name.endswith('.bias')]
+PADDLE = Scheme('Paddle', {stem: stem for stem in _STEMS})
+TORCH = Scheme('PyTorch, official or timm names', PADDLE.stems | {
+    'head.0._mean': 'head.0.running_mean', 'head.0._variance': 'head.0.running_var'})
+
+_SPLIT = {'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'attn.proj': 'attention.output.dense',
+          'attn.qkv': tuple(f'attention.attention.{part}' for part in ('query', 'key', 'value')),
+          'mlp.fc1': 'intermediate.dense', 'mlp.fc2': 'output.dense'}
+_SPLIT_SINCE_5 = _SPLIT | {'attn.proj': 'attention.o_proj', 'mlp.fc1': 'mlp.fc1', 'mlp.fc2': 'mlp.fc2',
+                           'attn.qkv': tuple(f'attention.{part}_proj' for part in 'qkv')}
+HUGGING_FACE = Scheme('Hugging Face', {
+    'cls_token': 'vit.embeddings.cls_token', 'pos_embed': 'vit.embeddings.position_embeddings',
+    'patch_embed.proj': 'vit.embeddings.patch_embeddings.projection', 'norm': 'vit.layernorm', 'head': 'classifier',
+    'mask_token': 'decoder.mask_token', 'decoder_pos_embed': 'decoder.decoder_pos_embed',
+    'decoder_embed': 'decoder.decoder_embed', 'decoder_norm': 'decoder.decoder_norm', 'decoder_pred': 'decoder.decoder_pred',
+    **_blocks('blocks', 'vit.encoder.layer', _SPLIT), **_blocks('decoder_blocks', 'decoder.decoder_layers', _SPLIT)})
+HUGGING_FACE_SAVED_BY_5 = Scheme('Hugging Face, as transformers 5 saves', HUGGING_FACE.stems | _blocks(
+    'decoder_blocks', 'decoder.decoder_encoder.layer', _SPLIT))
+HUGGING_FACE_IN_MEMORY = Scheme('Hugging Face, as transformers 5 has it in memory', HUGGING_FACE.stems | _blocks(
+    'blocks', 'vit.layers', _SPLIT_SINCE_5) | _blocks('decoder_blocks', 'decoder.decoder_layers', _SPLIT_SINCE_5))
+
+_FFN = {'norm1': 'ln1', 'norm2': 'ln2', 'attn.qkv': 'attn.qkv', 'attn.proj': 'attn.proj',
+        'mlp.fc1': 'ffn.layers.0.0', 'mlp.fc2': 'ffn.layers.1'}
+MMPRETRAIN = Scheme('OpenMMLab', {
+    'cls_token': 'backbone.cls_token', 'pos_embed': 'backbone.pos_embed',
+    'patch_embed.proj': 'backbone.patch_embed.projection',
+    'norm': 'backbone.ln1', 'fc_norm': 'backbone.ln2', 'head': 'head.fc',
+    'mask_token': 'neck.mask_token', 'decoder_pos_embed': 'neck.decoder_pos_embed', 'decoder_embed': 'neck.decoder_embed',
+    'decoder_norm': 'neck.ln1', 'decoder_pred': 'neck.decoder_pred',
+    **_blocks('blocks', 'backbone.layers', _FFN), **_blocks('decoder_blocks', 'neck.decoder_blocks', _FFN)})
+MMSEGMENTATION = Scheme('OpenMMLab, as mmsegmentation converts', MMPRETRAIN.stems | {'norm': 'backbone.norm'})
+MMPRETRAIN_CLASS_TOKEN = Scheme('OpenMMLab', MMPRETRAIN.stems | {'head': 'head.layers.head'})
+MMPRETRAIN_PROBE = Scheme('OpenMMLab', {stem: name for stem, name in MMPRETRAIN.stems.items() if stem != 'head'} | {
+    'head.1': 'head.layers.head', 'head.0._mean': 'neck.bn.running_mean', 'head.0._variance': 'neck.bn.running_var'})
+
+# Where several fit a file equally well, the first is meant
+SCHEMES = (PADDLE, TORCH, HUGGING_FACE, HUGGING_FACE_SAVED_BY_5, HUGGING_FACE_IN_MEMORY, MMPRETRAIN,
+           MMPRETRAIN_CLASS_TOKEN, MMPRETRAIN_PROBE, MMSEGMENTATION)
+
+# What belongs to no model here: pattern of the name -> why it can be left out
+DROPPED = {
+    r'num_batches_tracked$': 'a count that nothing uses',
+    r'^data_preprocessor\.': 'mean and deviation of pixels, which are flags here',
+    r'^(vit\.)?pooler\.': 'a pooling layer that MAE does not have',
+}
+# Beginnings that wrappers put before every name
+WRAPPERS = ('module.', '_orig_mod.')
+# Of a Hugging Face encoder on its own, whose names have no `vit.` before them
+HUGGING_FACE_BARE = r'embeddings\.|encoder\.layer\.|layernorm\.|layers\.\d+\.(layernorm_|attention\.|mlp\.)'
