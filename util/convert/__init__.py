@@ -114,6 +114,8 @@ def _leftovers(scheme: names.Scheme, known: dict, tensors: dict, path: str | Pat
     for name in tensors:
         if name not in known:
             reason = next((why for pattern, why in names.DROPPED.items() if re.search(pattern, name)), None)
+            if name in names.IDENTITY and (tensors[name] == names.IDENTITY[name]).all():
+                reason = f'{names.IDENTITY[name]} everywhere, so that it does nothing'
             dropped[name] = reason or 'no part of a model known here'
             strangers += [] if reason else [name]
     if strangers and not partial:

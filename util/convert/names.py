@@ -102,6 +102,9 @@ DROPPED = {
     r'^data_preprocessor\.': 'mean and deviation of pixels, which are flags here',
     r'^(vit\.)?pooler\.': 'a pooling layer that MAE does not have',
 }
+# What can be left out as long as it is this number everywhere: earlier Paddle ports' BatchNorm keeps an affine part that
+# they switched off
+IDENTITY = {'head.0.weight': 1, 'head.0.bias': 0}
 # Beginnings that wrappers put before every name
 WRAPPERS = ('module.', '_orig_mod.')
 # Of a Hugging Face encoder on its own, whose names have no `vit.` before them
