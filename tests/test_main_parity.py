@@ -1,0 +1,149 @@
+"""The ladder's arithmetic by hand, reports, and what main_parity.py says where it cannot begin."""
+import ast
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+
+from util import report
+from util.errors import InputError
+from util.parity import ladder, reprod
+
+ONE = np.array([1.0, -2.0, 4.0], 'float32')
+
+
+def step(*pairs, tolerance=1e-5):
+    return ladder.rung('step', [(f'tensor {i}', *map(np.asarray, pair)) for i, pair in enumerate(pairs)], tolerance)
+
+
+def test_figures_of_a_rung():
+    rung = step(([1.0, 2.0], [1.0, 4.0]), ([0.0, 0.0, 10.0], [1.0, 0.0, 10.0]), tolerance=0.5)
+    assert (rung.max_abs, rung.mean_abs, rung.relative) == (2.0, 3 / 5, 0.5)
+    assert rung.passed and rung.finite and rung.where == 'tensor 0' and rung.compared == '2 tensors'
+
+
+def test_a_figure_on_the_tolerance_passes_and_one_above_fails():
+    assert step(([4.0], [5.0]), tolerance=0.2).passed
+    assert not step(([4.0], [5.0]), tolerance=0.1999).passed
+    assert step((ONE, ONE), tolerance=0.0).passed
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('sides', ['ours', 'theirs', 'both'])
+@pytest.mark.parametrize('tolerance', [1e-5, np.inf])
+def test_what_is_not_finite_never_passes(bad, sides, tolerance):
+    ours, theirs = ONE.copy(), ONE.copy()
+    for side, array in (('ours', ours), ('theirs', theirs)):
+        if sides in (side, 'both'):
+            array[1] = bad
+    rung = step((ONE, ONE), (ours, theirs), (ONE, ONE), tolerance=tolerance)
+    assert not rung.passed and not rung.finite and rung.where == 'tensor 1'
+
+
+def test_nan_stays_the_worst_whatever_follows():
+    rung = step(([np.nan], [1.0]), ([9.0], [1.0]))
+    assert np.isnan(rung.relative) and np.isnan(rung.max_abs) and np.isnan(rung.mean_abs) and rung.where == 'tensor 0'
+
+
+def test_the_first_tensor_that_departs_is_named_though_a_later_one_is_worse():
+    assert step((ONE, ONE), (ONE + 1e-3, ONE), (ONE + 1, ONE)).where == 'tensor 1'
+
+
+@pytest.mark.parametrize('pairs', [[], [(ONE, ONE[:2])], [(ONE[:0], ONE[:0])], [([1e-30], [0.0])]])
+def test_nothing_other_shapes_and_differences_from_zero_fail(pairs):
+    assert not step(*pairs).passed
+
+
+def test_zeros_equal_zeros():
+    assert step(([0.0], [0.0]), tolerance=0.0).passed
+
+
+def test_tensors_that_one_side_misses_fail():
+    for ours, theirs in (({'a': ONE}, {'a': ONE, 'b': ONE}), ({'a': ONE, 'b': ONE}, {'a': ONE})):
+        rung = ladder.rung('step', ladder.paired(ours, theirs.items()), 1.0)
+        assert not rung.passed and rung.where == 'b'
+
+
+def test_keys_and_shapes():
+    assert ladder.keys({'a': [1, 2]}, {'a': [1, 2]}).passed
+    assert not ladder.keys({}, {}).passed
+    rung = ladder.keys({'a': [1, 2], 'b': [3]}, {'a': [2, 1], 'b': [3]})
+    assert not rung.passed and rung.where == 'a' and '[1, 2] here, [2, 1] there' in rung.note
+
+
+def test_places_count_the_classes_above_the_right_one_and_nan_as_above():
+    scores = np.array([[1.0, 3.0, 2.0], [5.0, 3.0, 2.0], [np.nan, 1.0, 0.0]])
+    assert ladder.places(scores, np.array([2, 0, 1])).tolist() == [1, 0, 1]
+
+
+def record(**changes):
+    rungs = [step((ONE, ONE)), step((ONE + 1, ONE))]
+    return {'claim': 'Ours equals theirs', 'model': 'nano', 'run': 'python main_parity.py full.pth',
+            'weights': {'file': 'full.pth', 'sha256': 'abc'}, 'environment': {'paddle': '3', 'original': {'torch': '2'}},
+            'parity': [rung.record() for rung in rungs], 'deviations': ['none'], 'status': 'measured', **changes}
+
+
+def test_a_report_is_a_record_and_the_page_made_from_it(tmp_path):
+    report.write(str(tmp_path / 'folder' / 'one'), record())
+    kept = yaml.safe_load((tmp_path / 'folder/one.yaml').read_text())
+    page = (tmp_path / 'folder/one.md').read_text()
+    assert kept == record() and page == report.markdown(kept)
+    assert '# Ours equals theirs' in page and 'FAILED: step' in page and '- original: torch 2' in page
+    assert '| step | 1 tensor | 0 | 0 | 0 | yes | 1e-05 | pass | tensor 0 |' in page
+    assert {file.name for file in (tmp_path / 'folder').iterdir()} == {'one.yaml', 'one.md'}
+
+
+def test_nan_survives_the_record(tmp_path):
+    report.write(str(tmp_path / 'nan'), record(parity=[step(([np.nan], [1.0])).record()]))
+    kept = yaml.safe_load((tmp_path / 'nan.yaml').read_text())['parity'][0]
+    assert np.isnan(kept['relative']) and kept['passed'] is False
+    assert 'NO' in (tmp_path / 'nan.md').read_text()
+
+
+@pytest.mark.parametrize('change', [{'status': 'believed'}, {'status': None}, {'claim': ''}])
+def test_a_report_of_unknown_status_or_without_a_claim_is_refused_and_nothing_written(change, tmp_path):
+    with pytest.raises(InputError, match='status|claim'):
+        report.write(str(tmp_path / 'one'), record(**change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_the_reproduction_guide_carry_our_verdict(tmp_path):
+    log = reprod.Log(str(tmp_path / 'log'))
+    bad = np.array([np.nan], 'float32')
+    rungs = [ladder.rung('logits', log.through('logits', [('logits', bad, bad)]), 1e-5),
+             ladder.rung('weights', log.through('weights', [('a', ONE, ONE)]), 0.0)]
+    log.write(rungs)
+    assert {file.name for file in (tmp_path / 'log').iterdir()} == {'forward_torch.npy', 'forward_paddle.npy',
+                                                                  'forward_diff.log'}
+    said = (tmp_path / 'log/forward_diff.log').read_text()
+    assert 'NOT FINITE' in said and 'logits: FAILED' in said
+
+
+def test_without_the_parity_environment_the_program_says_how_to_make_it(run_program, encoder, tmp_path):
+    result = run_program('main_parity.py', encoder, '--python', tmp_path / 'python')
+    assert result.returncode == 2 and result.stderr.count('\n') == 1
+    assert 'bash requirements/install.sh .venv-parity requirements/parity.txt' in result.stderr
+
+
+def test_an_original_that_fails_is_an_input_error(run_program, encoder, tmp_path):
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\necho "ModuleNotFoundError: No module named timm" >&2\nexit 1\n')
+    python.chmod(0o755)
+    result = run_program('main_parity.py', encoder, '--python', python)
+    assert result.returncode == 2 and 'No module named timm. Is the environment whole?' in result.stderr
+
+
+def test_the_original_shares_nothing_with_the_project():
+    def imported(path):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+        return {f'{getattr(node, "module", None) or ""}.{alias.name}'.strip('.') for node in nodes for alias in node.names}
+    ours = [*ROOT.glob('*.py'), *ROOT.glob('util/**/*.py')]
+    names = {path.stem if path.parent == ROOT else 'util' for path in ours}
+    assert not {name.split('.')[0] for name in imported(ROOT / 'util/parity/original.py')} & names
+    assert not [path for path in ours if 'util.parity.original' in imported(path)]
+
+
+def test_accuracy_is_for_classifiers(run_program, encoder, digits):
+    result = run_program('main_parity.py', encoder, '--data_path', digits, '--python', '/bin/sh')
+    assert result.returncode == 2 and '--data_path is for classifiers' in result.stderr
