@@ -53,16 +53,16 @@ def test_the_command_converts_and_prints_its_report_and_the_licence(models, tmp_
         f'python -m util.convert: error: DST {tmp_path}/x.png: --to paddle is written to .pd or .pdparams')
 
 
-@pytest.mark.parametrize('to, name', [('paddle', 'x.pd'), ('torch', 'x.pth'), ('torch', 'x.safetensors'), ('hf', 'x'),
-                                      ('timm', 'x.safetensors'), ('mmpretrain', 'x.pth')])
+@pytest.mark.parametrize('to, name', [
+    ('paddle', 'x.pd'), ('torch', 'x.pth'), ('torch', 'x.safetensors'), ('hf', 'x.safetensors'), ('timm', 'x.safetensors'),
+    ('mmpretrain', 'x.pth')])
 def test_the_licence_and_the_source_go_with_the_weights_through_every_format(run, models, tmp_path, to, name):  # noqa: F811
     source = models / 'timm_token.safetensors'  # whose metadata has a licence
-    said = run(source, tmp_path / name, '--to', to, '--licence', 'not this one') if to != 'hf' else run(
-        source, tmp_path / 'x.safetensors', '--to', to)
-    path = tmp_path / (name if to != 'hf' else 'x.safetensors')
+    said = run(source, tmp_path / name, '--to', to, '--licence', 'not this one')
     assert said.endswith('licence: made for tests\n')
-    assert weights.read(path)['source']['sha256'] == hashlib.sha256(source.read_bytes()).hexdigest()
-    again = run(path, tmp_path / 'again.pd', '--licence', 'nor this one')
+    assert weights.read(tmp_path / name)['source'] == {
+        'file': source.name, 'sha256': hashlib.sha256(source.read_bytes()).hexdigest()}
+    again = run(tmp_path / name, tmp_path / 'again.pd', '--licence', 'nor this one')
     assert again.endswith('licence: made for tests\n') and weights.read(tmp_path / 'again.pd')['licence'] == 'made for tests'
 
 

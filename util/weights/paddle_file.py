@@ -75,5 +75,7 @@ def write(path: str | Path, tree: dict) -> None:
     """Write a nested dict of arrays and plain values, whole or not at all, with its checksum."""
     with atomic.writing(Path(path)) as file:
         hashing = _Hashing(file)
-        pickle.dump(tree, hashing, protocol=4)
+        pickler = pickle.Pickler(hashing, protocol=4)
+        pickler.fast = True  # or its memo would keep a copy of every array until the end
+        pickler.dump(tree)
         file.write(MAGIC + hashing.digest.digest())
