@@ -1,14 +1,19 @@
 """PyTorch references run in .venv-parity, in a process of their own: two frameworks in one starve each other."""
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 
 PYTHON = ROOT / '.venv-parity/bin/python'
 REFERENCES = Path(__file__).parent / 'references'
+SIZES = {
+    'nano': dict(image=32, patch=4, width=96, depth=4, heads=3, decoder_width=64, decoder_depth=2, decoder_heads=2),
+    'base': dict(image=224, patch=16, width=768, depth=12, heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16)}
 
 
 def pytest_collection_modifyitems(items):
@@ -19,7 +24,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def reference(tmp_path):
-    """reference('mae', name=array, ...) runs references/mae.py over the arrays and returns the arrays it writes."""
+    """reference('crop', name=array, ...) runs references/crop.py over the arrays and returns the arrays it writes."""
     def run(script, **arrays):
         given, computed = tmp_path / 'given.npz', tmp_path / 'computed.npz'
         np.savez(given, **arrays)
@@ -27,6 +32,25 @@ def reference(tmp_path):
         subprocess.run([PYTHON, REFERENCES / f'{script}.py', given, computed], check=True, env=environ, cwd=tmp_path)
         return dict(np.load(computed))
     return run
+
+
+@pytest.fixture
+def made(reference, tmp_path):
+    """made('nano', 'full') -> a file of random weights, as the code base that the kind is of writes it."""
+    def make(size, kind, classes=10):
+        reference('make_files', size=json.dumps(SIZES[size]), kinds=[kind], classes=classes)
+        return next(tmp_path.glob(f'{kind}.*'))
+    return make
+
+
+@pytest.fixture
+def climbed(run_program, tmp_path):
+    """climbed(SRC, '--flag' ...) -> (the finished process, the report's rungs by name)."""
+    def climb(*flags):
+        result = run_program('main_parity.py', *flags, '--report', tmp_path / 'report', timeout=380)
+        assert result.returncode < 2, result.stderr
+        return result, {rung['name']: rung for rung in yaml.safe_load((tmp_path / 'report.yaml').read_text())['parity']}
+    return climb
 
 
 def report(name: str, **figures: float):

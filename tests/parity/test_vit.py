@@ -1,43 +1,52 @@
-"""VisionTransformer, layer decay and clipping against timm: same weights, same images."""
+"""main_parity.py over encoders and classifiers: the whole ladder against timm and Hugging Face."""
 import numpy as np
-import paddle
 import pytest
-from paddle.nn import functional as F
 
-import models_vit
-from util import amp, checkpoint, optim
+from util import convert
 
 from .conftest import report
-from .test_mae import key_part, paddle_layout
+
+LADDER = ['keys and shapes', 'weights', 'blocks', 'logits', 'loss', 'gradients', 'losses of the steps',
+          'weights after the steps']
 
 
-@pytest.mark.parametrize('global_pool', [True, False])
-def test_logits_gradients_and_fine_tuning_steps_equal_timm(reference, global_pool):
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=[5, 6, 3, 32, 32]).astype('float32')
-    targets = rng.dirichlet(np.ones(10), size=[5, 6]).astype('float32')
-    theirs = reference('vit', images=images, targets=targets, global_pool=global_pool, clip=0.5)
-    model = models_vit.create('vit_nano_patch4', num_classes=10, global_pool=global_pool)
-    checkpoint.load_model(model, paddle_layout(theirs, 'start/'), 'the reference')
-    model.train()
-    step = amp.Step(optim.adamw(optim.layer_decay_groups(model, 0.05, 0.65), beta2=0.999), clip_grad=0.5)
-    figures = {}
-    for i, (x, y) in enumerate(zip(images, targets)):
-        step.optimizer.set_lr(1e-3 * (i + 1) / 5)
-        logits = model(paddle.to_tensor(x))
-        loss = F.cross_entropy(logits, paddle.to_tensor(y), soft_label=True)
-        if i == 0:
-            gradients = paddle.grad(loss, model.parameters(), retain_graph=True)
-            expected = paddle_layout(theirs, 'grad/')
-            figures = {'logits': np.abs(logits.numpy() - theirs['logits']).max(), 'loss': abs(loss.item() - theirs['loss']),
-                       'gradient': max(np.abs(g.numpy() - expected[name]).max() / np.abs(expected[name]).max()
-                                       for (name, _), g in zip(model.named_parameters(), gradients))}
-        step.backward(loss, i)
-    end = paddle_layout(theirs, 'end/')
-    figures['weights_after'] = max(np.abs(key_part(name, p.numpy()) - key_part(name, end[name])).max()
-                                   for name, p in model.named_parameters())
-    report(f'vit_nano_patch4 global_pool={global_pool}', **figures)
-    assert figures['logits'] < 1e-5 and figures['loss'] < 1e-6
-    assert figures['gradient'] < 1e-5
-    if global_pool:  # the recipe; timm 1.0.22 counts `norm`, which only the class token needs, to the last block
-        assert figures['weights_after'] < 5e-6
+@pytest.mark.parametrize('size, kind, classes', [
+    ('nano', 'class_token', 10), ('nano', 'probe', 10), ('nano', 'encoder', 10),
+    ('nano', 'hf_classifier', 10), ('base', 'pooled', 1000)])
+def test_encoders_and_classifiers_pass_every_rung(made, climbed, size, kind, classes):
+    result, rungs = climbed(made(size, kind, classes))
+    report(f'{size} {kind}', **{name: rung['relative'] for name, rung in rungs.items()})
+    assert result.returncode == 0, result.stdout
+    assert list(rungs) == [name if (kind, name) != ('encoder', 'logits') else 'features' for name in LADDER]
+
+
+@pytest.mark.parametrize('kind', ['full', 'pooled', 'class_token', 'probe'])
+def test_files_of_openmmlab_pass_every_rung(made, climbed, tmp_path, kind):
+    state, _ = convert.read(made('nano', kind))
+    convert.write(tmp_path / 'mm.pth', state, 'mmpretrain')
+    result, rungs = climbed(tmp_path / 'mm.pth')
+    assert result.returncode == 0, result.stdout
+    assert len(rungs) == len(LADDER) + (kind == 'full')
+
+
+def test_clipped_steps_pass_as_well(made, climbed, tmp_path):
+    source, losses = made('nano', 'pooled'), []
+    for flags in (['--clip_grad', 1e-6], []):  # so short that epsilon slows Adam down: it takes no notice of a mere scale
+        result, _ = climbed(source, '--reprod_log', tmp_path, *flags)
+        assert result.returncode == 0, result.stdout
+        losses.append(np.load(tmp_path / 'train_align_paddle.npy', allow_pickle=True).item()['losses'])
+    assert np.abs(losses[0] - losses[1]).max() > 1e-3
+
+
+def test_both_are_evaluated_on_the_same_pixels(made, climbed, digits, tmp_path):
+    log = tmp_path / 'log'
+    result, rungs = climbed(made('nano', 'pooled'), '--data_path', digits, '--reprod_log', log)
+    assert result.returncode == 0, result.stdout
+    assert rungs['validation scores']['passed'] and rungs['metric']['passed']
+    assert 'images: 10' in result.stdout and 'predicted differently: []' in result.stdout
+    steps = ['bp_align', 'forward', 'loss', 'metric', 'train_align']
+    assert sorted(file.name for file in log.iterdir()) == sorted(
+        f'{step}_{end}' for step in steps for end in ('torch.npy', 'paddle.npy', 'diff.log'))
+    ours, theirs = (np.load(log / f'forward_{name}.npy', allow_pickle=True).item() for name in ('paddle', 'torch'))
+    np.testing.assert_allclose(ours['logits'], theirs['logits'], atol=1e-5)
+    assert 'logits: passed' in (log / 'forward_diff.log').read_text()
