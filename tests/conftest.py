@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
@@ -19,11 +20,18 @@ import main_finetune
 import main_linprobe
 import main_pretrain
 import models_vit
-from util import weights
+from util import convert, weights
+from util.convert import names
+from util.weights import torch_file
 
 ROOT = Path(__file__).parent.parent
 TINY_VIT = ['--model', 'vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--nb_classes', '3', '--num_workers', '0',
             '--device', 'cpu', '--log_dir', '']
+ARCHIVE = Path(__file__).parent / 'data/models/files.tar.xz'
+KINDS = {'encoder': names.ENCODER, 'masked autoencoder': names.AUTOENCODER, 'fine-tuned, global pool': names.POOLED,
+         'fine-tuned, class token': names.CLASS_TOKEN, 'linear probe': names.PROBE}
+OFFICIAL = dict(zip(KINDS.values(), ('official_encoder.pth', 'official_autoencoder.pth', 'official_pooled.pth',
+                                     'official_token.pth', 'official_probe.pth')))
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +114,29 @@ def listed(digits, tmp_path_factory):
         files = sorted((digits / split).glob('*/*'))[:end]
         (folder / f'{split}.txt').write_text(''.join(f'{file} {file.parent.name}\n' for file in files))
     return folder
+
+
+@pytest.fixture(scope='session')
+def models(tmp_path_factory):
+    """Folder of the producers' files, and of earlier Paddle ports', which paddle.save writes."""
+    folder = tmp_path_factory.mktemp('models')
+    with tarfile.open(ARCHIVE) as tar:
+        tar.extractall(folder, filter='data')
+    whole = torch_file.read(folder / 'mmpretrain_autoencoder.pth')['state_dict']
+    torch_file.write(folder / 'mmpretrain_encoder.pth', {'state_dict': {
+        name: array for name, array in whole.items() if name.startswith('backbone.')}})
+    for column, kind in KINDS.items():
+        state = {name: paddle.to_tensor(array) for name, array in convert.read(folder / OFFICIAL[kind])[0]['model'].items()}
+        if kind == names.PROBE:  # Paddle's BatchNorm has them even where they are switched off
+            state |= {'head.0.weight': paddle.ones([24]), 'head.0.bias': paddle.zeros([24])}
+        paddle.save({'model': state, 'optimizer': {}, 'epoch': 3, 'scaler': None}, str(folder / f'port_{column}.pd'))
+    return folder
+
+
+@pytest.fixture
+def official(models):
+    """official(kind) -> the state of that official file, under our names."""
+    return lambda kind: convert.read(models / OFFICIAL[kind])[0]
 
 
 def log_of(folder):

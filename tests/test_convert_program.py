@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_convert import models, official  # noqa: F401  fixtures
 
 from util import convert, weights
 from util.convert import __main__ as program
@@ -27,7 +26,7 @@ def run(capsys):
 
 
 @pytest.fixture
-def variant(official, tmp_path):  # noqa: F811
+def variant(official, tmp_path):
     """variant(kind, change) writes an official encoder (or another kind) whose tensors change(tensors) has changed."""
     def variant(change, kind=names.ENCODER):
         tensors = convert.renamed(official(kind)['model'], 'torch')[0]
@@ -39,7 +38,7 @@ def variant(official, tmp_path):  # noqa: F811
 
 # what it says
 
-def test_the_command_converts_and_prints_its_report_and_the_licence(models, tmp_path):  # noqa: F811
+def test_the_command_converts_and_prints_its_report_and_the_licence(models, tmp_path):
     command = [sys.executable, '-m', 'util.convert', models / 'official_encoder.pth', tmp_path / 'x.pd']
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'PYTHONWARNINGS': 'ignore'})
     assert ran.returncode == 0, ran.stderr
@@ -56,7 +55,7 @@ def test_the_command_converts_and_prints_its_report_and_the_licence(models, tmp_
 @pytest.mark.parametrize('to, name', [
     ('paddle', 'x.pd'), ('torch', 'x.pth'), ('torch', 'x.safetensors'), ('hf', 'x.safetensors'), ('timm', 'x.safetensors'),
     ('mmpretrain', 'x.pth')])
-def test_the_licence_and_the_source_go_with_the_weights_through_every_format(run, models, tmp_path, to, name):  # noqa: F811
+def test_the_licence_and_the_source_go_with_the_weights_through_every_format(run, models, tmp_path, to, name):
     source = models / 'timm_token.safetensors'  # whose metadata has a licence
     said = run(source, tmp_path / name, '--to', to, '--licence', 'not this one')
     assert said.endswith('licence: made for tests\n')
@@ -66,12 +65,12 @@ def test_the_licence_and_the_source_go_with_the_weights_through_every_format(run
     assert again.endswith('licence: made for tests\n') and weights.read(tmp_path / 'again.pd')['licence'] == 'made for tests'
 
 
-def test_a_licence_can_be_given_where_the_file_has_none(run, models, tmp_path):  # noqa: F811
+def test_a_licence_can_be_given_where_the_file_has_none(run, models, tmp_path):
     assert run(models / 'timm_encoder.pth', tmp_path / 'x.pd', '--licence', 'MIT').endswith('licence: MIT\n')
     assert weights.read(tmp_path / 'x.pd')['licence'] == 'MIT'
 
 
-def test_metadata_of_others_spell_it_license(run, models, tmp_path):  # noqa: F811
+def test_metadata_of_others_spell_it_license(run, models, tmp_path):
     tensors = weights.read(models / 'timm_pooled.safetensors')
     safetensors_file.write(tmp_path / 'x.safetensors', tensors, {'license': 'apache-2.0'})
     assert run(tmp_path / 'x.safetensors', tmp_path / 'x.pd').endswith('licence: apache-2.0\n')
@@ -126,7 +125,7 @@ def test_partial_says_what_it_left_out(run, variant, tmp_path):
 
 @pytest.mark.parametrize('change', [drop('vit.encoder.layer.1.attention.attention.key.bias'),
                                     put('vit.encoder.layer.1.attention.attention.key.bias', np.ones(3, 'float32'))])
-def test_query_key_and_value_come_together(official, tmp_path, change):  # noqa: F811
+def test_query_key_and_value_come_together(official, tmp_path, change):
     tensors = convert.renamed(official(names.ENCODER)['model'], 'hf')[0]
     change(tensors)
     torch_file.write(tmp_path / 'x.bin', tensors)
@@ -134,7 +133,7 @@ def test_query_key_and_value_come_together(official, tmp_path, change):  # noqa:
         convert.read(tmp_path / 'x.bin')
 
 
-def test_an_affine_part_that_does_something_is_no_probe_of_ours(official, tmp_path):  # noqa: F811
+def test_an_affine_part_that_does_something_is_no_probe_of_ours(official, tmp_path):
     for scale, refused in ((1, False), (1.5, True)):
         model = official(names.PROBE)['model'] | {'head.0.weight': np.full(24, scale, 'float32')}
         paddle_file.write(tmp_path / 'x.pd', {'model': model})
@@ -180,7 +179,7 @@ def test_a_source_that_cannot_be_read_leaves_nothing(run, tmp_path, name):
     ('timm', 'x', '--to timm is written to .safetensors or .pth'), ('hf', 'x.pth', 'is written to a folder or .safetensors'),
     ('paddle', 'none/x.pd', 'there is no folder .*/none$'), ('hf', 'none/x', 'there is no folder'),
     ('paddle', 'folder.pd', 'is a folder already'), ('hf', 'file', 'is a file already')])
-def test_a_destination_that_does_not_fit_is_named(run, models, tmp_path, to, name, message):  # noqa: F811
+def test_a_destination_that_does_not_fit_is_named(run, models, tmp_path, to, name, message):
     (tmp_path / 'folder.pd').mkdir()
     (tmp_path / 'file').touch()
     with pytest.raises(InputError, match=message):
@@ -189,7 +188,7 @@ def test_a_destination_that_does_not_fit_is_named(run, models, tmp_path, to, nam
 
 
 @pytest.mark.parametrize('link', [os.symlink, os.link])
-def test_the_source_is_never_the_destination(run, models, tmp_path, link):  # noqa: F811
+def test_the_source_is_never_the_destination(run, models, tmp_path, link):
     (tmp_path / 'x.pth').write_bytes((models / 'official_encoder.pth').read_bytes())
     link(tmp_path / 'x.pth', tmp_path / 'y.pth')
     for name in ('x.pth', 'y.pth'):
@@ -198,7 +197,7 @@ def test_the_source_is_never_the_destination(run, models, tmp_path, link):  # no
 
 
 @pytest.mark.parametrize('to, name', [('paddle', 'x.pd'), ('torch', 'x.pth'), ('timm', 'x.safetensors')])
-def test_a_destination_is_replaced_whole_or_not_at_all(run, models, tmp_path, monkeypatch, to, name):  # noqa: F811
+def test_a_destination_is_replaced_whole_or_not_at_all(run, models, tmp_path, monkeypatch, to, name):
     (tmp_path / name).write_bytes(b'before')
     with monkeypatch.context() as patch:
         patch.setattr(os, 'replace', lambda *paths: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
@@ -211,7 +210,7 @@ def test_a_destination_is_replaced_whole_or_not_at_all(run, models, tmp_path, mo
 
 # folders of Hugging Face
 
-def test_a_folder_needs_one_weight_file(models, tmp_path):  # noqa: F811
+def test_a_folder_needs_one_weight_file(models, tmp_path):
     whole = (models / 'hf_memory.bin').read_bytes()
     with pytest.raises(InputError, match='is a folder with neither model.safetensors nor pytorch_model.bin'):
         convert.read(tmp_path)
@@ -227,7 +226,7 @@ def test_a_folder_needs_one_weight_file(models, tmp_path):  # noqa: F811
         convert.read(tmp_path)
 
 
-def test_a_folder_says_how_the_model_is_built_or_is_not_made(run, models, encoder, tmp_path):  # noqa: F811
+def test_a_folder_says_how_the_model_is_built_or_is_not_made(run, models, encoder, tmp_path):
     with pytest.raises(InputError, match='config.json needs the number of heads, which only nano_patch4, .* have here'):
         run(models / 'official_encoder.pth', tmp_path / 'x', '--to', 'hf')
     assert os.listdir(tmp_path) == []
