@@ -161,7 +161,8 @@ def _newest(folder: Path) -> dict:
 def _training_state(path: str | Path) -> dict:
     state = weights.read(path)
     if isinstance(state.get('optimizer'), dict) and 'param_groups' in state['optimizer']:
-        raise InputError(f'--resume {path}: training of PyTorch cannot go on here; --finetune begins from its weights')
+        raise InputError(f'--resume {path}: training of PyTorch cannot go on here; main_finetune.py and main_linprobe.py '
+                         'begin from its weights with --finetune')
     for key, kind in (('model', dict), ('optimizer', dict), ('epoch', int)):
         if not isinstance(state.get(key), kind):
             raise InputError(f'--resume {path}: this is no checkpoint of a training run, it has no {key!r}')

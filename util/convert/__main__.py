@@ -6,11 +6,11 @@ SRC is recognised by its keys and shapes: official, timm, Hugging Face and OpenM
 format, and Paddle's; or it is a folder of Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for hf it may
 be a folder, which `from_pretrained` then reads. The README has the table of what is exact and what is not.
 """
-import hashlib
 from pathlib import Path
 
 from util import cli, convert, run
 from util.errors import InputError
+from util.report import sha256
 
 LICENCE = 'that of the source; weights derived from those that facebookresearch/mae published: CC-BY-NC 4.0'
 SUFFIXES = {'paddle': ['.pd', '.pdparams'], 'torch': ['.pth', '.safetensors'], 'timm': ['.safetensors', '.pth'],
@@ -41,14 +41,6 @@ def check_destination(src, dst, to):
         raise InputError(f'DST {dst} is a {"folder" if dst.is_dir() else "file"} already')
     if dst.exists() and Path(src).exists() and dst.samefile(src):
         raise InputError(f'DST {dst} is SRC itself; choose another name')
-
-
-def sha256(path):
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(2 ** 24):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 PARSER = cli.parser(__doc__)
