@@ -9,6 +9,7 @@ from functools import partial
 
 import paddle
 from paddle import nn
+from paddle.nn.initializer import Constant
 
 from util.dist import recompute
 from util.errors import InputError
@@ -94,20 +95,27 @@ class DropPath(nn.Layer):
 
 
 class Block(nn.Layer):
-    """Pre-norm transformer block over [N, L, D]."""
+    """Pre-norm transformer block over [N, L, D]. With `init_values` each branch is multiplied by learnt factors [D] that
+    begin with this value (layer scale, arXiv:2103.17239)."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, norm_layer=LayerNorm,
-                 drop_path: float = 0.0):
+                 drop_path: float = 0.0, init_values: float | None = None):
         super().__init__()
         self.norm1 = norm_layer(dim)
         self.attn = Attention(dim, num_heads, qkv_bias)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
+        self.gamma_1, self.gamma_2 = (
+            None if init_values is None else self.create_parameter([dim], default_initializer=Constant(init_values))
+            for _ in range(2))
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), bias))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self._branch(self.attn(self.norm1(x), bias), self.gamma_1)
+        return x + self._branch(self.mlp(self.norm2(x)), self.gamma_2)
+
+    def _branch(self, x: paddle.Tensor, gamma: paddle.Tensor | None) -> paddle.Tensor:
+        return self.drop_path(x if gamma is None else gamma * x)
 
 
 class Blocks(nn.LayerList):
@@ -116,11 +124,11 @@ class Blocks(nn.LayerList):
 
     recompute = False
 
-    def outputs(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """What leaves each block."""
+    def outputs(self, x: paddle.Tensor, biases: list[paddle.Tensor] | None = None) -> list[paddle.Tensor]:
+        """What leaves each block. `biases`, one a block, are for its attention."""
         results = []
-        for block in self:
-            x = recompute(block, x) if self.recompute and self.training else block(x)
+        for block, bias in zip(self, biases or [None] * len(self)):
+            x = recompute(block, x, bias) if self.recompute and self.training else block(x, bias)
             results.append(x)
         return results
 

@@ -1,4 +1,5 @@
-"""Fixed two-dimensional sine-cosine position tables (facebookresearch/mae util/pos_embed.py @ efb2a80)."""
+"""Positions: fixed two-dimensional sine-cosine tables (facebookresearch/mae util/pos_embed.py @ efb2a80), and relative ones
+(BEiT, arXiv:2106.08254)."""
 import math
 
 import numpy as np
@@ -36,3 +37,17 @@ def interpolate(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     patches = paddle.to_tensor(table[:, 1:].reshape(1, side, side, -1).transpose(0, 3, 1, 2))
     patches = paddle.nn.functional.interpolate(patches, size=list(grid), mode='bicubic', align_corners=False)
     return np.concatenate([table[:, :1], patches.flatten(2).transpose([0, 2, 1]).numpy()], axis=1)
+
+
+def relative_positions(rows: int, columns: int) -> np.ndarray:
+    """int64 [L, L]: for each pair of tokens (from, to) the row of the table for their distance.
+
+    Rows count distances between patches, -(rows - 1) to rows - 1 down, then as many across; the last three are for
+    distances from the class token to a patch, from a patch to it, and from it to itself.
+    """
+    down, across = np.divmod(np.arange(rows * columns), columns)
+    distance = (down[:, None] - down + rows - 1) * (2 * columns - 1) + across[:, None] - across + columns - 1
+    patches = (2 * rows - 1) * (2 * columns - 1)
+    index = np.pad(distance, [(1, 0), (1, 0)])
+    index[0], index[:, 0], index[0, 0] = patches, patches + 1, patches + 2
+    return index

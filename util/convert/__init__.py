@@ -3,6 +3,7 @@
 `python -m util.convert` is the program. No model is built: names and shapes are data, in names.py.
 """
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass, field
@@ -10,19 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from util import dist, weights
+from util import dist, pos_embed, weights
 from util.convert import hugging_face, names
 from util.errors import InputError
 from util.weights import paddle_file, safetensors_file, torch_file
 
 TARGETS = {'paddle': names.PADDLE, 'torch': names.TORCH, 'timm': names.TORCH, 'hf': names.HUGGING_FACE,
-           'mmpretrain': names.MMPRETRAIN}
+           'mmpretrain': names.MMPRETRAIN, 'mmseg': names.MMSEGMENTATION}
 SPECIAL = {('mmpretrain', names.CLASS_TOKEN): names.MMPRETRAIN_CLASS_TOKEN,
-           ('mmpretrain', names.PROBE): names.MMPRETRAIN_PROBE}
+           ('mmpretrain', names.PROBE): names.MMPRETRAIN_PROBE, ('mmseg', names.SEGMENTOR): names.MMSEGMENTOR}
+ENCODER_ALONE = ('timm', 'mmseg')  # of an autoencoder, these get no more
 REFUSED = {
     ('timm', names.PROBE): 'its classifier has no normalisation before the head',
     ('hf', names.PROBE): 'its classifier has no normalisation before the head',
     ('hf', names.POOLED): 'its classifier sees the class token, not the mean of the patches',
+    **{(to, names.SEGMENTOR): 'it has no such segmentor' for to in ('torch', 'timm', 'hf', 'mmpretrain')},
+    **{('mmseg', kind): 'it has no classifiers' for kind in (names.PROBE, names.POOLED, names.CLASS_TOKEN)},
 }
 TRAINING = ('optimizer', 'scaler', 'param_schedulers', 'message_hub')  # states that only their own program goes on from
 
@@ -65,7 +69,7 @@ def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
     if scheme is names.PADDLE and _is_torch_layout(model):
         scheme = names.TORCH
     if scheme is not names.PADDLE:
-        model = {name: array.T if array.ndim == 2 else array for name, array in model.items()}
+        model = _turned(model)
     check(model, path, partial)
     others = {name: value for name, value in contents.items() if name not in (key, 'model', 'ema')} if key else {}
     if not isinstance(others.get('args', {}), dict):
@@ -126,30 +130,33 @@ def _leftovers(scheme: names.Scheme, known: dict, tensors: dict, path: str | Pat
 
 def _recognised(scheme: names.Scheme, tensors: dict) -> dict[str, str | tuple[str, int]]:
     """Those names that the scheme knows -> ours; of a query, key or value, (ours, 0, 1 or 2)."""
-    inverse = {}
+    inverse, found = {}, {}
     for ours, theirs in scheme.stems.items():
         if isinstance(theirs, tuple):
             inverse.update({part: (ours, number) for number, part in enumerate(theirs)})
         else:
             inverse[theirs] = (ours, None)
-    found = {}
     for name in tensors:
-        stem, suffix = _split(name)
-        number = re.search(r'(?<=\.)\d+(?=\.)', stem)
-        if stem not in inverse and number:
-            stem = stem[:number.start()] + '{}' + stem[number.end():]
+        stem, number, suffix = _split(name, inverse)
         if stem in inverse:
             ours, part = inverse[stem]
-            ours = (ours.replace('{}', number[0]) if number else ours) + suffix
+            ours = ours.replace('{}', number) + suffix
             found[name] = ours if part is None else (ours, part)
     return found
 
 
-def _split(name: str) -> tuple[str, str]:
-    for suffix in ('.weight', '.bias'):
-        if name.endswith(suffix):
-            return name.removesuffix(suffix), suffix
-    return name, ''
+def _split(name: str, stems: dict) -> tuple[str, str, str]:
+    """Stem, number of the block and suffix of a name. A number belongs to a stem that is known with it."""
+    stem, suffix = next(((name.removesuffix(end), end) for end in ('.weight', '.bias') if name.endswith(end)), (name, ''))
+    number = re.search(r'(?<=\.)\d+(?=\.)', stem)
+    if stem in stems or not number:
+        return stem, '', suffix
+    return stem[:number.start()] + '{}' + stem[number.end():], number[0], suffix
+
+
+def _turned(model: dict) -> dict:
+    """With Linear weights of the other framework's layout."""
+    return {name: array.T if array.ndim == 2 and name.endswith('.weight') else array for name, array in model.items()}
 
 
 def _joined(tensors: dict, path: str | Path) -> dict:
@@ -172,9 +179,8 @@ def _is_torch_layout(model: dict) -> bool:
 def check(model: dict, path: str | Path, partial: bool = False) -> None:
     """InputError where a tensor is missing (unless `partial`), is none of the model's, is not of floating numbers, or where
     its shape contradicts another's."""
-    layout = names.SHAPES[names.kind(model)] | names.NORM['fc_norm.weight' in model]
     expected = {}
-    for name, shape in layout.items():
+    for name, shape in names.layout(model).items():
         stack, block, _ = name.partition('{}')
         numbers = [int(own.removeprefix(stack).partition('.')[0]) for own in model if block and own.startswith(stack)]
         depth = max(numbers, default=-1) + 1
@@ -217,31 +223,38 @@ def renamed(model: dict, to: str) -> tuple[dict, Report]:
         raise InputError(f'--to {to}: {kind} cannot be written, because {REFUSED[to, kind]}')
     scheme = SPECIAL.get((to, kind), TARGETS[to])
     report = Report('', scheme.label, kind)
-    if to == 'timm' and kind == names.AUTOENCODER:
+    if to in ENCODER_ALONE and kind == names.AUTOENCODER:
         report.dropped = dict.fromkeys((name for name in model if name.startswith(('decoder', 'mask_token'))),
-                                       'timm has the encoder alone')
-    strangers = [name for name in model if _stem(name) not in scheme.stems]
+                                       f'{to} has the encoder alone')
+    split = {name: _split(name, scheme.stems) for name in model if name not in report.dropped}
+    strangers = [name for name, (stem, _, _) in split.items() if stem not in scheme.stems]
     if strangers:
         raise InputError(f'--to {to}: {scheme.label} has no place for {", ".join(strangers)}')
     tensors = {}
-    for name, array in model.items():
-        if name in report.dropped:
-            continue
-        theirs, suffix, number = scheme.stems[_stem(name)], _split(name)[1], re.search(r'(?<=\.)\d+(?=\.)', name)
-        array = array.T if array.ndim == 2 and to != 'paddle' else array
-        parts = [(theirs, array)] if isinstance(theirs, str) else zip(theirs, np.split(array, 3))
-        tensors |= {(stem.replace('{}', number[0]) if '{}' in stem else stem) + suffix: part for stem, part in parts}
-    if kind == names.PROBE and to != 'paddle':
-        stem = scheme.stems['head.0._mean'].removesuffix('running_mean')
-        tensors[f'{stem}num_batches_tracked'] = np.array(0)
-        report.made[f'{stem}num_batches_tracked'] = 'PyTorch keeps this count, though nothing uses it'
-    report.taken = len(model) - len(report.dropped)
+    for name, array in (model if to == 'paddle' else _turned(model)).items():
+        if name in split:
+            stem, number, suffix = split[name]
+            theirs = scheme.stems[stem]
+            parts = [(theirs, array)] if isinstance(theirs, str) else zip(theirs, np.split(array, 3))
+            tensors |= {part.replace('{}', number) + suffix: piece for part, piece in parts}
+    if to != 'paddle':
+        made = _kept_by_pytorch(tensors)
+        tensors |= made
+        report.made = {name: names.MADE[name.rpartition('.')[2]] for name in made}
+    report.taken = len(split)
     return tensors, report
 
 
-def _stem(name: str) -> str:
-    stem = _split(name)[0]
-    return re.sub(r'(?<=blocks\.)\d+', '{}', stem)
+def _kept_by_pytorch(tensors: dict) -> dict[str, np.ndarray]:
+    """What files of PyTorch hold beside parameters and statistics."""
+    counts = {name.replace('running_mean', 'num_batches_tracked'): np.array(0)
+              for name in tensors if name.endswith('running_mean')}
+    indices = {}
+    for name in tensors:
+        if name.endswith('relative_position_bias_table'):
+            side = math.isqrt(tensors['backbone.pos_embed'].shape[1] - 1)
+            indices[name.replace('bias_table', 'index')] = pos_embed.relative_positions(side, side)
+    return counts | indices
 
 
 def write(path: str | Path, state: dict, to: str) -> Report:

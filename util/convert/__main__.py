@@ -1,6 +1,6 @@
 """Weights from other code bases, and into them.
 
-    python -m util.convert SRC DST [--to paddle|torch|timm|hf|mmpretrain]
+    python -m util.convert SRC DST [--to paddle|torch|timm|hf|mmpretrain|mmseg]
 
 SRC is recognised by its keys and shapes: official, timm, Hugging Face and OpenMMLab files in PyTorch's or safetensors'
 format, and Paddle's; or it is a folder of Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for hf it may
@@ -14,7 +14,7 @@ from util.report import sha256
 
 LICENCE = 'that of the source; weights derived from those that facebookresearch/mae published: CC-BY-NC 4.0'
 SUFFIXES = {'paddle': ['.pd', '.pdparams'], 'torch': ['.pth', '.safetensors'], 'timm': ['.safetensors', '.pth'],
-            'hf': ['', '.safetensors'], 'mmpretrain': ['.pth', '.safetensors']}
+            'hf': ['', '.safetensors'], 'mmpretrain': ['.pth', '.safetensors'], 'mmseg': ['.pth']}
 
 
 def main(args):

@@ -1,16 +1,19 @@
 """What weights are called and how they are shaped: in this project, and in the code bases that files come from.
 
 All of it is data, read in both directions. A stem is a name without `.weight` or `.bias`, `{}` the number of a block.
-Tensors of two dimensions are Linear weights, [in, out] in Paddle and [out, in] in PyTorch.
+Weights of two dimensions are Linear's, [in, out] in Paddle and [out, in] in PyTorch.
 """
 from dataclasses import dataclass
 
 ENCODER, AUTOENCODER = 'an encoder', 'a masked autoencoder'
 PROBE, POOLED, CLASS_TOKEN = 'a linear probe', 'a classifier by global pooling', 'a classifier by class token'
+SEGMENTOR = 'a segmentor (UPerNet)'
 
 
 def kind(tensors: dict) -> str:
     """What weights under our names are."""
+    if 'decode_head.conv_seg.weight' in tensors:
+        return SEGMENTOR
     if 'head.1.weight' in tensors:
         return PROBE
     if 'head.weight' in tensors:
@@ -19,7 +22,7 @@ def kind(tensors: dict) -> str:
 
 
 # Shapes in Paddle's layout: D width, H hidden, C channels, P patch side, T tokens, K classes, O = P*P*C;
-# E and F are D and H of the decoder.
+# E and F are D and H of the decoder; N heads and R relative positions, Q, U and A channels of a segmentor.
 
 def _with_bias(stem: str, shape: str) -> dict[str, str]:
     return {f'{stem}.weight': shape, f'{stem}.bias': shape.split()[-1]}
@@ -36,11 +39,43 @@ _VIT = {'cls_token': '1 1 D', 'pos_embed': '1 T D', 'patch_embed.proj.weight': '
 _DECODER = {'mask_token': '1 1 E', 'decoder_pos_embed': '1 T E', **_with_bias('decoder_embed', 'D E'),
             **_block('decoder_blocks', 'E', 'F'), **_with_bias('decoder_norm', 'E'), **_with_bias('decoder_pred', 'E O')}
 _HEAD = _with_bias('head', 'D K')
+
+
+def _batch_norm(stem: str, width: str) -> dict[str, str]:
+    return {f'{stem}.{part}': width for part in ('weight', 'bias', '_mean', '_variance')}
+
+
+def _conv(stem: str, shape: str) -> dict[str, str]:
+    return {f'{stem}.weight': shape, f'{stem}.bias': shape.split()[0]}
+
+
+def _normed(stem: str, shape: str) -> dict[str, str]:
+    return {f'{stem}.conv.weight': shape, **_batch_norm(f'{stem}.bn', shape.split()[0])}
+
+
+_SEGMENTOR = {
+    **{f'backbone.{name}': shape for name, shape in _VIT.items()},
+    'backbone.blocks.{}.gamma_1': 'D', 'backbone.blocks.{}.gamma_2': 'D', 'backbone.position_bias.{}.table': 'R N',
+    **_conv('neck.upsample_4x.0', 'D D 2 2'), **_batch_norm('neck.upsample_4x.1', 'D'),
+    **_conv('neck.upsample_4x.3', 'D D 2 2'), **_conv('neck.upsample_2x.0', 'D D 2 2'),
+    **{name: shape for i in range(4) for name, shape in _normed(f'decode_head.psp_modules.{i}.1', 'Q D 1 1').items()},
+    **_normed('decode_head.bottleneck', 'Q U 3 3'),
+    **{name: shape for i in range(3) for name, shape in _normed(f'decode_head.lateral_convs.{i}', 'Q D 1 1').items()},
+    **{name: shape for i in range(3) for name, shape in _normed(f'decode_head.fpn_convs.{i}', 'Q Q 3 3').items()},
+    **_normed('decode_head.fpn_bottleneck', 'Q 4Q 3 3'), **_conv('decode_head.conv_seg', 'K Q 1 1'),
+    **_normed('auxiliary_head.convs.0', 'A D 3 3'), **_conv('auxiliary_head.conv_seg', 'K A 1 1'),
+}
 SHAPES = {
     ENCODER: _VIT, AUTOENCODER: _VIT | _DECODER, POOLED: _VIT | _HEAD, CLASS_TOKEN: _VIT | _HEAD,
-    PROBE: _VIT | {'head.0._mean': 'D', 'head.0._variance': 'D'} | _with_bias('head.1', 'D K'),
+    PROBE: _VIT | {'head.0._mean': 'D', 'head.0._variance': 'D'} | _with_bias('head.1', 'D K'), SEGMENTOR: _SEGMENTOR,
 }
-NORM = {True: _with_bias('fc_norm', 'D'), False: _with_bias('norm', 'D')}  # one of the two, and never both
+_NORM, _FC_NORM = _with_bias('norm', 'D'), _with_bias('fc_norm', 'D')  # never both, and a segmentor has neither
+
+
+def layout(tensors: dict) -> dict[str, str]:
+    """Shapes of all tensors that weights like these, under our names, must have."""
+    norm = {} if kind(tensors) == SEGMENTOR else _FC_NORM if 'fc_norm.weight' in tensors else _NORM
+    return SHAPES[kind(tensors)] | norm
 
 
 @dataclass(frozen=True)
@@ -56,11 +91,15 @@ def _blocks(ours: str, theirs: str, parts: dict) -> dict:
     return {f'{ours}.{{}}.{part}': named(name) for part, name in parts.items()}
 
 
-_STEMS = [name.removesuffix('.weight') for shapes in (*SHAPES.values(), *NORM.values()) for name in shapes
-          if not name.endswith('.bias')]
-PADDLE = Scheme('Paddle', {stem: stem for stem in _STEMS})
-TORCH = Scheme('PyTorch, official or timm names', PADDLE.stems | {
-    'head.0._mean': 'head.0.running_mean', 'head.0._variance': 'head.0.running_var'})
+def _stems(*layouts: dict[str, str]) -> dict[str, str]:
+    """Our stems -> PyTorch's."""
+    ours = [name.removesuffix('.weight') for shapes in layouts for name in shapes if not name.endswith('.bias')]
+    return {stem: stem.replace('._mean', '.running_mean').replace('._variance', '.running_var') for stem in ours}
+
+
+TORCH = Scheme('PyTorch, official or timm names', _stems(
+    *(shapes for kind, shapes in SHAPES.items() if kind != SEGMENTOR), _NORM, _FC_NORM))
+PADDLE = Scheme('Paddle', {stem: stem for stem in [*TORCH.stems, *_stems(_SEGMENTOR)]})
 
 _SPLIT = {'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'attn.proj': 'attention.output.dense',
           'attn.qkv': tuple(f'attention.attention.{part}' for part in ('query', 'key', 'value')),
@@ -91,17 +130,25 @@ MMSEGMENTATION = Scheme('OpenMMLab, as mmsegmentation converts', MMPRETRAIN.stem
 MMPRETRAIN_CLASS_TOKEN = Scheme('OpenMMLab', MMPRETRAIN.stems | {'head': 'head.layers.head'})
 MMPRETRAIN_PROBE = Scheme('OpenMMLab', {stem: name for stem, name in MMPRETRAIN.stems.items() if stem != 'head'} | {
     'head.1': 'head.layers.head', 'head.0._mean': 'neck.bn.running_mean', 'head.0._variance': 'neck.bn.running_var'})
+MMSEGMENTOR = Scheme('OpenMMLab, UPerNet of mmsegmentation', _stems(_SEGMENTOR) | {
+    f'backbone.{ours}': theirs for ours, theirs in MMPRETRAIN.stems.items() if theirs.startswith('backbone.')} | {
+    'backbone.position_bias.{}.table': 'backbone.layers.{}.attn.relative_position_bias_table',
+    **{f'backbone.blocks.{{}}.gamma_{i}': f'backbone.layers.{{}}.gamma_{i}' for i in (1, 2)}})
 
 # Where several fit a file equally well, the first is meant
 SCHEMES = (PADDLE, TORCH, HUGGING_FACE, HUGGING_FACE_SAVED_BY_5, HUGGING_FACE_IN_MEMORY, MMPRETRAIN,
-           MMPRETRAIN_CLASS_TOKEN, MMPRETRAIN_PROBE, MMSEGMENTATION)
+           MMPRETRAIN_CLASS_TOKEN, MMPRETRAIN_PROBE, MMSEGMENTATION, MMSEGMENTOR)
 
 # What belongs to no model here: pattern of the name -> why it can be left out
 DROPPED = {
     r'num_batches_tracked$': 'a count that nothing uses',
+    r'relative_position_index$': 'numbers that follow from the size',
     r'^data_preprocessor\.': 'mean and deviation of pixels, which are flags here',
     r'^(vit\.)?pooler\.': 'a pooling layer that MAE does not have',
 }
+# What only files of PyTorch hold: last part of the name -> why it is made for them
+MADE = {'num_batches_tracked': 'PyTorch keeps this count, though nothing uses it',
+        'relative_position_index': 'PyTorch keeps what follows from the size'}
 # What can be left out as long as it is this number everywhere: earlier Paddle ports' BatchNorm keeps an affine part that
 # they switched off
 IDENTITY = {'head.0.weight': 1, 'head.0.bias': 0}

@@ -1,0 +1,104 @@
+"""The segmentor against mmsegmentation's classes: maps, logits, losses, gradients, statistics, sliding window."""
+import json
+
+import numpy as np
+import paddle
+import pytest
+from paddleseg.core import infer
+
+from seg import weights
+from seg.backbone import MAEViT
+from seg.loss import CrossEntropyOverAllPixelsLoss
+from seg.model import UPerNetMAE
+from util import convert
+
+from .conftest import report
+
+TINY = dict(image=64, patch=16, width=48, depth=4, heads=3, out_indices=[0, 1, 2, 3], channels=32, auxiliary=16, classes=7,
+            window=64, stride=43)
+BASE = dict(image=512, patch=16, width=768, depth=12, heads=12, out_indices=[3, 5, 7, 11], channels=768, auxiliary=256,
+            classes=150, window=512, stride=341)
+NORMALISED_AWAY = {'neck.upsample_4x.0.bias', 'neck.upsample_4x.3.bias', 'neck.upsample_2x.0.bias'}
+IMAGES = 6  # of which the pool of one cell normalises the values; over two, they would be +-1 and gradients mere rounding
+
+
+def build(size, path, dropped=0.0):
+    """Our model of that size with the weights of mmsegmentation's file."""
+    backbone = MAEViT(size['image'], size['patch'], embed_dim=size['width'], depth=size['depth'], num_heads=size['heads'],
+                      drop_path_rate=dropped, out_indices=size['out_indices'])
+    model = UPerNetMAE(size['classes'], backbone, size['channels'], size['auxiliary'], dropped)
+    weights.load(model, str(path))
+    return model
+
+
+def given(size, images):
+    rng = np.random.default_rng(0)
+    side, classes = size['image'], size['classes']
+    labels = rng.integers(0, classes, [images, side, side])
+    labels[rng.random(labels.shape) < 0.2] = 255
+    return {'images': rng.normal(size=[images, 3, side, side]).astype('float32'), 'labels': labels}
+
+
+def largest(ours, theirs):
+    assert ours.shape == theirs.shape and np.isfinite(theirs).all()
+    return np.abs(ours - theirs).max()
+
+
+@pytest.mark.parametrize('size', [TINY, pytest.param(BASE, marks=pytest.mark.full)], ids=['tiny', 'base'])
+def test_maps_neck_and_logits_equal_mmsegmentation(reference, tmp_path, size):
+    inputs = given(size, 2 if size is TINY else 1)
+    theirs = reference('segment', parts=['file', 'model'], size=json.dumps(size), images=inputs['images'])
+    model = build(size, tmp_path / 'upernet.pth')
+    model.eval()
+    with paddle.no_grad():
+        maps = model.backbone(paddle.to_tensor(inputs['images']))
+        necks = model.neck(maps)
+        ours = {**{f'map{i}': x for i, x in enumerate(maps)}, **{f'neck{i}': x for i, x in enumerate(necks)},
+                'decode': model.decode_head(necks), 'auxiliary': model.auxiliary_head(necks[2]),
+                'decode_resized': model(paddle.to_tensor(inputs['images']))[0]}
+    errors = {name: largest(value.numpy(), theirs[name]) for name, value in ours.items()}
+    report('segmentor', **errors, **{f'largest_{name}': np.abs(theirs[name]).max() for name in ('map3', 'neck0', 'decode')})
+    for name, error in errors.items():
+        assert error < 1e-4 * max(1, np.abs(theirs[name]).max() / 10), name
+
+
+def test_losses_gradients_and_statistics_equal_mmsegmentation(reference, tmp_path):
+    inputs = given(TINY, IMAGES)
+    theirs = reference('segment', parts=['file', 'gradients'], size=json.dumps(TINY), **inputs)
+    model = build(TINY, tmp_path / 'upernet.pth')
+    model.train()
+    scores = model(paddle.to_tensor(inputs['images']))
+    loss = CrossEntropyOverAllPixelsLoss(ignore_index=255)
+    decode, auxiliary = (weight * loss(part, paddle.to_tensor(inputs['labels'])) for weight, part in zip((1, 0.4), scores))
+    (decode + auxiliary).backward()
+    assert abs(decode.item() - theirs['loss_decode']) < 1e-5 and abs(auxiliary.item() - theirs['loss_auxiliary']) < 1e-5
+    ours, _ = convert.renamed({name: p.grad.numpy() for name, p in model.named_parameters() if not p.stop_gradient}, 'mmseg')
+    expected = {name[5:]: value for name, value in theirs.items() if name.startswith('grad:')}
+    ours = {name: value for name, value in ours.items() if 'relative_position_index' not in name}
+    assert ours.keys() == expected.keys()
+    # A bias that goes through 1 x 1 convolutions into batch normalisation has no gradient but rounding
+    errors = {name: np.abs(ours[name] - value).max() / (np.abs(value).max() if name not in NORMALISED_AWAY else 1)
+              for name, value in expected.items()}
+    report('gradients', count=len(errors), worst=max(errors.values()))
+    assert max(errors.values()) < 2e-5, max(errors, key=errors.get)
+    before, after = (convert.renamed(tensors, 'mmseg')[0] for tensors in (
+        convert.read(tmp_path / 'upernet.pth')[0]['model'], {name: b.numpy() for name, b in model.state_dict().items()}))
+    statistics = {name[5:]: value for name, value in theirs.items() if name.startswith('stat:')}
+    assert len(statistics) == 28
+    for name, value in statistics.items():
+        if name.endswith('mean'):
+            np.testing.assert_allclose(after[name], value, rtol=1e-5, atol=1e-6)
+        else:  # Paddle's variance is the biased one: by a factor of (n - 1) / n, over n values
+            shares = (after[name] - 0.9 * before[name]) / (value - 0.9 * before[name])
+            assert shares.std() < 1e-3 and (IMAGES - 1) / IMAGES - 1e-3 < shares.mean() < 1, name
+
+
+def test_the_sliding_window_equals_mmsegmentation(reference, tmp_path):
+    scene = np.random.default_rng(0).normal(size=[3, 64, 100]).astype('float32')
+    theirs = reference('segment', parts=['file', 'slide'], size=json.dumps(TINY), scene=scene)
+    model = build(TINY, tmp_path / 'upernet.pth')
+    model.eval()
+    with paddle.no_grad():
+        ours = infer.slide_inference(model, paddle.to_tensor(scene[None]), [64, 64], [43, 43]).numpy()[0]
+    report('slide', error=largest(ours, theirs['slide']))
+    assert largest(ours, theirs['slide']) < 1e-4
