@@ -29,9 +29,10 @@ TINY_VIT = ['--model', 'vit_nano_patch4', '--input_size', '16', '--in_chans', '1
             '--device', 'cpu', '--log_dir', '']
 ARCHIVE = Path(__file__).parent / 'data/models/files.tar.xz'
 KINDS = {'encoder': names.ENCODER, 'masked autoencoder': names.AUTOENCODER, 'fine-tuned, global pool': names.POOLED,
-         'fine-tuned, class token': names.CLASS_TOKEN, 'linear probe': names.PROBE}
+         'fine-tuned, class token': names.CLASS_TOKEN, 'linear probe': names.PROBE,
+         'segmentor': names.SEGMENTOR}
 OFFICIAL = dict(zip(KINDS.values(), ('official_encoder.pth', 'official_autoencoder.pth', 'official_pooled.pth',
-                                     'official_token.pth', 'official_probe.pth')))
+                                     'official_token.pth', 'official_probe.pth', 'mmseg_upernet.pth')))
 
 
 @pytest.fixture(autouse=True)

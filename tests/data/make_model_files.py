@@ -19,13 +19,15 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / 'parity/references'))
 
 # isort: split
-import torch_ready  # noqa: F401
+import mmseg_ready  # noqa: F401  before torch's kin
 
 # isort: split
 import mmpretrain.models  # noqa: F401  fills the registry
+import mmseg.models  # noqa: F401  likewise
 import torch
 from mmengine.logging import HistoryBuffer
 from mmpretrain.registry import MODELS
+from mmseg.registry import MODELS as SEGMENTORS
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
@@ -46,6 +48,10 @@ HUGGING_FACE = [(r'^cls_token', 'vit.embeddings.cls_token'), (r'^pos_embed', 'vi
 OLDER = [(r'^blocks', 'vit.encoder.layer'), (r'decoder_blocks', 'decoder_layers'), (r'attn\.proj', 'attention.output.dense'),
          (r'attn\.(query|key|value)', r'attention.attention.\1'), (r'mlp\.fc1', 'intermediate.dense'),
          (r'mlp\.fc2', 'output.dense')]
+MMSEGMENTATION = [(r'^backbone\.layers\.(\d+)\.attn\.relative_position_bias_table', r'position_bias.\1.table'),
+                  (r'^backbone\.layers', 'blocks'), (r'^backbone\.patch_embed\.projection', 'patch_embed.proj'),
+                  (r'^backbone\.', ''), (r'\.ln(\d)', r'.norm\1'), (r'ffn\.layers\.0\.0', 'mlp.fc1'),
+                  (r'ffn\.layers\.1', 'mlp.fc2')]  # theirs -> official, where a segmentor's encoder has official names
 IN_MEMORY = [(r'^blocks', 'vit.layers'), (r'decoder_blocks', 'decoder_layers'), (r'attn\.proj', 'attention.o_proj'),
              (r'attn\.([qkv])[a-z]+', r'attention.\1_proj')]
 
@@ -191,9 +197,29 @@ def openmmlab(folder):
     torch.save(renamed(official('norm'), names), folder / 'mae_mmcls.pth')
 
 
+def mmsegmentation(folder):
+    norm = dict(type='BN')
+    head = dict(num_classes=CLASSES, norm_cfg=norm, loss_decode=dict(type='CrossEntropyLoss'), align_corners=False)
+    model = SEGMENTORS.build(dict(
+        type='EncoderDecoder',
+        backbone=dict(type='MAE', img_size=(SIZE, SIZE), patch_size=PATCH, embed_dims=WIDTH, num_layers=DEPTH,
+                      num_heads=HEADS, init_values=1.0, out_indices=[0, 0, 1, 1]),
+        neck=dict(type='Feature2Pyramid', embed_dim=WIDTH, rescales=[4, 2, 1, 0.5], norm_cfg=norm),
+        decode_head=dict(type='UPerHead', in_channels=[WIDTH] * 4, in_index=[0, 1, 2, 3], channels=4, **head),
+        auxiliary_head=dict(type='FCNHead', in_channels=WIDTH, in_index=2, channels=2, num_convs=1, concat_input=False,
+                            **head)))
+    state = model.state_dict()
+    own = renamed(state, MMSEGMENTATION)
+    for name, tensor in zip(own, state.values()):
+        if tensor.is_floating_point():
+            tensor.copy_(torch.tensor(value(name, tensor.shape)))
+    torch.save({'meta': {'iter': 160000, 'dataset_meta': {'classes': tuple('abcde')}}, 'state_dict': state},
+               folder / 'mmseg_upernet.pth')
+
+
 def main(archive):
     with tempfile.TemporaryDirectory() as folder:
-        for make in (facebook, timm, hugging_face, openmmlab):
+        for make in (facebook, timm, hugging_face, openmmlab, mmsegmentation):
             make(Path(folder))
         with tarfile.open(archive, 'w:xz') as tar:
             for path in sorted(Path(folder).rglob('*')):
