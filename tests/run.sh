@@ -8,9 +8,10 @@ cd "$(dirname "$0")/.."
 
 tests='not parity and not full'
 case ${1:-} in
-    --parity | --full) tests=${1#--} && shift ;;
+    --parity) tests='parity and not full' && shift ;;
+    --full) tests=full && shift ;;
 esac
 bash requirements/install.sh .venv requirements.txt requirements/test.txt
-if [ "$tests" = parity ]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
+if [[ $tests != not* ]]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
 source .venv/bin/activate
 exec python -m pytest -m "$tests" "$@"

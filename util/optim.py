@@ -42,19 +42,20 @@ def adamw(groups: list[dict], beta2: float) -> paddle.optimizer.AdamW:
     return paddle.optimizer.AdamW(0.0, beta1=0.9, beta2=beta2, epsilon=1e-8, parameters=groups, weight_decay=0.0)
 
 
-def layer_decay_groups(model: paddle.nn.Layer, weight_decay: float, layer_decay: float) -> list[dict]:
+def layer_decay_groups(model: paddle.nn.Layer, weight_decay: float, layer_decay: float,
+                       undecayed: tuple[str, ...] = ('pos_embed', 'cls_token')) -> list[dict]:
     """Groups for fine-tuning: the rate of the layer numbered i of n is scaled by layer_decay^(n - i), floor included.
 
-    Layer 0 is the embedding, block i is layer i + 1, the rest (norm, head) is layer n. Vectors, the position table and
-    the class token are not decayed. Frozen parameters are in no group.
+    Layer 0 is the embedding, block i is layer i + 1 with its relative positions, the rest (norm, heads) is layer n. Vectors
+    and what is `undecayed` have no weight decay. Frozen parameters are in no group. The blocks may be those of a backbone.
     """
-    last = len(model.blocks) + 1
+    last = len(getattr(model, 'backbone', model).blocks) + 1
     groups = {}
     for name, parameter in model.named_parameters():
         if parameter.stop_gradient:
             continue
-        decay = 0.0 if parameter.ndim == 1 or name in ('pos_embed', 'cls_token') else weight_decay
-        layer = _layer_of(name, last)
+        decay = 0.0 if parameter.ndim == 1 or name in undecayed else weight_decay
+        layer = _layer_of(name.removeprefix('backbone.'), last)
         group = groups.setdefault((layer, decay), {'params': [], 'weight_decay': decay,
                                                    'learning_rate': layer_decay ** (last - layer)})
         group['params'].append(parameter)
@@ -62,7 +63,7 @@ def layer_decay_groups(model: paddle.nn.Layer, weight_decay: float, layer_decay:
 
 
 def _layer_of(name: str, last: int) -> int:
-    if name.startswith('blocks.'):
+    if name.startswith(('blocks.', 'position_bias.')):
         return int(name.split('.')[1]) + 1
     return 0 if name in ('pos_embed', 'cls_token') or name.startswith('patch_embed.') else last
 

@@ -4,12 +4,20 @@ import json
 import numpy as np
 import paddle
 import pytest
+
+import seg  # noqa: F401  which registers and repairs
+
+# isort: split
 from paddleseg.core import infer
+from paddleseg.transforms import Compose, Normalize
+from paddleseg.utils import metrics
 
 from seg import weights
 from seg.backbone import MAEViT
 from seg.loss import CrossEntropyOverAllPixelsLoss
 from seg.model import UPerNetMAE
+from seg.optimizer import LayerDecayAdamW
+from seg.transforms import ResizeKeepRatio
 from util import convert
 
 from .conftest import report
@@ -102,3 +110,56 @@ def test_the_sliding_window_equals_mmsegmentation(reference, tmp_path):
         ours = infer.slide_inference(model, paddle.to_tensor(scene[None]), [64, 64], [43, 43]).numpy()[0]
     report('slide', error=largest(ours, theirs['slide']))
     assert largest(ours, theirs['slide']) < 1e-4
+
+
+def test_a_picture_at_one_and_at_several_scales_equals_mmsegmentation(reference, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, [90, 123, 3]).astype('uint8')
+    ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    theirs = reference('segment', parts=['file', 'multiscale'], size=json.dumps(TINY), picture=picture, scale=[256, 64],
+                       ratios=ratios)
+    model = build(TINY, tmp_path / 'upernet.pth')
+    model.eval()
+    prepare = Compose([ResizeKeepRatio([256, 64]), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    data = prepare({'img': picture.astype('float32'), 'trans_info': []})
+    image, slide = paddle.to_tensor(data['img'][None]), dict(is_slide=True, crop_size=[64, 64], stride=[43, 43])
+    with paddle.no_grad():
+        _, single = infer.inference(model, image, data['trans_info'], **slide)
+        labels, logarithms = infer.aug_inference(model, image, data['trans_info'], scales=ratios, flip_horizontal=True,
+                                                 **slide)
+    errors = {'single': largest(single.numpy()[0], theirs['single']),
+              'probabilities': largest(logarithms.exp().numpy()[0], theirs['probabilities'])}
+    report('whole picture', **errors, same_labels=(labels.numpy()[0, 0] == theirs['answer']).mean())
+    assert errors['single'] < 1e-4 and errors['probabilities'] < 1e-5
+    assert (labels.numpy()[0, 0] == theirs['answer']).mean() > 0.9999
+
+
+@pytest.mark.parametrize('present', [7, 4])
+def test_the_metrics_equal_mmsegmentation_with_and_without_absent_classes(reference, present):
+    rng = np.random.default_rng(present)
+    predictions, targets = rng.integers(0, present, [2, 3, 40, 50])
+    predictions[0, 0, :5] = 5  # predicted where no label has it
+    targets[rng.random(targets.shape) < 0.1] = 255
+    theirs = reference('segment', parts=['metrics'], size=json.dumps(TINY), predictions=predictions, targets=targets)
+    areas = metrics.calculate_area(*(paddle.to_tensor(maps[:, None]) for maps in (predictions, targets)), 7)
+    ious, miou = metrics.mean_iou(*areas)
+    accuracy, _, recalls = metrics.class_measurement(*areas)
+    np.testing.assert_allclose(ious, theirs['IoU'], rtol=1e-6)
+    np.testing.assert_allclose(recalls, theirs['Acc'], rtol=1e-6)
+    np.testing.assert_allclose([accuracy, miou, np.nanmean(recalls)], [theirs[name] for name in ('aAcc', 'mIoU', 'mAcc')],
+                               rtol=1e-6)
+
+
+def test_rates_and_decays_of_all_235_parameters_equal_mmsegmentation(reference, tmp_path):
+    size = {**TINY, 'depth': 12, 'out_indices': [3, 5, 7, 11]}
+    theirs = reference('segment', parts=['file', 'optimizer'], size=json.dumps(size))
+    model = build(size, tmp_path / 'upernet.pth')
+    parameters = {name: p for name, p in model.named_parameters() if not p.stop_gradient}
+    renamed = list(convert.renamed({name: p.numpy() for name, p in parameters.items()}, 'mmseg')[0])
+    optimizer = LayerDecayAdamW()(model, 1e-4)
+    groups = {p.name: (group['learning_rate'], group['weight_decay']) for group in optimizer._param_groups
+              for p in group['params']}
+    ours = {name: groups[p.name] for name, p in zip(renamed, parameters.values())}
+    expected = {name: pair for name, *pair in zip(theirs['optimizer_names'], theirs['lr_scale'], theirs['weight_decay'])}
+    assert len(ours) == 235 and ours.keys() == expected.keys()
+    for name, pair in expected.items():
+        np.testing.assert_allclose(ours[name], pair, rtol=1e-9, err_msg=name)

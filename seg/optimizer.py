@@ -1,0 +1,21 @@
+"""The recipe's optimizer."""
+import paddle
+from paddleseg.cvlibs import manager
+
+from util import optim
+
+
+@manager.OPTIMIZERS.add_component
+class LayerDecayAdamW:
+    """AdamW whose rate falls by `layer_decay` from block to block towards the image, for a model with a `backbone`.
+
+    As mmsegmentation's (1.2.2): vectors are not decayed, but the class token and all tables of positions are. PaddleSeg's
+    AdamWDL_CAE gives the class token the head's rate, and its AdamWDL needs what Paddle has on GPUs only.
+    """
+
+    def __init__(self, layer_decay: float = 0.65, weight_decay: float = 0.05, beta1: float = 0.9, beta2: float = 0.999):
+        self.layer_decay, self.weight_decay, self.betas = layer_decay, weight_decay, {'beta1': beta1, 'beta2': beta2}
+
+    def __call__(self, model: paddle.nn.Layer, lr: paddle.optimizer.lr.LRScheduler) -> paddle.optimizer.AdamW:
+        groups = optim.layer_decay_groups(model, self.weight_decay, self.layer_decay, undecayed=())
+        return paddle.optimizer.AdamW(lr, **self.betas, epsilon=1e-8, parameters=groups, weight_decay=0.0)
