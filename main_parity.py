@@ -37,12 +37,14 @@ STEPS, WARMUP, PART = 5, 2, 512  # optimizer steps, those of them that warm up; 
 BATCH = {names.PROBE: 16}  # normalised over two images, features would be +-1 and gradients mere rounding
 LR = {names.PROBE: 0.1}  # the largest rate, for others 1e-3: the recipes' are for batches of thousands
 # Relative to the largest entry of each tensor; several times what float32 gives for ViT-H
-TOLERANCES = {'weights': 0.0, 'blocks': 1e-5, 'mask': 0.0, 'loss': 1e-6, 'gradients': 2e-5, 'losses of the steps': 5e-6,
-              'weights after the steps': 5e-5}
+TOLERANCES = {'weights': 0.0, 'blocks': 1e-5, 'mask': 0.0, 'loss': 1e-6, 'gradients': 2e-5, 'losses of the steps': 5e-6}
+MOVES = 1e-4  # of how far the steps move a tensor; a fifth of the weight decay more or less makes some 5e-4
 OUTPUT, SHARE = 1e-5, 1e-4  # of scores; of accuracies, since a tie may fall either way
 KEY_BIAS = ('Key parts of qkv.bias: their gradient is 0 but for rounding, because the softmax takes no notice of them. '
             'Gradients are measured against the whole tensor; after the steps they are left out, since Adam makes rates '
             'of whatever is not 0')
+LENGTHS = ('lengths (roots of the sums of squares): how far the ends of the two ways lie apart, relative to the way; to '
+           'that comes what float32 may round off in each step')
 
 
 def main(args):
@@ -182,15 +184,23 @@ def climb(settings, tensors, path, original, given, log):
     schedule = optim.Cosine(given['lr'], 0.0, WARMUP, STEPS)
     losses = ours.train(model, recipe(model, settings), schedule, STEPS, objective, given['clip_grad'])
     yield rung('losses of the steps', [('losses', losses, theirs['losses'])])
-    yield rung('weights after the steps', without_key_bias(part('after', ours.Arrays(ours.tensors(model)))))
+    ends = part('after', ours.Arrays(ours.tensors(model)))
+    yield ladder.rung('weights after the steps', moves(original.items('weights'), ends), MOVES, LENGTHS)
 
 
-def without_key_bias(pairs):
-    for name, *arrays in pairs:
+def moves(starts, ends):
+    """A pair of lengths for each pair of tensors: the way from the start to the original's end, and that plus how far the
+    ends lie apart. The largest entries would say too little: moves of 1e-3 hardly show next to weights of 1, and single
+    entries may depart, where Adam divides a gradient that is mere rounding by its own size. What a step may round off, an
+    ulp, counts as way: in fine-tuning the lowest layers' rates are so small that they move less than that."""
+    roundings = (STEPS - 1) * np.finfo('float32').eps / MOVES  # the first step's rate is 0
+    for (name, *arrays), (_, start) in zip(ends, starts):
         if name.endswith('qkv.bias'):
-            third = len(arrays[1]) // 3
-            arrays = [np.delete(array, slice(third, 2 * third)) for array in arrays]
-        yield name, *arrays
+            third = len(start) // 3
+            start, *arrays = (np.delete(array, slice(third, 2 * third)) for array in (start, *arrays))
+        end, theirs = (array.astype('float64') for array in arrays)
+        way = np.linalg.norm(theirs - start) + roundings * np.linalg.norm(start)
+        yield name, np.array([way + np.linalg.norm(end - theirs)]), np.array([way])
 
 
 @paddle.no_grad()

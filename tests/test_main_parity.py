@@ -1,14 +1,18 @@
 """The ladder's arithmetic by hand, reports, and what main_parity.py says where it cannot begin."""
 import ast
+from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, classifier, figures_by_hand
 
-from util import report
+import main_finetune
+import main_parity
+from util import convert, report
 from util.errors import InputError
-from util.parity import ladder, reprod
+from util.parity import ladder, process, reprod
 
 ONE = np.array([1.0, -2.0, 4.0], 'float32')
 
@@ -72,6 +76,55 @@ def test_keys_and_shapes():
     assert not rung.passed and rung.where == 'a' and '[1, 2] here, [2, 1] there' in rung.note
 
 
+def way(ours, theirs, start, name='blocks.0.mlp.fc1.weight'):
+    """The rung of the optimizer steps over one tensor."""
+    return ladder.rung('steps', main_parity.moves([(name, start)], [(name, ours, theirs)]), main_parity.MOVES)
+
+
+@pytest.fixture
+def start():
+    """Like a weight of ViT-B: the largest entry is some 0.1."""
+    return np.random.default_rng(0).normal(size=[64, 64], scale=0.03).astype('float32')
+
+
+def ended(start, decay=0.05, rate=2.5e-3):
+    """Where AdamW's steps lead from there, whose rates sum up to that, if every gradient keeps its sign."""
+    signs = np.random.default_rng(1).choice(np.array([-1, 1], 'float32'), start.shape)
+    return start * np.float32(1 - rate * decay) - np.float32(rate) * signs
+
+
+@pytest.mark.parametrize('wrong', [{'decay': 0.06}, {'rate': 2.501e-3}])
+def test_steps_of_a_little_too_much_decay_or_rate_depart(start, wrong):
+    assert way(ended(start), ended(start), start).relative == 0
+    theirs, ours = ended(start), ended(start, **wrong)
+    assert not way(ours, theirs, start).passed
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()  # which the largest entries alone hardly show
+
+
+def test_ways_that_are_shorter_than_rounding_may_differ_by_it_but_not_by_more(start):
+    rate = 2e-7  # of the lowest layers of ViT-H
+    theirs = ended(start, rate=rate)
+    assert way(np.nextafter(theirs, 1), theirs, start).passed
+    assert not way(ended(start, rate=rate / 2), theirs, start).passed
+
+
+def test_of_qkv_bias_the_key_part_alone_is_left_out():
+    start, theirs = np.zeros([2, 9], 'float32')
+    for place in range(9):
+        ours = theirs.copy()
+        ours[place] = 1
+        assert way(ours, theirs, start, 'blocks.0.attn.qkv.bias').passed == (3 <= place < 6)
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_steps_that_end_in_no_number_fail(start, bad):
+    ours, theirs = ended(start), ended(start)
+    for arrays in ((ours,), (ours, theirs)):
+        for array in arrays:
+            array[0, 0] = bad
+        assert not way(ours, theirs, start).passed and not way(ours, theirs, start).finite
+
+
 def test_places_count_the_classes_above_the_right_one_and_nan_as_above():
     scores = np.array([[1.0, 3.0, 2.0], [5.0, 3.0, 2.0], [np.nan, 1.0, 0.0]])
     assert ladder.places(scores, np.array([2, 0, 1])).tolist() == [1, 0, 1]
@@ -120,6 +173,20 @@ def test_files_of_the_reproduction_guide_carry_our_verdict(tmp_path):
     assert 'NOT FINITE' in said and 'logits: FAILED' in said
 
 
+def test_arrays_of_a_step_are_on_the_disk_and_not_kept(tmp_path):
+    log = reprod.Log(str(tmp_path))
+    ladder.rung('gradients', log.through('gradients', [('a', ONE, ONE + 1)]), 1e-5)
+    assert not log.pairs['bp_align']
+    assert [np.load(tmp_path / f'bp_align_{name}.npy', allow_pickle=True).item()['a'][0] for name in ('paddle', 'torch')] \
+        == [1, 2]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match='--reprod_log .*file: cannot be written'):
+        list(reprod.Log(str(tmp_path / 'file')).through('loss', [('loss', ONE, ONE)]))
+
+
 def test_without_the_parity_environment_the_program_says_how_to_make_it(run_program, encoder, tmp_path):
     result = run_program('main_parity.py', encoder, '--python', tmp_path / 'python')
     assert result.returncode == 2 and result.stderr.count('\n') == 1
@@ -147,3 +214,25 @@ def test_the_original_shares_nothing_with_the_project():
 def test_accuracy_is_for_classifiers(run_program, encoder, digits):
     result = run_program('main_parity.py', encoder, '--data_path', digits, '--python', '/bin/sh')
     assert result.returncode == 2 and '--data_path is for classifiers' in result.stderr
+
+
+def test_accuracy_by_a_list_names_the_pictures_that_the_two_see_differently(listed, classify, monkeypatch, tmp_path):
+    file = classify(main_finetune)[1] / 'checkpoint-latest.pd'
+    model = classifier(file)
+    pictures = [line.split()[0] for line in (listed / 'val.txt').read_text().splitlines()]
+
+    def original(python, folder, source, heads, pixels):
+        scores = model(paddle.to_tensor(np.load(pixels))).numpy()
+        scores[[1, 4]] *= -1
+        np.save(folder / 'scores.npy', scores)
+    monkeypatch.setattr(process, 'run', original)
+    args = main_parity.PARSER.parse_args([str(file), '--data_path', str(listed)])
+    state = convert.read(file)[0]
+    settings = main_parity.describe(args, state['model'], state['args'])
+    (scores, _), (metric, figures) = main_parity.accuracy(args, settings, tmp_path, reprod.Log(None))
+    assert not scores.passed
+    assert [(listed / path).resolve() for path in figures['predicted differently']] == [
+        Path(pictures[i]).resolve() for i in (1, 4)]
+    by_hand = figures_by_hand(model, [Path(path) for path in pictures])
+    assert figures['images'] == 9 and figures['acc1 ours'] == pytest.approx(by_hand['acc1'], abs=1e-4)
+    assert metric.passed == (figures['acc1 ours'] == figures['acc1 original'])

@@ -48,8 +48,8 @@ def markdown(record: dict) -> str:
     return '\n'.join(lines)
 
 
-LEGEND = ('Relative: the largest difference in a tensor over the largest entry of the original\'s, for the worst tensor; '
-          'that one is named, or the first that departs.')
+LEGEND = ("Relative: the largest difference in a tensor over the largest entry of the original's, for the worst tensor, "
+          'unless a note says otherwise; that one is named, or the first that departs.')
 
 
 def _text(value) -> str:

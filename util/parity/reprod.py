@@ -3,7 +3,8 @@
 Each .npy is a pickled dictionary of arrays, as that guide's tools read it. The verdicts in the logs are our ladder's:
 those tools call a NaN a success.
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +17,42 @@ STEPS = {'forward': ('logits', 'features', 'prediction', 'mask'), 'loss': ('loss
 
 
 class Log:
-    """Keeps the pairs that pass through it, for the rungs that the guide knows; without a folder nothing is kept."""
+    """Writes the pairs that pass through it, for the rungs that the guide knows; without a folder nothing."""
 
     def __init__(self, folder: str | None):
-        self.folder, self.pairs = folder and Path(folder), {}
+        self.folder, self.pairs, self.lines = folder and Path(folder), {}, {}
 
     def through(self, rung: str, pairs: ladder.Pairs) -> Iterable:
-        """The same pairs; those of a step of the guide are remembered."""
+        """The same pairs; those of a step of the guide are written behind the last of them."""
         step = next((step for step, rungs in STEPS.items() if rung in rungs), None)
-        if not self.folder or step is None:
-            return pairs
+        return self._written(step, pairs) if self.folder and step else pairs
+
+    def _written(self, step: str, pairs: ladder.Pairs) -> ladder.Pairs:
         kept = self.pairs.setdefault(step, [])
-        return (kept.append(pair) or pair for pair in pairs)
+        for pair in pairs:
+            kept.append(pair)
+            yield pair
+        with self._folder():
+            for side, name in ((1, 'paddle'), (2, 'torch')):
+                np.save(self.folder / f'{step}_{name}.npy', {pair[0]: pair[side] for pair in kept}, allow_pickle=True)
+        self.lines[step] = [_line(*pair) for pair in kept]
+        if len(STEPS[step]) == 1:
+            kept.clear()  # no rung adds to them, and at ViT-H the gradients take 5 GB that the optimizer needs next
 
     def write(self, rungs: list[ladder.Rung]) -> None:
-        """All files of the steps that were reached."""
-        if not self.folder:
-            return
+        """The logs of the steps that were reached."""
+        for step, lines in self.lines.items():
+            verdicts = [f'{rung.name}: {"passed" if rung.passed else "FAILED"}, tolerance {rung.tolerance:g}'
+                        for rung in rungs if rung.name in STEPS[step]]
+            with self._folder():
+                (self.folder / f'{step}_diff.log').write_text('\n'.join(lines + verdicts) + '\n')
+
+    @contextmanager
+    def _folder(self) -> Iterator[None]:
+        """Make it, and an InputError of what goes wrong there."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for step, pairs in self.pairs.items():
-                np.save(self.folder / f'{step}_paddle.npy', {name: ours for name, ours, _ in pairs}, allow_pickle=True)
-                np.save(self.folder / f'{step}_torch.npy', {name: theirs for name, _, theirs in pairs}, allow_pickle=True)
-                lines = [_line(*pair) for pair in pairs]
-                verdicts = [f'{rung.name}: {"passed" if rung.passed else "FAILED"}, tolerance {rung.tolerance:g}'
-                            for rung in rungs if rung.name in STEPS[step]]
-                (self.folder / f'{step}_diff.log').write_text('\n'.join(lines + verdicts) + '\n')
+            yield
         except OSError as error:
             raise InputError(f'--reprod_log {self.folder}: cannot be written ({error.strerror})') from None
 
