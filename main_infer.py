@@ -75,7 +75,7 @@ def settings(args, state):
     said['global_pool'] = 'fc_norm.weight' in tensors
     said['in_chans'], said['input_size'] = layer.image_shape(tensors)
     if size := sizes.name_of(tensors):
-        said.setdefault('model', f'vit_{size}')
+        said['model'] = f'vit_{size}'  # whatever another program may have called it
     for name in ('model', 'nb_classes', 'global_pool', 'input_size'):
         asked = getattr(args, name)
         if asked is not None and said.setdefault(name, asked) != asked:

@@ -1,3 +1,4 @@
+import argparse
 import os
 import pickle
 
@@ -55,6 +56,31 @@ def test_a_whole_state_dict_by_paddle_save_reads_as_arrays(tmp_path):
     read = weights.read(tmp_path / 'x.pdparams')
     assert list(read) == ['weight', 'bias']
     np.testing.assert_array_equal(read['weight'], layer.weight.numpy())
+
+
+@pytest.mark.parametrize('save', [lambda tree, path: paddle.save(tree, str(path)),
+                                  *(lambda tree, path, protocol=protocol: path.write_bytes(pickle.dumps(tree, protocol))
+                                    for protocol in (2, 4))])
+def test_the_flags_of_earlier_ports_are_a_plain_dict(tmp_path, save):
+    flags = argparse.Namespace(model='mae_vit_base_patch16', lr=None, betas=[0.9, 0.95], more=argparse.Namespace(n=1))
+    save({'model': {'w': np.ones(2)}, 'args': flags}, tmp_path / 'x.pd')
+    read = weights.read(tmp_path / 'x.pd')['args']
+    assert read == {'model': 'mae_vit_base_patch16', 'lr': None, 'betas': [0.9, 0.95], 'more': {'n': 1}}
+    assert type(read) is type(read['more']) is dict
+
+
+def test_of_argparse_nothing_else_is_known(tmp_path):
+    (tmp_path / 'x.pd').write_bytes(pickle.dumps({'args': argparse.ArgumentParser}))
+    with pytest.raises(InputError, match=r'argparse\.ArgumentParser'):
+        weights.read(tmp_path / 'x.pd')
+
+
+def test_a_file_that_holds_itself_is_named(tmp_path):
+    tree = {'args': argparse.Namespace()}
+    tree['args'].more = tree
+    (tmp_path / 'x.pd').write_bytes(pickle.dumps(tree))
+    with pytest.raises(InputError, match='no weight file that is safe and whole'):
+        weights.read(tmp_path / 'x.pd')
 
 
 def test_safetensors_read_as_arrays(tmp_path):
@@ -123,3 +149,11 @@ def test_leftovers_of_killed_writers_are_cleaned(file):
     (file.parent / '.x.pd.999999999.tmp').write_bytes(b'half')
     atomic.clean(file.parent)
     assert os.listdir(file.parent) == ['x.pd']
+
+
+def test_a_dict_that_nests_itself_takes_no_time(tmp_path):
+    tree = {}
+    for _ in range(60):  # 2 ** 60 visits, were each part not visited once
+        tree = {'a': tree, 'b': tree}
+    (tmp_path / 'x.pd').write_bytes(pickle.dumps({'model': tree}))
+    assert weights.read(tmp_path / 'x.pd')['model']['a']['b'].keys() == {'a', 'b'}

@@ -25,10 +25,10 @@ def read(path: Path) -> dict:
     with open(path, 'rb') as file:
         _verify(file, path)
         with unpickler.one_error(path):
-            tree = unpickler.Unpickler(file, path).load()
+            tree = unpickler.plain(unpickler.Unpickler(file, path).load(), _array, without='StructuredToParameterName@@')
     if not isinstance(tree, dict):
         raise InputError(f'{path} holds a {type(tree).__name__}; expected a dict of tensors')
-    return _arrays(tree)
+    return tree
 
 
 def _verify(file, path: Path) -> None:
@@ -49,15 +49,12 @@ def _verify(file, path: Path) -> None:
     file.seek(0)
 
 
-def _arrays(value: Any) -> Any:
+def _array(value: Any) -> np.ndarray | None:
     """paddle.save stores a tensor as (name, array), and bfloat16 as its upper 16 bits."""
-    if isinstance(value, dict):
-        return {key: _arrays(item) for key, item in value.items() if key != 'StructuredToParameterName@@'}
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
         value = value[1]
-    if isinstance(value, np.ndarray) and value.dtype == np.uint16:
-        value = bfloat16(value)
-    return value
+    if isinstance(value, np.ndarray):
+        return bfloat16(value) if value.dtype == np.uint16 else value
 
 
 class _Hashing:

@@ -17,9 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from util.errors import InputError
-from util.weights import atomic
+from util.weights import atomic, unpickler
 from util.weights.safetensors_file import bfloat16
-from util.weights.unpickler import Unpickler, one_error
 
 ZIP = b'PK'
 LEGACY, VERSION = 0x1950a86a20f9469cfc6c, 1001
@@ -56,14 +55,6 @@ class _Dict(dict):
         pass
 
 
-class _Namespace(dict):
-    """argparse.Namespace, whose attributes become keys."""
-    __slots__ = ()
-
-    def __setstate__(self, state: dict):
-        self.update(state)
-
-
 def _tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *rest: Any) -> _Tensor:
     if any(rest[2:]):  # behind requires_grad and the hooks: a negation or conjugation that PyTorch put off
         raise ValueError('it holds a tensor that is still to be negated or conjugated')
@@ -77,7 +68,7 @@ KNOWN = {
     ('torch._utils', '_rebuild_tensor'): _tensor, ('torch._utils', '_rebuild_tensor_v2'): _tensor,
     ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
     ('torch._utils', '_rebuild_parameter_with_state'): lambda tensor, *_: tensor,
-    ('argparse', 'Namespace'): _Namespace, ('pathlib', 'PosixPath'): lambda *parts: str(PurePosixPath(*parts)),
+    ('pathlib', 'PosixPath'): lambda *parts: str(PurePosixPath(*parts)),
     ('collections', 'OrderedDict'): _Dict, ('collections', 'Counter'): _Dict,
     ('collections', 'defaultdict'): lambda *factory: _Dict(),
     # mmengine's training checkpoints hold the history of their log, an object that also names its methods
@@ -86,7 +77,7 @@ KNOWN = {
 }
 
 
-class _Unpickler(Unpickler):
+class _Unpickler(unpickler.Unpickler):
     """Leaves a _Tensor or _Storage wherever the tree holds one; `storages` has them by key."""
 
     def __init__(self, file: BinaryIO, path: Path):
@@ -115,7 +106,7 @@ def read(path: Path) -> dict:
 
     Tensors of one storage share memory. InputError where the file is damaged, unsafe, or holds what is no dense tensor.
     """
-    with one_error(path), open(path, 'rb') as file:
+    with unpickler.one_error(path), open(path, 'rb') as file:
         tree = _read_zip(file, path) if file.peek().startswith(ZIP) else _read_legacy(file, path)
     if not isinstance(tree, dict):
         raise InputError(f'{path} holds a {type(tree).__name__}; expected a dict of tensors')
@@ -150,14 +141,14 @@ def _read_zip(file: BinaryIO, path: Path) -> Any:
 
 
 def _read_legacy(file: BinaryIO, path: Path) -> Any:
-    _, version, _ = (Unpickler(file, path).load() for _ in range(3))
+    _, version, _ = (unpickler.Unpickler(file, path).load() for _ in range(3))
     if version != VERSION:
         raise InputError(f'{path} is of version {version!r} of the PyTorch format; known is {VERSION}, and zip archives')
-    unpickler = _Unpickler(file, path)
-    tree = unpickler.load()
+    reader = _Unpickler(file, path)
+    tree = reader.load()
     memory, file_size = {}, path.stat().st_size
-    for key in Unpickler(file, path).load():
-        storage = unpickler.storages[key]
+    for key in unpickler.Unpickler(file, path).load():
+        storage = reader.storages[key]
         size = storage.count * _numpy_dtype(storage).itemsize
         count = int.from_bytes(file.read(8), 'little', signed=True)
         if size > file_size - file.tell():
@@ -165,7 +156,7 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
         if count != storage.count:
             raise InputError(f'{path} is damaged: storage {key!r} has {count} values here, {storage.count} in the pickle')
         memory[key] = _values(file.read(size), storage, '<')
-    if missing := unpickler.storages.keys() - memory:
+    if missing := reader.storages.keys() - memory:
         raise InputError(f'{path} is incomplete: storage {min(missing)!r} is missing')
     return _plain(tree, lambda storage: memory[storage.key])
 
@@ -184,24 +175,12 @@ def _values(data: bytes, storage: _Storage, byte_order: str) -> np.ndarray:
 
 
 def _plain(tree: Any, values: Callable[[_Storage], np.ndarray]) -> Any:
-    """The tree with arrays in place of tensors and storages, dicts in place of their kin."""
-    done = {}
-
-    def plain(value: Any) -> Any:
-        if id(value) not in done:  # each part once: a few lists of the same list twice, nested, would take forever
-            done[id(value)] = convert(value)
-        return done[id(value)]
-
-    def convert(value: Any) -> Any:
+    """The tree with arrays in place of tensors and storages."""
+    def array(value: Any) -> np.ndarray | None:
         if isinstance(value, _Tensor):
-            return _view(value, plain(value.storage))
-        if isinstance(value, _Storage):
-            return values(value)[value.start:value.stop]
-        if isinstance(value, dict):
-            return {plain(key): plain(item) for key, item in value.items()}
-        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
-
-    return plain(tree)
+            return _view(value, array(value.storage))
+        return values(value)[value.start:value.stop] if isinstance(value, _Storage) else None
+    return unpickler.plain(tree, array)
 
 
 def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:

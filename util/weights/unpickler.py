@@ -3,7 +3,7 @@
 Any other name is refused, because pickle itself runs whatever code a crafted file names.
 """
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,15 @@ ALLOWED = {
 }
 
 
+class Namespace(dict):
+    """What argparse.Namespace becomes, a dict of its attributes: programs keep their flags in one, and a file need not name
+    more than that class."""
+    __slots__ = ()
+
+    def __setstate__(self, state: dict):
+        self.update(state)
+
+
 class Unpickler(pickle.Unpickler):
     """Unpickler of a file that is named in errors; strings of Python 2 are read as Latin-1."""
 
@@ -26,6 +35,8 @@ class Unpickler(pickle.Unpickler):
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ('argparse', 'Namespace'):
+            return Namespace
         if (module, name) not in ALLOWED:
             shown = repr(f'{module}.{name}')[1:-1]  # a crafted name may hold line breaks
             raise InputError(f'{self.path}: refused, because it names {shown}, which no weight file needs')
@@ -42,3 +53,24 @@ def one_error(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition('\n')[0] or type(error).__name__
         raise InputError(f'{path} is no weight file that is safe and whole: {reason}') from None
+
+
+def plain(tree: Any, array: Callable[[Any], Any], without: str | None = None) -> Any:
+    """The tree with plain dicts in place of their kin, `array` of a value wherever that is not None, and not the key
+    `without`. Each part is visited once: a few lists of the same list twice, nested, would take forever."""
+    done = {}
+
+    def visit(value: Any) -> Any:
+        if id(value) not in done:
+            done[id(value)] = convert(value)
+        return done[id(value)]
+
+    def convert(value: Any) -> Any:
+        found = array(value)
+        if found is not None:
+            return found
+        if isinstance(value, dict):
+            return {visit(key): visit(item) for key, item in value.items() if key != without}
+        return type(value)(map(visit, value)) if type(value) in (list, tuple) else value
+
+    return visit(tree)
