@@ -15,18 +15,20 @@ DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'uint16'
 def read(path: Path) -> dict:
     """All tensors as NumPy arrays, bfloat16 as float32; where the file says more than its tensors, these are under 'model',
     beside the rest. InputError where the file is damaged or of another format."""
-    data = path.read_bytes()
     try:
-        entries = safetensors.deserialize(data)
+        with safetensors.safe_open(path, 'np'):  # holds the header against the file's length
+            data = path.read_bytes()
     except safetensors.SafetensorError as error:
         raise InputError(f'{path} is no whole safetensors file: {error}') from None
-    tensors = {}
-    for name, entry in entries:
+    start = 8 + int.from_bytes(data[:8], 'little')
+    header = json.loads(data[8:start])
+    about, tensors = header.pop('__metadata__', {}), {}
+    for name, entry in header.items():  # views of the data, where the library would copy them
         if entry['dtype'] not in DTYPES:
             raise InputError(f'{path}: {name} is of type {entry["dtype"]}; known are {" ".join(DTYPES)}')
-        array = np.frombuffer(entry['data'], DTYPES[entry['dtype']]).reshape(entry['shape'])
+        begin, end = entry['data_offsets']
+        array = np.frombuffer(memoryview(data)[start + begin:start + end], DTYPES[entry['dtype']]).reshape(entry['shape'])
         tensors[name] = bfloat16(array) if entry['dtype'] == 'BF16' else array
-    about = json.loads(data[8:8 + int.from_bytes(data[:8], 'little')]).get('__metadata__', {})
     about = {name: _decoded(value) for name, value in about.items() if name != 'format'}
     return {**about, 'model': tensors} if about else tensors
 
