@@ -7,4 +7,6 @@ seg/export.py.
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
-from seg import backbone, loss, model  # noqa: F401  which registers them
+from seg import backbone, dataset, loss, model, optimizer, repairs, transforms  # noqa: F401  which registers what they hold
+
+repairs.apply()

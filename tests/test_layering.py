@@ -7,7 +7,7 @@ from conftest import ROOT
 SOURCES = sorted(path for path in ROOT.rglob('*.py')
                  if not any(part.startswith('.') or part == 'tests' for part in path.relative_to(ROOT).parts))
 LEVELS = ('util', 'layer', 'models_', 'engine_', 'seg', 'main_')
-PROGRAMS = ('main_', 'demo.', 'seg.val', 'seg.predict', 'seg.export')
+PROGRAMS = ('main_', 'demo.', 'seg.train', 'seg.val', 'seg.predict', 'seg.export')
 
 
 def level(name):

@@ -1,0 +1,123 @@
+"""Pairs of image and label, read and checked; ADE20K.
+
+Pictures are read as PaddleSeg and mmsegmentation read them, turned the way the camera was held; those of 16 bits are scaled
+to 8, grey ones get three equal channels. Whatever is wrong with a file is an InputError that names it.
+"""
+import os
+from pathlib import Path
+
+import numpy as np
+from paddleseg.cvlibs import manager
+from paddleseg.datasets import Dataset
+from paddleseg.transforms import Compose
+from paddleseg.transforms.functional import mask_to_binary_edge
+from PIL import Image
+
+from util.data import pictures
+from util.errors import InputError
+
+SOURCE = 'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip'
+FOLDERS = {'train': 'training', 'val': 'validation'}
+
+
+def read_image(path: str | Path, img_channels: int = 3) -> np.ndarray:
+    """uint8 [height, width, 3], BGR as OpenCV has it, or grey [height, width]."""
+    try:
+        pixels = np.asarray(pictures.read(path, img_channels, as_seen=True))
+    except Exception as error:  # PIL raises a dozen kinds for broken files
+        raise InputError(f'{path} cannot be read as a picture ({error})') from None
+    return np.ascontiguousarray(pixels[..., ::-1]) if img_channels == 3 else pixels
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """int64 [height, width], the class numbers as they stand in the file."""
+    try:
+        with Image.open(path) as picture:
+            label = np.asarray(picture)
+    except Exception as error:
+        raise InputError(f'{path} cannot be read as a label ({error})') from None
+    if label.ndim != 2 or label.dtype.kind not in 'bui':
+        raise InputError(f'{path}: a label has one channel of class numbers; this is {label.dtype} {list(label.shape)}')
+    return label.astype('int64')
+
+
+def without_zero(label: np.ndarray) -> np.ndarray:
+    """Classes counted from 1 to classes counted from 0; 0, which means none of them, and 255 become 255."""
+    return np.where((label == 0) | (label == 255), 255, label - 1)
+
+
+def checked(label: np.ndarray, path: str | Path, num_classes: int, ignore_index: int, first: int = 0) -> np.ndarray:
+    """The label as PaddleSeg has it, uint8 where that suffices. `first` is the file's number of the first class."""
+    wrong = np.unique(label[((label < 0) | (label >= num_classes)) & (label != ignore_index)])
+    if len(wrong):
+        raise InputError(f'{path} has the labels {", ".join(str(value + first) for value in wrong[:5])}'
+                         f'{" and more" * (len(wrong) > 5)}; its {num_classes} classes are {first} to '
+                         f'{num_classes + first - 1}, and {f"0 or {ignore_index}" if first else ignore_index} is ignored')
+    return label.astype('uint8' if max(num_classes, ignore_index) < 256 else 'int64')
+
+
+def sample(dataset: Dataset, index: int) -> dict:
+    """What paddleseg.datasets.Dataset gives for an index, from files that are checked first; seg.repairs puts this in the
+    place of Dataset.__getitem__."""
+    image_path, label_path = dataset.file_list[index]
+    image = read_image(image_path, getattr(dataset, 'img_channels', 3))
+    data = {'trans_info': [], 'img': image.astype('float32'), 'gt_fields': []}
+    if label_path is not None:
+        label, first = read_label(label_path), 0
+        if label.shape != image.shape[:2]:
+            raise InputError(f'{label_path} is {label.shape[1]} x {label.shape[0]} pixels, but its image {image_path} is '
+                             f'{image.shape[1]} x {image.shape[0]}')
+        if getattr(dataset, 'reduce_zero_label', False):
+            label, first = without_zero(label), 1
+        data['label'] = checked(label, label_path, dataset.num_classes, dataset.ignore_index, first)
+    if dataset.mode == 'val':
+        data = dataset.transforms(data)
+        data['label'] = data['label'][np.newaxis]
+        return data
+    data['gt_fields'] += [key for key in ('label',) if key in data]  # what geometric transforms change with the image
+    data = dataset.transforms(data)
+    if dataset.edge:
+        data['edge'] = mask_to_binary_edge(data['label'], radius=2, num_classes=dataset.num_classes)
+    return data
+
+
+@manager.DATASETS.add_component
+class ADE20KDataset(Dataset):
+    """The scene parsing benchmark's 150 classes (http://sceneparsing.csail.mit.edu).
+
+    dataset_root holds images/{training,validation} and annotations/{training,validation}; mode is 'train' or 'val'.
+    PaddleSeg's own ADE20K takes the files in the order of the disk and downloads 900 MB where the root is missing.
+    """
+    NUM_CLASSES, IGNORE_INDEX, IMG_CHANNELS = 150, 255, 3
+
+    def __init__(self, transforms: list, dataset_root: str, mode: str = 'train', edge: bool = False):
+        if mode not in FOLDERS:
+            raise InputError(f"ADE20KDataset: mode is 'train' or 'val', not {mode!r}")
+        self.dataset_root, self.mode, self.edge = dataset_root, mode, edge
+        self.num_classes, self.ignore_index, self.img_channels = self.NUM_CLASSES, self.IGNORE_INDEX, self.IMG_CHANNELS
+        self.reduce_zero_label = True
+        self.transforms = Compose(transforms)
+        self.file_list = pairs(Path(dataset_root), FOLDERS[mode])
+
+    def __getitem__(self, index: int) -> dict:
+        return sample(self, index)
+
+
+def pairs(root: Path, folder: str) -> list[list[str]]:
+    """[image, label] of one part of ADE20K, by name; InputError where folders are missing or files have no partner."""
+    images, labels = (root / kind / folder for kind in ('images', 'annotations'))
+    missing = [str(path) for path in (images, labels) if not path.is_dir()]
+    if missing:
+        raise InputError(f'ADE20K is not at dataset_root {root} (looked in {os.getcwd()}): no folder '
+                         f'{" nor ".join(missing)}. Expected there: images/training, images/validation, '
+                         f'annotations/training, annotations/validation, as {SOURCE} unpacks to')
+    files = {path.stem: str(path) for path in sorted(images.iterdir())
+             if path.suffix.lower() in pictures.PICTURES and not path.name.startswith('.')}
+    partners = {path.stem: str(path) for path in labels.iterdir()
+                if path.suffix.lower() == '.png' and not path.name.startswith('.')}
+    if not files:
+        raise InputError(f'{images} holds no picture')
+    if alone := sorted(files.keys() ^ partners.keys()):
+        raise InputError(f'{root}: {len(alone)} files of {folder} have no partner of the same name in images and '
+                         f'annotations: {", ".join((files | partners)[stem] for stem in alone[:5])}')
+    return [[files[stem], partners[stem]] for stem in files]

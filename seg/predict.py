@@ -1,0 +1,135 @@
+"""Segment pictures, with the flags of PaddleSeg's tools/predict.py.
+
+    python seg/predict.py --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml --model_path WEIGHTS
+        --image_path PICTURE
+    python seg/predict.py --engine inference --model_path FOLDER --image_path PICTURE
+
+PICTURE may be a folder, or a text file with a path a line. The second form runs what seg/export.py has written; how to
+test it (windows, scales) is then said by the flags, by --config, or by the export. save_dir gets added_prediction/, the
+pictures under the colours of their classes, and pseudo_color_prediction/, palette PNGs whose numbers are the classes.
+"""
+import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
+
+# isort: split
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from paddleseg.cvlibs import SegBuilder
+from paddleseg.transforms import Compose
+from paddleseg.utils import logger, progbar, visualize
+from PIL import Image
+
+from seg import dataset, flags, infer
+from util import cli, dist, run
+from util.data import pictures
+from util.errors import InputError
+
+
+def main(args):
+    flags.begin(args.device)
+    colors = palette(args.custom_color)
+    files = find(args.image_path)
+    config = flags.configuration(args.config, args.opts) if args.config or args.engine == 'dygraph' else None
+    if args.engine == 'inference':
+        if not args.model_path:
+            raise InputError('--engine inference needs --model_path, the folder that seg/export.py has written')
+        model = infer.Exported(args.model_path)
+        transforms, said = model.transforms, config.test_config if config else model.test_config
+    else:
+        flags.show(config)
+        builder = SegBuilder(config)
+        transforms, said = Compose(flags.build(builder, 'val_transforms', args.config)), config.test_config
+        model = flags.model(builder, args.config, args.model_path)
+    settings = flags.testing(said, vars(args), args.aug_pred)
+    settings = {key: settings[key] for key in flags.TEST if key in settings}
+
+    mine = files[dist.rank()::dist.world_size()]
+    logger.info(f'{len(files)} pictures, {len(mine)} for this process; results go to {args.save_dir}')
+    progress = progbar.Progbar(target=len(mine), verbose=1)
+    for number, (file, name, mask_name) in enumerate(mine, 1):
+        try:
+            image = dataset.read_image(file)
+        except InputError:
+            print(file=sys.stderr)  # below the progress bar
+            raise
+        labels = infer.labels(model, image, transforms, **settings)
+        added, mask = drawn(image, labels, colors)
+        save(added, Path(args.save_dir) / 'added_prediction' / name)
+        save(mask, Path(args.save_dir) / 'pseudo_color_prediction' / mask_name)
+        progress.update(number)
+    logger.info('Predicted images are saved in added_prediction and pseudo_color_prediction')
+
+
+def palette(custom: list[int] | None) -> np.ndarray:
+    """uint8 [256, 3], PaddleSeg's colours, the first of them replaced by `custom`: red, green and blue of a class each."""
+    if custom and (len(custom) % 3 or min(custom) < 0 or max(custom) > 255):
+        raise InputError(f'--custom_color takes three numbers of 0 to 255 for each class, not {len(custom)} numbers '
+                         f'from {min(custom)} to {max(custom)}')
+    return np.asarray(visualize.get_color_map_list(256, custom_color=custom)[:768], dtype='uint8').reshape(-1, 3)
+
+
+def find(image_path: str) -> list[tuple[Path, Path, Path]]:
+    """The pictures of a file, folder or list, each with the names of its two results below their folders."""
+    path = Path(image_path)
+    if path.is_dir():
+        root, files = path, sorted(file for file in path.rglob('*') if file.suffix.lower() in pictures.PICTURES
+                                   and not any(part.startswith('.') for part in file.relative_to(path).parts))
+    elif path.suffix.lower() in pictures.PICTURES:
+        root, files = path.parent, [path]
+    elif path.is_file():
+        root, files = path.parent, listed(path)
+    else:
+        raise InputError(f'--image_path {image_path}: no such picture, folder or list')
+    if not files:
+        raise InputError(f'--image_path {image_path}: no picture there ({" ".join(pictures.PICTURES)})')
+    inside = [file.relative_to(root) if file.is_relative_to(root) else Path(*file.parts[1:]) for file in files]
+    times = Counter(name.with_suffix('') for name in inside)
+    return [(file, name, name.with_suffix('.png') if times[name.with_suffix('')] == 1 else Path(f'{name}.png'))
+            for file, name in zip(files, inside)]  # a.jpg beside a.png: not the same mask
+
+
+def listed(path: Path) -> list[Path]:
+    """The pictures of a list: a path a line, relative to the list's folder, which a label's path may follow."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise InputError(f'--image_path {path} is neither a list of pictures nor one of '
+                         f'{" ".join(pictures.PICTURES)}') from None
+    names = [line if (path.parent / line).is_file() else line.split()[0] for line in lines]
+    for number, name in enumerate(names, 1):
+        if not name.lower().endswith(pictures.PICTURES):
+            raise InputError(f'--image_path {path}, entry {number}: {name!r} does not end in one of '
+                             f'{" ".join(pictures.PICTURES)}')
+    return [path.parent / name for name in names]
+
+
+def drawn(image: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> tuple[Image.Image, Image.Image]:
+    """The picture, BGR [height, width, 3], under the colours of its classes [height, width]; these as a palette picture."""
+    if labels.max() > 255:
+        raise InputError(f'class {labels.max()} does not fit into a picture of 256 colours')
+    labels = labels.astype('uint8')
+    mask = Image.fromarray(labels)
+    mask.putpalette(colors.ravel().tolist())
+    return Image.fromarray((0.6 * image[..., ::-1] + 0.4 * colors[labels]).round().astype('uint8')), mask
+
+
+def save(picture: Image.Image, file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(file, **({'quality': 95} if file.suffix.lower() in ('.jpg', '.jpeg') else {}))
+    except OSError as error:
+        raise InputError(f'--save_dir: cannot write {file} ({error.strerror or error})') from None
+
+
+PARSER = cli.parser(__doc__, flags.common, flags.device, flags.prediction)
+PARSER.add_argument('--image_path', required=True, metavar='PATH', help='a picture, a folder, or a list of pictures')
+PARSER.add_argument('--save_dir', default='./output/result', metavar='DIR', help='folder of the results')
+PARSER.add_argument('--engine', choices=['dygraph', 'inference'], default='dygraph', help='what runs the model: this '
+                    'Python, or paddle.inference, for which --model_path is an exported folder')
+PARSER.add_argument('--custom_color', nargs='+', type=int, default=None, metavar='N', help='red, green, blue of the first '
+                    "class, then of the second ... (default: PaddleSeg's colours)")
+
+if __name__ == '__main__':
+    run.program(main, PARSER)

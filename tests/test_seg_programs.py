@@ -1,0 +1,187 @@
+"""The programs as a user runs them, from another folder, over a made-up ADE20K and a tiny model."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from conftest import ROOT
+from paddleseg.core import evaluate
+from paddleseg.cvlibs import Config, SegBuilder
+from PIL import Image
+from test_seg_dataset import LABELS, SIZES, write_pair, write_scene
+
+import seg
+import seg.export
+import seg.predict
+import seg.val
+from util.errors import InputError
+
+TINY = str(ROOT / 'seg/configs/upernet_mae/upernet_mae_tiny.yml')
+
+
+@pytest.fixture(scope='module')
+def scene(tmp_path_factory):
+    """A folder with ADE20K, weights.pdparams, and the model exported for its labels."""
+    root = tmp_path_factory.mktemp('scene')
+    write_scene(root / 'ade')
+    paddle.seed(1)
+    model = SegBuilder(Config(TINY)).model
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.set_value(paddle.randn(parameter.shape) * 0.1)
+    paddle.save(model.state_dict(), str(root / 'weights.pdparams'))
+    run_here(seg.export, '--config', TINY, '--model_path', root / 'weights.pdparams', '--save_dir', root / 'exported')
+    return root
+
+
+def run_here(program, *flags):
+    program.main(program.PARSER.parse_args([*map(str, flags), '--device', 'cpu']))
+
+
+@pytest.fixture
+def run(scene, tmp_path):
+    """run('val', flag, ...) -> the finished process, started in an empty folder."""
+    def run(program, *flags, timeout=120):
+        environ = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+        return subprocess.run([sys.executable, str(ROOT / f'seg/{program}.py'), *map(str, flags)], cwd=tmp_path, text=True,
+                              capture_output=True, timeout=timeout, env=environ | {'PYTHONWARNINGS': 'ignore'})
+    return run
+
+
+def root_of(scene):
+    return f'val_dataset.dataset_root={scene / "ade"}'
+
+
+def test_val_prints_mmsegmentations_figures(run, scene, tmp_path):
+    result = run('val', '--config', TINY, '--model_path', scene / 'weights.pdparams', '--num_workers', 2,
+                 '--opts', root_of(scene))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert '3/3 [====' in result.stderr and 'Environment Information' in result.stdout and '143 tensors' in result.stdout
+
+    run_here(seg.predict, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--save_dir', tmp_path,
+             '--image_path', scene / 'ade/images/validation')
+    pred = np.concatenate([np.array(Image.open(tmp_path / f'pseudo_color_prediction/{n:03}.png')).ravel() for n in range(3)])
+    label = np.concatenate([raw.ravel() for raw in LABELS]).astype(int) - 1
+    pred, label = pred[(label >= 0) & (label < 254)], label[(label >= 0) & (label < 254)]
+    iou = [((pred == c) & (label == c)).sum() / ((pred == c) | (label == c)).sum() for c in np.union1d(pred, label)]
+    recall = [(pred[label == c] == c).mean() for c in np.unique(label)]
+    assert (f'aAcc: {(pred == label).mean():.4f} mIoU: {np.mean(iou):.4f} mAcc: {np.mean(recall):.4f} '
+            f'({150 - len(iou)} of 150 classes') in result.stdout
+    assert f'#Images: 3 mIoU: {np.mean(iou):.4f}' in result.stdout
+
+
+def predicted(folder):
+    files = sorted((folder / 'pseudo_color_prediction').rglob('*.png'))
+    return {str(file.relative_to(folder / 'pseudo_color_prediction')): np.array(Image.open(file)) for file in files}
+
+
+@pytest.mark.parametrize('flags', ['', '--aug_pred --scales 0.5 1.5 --flip_horizontal'], ids=['one', 'several'])
+def test_the_exported_model_gives_the_same_labels(scene, tmp_path, flags):
+    images = ['--image_path', scene / 'ade/images/validation', *flags.split()]
+    weights = scene / 'weights.pdparams'
+    run_here(seg.predict, '--config', TINY, '--model_path', weights, '--save_dir', tmp_path / 'a', *images)
+    run_here(seg.predict, '--engine', 'inference', '--model_path', scene / 'exported', '--save_dir', tmp_path / 'b', *images)
+    first, second = predicted(tmp_path / 'a'), predicted(tmp_path / 'b')
+    assert [labels.shape for labels in first.values()] == SIZES and first.keys() == second.keys()
+    for name, labels in first.items():
+        np.testing.assert_array_equal(labels, second[name])
+        assert len(np.unique(labels)) > 1
+
+
+def test_export_and_predict_run_from_another_folder(run, scene, tmp_path):
+    result = run('export', '--config', TINY, '--model_path', scene / 'weights.pdparams', '--output_op', 'none')
+    assert result.returncode == 0 and 'scores differ from' in result.stdout, result.stdout + result.stderr
+    deploy = yaml.safe_load((tmp_path / 'output/inference_model/deploy.yaml').read_text())['Deploy']
+    assert (deploy['model'], deploy['params'], deploy['output_op'], deploy['output_dtype'], deploy['input_shape']) == (
+        'model.json', 'model.pdiparams', 'none', 'float32', [-1, 3, 64, 64])
+    assert {file.name for file in (tmp_path / 'output/inference_model').iterdir()} == {
+        'deploy.yaml', 'model.json', 'model.pdiparams'}
+    image = scene / 'ade/images/validation/002.jpg'
+    result = run('predict', '--engine', 'inference', '--model_path', 'output/inference_model', '--image_path', image)
+    assert result.returncode == 0, result.stderr
+    run_here(seg.predict, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--save_dir', tmp_path,
+             '--image_path', image)
+    np.testing.assert_array_equal(predicted(tmp_path)['002.png'], predicted(tmp_path / 'output/result')['002.png'])
+
+
+def test_importing_seg_is_enough_in_a_program_of_ones_own(scene):
+    builder = SegBuilder(Config(TINY, opts=[root_of(scene)]))
+    miou, *_ = evaluate(builder.model, builder.val_dataset, aug_eval=True, scales=[0.5, 1.0], print_detail=False,
+                        **builder.config.test_config)
+    assert 0 <= miou < 0.2
+
+
+def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
+    pixels = Image.open(scene / 'ade/images/validation/000.jpg')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels.save(tmp_path / 'turned.png', exif=exif)
+    Image.fromarray(np.rot90(np.asarray(pixels), -1)).save(tmp_path / 'upright.png')
+    run_here(seg.predict, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--save_dir', tmp_path / 'out',
+             '--image_path', tmp_path)
+    labels = predicted(tmp_path / 'out')
+    np.testing.assert_array_equal(labels['turned.png'], labels['upright.png'])
+
+
+@pytest.mark.parametrize('program, flags, message', [
+    ('val', ['--config', 'nowhere.yml'], '--config nowhere.yml: no such file'), ('val', [], '--config is needed'),
+    ('val', ['--config', TINY], 'ADE20K is not at dataset_root data/ADEChallengeData2016'),
+    ('val', ['--config', TINY, '--data_format', 'NHWC'], 'UPerNetMAE takes NCHW only'),
+    ('predict', ['--config', TINY, '--image_path', 'nowhere'], '--image_path nowhere: no such picture, folder or list'),
+    ('predict', ['--config', TINY, '--image_path', 'x', '--custom_color', '1', '2'], '--custom_color takes three numbers'),
+    ('predict', ['--config', TINY, '--image_path', TINY], "tiny.yml, entry 1: '#' does not end in"),
+    ('predict', ['--engine', 'inference', '--image_path', 'nowhere.png'], 'needs --model_path'),
+    ('predict', ['--engine', 'inference', '--model_path', TINY, '--image_path', 'x.png'], 'is no deploy.yaml'),
+    ('export', ['--config', TINY, '--input_shape', '1', '3', '96', '96'], 'takes windows of 64 x 64 pixels'),
+    ('export', ['--config', TINY, '--input_shape', '96'], '--input_shape takes four numbers'),
+    ('export', ['--config', TINY, '--save_dir', TINY], 'cannot write there'),
+])
+def test_what_a_user_can_put_right_is_said(program, flags, message):
+    with pytest.raises(InputError, match=message):
+        run_here(getattr(seg, program), *flags)
+
+
+@pytest.mark.parametrize('change, message', [
+    (['model.backbone.embed_dim=96'], 'does not fit the model: backbone.cls_token is .1, 1, 48. there, .1, 1, 96. here'),
+    (['model.channels=16'], 'does not fit the model')])
+def test_weights_of_another_width_are_refused(scene, change, message):
+    with pytest.raises(InputError, match=message):
+        run_here(seg.val, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--opts', root_of(scene), *change)
+
+
+def test_an_exported_model_that_differs_is_not_kept(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(seg.infer.Exported, 'outputs', lambda self, x: [x[:, 0], np.repeat(x[:, :1], 150, axis=1)])
+    with pytest.raises(RuntimeError, match='the exported model differs'):
+        run_here(seg.export, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--save_dir', tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_a_bad_label_ends_val_in_one_line(run, scene, tmp_path, num_workers):
+    write_scene(tmp_path / 'bad')
+    label = tmp_path / 'bad/annotations/validation/001.png'
+    Image.fromarray(np.full(SIZES[1], 200, 'uint8')).save(label)
+    root = f'val_dataset.dataset_root={tmp_path / "bad"}'
+    result = run('val', '--config', TINY, '--num_workers', num_workers, '--opts', root)
+    assert result.returncode == 2 and 'Traceback' not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f'val.py: error: {label} has the labels 200')
+
+
+def test_the_users_own_pairs_are_evaluated_and_checked(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = {'type': 'Dataset', 'dataset_root': str(tmp_path), 'num_classes': 3, '_inherited_': False}
+    base = yaml.safe_load((ROOT / 'seg/configs/upernet_mae/upernet_mae_tiny.yml').read_text())
+    (tmp_path / 'own.yml').write_text(yaml.safe_dump({
+        '_base_': TINY, 'model': {'num_classes': 3},
+        'train_dataset': pairs | {'mode': 'train', 'train_path': 'list.txt', 'transforms': []},
+        'val_dataset': pairs | {'mode': 'val', 'val_path': 'list.txt', 'transforms': base['val_dataset']['transforms']}}))
+    (tmp_path / 'list.txt').write_text('a.png b.png\n')
+    write_pair(tmp_path / 'a.png', tmp_path / 'b.png', np.random.default_rng(0).integers(0, 3, (20, 30)).astype('uint8'))
+    run_here(seg.val, '--config', 'own.yml')
+    assert '(0 of 3 classes are absent' in capsys.readouterr().out
+    write_pair(tmp_path / 'a.png', tmp_path / 'b.png', np.full([20, 30], 3, 'uint8'))
+    with pytest.raises(InputError, match='b.png has the labels 3; its 3 classes are 0 to 2'):
+        run_here(seg.val, '--config', 'own.yml')

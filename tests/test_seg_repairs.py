@@ -1,0 +1,103 @@
+"""Each repair is made where PaddleSeg as installed needs it, and only there."""
+import importlib.util
+import sys
+
+import numpy as np
+import paddle
+import paddleseg.core.infer
+import paddleseg.datasets
+import paddleseg.deploy.infer
+import paddleseg.utils.metrics
+import pytest
+from paddle.io.dataloader import dataloader_iter
+
+import seg  # noqa: F401
+from seg import dataset, infer, metrics, repairs
+
+PLACES = {'areas': (paddleseg.utils.metrics, 'calculate_area', metrics.calculate_area),
+          'means': (paddleseg.utils.metrics, 'mean_iou', metrics.mean_iou),
+          'accuracies': (paddleseg.utils.metrics, 'class_measurement', metrics.class_measurement),
+          'windows': (paddleseg.core.infer, 'slide_inference', infer.slide_inference),
+          'augmentation': (paddleseg.core.infer, 'aug_inference', infer.multi_scale),
+          'reading': (paddleseg.datasets.Dataset, '__getitem__', dataset.sample),
+          'deploy_files': (paddleseg.deploy.infer.DeployConfig, 'model', paddleseg.deploy.infer.DeployConfig.model)}
+
+
+def as_installed(module):
+    """A module of PaddleSeg as it stands on the disk."""
+    spec = importlib.util.spec_from_file_location('as_installed', sys.modules[module].__file__)
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    return fresh
+
+
+def original(owner, name):
+    if isinstance(owner, type):
+        return vars(vars(as_installed(owner.__module__))[owner.__name__])[name]
+    return vars(as_installed(owner.__name__))[name]
+
+
+@pytest.mark.parametrize('name', PLACES)
+@pytest.mark.filterwarnings('ignore:.*exists already')
+def test_a_repair_is_made_where_it_is_needed_and_not_made_twice(name, monkeypatch):
+    owner, attribute, ours = PLACES[name]
+    repair = getattr(repairs, name)
+    assert repair in repairs.REPAIRS and not repair()  # import seg has made it
+    assert vars(owner)[attribute] is ours
+    components = dict(paddleseg.datasets.dataset.manager.DATASETS.components_dict)
+    installed = original(owner, attribute)
+    monkeypatch.setattr(owner, attribute, installed)
+    paddleseg.datasets.dataset.manager.DATASETS.components_dict.update(components)  # which as_installed() registers anew
+    assert repair() and vars(owner)[attribute] is not installed
+
+
+def test_a_repaired_function_of_a_later_paddleseg_stays(monkeypatch):
+    def theirs(*areas):
+        return metrics.mean_iou(*areas)
+    monkeypatch.setattr(paddleseg.utils.metrics, 'mean_iou', theirs)
+    assert not repairs.means() and paddleseg.utils.metrics.mean_iou is theirs
+
+
+def test_a_deploy_file_of_paddlesegs_own_export_finds_the_model(tmp_path):
+    (tmp_path / 'deploy.yaml').write_text('Deploy: {model: model.pdmodel, params: model.pdiparams, transforms: []}')
+    config = paddleseg.deploy.infer.DeployConfig(str(tmp_path / 'deploy.yaml'))
+    assert config.model == str(tmp_path / 'model.pdmodel')  # neither is there: the name that the file has
+    (tmp_path / 'model.json').touch()
+    assert config.model == str(tmp_path / 'model.json')
+
+
+class Failing(paddle.io.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 5:
+            raise KeyError('the fifth sample')
+        return {'img': np.zeros(2)}
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_an_exception_of_a_data_set_comes_out_of_the_loader(num_workers):
+    assert not repairs.loader_errors()
+    with pytest.raises(KeyError, match='the fifth sample'):
+        for batch in paddle.io.DataLoader(Failing(), batch_size=1, num_workers=num_workers):
+            assert batch['img'].shape == [1, 2]
+
+
+def test_the_loader_is_left_alone_where_it_lets_its_thread_go(monkeypatch):
+    def loop(self, place):
+        try:
+            self._dataset_fetcher.fetch([0], self._thread_done_event)
+        except Exception:
+            self._exit_thread_unexpectedly()
+            raise
+    monkeypatch.setattr(dataloader_iter._DataLoaderIterSingleProcess, '_thread_loop', loop)
+    assert not repairs.loader_errors()
+    assert dataloader_iter._DataLoaderIterSingleProcess._thread_loop is loop
+
+
+def test_the_loader_of_this_paddle_is_in_need(monkeypatch):
+    for kind in (dataloader_iter._DataLoaderIterSingleProcess, dataloader_iter._DataLoaderIterMultiProcess):
+        for name in ('_thread_loop', '__next__'):
+            monkeypatch.setattr(kind, name, vars(kind)[name].__wrapped__)
+    assert repairs.loader_errors()
