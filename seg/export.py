@@ -108,7 +108,7 @@ def compare(found: list[np.ndarray], expected: list[np.ndarray]) -> str:
             f'{largest:.1e}), labels on {(found[-1].argmax(1) != expected[-1].argmax(1)).mean():.4%} of the pixels')
 
 
-PARSER = cli.parser(__doc__, flags.common, flags.device)
+PARSER = cli.parser(__doc__, flags.config, flags.model_path, flags.device)
 PARSER.add_argument('--save_dir', default='./output/inference_model', metavar='DIR', help='folder of the inference model')
 PARSER.add_argument('--input_shape', nargs='+', type=int, default=None, metavar='N', help="batch, channels, height, width "
                     "(default: any number of the model's windows)")

@@ -22,13 +22,16 @@ TOP = ('_base_', '_inherited_', 'batch_size', 'iters', 'train_dataset', 'val_dat
 TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'crop_size', 'stride')
 
 
-def common(p: argparse.ArgumentParser) -> None:
-    g = p.add_argument_group('model')
+def config(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group('config')
     g.add_argument('--config', default=None, metavar='FILE', help="a config in PaddleSeg's form, as those of seg/configs")
-    g.add_argument('--model_path', default=None, metavar='FILE', help='weights of a segmentor, of any code base that '
-                   'util.convert knows')
     g.add_argument('--opts', nargs='+', default=None, metavar='KEY=VALUE', help='overrides of the config, such as '
                    'model.num_classes=2 test_config.stride=[256,256]')
+
+
+def model_path(p: argparse.ArgumentParser) -> None:
+    p.add_argument('--model_path', default=None, metavar='FILE', help='weights of a segmentor, of any code base that '
+                   'util.convert knows')
 
 
 def device(p: argparse.ArgumentParser) -> None:

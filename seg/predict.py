@@ -123,7 +123,7 @@ def save(picture: Image.Image, file: Path) -> None:
         raise InputError(f'--save_dir: cannot write {file} ({error.strerror or error})') from None
 
 
-PARSER = cli.parser(__doc__, flags.common, flags.device, flags.prediction)
+PARSER = cli.parser(__doc__, flags.config, flags.model_path, flags.device, flags.prediction)
 PARSER.add_argument('--image_path', required=True, metavar='PATH', help='a picture, a folder, or a list of pictures')
 PARSER.add_argument('--save_dir', default='./output/result', metavar='DIR', help='folder of the results')
 PARSER.add_argument('--engine', choices=['dygraph', 'inference'], default='dygraph', help='what runs the model: this '

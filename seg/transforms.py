@@ -7,9 +7,10 @@ from util.errors import InputError
 
 
 def rescaled_size(height: int, width: int, long: float, short: float) -> tuple[int, int]:
-    """Largest (height, width) of the same shape whose edges are within `long` and `short`, as mmcv rounds it."""
+    """Largest (height, width) of the same shape whose edges are within `long` and `short`, as mmcv rounds it; at least one
+    pixel."""
     scale = min(long / max(height, width), short / min(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

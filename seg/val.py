@@ -39,7 +39,7 @@ def main(args):
         raise
 
 
-PARSER = cli.parser(__doc__, flags.common, flags.device, flags.workers, flags.evaluation)
+PARSER = cli.parser(__doc__, flags.config, flags.model_path, flags.device, flags.workers, flags.evaluation)
 PARSER.add_argument('--data_format', choices=['NCHW', 'NHWC'], default='NCHW', help='as PaddleSeg; NCHW is what there is')
 PARSER.add_argument('--auc_roc', action='store_true', help='also the area under the ROC curve')
 

@@ -23,10 +23,18 @@ def test_the_base_config_has_the_published_numbers():
     assert said['val_dataset']['transforms'] == [
         {'type': 'ResizeKeepRatio', 'scale': [2048, 512]},
         {'type': 'Normalize', 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}]
+    assert said['train_dataset']['transforms'] == [
+        {'type': 'RandomResize', 'scale': [2048, 512], 'ratio_range': [0.5, 2.0]},
+        {'type': 'RandomCropWithCategoryLimit', 'crop_size': [512, 512], 'category_max_ratio': 0.75},
+        {'type': 'RandomHorizontalFlip', 'prob': 0.5},
+        {'type': 'PhotoMetricDistortion', 'brightness_delta': 32, 'contrast_range': [0.5, 1.5],
+         'saturation_range': [0.5, 1.5], 'hue_delta': 18},
+        {'type': 'Normalize', 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]},
+        {'type': 'Padding', 'target_size': [512, 512], 'im_padding_value': 0, 'label_padding_value': 255}]
     assert said['batch_size'] == 2 and said['iters'] == 160000
     assert said['loss']['coef'] == [1, 0.4] and said['loss']['types'][0]['ignore_index'] == 255
     optimizer, schedule = said['optimizer'], said['lr_scheduler']
-    assert (optimizer['beta1'], optimizer['beta2'], optimizer['weight_decay']) == (0.9, 0.999, 0.05)
+    assert optimizer == {'type': 'LayerDecayAdamW', 'layer_decay': 0.65, 'beta1': 0.9, 'beta2': 0.999, 'weight_decay': 0.05}
     assert schedule == {'type': 'PolynomialDecay', 'learning_rate': 1e-4, 'end_lr': 0.0, 'power': 1.0,
                         'warmup_iters': 1500, 'warmup_start_lr': 1e-6 * 1e-4}
 
@@ -57,7 +65,10 @@ def test_paddleseg_builds_the_data_and_the_loss_of_every_config(file, tmp_path):
     builder = SegBuilder(Config(str(file), opts=[f'{part}_dataset.dataset_root={tmp_path}' for part in ('train', 'val')]))
     assert len(builder.train_dataset) == len(builder.val_dataset) == 3
     assert len(builder.loss['types']) == len(builder.loss['coef']) == 2
-    assert min(builder.val_dataset[0]['img'].shape[1:]) == (64 if 'tiny' in file.stem else 512)
+    window = 64 if 'tiny' in file.stem else 512
+    assert min(builder.val_dataset[0]['img'].shape[1:]) == window
+    for sample in (builder.train_dataset[i] for i in range(3)):
+        assert sample['img'].shape == (3, window, window) and sample['label'].shape == (window, window)
 
 
 def test_the_tiny_model_is_built_and_takes_its_windows():

@@ -128,7 +128,7 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
 
 @pytest.mark.parametrize('program, flags, message', [
     ('val', ['--config', 'nowhere.yml'], '--config nowhere.yml: no such file'), ('val', [], '--config is needed'),
-    ('val', ['--config', TINY], 'ADE20K is not at dataset_root data/ADEChallengeData2016'),
+    ('val', ['--config', TINY], 'ADE20K is not at dataset_root demo/data/scenes'),
     ('val', ['--config', TINY, '--data_format', 'NHWC'], 'UPerNetMAE takes NCHW only'),
     ('predict', ['--config', TINY, '--image_path', 'nowhere'], '--image_path nowhere: no such picture, folder or list'),
     ('predict', ['--config', TINY, '--image_path', 'x', '--custom_color', '1', '2'], '--custom_color takes three numbers'),
@@ -145,7 +145,7 @@ def test_what_a_user_can_put_right_is_said(program, flags, message):
 
 
 @pytest.mark.parametrize('change, message', [
-    (['model.backbone.embed_dim=96'], 'does not fit the model: backbone.cls_token is .1, 1, 48. there, .1, 1, 96. here'),
+    (['model.backbone.embed_dim=48'], 'does not fit the model: backbone.cls_token is .1, 1, 96. there, .1, 1, 48. here'),
     (['model.channels=16'], 'does not fit the model')])
 def test_weights_of_another_width_are_refused(scene, change, message):
     with pytest.raises(InputError, match=message):

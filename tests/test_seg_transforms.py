@@ -48,3 +48,7 @@ def test_the_network_sees_red_green_blue_normalised_by_imagenets_figures():
 def test_a_wrong_scale_is_named():
     with pytest.raises(InputError, match='ResizeKeepRatio: scale'):
         ResizeKeepRatio([512])
+
+
+def test_a_very_narrow_picture_keeps_a_pixel():
+    assert rescaled_size(3, 9000, 2048, 512) == (1, 2048)

@@ -1,0 +1,141 @@
+"""Train a segmentor, with the flags of PaddleSeg's tools/train.py.
+
+    python -m paddle.distributed.launch seg/train.py --do_eval --use_vdl --save_dir output \\
+        --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml
+
+The loop is paddleseg.core.train. What is random in a sample depends on (seed, epoch, index) alone, and in an iteration on
+(seed, iteration, rank), so that a resumed run equals an undisturbed one.
+"""
+import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
+
+# isort: split
+import contextlib
+import itertools
+import random
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddleseg.core import train
+from paddleseg.cvlibs import SegBuilder
+
+from seg import flags
+from util import cli, dist, run, weights
+from util.data import loader
+from util.errors import InputError
+
+
+class Samples(paddle.io.Dataset):
+    """A data set of PaddleSeg's by (epoch, index); its transforms draw from generators seeded for that sample."""
+
+    def __init__(self, samples: paddle.io.Dataset, seed: int, repeats: int = 1):
+        self.samples, self.seed, self.repeats = samples, seed, repeats
+
+    def __len__(self) -> int:
+        return len(self.samples) * self.repeats
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        words = np.random.SeedSequence([self.seed, *key]).generate_state(2)
+        np.random.seed(words[0])
+        random.seed(int(words[1]))
+        return self.samples[key[1] % len(self.samples)]
+
+
+class Stream(paddle.io.BatchSampler):
+    """This rank's batches from an iteration of the run on, epoch after epoch, without end."""
+
+    def __init__(self, samples: Samples, batch_size: int, start: int):
+        self.samples, self.batch_size, self.start = samples, batch_size, start
+
+    def _order(self, epoch: int, first: int = 0) -> loader.Order:
+        return loader.Order(len(self.samples), self.batch_size, self.samples.seed, epoch, dist.rank(), dist.world_size(),
+                            first)
+
+    def __len__(self) -> int:
+        return len(self._order(0))
+
+    def __iter__(self):
+        epoch, first = divmod(self.start, len(self))
+        for later in itertools.count(epoch):
+            yield from self._order(later, first if later == epoch else 0)
+
+
+@contextlib.contextmanager
+def in_order(start: int):
+    """Let paddleseg.core.train take its batches from a Stream: its own sampler would begin anew after an interruption."""
+    plain = paddle.io.DistributedBatchSampler
+
+    def sampler(samples, batch_size, **kwargs):
+        return Stream(samples, batch_size, start) if isinstance(samples, Samples) else plain(samples, batch_size, **kwargs)
+    paddle.io.DistributedBatchSampler = sampler
+    try:
+        yield
+    finally:
+        paddle.io.DistributedBatchSampler = plain
+
+
+def main(args):
+    flags.begin(args.device)
+    run.seed_step(args.seed, 0, 0)
+    asked = {'lr_scheduler.learning_rate': args.learning_rate, 'batch_size': args.batch_size, 'iters': args.iters}
+    overrides = [f'{key}={value}' for key, value in asked.items() if value is not None]
+    config = flags.configuration(args.config, [*overrides, *(args.opts or [])])
+    flags.show(config)
+    builder = SegBuilder(config)
+    network = flags.build(builder, 'model', args.config)
+    samples = Samples(flags.build(builder, 'train_dataset', args.config), args.seed, args.repeats)
+    start = resumable(args.resume_model)
+    stream = Stream(samples, config.batch_size, start)
+    if not len(stream):
+        raise InputError(f'batch_size {config.batch_size} on {dist.world_size()} processes is more than the '
+                         f'{len(samples)} training images')
+    optimizer = flags.build(builder, 'optimizer', args.config)
+
+    def seed_iteration(layer, images):
+        if layer.training:
+            run.seed_step(args.seed, 0, builder.lr_scheduler.last_epoch)
+    network.register_forward_pre_hook(seed_iteration)
+    with in_order(start):
+        train(network, samples, flags.build(builder, 'val_dataset', args.config) if args.do_eval else None, optimizer,
+              args.save_dir, config.iters, config.batch_size, args.resume_model, args.save_interval, args.log_iters,
+              args.num_workers, args.use_vdl, args.use_ema, flags.build(builder, 'loss', args.config),
+              args.keep_checkpoint_max, flags.testing(config.test_config, {}), args.precision, args.amp_level,
+              args.profiler_options, config.to_static_training)
+
+
+def resumable(folder: str | None) -> int:
+    """The iteration after which a checkpoint was written, 0 without one; InputError where its files are not whole."""
+    if folder is None:
+        return 0
+    number = Path(folder).name.rpartition('_')[2]
+    if not number.isdecimal():
+        raise InputError(f'--resume_model {folder}: expected a folder iter_N that this program has written')
+    for name in ('model.pdparams', 'model.pdopt'):
+        weights.read(Path(folder) / name)  # PaddleSeg reads them again, and would run what a crafted file names
+    return int(number)
+
+
+PARSER = cli.parser(__doc__, flags.config, flags.device, flags.workers)
+group = PARSER.add_argument_group('training', 'default: what the config says')
+group.add_argument('--iters', type=cli.number(int, 1), default=None, help='iterations in all')
+group.add_argument('--batch_size', type=cli.number(int, 1), default=None, help='images a process and iteration')
+group.add_argument('--learning_rate', type=cli.number(float, 0), default=None, help='the largest rate')
+group.add_argument('--precision', choices=['fp32', 'fp16'], default='fp32', help='fp16: mixed precision, on GPUs')
+group.add_argument('--amp_level', choices=['O1', 'O2'], default='O1', help='O2: pure float16 but for a few operators')
+group.add_argument('--seed', type=cli.number(int, 0), default=0, help='seed of everything random')
+group.add_argument('--data_format', choices=['NCHW', 'NHWC'], default='NCHW', help='as PaddleSeg; NCHW is what there is')
+group.add_argument('--repeats', type=cli.number(int, 1), default=1, help='take each training image so many times an epoch')
+group.add_argument('--profiler_options', default=None, metavar='OPTIONS', help="of PaddleSeg's profiler, such as "
+                   '"batch_range=[10,20];profile_path=model.profile"')
+group = PARSER.add_argument_group('evaluation and records')
+group.add_argument('--do_eval', action='store_true', help='evaluate whenever a checkpoint is saved, and keep the best')
+group.add_argument('--save_dir', default='./output', metavar='DIR', help='checkpoints iter_N and best_model')
+group.add_argument('--resume_model', default=None, metavar='DIR', help='checkpoint iter_N to go on from')
+group.add_argument('--save_interval', type=cli.number(int, 1), default=1000, help='iterations between two checkpoints')
+group.add_argument('--keep_checkpoint_max', type=cli.number(int, 0), default=5, help='checkpoints that stay; 0: all')
+group.add_argument('--log_iters', type=cli.number(int, 1), default=10, help='iterations between two lines')
+group.add_argument('--use_vdl', action='store_true', help='VisualDL records in save_dir')
+group.add_argument('--use_ema', action='store_true', help='also keep and evaluate an average of the weights')
+
+if __name__ == '__main__':
+    run.program(main, PARSER)

@@ -1,0 +1,113 @@
+"""seg/train.py over paddleseg.core.train: learning, going on after an interruption, two processes, bad input."""
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+
+import seg  # noqa: F401
+
+# isort: split
+from seg import train, val
+from util import weights
+from util.errors import InputError
+
+sys.path.append(str(ROOT / 'demo'))
+import make_scenes
+
+TINY = ROOT / 'seg/configs/upernet_mae/upernet_mae_tiny.yml'
+NORMALIZE = {'type': 'Normalize', 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    """Eight scenes of 32 x 32 pixels in ADE20K's layout, for training and validation alike."""
+    root = tmp_path_factory.mktemp('data') / 'scenes'
+    make_scenes.main(root, 0, {'training': 8, 'validation': 1}, 1, (32, 32))
+    for kind in ('images', 'annotations'):
+        shutil.rmtree(root / kind / 'validation')
+        shutil.copytree(root / kind / 'training', root / kind / 'validation')
+    return root
+
+
+@pytest.fixture
+def config(scenes, tmp_path):
+    """config(key=value ...) -> file: the tiny model on windows of 32 pixels, as it is or with other values."""
+    def write(**changes):
+        said = {'_base_': str(TINY), 'batch_size': 4, 'test_config': {'is_slide': False},
+                'train_dataset': {'dataset_root': str(scenes), 'transforms': [
+                    {'type': 'RandomCropWithCategoryLimit', 'crop_size': [32, 32]}, {'type': 'RandomHorizontalFlip'},
+                    {'type': 'PhotoMetricDistortion'}, NORMALIZE]},
+                'val_dataset': {'dataset_root': str(scenes), 'transforms': [NORMALIZE]},
+                'model': {'backbone': {'img_size': 32}}, **changes}
+        (tmp_path / 'config.yml').write_text(yaml.safe_dump(said))
+        return tmp_path / 'config.yml'
+    return write
+
+
+def run(program, *flags):
+    program.main(program.PARSER.parse_args([*map(str, flags), '--device', 'cpu']))
+
+
+def state(folder):
+    return {name: weights.read(folder / name) for name in ('model.pdparams', 'model.pdopt')}
+
+
+def assert_same(ours, theirs):
+    for name, tree in theirs.items():
+        assert ours[name].keys() == tree.keys() and len(tree) > 100
+        for key, expected in tree.items():
+            np.testing.assert_array_equal(ours[name][key], expected, err_msg=key)
+
+
+def test_it_overfits_eight_scenes(config, scenes, tmp_path, capsys):
+    file = config(batch_size=8, lr_scheduler={'learning_rate': 3e-3}, optimizer={'layer_decay': 0.9}, model={
+        'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}})
+    run(train, '--config', file, '--save_dir', tmp_path / 'out', '--iters', 300, '--save_interval', 1000, '--do_eval',
+        '--opts', f'train_dataset.transforms={[NORMALIZE]}')
+    printed = capsys.readouterr().out
+    miou = float(printed.rpartition('mIoU: ')[2].split()[0])
+    assert miou > 0.9
+    run(val, '--config', file, '--model_path', tmp_path / 'out/best_model/model.pdparams')
+    assert f'mIoU: {miou:.4f}' in capsys.readouterr().out
+
+
+@pytest.fixture
+def train_alone(run_program):
+    """Train in a process of its own, as users do: PaddleSeg names the optimizer's state by counting layers."""
+    def run(*flags):
+        result = run_program('seg/train.py', *flags, '--device', 'cpu')
+        assert result.returncode == 0, result.stderr
+    return run
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_an_interrupted_run_equals_an_undisturbed_one(train_alone, config, tmp_path, workers):
+    flags = ['--config', config(), '--iters', 5, '--save_interval', 3, '--num_workers', workers, '--seed', 7]
+    train_alone(*flags, '--save_dir', tmp_path / 'whole')
+    train_alone(*flags, '--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'whole/iter_3')
+    whole, again, before = (state(tmp_path / place) for place in ('whole/iter_5', 'again/iter_5', 'whole/iter_3'))
+    assert_same(again, whole)
+    assert not np.array_equal(before['model.pdparams']['backbone.cls_token'], whole['model.pdparams']['backbone.cls_token'])
+
+
+def test_another_seed_is_another_run(config, tmp_path):
+    for seed in (0, 1):
+        run(train, '--config', config(), '--iters', 1, '--save_dir', tmp_path / str(seed), '--seed', seed)
+    ours, theirs = (state(tmp_path / f'{seed}/iter_1')['model.pdparams'] for seed in (0, 1))
+    assert not np.array_equal(ours['neck.upsample_2x.0.weight'], theirs['neck.upsample_2x.0.weight'])
+
+
+@pytest.mark.parametrize('flags, message', {
+    'batch': ('--batch_size 9', 'batch_size 9 on 1 processes is more than the 8 training images'),
+    'checkpoint': ('--resume_model {tmp}/nowhere', 'expected a folder iter_N that this program has written'),
+    'gone': ('--resume_model {tmp}/iter_3', 'iter_3/model.pdparams: no such file'),
+    'rate': ('--opts lr_scheduler.learnin_rate=1', 'lr_scheduler'),
+    'transform': ("--opts train_dataset.transforms=[{{'type':'RandomResise'}}]", 'RandomResise'),
+    'weights': ('--opts model.backbone.pretrained=/nowhere.pth', '/nowhere.pth: no such file'),
+}.values())
+def test_bad_input_is_named(config, tmp_path, flags, message):
+    with pytest.raises(InputError, match=message):
+        run(train, '--config', config(), '--save_dir', tmp_path / 'out', *flags.format(tmp=tmp_path).split())
