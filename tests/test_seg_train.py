@@ -111,3 +111,24 @@ def test_another_seed_is_another_run(config, tmp_path):
 def test_bad_input_is_named(config, tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
         run(train, '--config', config(), '--save_dir', tmp_path / 'out', *flags.format(tmp=tmp_path).split())
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp_path):
+    """With normalisation in groups, because batch normalisation over processes needs GPUs, and without drop path, which is
+    drawn for each rank; plain SGD, because Adam makes rates of gradients that are mere rounding."""
+    file = config(optimizer={'_inherited_': False, 'type': 'SGD', 'weight_decay': 0.0},
+                  lr_scheduler={'learning_rate': 0.1, 'warmup_iters': 1},
+                  model={'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}})
+    script = tmp_path / 'grouped.py'
+    script.write_text('import seg.model, paddle\nseg.model.SyncBatchNorm = lambda width: paddle.nn.GroupNorm(1, width)\n'
+                      'from seg import train\nfrom util import run\nrun.program(train.main, train.PARSER)\n')
+    launcher = ['-m', 'paddle.distributed.launch', '--log_level', 'ERROR', '--nproc_per_node', '2', '--log_dir',
+                str(tmp_path / 'log')]
+    for batch, before in ((4, []), (2, launcher)):
+        result = run_program(script, '--config', file, '--save_dir', tmp_path / f'by{batch}', '--iters', 3, '--batch_size',
+                             batch, '--device', 'cpu', launcher=before)
+        assert result.returncode == 0, result.stdout + result.stderr
+    one, two = (weights.read(tmp_path / f'by{batch}/iter_3/model.pdparams') for batch in (4, 2))
+    assert one.keys() == two.keys() and np.abs(one['decode_head.conv_seg.bias']).max() > 1e-3  # which was 0
+    for name, array in one.items():
+        np.testing.assert_allclose(two[name], array, atol=2e-6, err_msg=name)
