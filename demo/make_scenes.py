@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-SIZE = 96, 128  # height and width in pixels
+SIZE = 40, 52  # height and width in pixels
 PHOTOGRAPHS = ('china.jpg', 'flower.jpg')  # the classes 11 and 12
-COUNTS = {'training': 48, 'validation': 24}
-UNLABELLED = 500  # more pictures of the kind of training's
+COUNTS = {'training': 120, 'validation': 40}
+UNLABELLED = 400  # more pictures of the kind of training's
 
 
 def scene(rng: np.random.Generator, digits: list, photographs: list, size: tuple[int, int]) -> tuple:
@@ -27,9 +27,9 @@ def scene(rng: np.random.Generator, digits: list, photographs: list, size: tuple
     picture = photograph[tuple(slice(start, start + length) for length, start in zip(
         size, (rng.integers(whole - length) for whole, length in zip(photograph.shape, size))))].astype(float)
     label = np.full(size, 11 + kind, 'uint8')
-    for _ in range(rng.integers(2, 5)):
+    for _ in range(rng.integers(1, 4)):
         scan, digit = digits[rng.integers(len(digits))]
-        side = int(rng.integers(min(size) // 3, min(size) * 7 // 12))
+        side = int(rng.integers(min(size) * 2 // 5, min(size) * 3 // 4))
         ink = np.asarray(Image.fromarray((scan * 255 / 16).astype('uint8')).resize((side, side), Image.BICUBIC)) / 255
         place = tuple(slice(start, start + side) for start in (rng.integers(length - side) for length in size))
         color = rng.integers(0, 2, 3) * 200 + rng.integers(0, 56, 3)
@@ -65,12 +65,13 @@ def main(out: Path, seed: int, counts: dict[str, int] = COUNTS, unlabelled: int 
     print(f'{sum(counts.values())} scenes with labels and {unlabelled} without written to {out}')
 
 
+PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER.add_argument('--out', type=Path, default=Path('demo/data/scenes'), help='folder to write')
+PARSER.add_argument('--seed', type=int, default=0, help='seed of places, colours and choices')
+
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, default=Path('demo/data/scenes'), help='folder to write')
-    parser.add_argument('--seed', type=int, default=0, help='seed of places, colours and choices')
-    args = parser.parse_args()
+    args = PARSER.parse_args()
     target = args.out.resolve()
     if target.exists():
-        parser.error(f'--out {target} exists already; name a new folder')
+        PARSER.error(f'--out {target} exists already; name a new folder')
     main(target, args.seed)

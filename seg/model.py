@@ -16,7 +16,7 @@ POOL_SCALES = (1, 2, 3, 6)  # cells a side of the pyramid over the last map
 
 
 def resize(x: paddle.Tensor, size: list[int]) -> paddle.Tensor:
-    return F.interpolate(x, size, mode='bilinear', align_corners=False)
+    return x if list(x.shape[2:]) == list(size) else F.interpolate(x, size, mode='bilinear', align_corners=False)
 
 
 class ConvModule(nn.Layer):

@@ -96,7 +96,7 @@ def test_export_and_predict_run_from_another_folder(run, scene, tmp_path):
     assert result.returncode == 0 and 'scores differ from' in result.stdout, result.stdout + result.stderr
     deploy = yaml.safe_load((tmp_path / 'output/inference_model/deploy.yaml').read_text())['Deploy']
     assert (deploy['model'], deploy['params'], deploy['output_op'], deploy['output_dtype'], deploy['input_shape']) == (
-        'model.json', 'model.pdiparams', 'none', 'float32', [-1, 3, 64, 64])
+        'model.json', 'model.pdiparams', 'none', 'float32', [-1, 3, 32, 32])
     assert {file.name for file in (tmp_path / 'output/inference_model').iterdir()} == {
         'deploy.yaml', 'model.json', 'model.pdiparams'}
     image = scene / 'ade/images/validation/002.jpg'
@@ -135,7 +135,7 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
     ('predict', ['--config', TINY, '--image_path', TINY], "tiny.yml, entry 1: '#' does not end in"),
     ('predict', ['--engine', 'inference', '--image_path', 'nowhere.png'], 'needs --model_path'),
     ('predict', ['--engine', 'inference', '--model_path', TINY, '--image_path', 'x.png'], 'is no deploy.yaml'),
-    ('export', ['--config', TINY, '--input_shape', '1', '3', '96', '96'], 'takes windows of 64 x 64 pixels'),
+    ('export', ['--config', TINY, '--input_shape', '1', '3', '96', '96'], 'takes windows of 32 x 32 pixels'),
     ('export', ['--config', TINY, '--input_shape', '96'], '--input_shape takes four numbers'),
     ('export', ['--config', TINY, '--save_dir', TINY], 'cannot write there'),
 ])
