@@ -4,11 +4,13 @@ import json
 import numpy as np
 import paddle
 import pytest
+from conftest import ROOT
 
 import seg  # noqa: F401  which registers and repairs
 
 # isort: split
 from paddleseg.core import infer
+from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.transforms import Compose, Normalize
 from paddleseg.utils import metrics
 
@@ -22,6 +24,7 @@ from util import convert
 
 from .conftest import report
 
+CONFIG = 'seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml'
 TINY = dict(image=64, patch=16, width=48, depth=4, heads=3, out_indices=[0, 1, 2, 3], channels=32, auxiliary=16, classes=7,
             window=64, stride=43)
 BASE = dict(image=512, patch=16, width=768, depth=12, heads=12, out_indices=[3, 5, 7, 11], channels=768, auxiliary=256,
@@ -163,3 +166,16 @@ def test_rates_and_decays_of_all_235_parameters_equal_mmsegmentation(reference, 
     assert len(ours) == 235 and ours.keys() == expected.keys()
     for name, pair in expected.items():
         np.testing.assert_allclose(ours[name], pair, rtol=1e-9, err_msg=name)
+
+
+def test_the_rate_equals_mmsegmentation_over_160000_iterations(reference):
+    iterations = [0, 1, 2, 10, 100, 500, 1000, 1400, 1499, 1500, 1501, 2000, 5000, 20000, 40000, 80000, 120000, 150000,
+                  159000, 159999]
+    theirs = reference('schedule', iterations=iterations)['rates']
+    schedule, ours = SegBuilder(Config(str(ROOT / CONFIG))).lr_scheduler, []
+    for _ in range(iterations[-1] + 1):
+        ours.append(schedule())
+        schedule.step()
+    errors = np.abs(np.array(ours)[iterations] - theirs)
+    report('rate', largest=errors.max(), largest_share=errors.max() / 1e-4)
+    assert errors.max() < 1e-3 * 1e-4
