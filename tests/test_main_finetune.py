@@ -127,7 +127,7 @@ def test_a_flag_that_should_not_change_training_does_not(log_with, given, flag):
 
 def test_recompute_reaches_the_model_and_draws_the_same_paths(log_with, finetune, monkeypatch):
     calls, own = [], layer.recompute
-    monkeypatch.setattr(layer, 'recompute', lambda block, x: calls.append(block) or own(block, x))
+    monkeypatch.setattr(layer, 'recompute', lambda block, *inputs: calls.append(block) or own(block, *inputs))
     log, _ = finetune('--drop_path', '0.5', '--recompute')
     assert len(calls) == 2 * 3 * 4
     assert log == [pytest.approx(line, rel=1e-5) for line in log_with('--drop_path 0.5')]

@@ -75,7 +75,7 @@ def test_a_flag_that_should_not_change_training_does_not(pretrain, flags):
 
 def test_recompute_reaches_the_model(pretrain, monkeypatch):
     calls = []
-    monkeypatch.setattr('layer.recompute', lambda block, x: calls.append(block) or block(x))
+    monkeypatch.setattr('layer.recompute', lambda block, *inputs: calls.append(block) or block(*inputs))
     pretrain('--epochs', '1', '--recompute')
     assert len(calls) == 3 * (4 + 2)
 
