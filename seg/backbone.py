@@ -13,6 +13,7 @@ import models_vit
 from layer import LayerNorm
 from seg import weights
 from util import pos_embed
+from util.errors import InputError
 
 
 class PositionBias(nn.Layer):
@@ -40,6 +41,8 @@ class MAEViT(models_vit.Encoder):
                  init_values: float = 1.0, out_indices: tuple[int, ...] = (3, 5, 7, 11), pretrained: str | None = None):
         super().__init__(img_size, patch_size, in_channels, embed_dim, depth, num_heads, mlp_ratio,
                          drop_path_rate=drop_path_rate, norm_layer=LayerNorm, init_values=init_values)
+        if not all(isinstance(i, int) and 0 <= i < depth for i in out_indices):
+            raise InputError(f'MAEViT: out_indices are numbers of its {depth} blocks, from 0, not {out_indices}')
         index = pos_embed.relative_positions(*self.patch_embed.grid)
         self.register_buffer('index', paddle.to_tensor(index), persistable=False)
         self.position_bias = nn.LayerList(PositionBias(int(index.max()) + 1, num_heads) for _ in range(depth))

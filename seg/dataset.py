@@ -41,19 +41,17 @@ def read_label(path: str | Path) -> np.ndarray:
     return label.astype('int64')
 
 
-def without_zero(label: np.ndarray) -> np.ndarray:
-    """Classes counted from 1 to classes counted from 0; 0, which means none of them, and 255 become 255."""
-    return np.where((label == 0) | (label == 255), 255, label - 1)
-
-
 def checked(label: np.ndarray, path: str | Path, num_classes: int, ignore_index: int, first: int = 0) -> np.ndarray:
-    """The label as PaddleSeg has it, uint8 where that suffices. `first` is the file's number of the first class."""
-    wrong = np.unique(label[((label < 0) | (label >= num_classes)) & (label != ignore_index)])
+    """The label as PaddleSeg has it, classes counted from 0, uint8 where that suffices. `first` is the file's number of the
+    first class; where that is 1, 0 means none of them and is ignored."""
+    ignored = (label == ignore_index) | ((label == 0) & (first == 1))
+    wrong = np.unique(label[((label < first) | (label >= num_classes + first)) & ~ignored])
     if len(wrong):
-        raise InputError(f'{path} has the labels {", ".join(str(value + first) for value in wrong[:5])}'
-                         f'{" and more" * (len(wrong) > 5)}; its {num_classes} classes are {first} to '
-                         f'{num_classes + first - 1}, and {f"0 or {ignore_index}" if first else ignore_index} is ignored')
-    return label.astype('uint8' if max(num_classes, ignore_index) < 256 else 'int64')
+        raise InputError(f'{path} has the labels {", ".join(map(str, wrong[:5]))}{" and more" * (len(wrong) > 5)}; its '
+                         f'{num_classes} classes are {first} to {num_classes + first - 1}, and '
+                         f'{f"0 or {ignore_index}" if first else ignore_index} is ignored')
+    dtype = 'uint8' if max(num_classes, ignore_index) < 256 else 'int64'
+    return np.where(ignored, ignore_index, label - first).astype(dtype)
 
 
 def sample(dataset: Dataset, index: int) -> dict:
@@ -63,12 +61,11 @@ def sample(dataset: Dataset, index: int) -> dict:
     image = read_image(image_path, getattr(dataset, 'img_channels', 3))
     data = {'trans_info': [], 'img': image.astype('float32'), 'gt_fields': []}
     if label_path is not None:
-        label, first = read_label(label_path), 0
+        label = read_label(label_path)
         if label.shape != image.shape[:2]:
             raise InputError(f'{label_path} is {label.shape[1]} x {label.shape[0]} pixels, but its image {image_path} is '
                              f'{image.shape[1]} x {image.shape[0]}')
-        if getattr(dataset, 'reduce_zero_label', False):
-            label, first = without_zero(label), 1
+        first = 1 if getattr(dataset, 'reduce_zero_label', False) else 0
         data['label'] = checked(label, label_path, dataset.num_classes, dataset.ignore_index, first)
     if dataset.mode == 'val':
         data = dataset.transforms(data)

@@ -42,7 +42,7 @@ class WithScores(paddle.nn.Layer):
 
 
 def main(args):
-    flags.begin(args.device)
+    run.begin(args.device, seed=0)
     config = flags.configuration(args.config, args.opts)
     flags.testing(config.test_config, {})
     flags.show(config)
@@ -70,6 +70,8 @@ def input_shape(asked: list[int] | None, img_size: int | None) -> list[int]:
     if asked and img_size and asked[2:] != [img_size, img_size]:
         raise InputError(f'--input_shape {" ".join(map(str, asked))}: this model takes windows of {img_size} x {img_size} '
                          'pixels, for which it has positions; larger images are slid over')
+    if asked and asked[1] < 1:
+        raise InputError(f'--input_shape {" ".join(map(str, asked))}: the number of channels cannot be open')
     return asked or [-1, 3, img_size or -1, img_size or -1]
 
 
@@ -83,7 +85,7 @@ def deploy(config, shape: list[int], output_op: str) -> dict:
 
 def write(model: paddle.nn.Layer, shape: list[int], folder: Path, description: dict) -> None:
     spec = paddle.static.InputSpec([None if edge < 1 else edge for edge in shape], 'float32', 'x')
-    paddle.jit.save(paddle.jit.to_static(model, input_spec=[spec]), str(folder / 'model'))
+    paddle.jit.save(paddle.jit.to_static(model, input_spec=[spec], full_graph=True), str(folder / 'model'))
     text = yaml.safe_dump(description, sort_keys=False)
     logger.info(f'\n---------------Deploy Information---------------\n{text}')
     (folder / 'deploy.yaml').write_text(text)
@@ -105,10 +107,10 @@ def compare(found: list[np.ndarray], expected: list[np.ndarray]) -> str:
         raise RuntimeError(f'the exported model differs: outputs {[a.shape for a in found]}, scores by {difference:.2e} of '
                            f'{largest:.2e}; it was not kept')
     return (f'run by paddle.inference its scores differ from this Python\'s by {difference:.1e} at most (the largest is '
-            f'{largest:.1e}), labels on {(found[-1].argmax(1) != expected[-1].argmax(1)).mean():.4%} of the pixels')
+            f'{largest:.1e}), labels differ on {(found[-1].argmax(1) != expected[-1].argmax(1)).mean():.4%} of the pixels')
 
 
-PARSER = cli.parser(__doc__, flags.config, flags.model_path, flags.device)
+PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device)
 PARSER.add_argument('--save_dir', default='./output/inference_model', metavar='DIR', help='folder of the inference model')
 PARSER.add_argument('--input_shape', nargs='+', type=int, default=None, metavar='N', help="batch, channels, height, width "
                     "(default: any number of the model's windows)")

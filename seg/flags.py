@@ -13,12 +13,12 @@ from paddleseg.utils import logger, utils
 
 from seg import weights
 from seg.model import UPerNetMAE
-from util import checkpoint, cli, run
+from util import checkpoint, cli
 from util import weights as weight_files
 from util.errors import InputError
 
 TOP = ('_base_', '_inherited_', 'batch_size', 'iters', 'train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss',
-       'distill_loss', 'model', 'test_config', 'to_static_training', 'seed')  # keys of a config that PaddleSeg 2.8 reads
+       'model', 'test_config', 'to_static_training')  # keys of a config that these programs read
 TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'crop_size', 'stride')
 
 
@@ -26,7 +26,7 @@ def config(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group('config')
     g.add_argument('--config', default=None, metavar='FILE', help="a config in PaddleSeg's form, as those of seg/configs")
     g.add_argument('--opts', nargs='+', default=None, metavar='KEY=VALUE', help='overrides of the config, such as '
-                   'model.num_classes=2 test_config.stride=[256,256]')
+                   'model.dropout_ratio=0 test_config.stride=[256,256]')
 
 
 def model_path(p: argparse.ArgumentParser) -> None:
@@ -34,9 +34,8 @@ def model_path(p: argparse.ArgumentParser) -> None:
                    'util.convert knows')
 
 
-def device(p: argparse.ArgumentParser) -> None:
-    p.add_argument('--device', choices=['cpu', 'gpu', 'cuda', 'xpu', 'npu', 'mlu'], default=None,
-                   help='(default: gpu where Paddle was built for one, else cpu)')
+def data_format(p: argparse.ArgumentParser) -> None:
+    p.add_argument('--data_format', choices=['NCHW'], default='NCHW', help="as PaddleSeg's; there is no other here")
 
 
 def workers(p: argparse.ArgumentParser) -> None:
@@ -60,16 +59,6 @@ def _testing(p: argparse.ArgumentParser, augment: str) -> None:
 evaluation, prediction = partial(_testing, augment='--aug_eval'), partial(_testing, augment='--aug_pred')
 
 
-def begin(device: str | None) -> None:
-    """Choose the device and join the other processes."""
-    if device not in ('xpu', 'npu', 'mlu'):
-        return run.begin(device, seed=0)
-    try:
-        paddle.set_device(device)
-    except Exception as error:
-        raise InputError(f'--device {device}: this Paddle cannot use one ({str(error).strip().splitlines()[-1]})') from None
-
-
 def configuration(path: str | None, opts: list[str] | None = None) -> Config:
     """The config of a file, with its _base_ and the overrides."""
     if path is None:
@@ -82,8 +71,13 @@ def configuration(path: str | None, opts: list[str] | None = None) -> Config:
         raise InputError(f'{path}: its _base_ {error.filename} does not exist') from None
     except yaml.YAMLError as error:
         raise InputError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
-    except Exception as error:  # PaddleSeg asserts, and raises a RuntimeError around what its rules raise
+    except Exception as error:  # PaddleSeg asserts, and raises a RuntimeError around what its rules raise; or finds no dict
         raise InputError(f'{path}: {str(error).strip().splitlines()[-1]}') from None
+    if empty := [key for key in TOP if key in config.dic and config.dic[key] is None]:
+        raise InputError(f'{path}: the key {empty[0]} has no value')
+    for key in ('batch_size', 'iters'):
+        if not isinstance(config.dic.get(key), int) or config.dic[key] < 1:
+            raise InputError(f'{path}: {key} is a whole number from 1, not {config.dic.get(key)!r}')
     if unknown := [key for key in config.dic if key not in TOP and not str(key).startswith('_')]:
         raise InputError(f'{path}: PaddleSeg does not know the key {unknown[0]}; the keys are {", ".join(TOP)}')
     return config

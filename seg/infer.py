@@ -168,4 +168,7 @@ def _predictor(model: str, params: str) -> inference.Predictor:
         config.set_cpu_math_library_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
     else:
         config.enable_use_gpu(256, dist.device_id())
-    return inference.create_predictor(config)
+    try:
+        return inference.create_predictor(config)
+    except Exception as error:
+        raise InputError(f'{model}: paddle.inference cannot load it ({str(error).strip().splitlines()[-1]})') from None

@@ -1,15 +1,20 @@
 """The recipe's loss."""
+import math
+
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 from paddleseg.cvlibs import manager
+
+from util import run
 
 
 @manager.LOSSES.add_component
 class CrossEntropyOverAllPixelsLoss(nn.Layer):
     """Cross-entropy of scores [N, K, height, width] and labels [N, height, width], summed over the pixels that count and
     divided by the number of all, as mmsegmentation does (`avg_non_ignore=False`); PaddleSeg's own divides by those that
-    count. The result has shape [1], because PaddleSeg 2.8.0's trainer takes its first element."""
+    count. The result has shape [1], because PaddleSeg 2.8.0's trainer takes its first element.
+    NonFiniteLoss where it is NaN or infinite."""
 
     def __init__(self, ignore_index: int = 255):
         super().__init__()
@@ -18,4 +23,8 @@ class CrossEntropyOverAllPixelsLoss(nn.Layer):
     def forward(self, logit: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         loss = F.cross_entropy(logit.astype('float32'), label.astype('int64').reshape([0, 1, *label.shape[-2:]]), axis=1,
                                ignore_index=self.ignore_index, reduction='none')
-        return loss.mean().reshape([1])
+        loss = loss.mean()
+        if paddle.in_dynamic_mode() and not math.isfinite(loss.item()):
+            raise run.NonFiniteLoss(f'the loss is {loss.item()}; training stops. Resume an earlier checkpoint with a lower '
+                                    'rate')
+        return loss.reshape([1])

@@ -11,6 +11,7 @@ from paddleseg.cvlibs import manager
 from paddleseg.models.layers import SyncBatchNorm
 
 from seg import weights
+from util.errors import InputError
 
 POOL_SCALES = (1, 2, 3, 6)  # cells a side of the pyramid over the last map
 
@@ -108,6 +109,8 @@ class UPerNetMAE(nn.Layer):
                  dropout_ratio: float = 0.1, pretrained: str | None = None):
         super().__init__()
         self.backbone = backbone
+        if len(backbone.feat_channels) != 4 or len(set(backbone.feat_channels)) > 1:
+            raise InputError(f'UPerNetMAE: four maps of one width are needed, not {backbone.feat_channels}')
         width = backbone.feat_channels[0]
         self.neck = Feature2Pyramid(width)
         self.decode_head = UPerHead(width, channels, num_classes, dropout_ratio)

@@ -11,6 +11,7 @@ pictures under the colours of their classes, and pseudo_color_prediction/, palet
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -28,9 +29,11 @@ from util.errors import InputError
 
 
 def main(args):
-    flags.begin(args.device)
+    run.begin(args.device, seed=0)
     colors = palette(args.custom_color)
     files = find(args.image_path)
+    if args.opts and not args.config:
+        raise InputError('--opts changes a config; give --config')
     config = flags.configuration(args.config, args.opts) if args.config or args.engine == 'dygraph' else None
     if args.engine == 'inference':
         if not args.model_path:
@@ -72,7 +75,7 @@ def palette(custom: list[int] | None) -> np.ndarray:
 
 def find(image_path: str) -> list[tuple[Path, Path, Path]]:
     """The pictures of a file, folder or list, each with the names of its two results below their folders."""
-    path = Path(image_path)
+    path = Path(os.path.abspath(image_path))  # a list may name pictures by ../
     if path.is_dir():
         root, files = path, sorted(file for file in path.rglob('*') if file.suffix.lower() in pictures.PICTURES
                                    and not any(part.startswith('.') for part in file.relative_to(path).parts))
@@ -84,6 +87,7 @@ def find(image_path: str) -> list[tuple[Path, Path, Path]]:
         raise InputError(f'--image_path {image_path}: no such picture, folder or list')
     if not files:
         raise InputError(f'--image_path {image_path}: no picture there ({" ".join(pictures.PICTURES)})')
+    files = [Path(os.path.abspath(file)) for file in files]
     inside = [file.relative_to(root) if file.is_relative_to(root) else Path(*file.parts[1:]) for file in files]
     times = Counter(name.with_suffix('') for name in inside)
     return [(file, name, name.with_suffix('.png') if times[name.with_suffix('')] == 1 else Path(f'{name}.png'))
@@ -123,7 +127,7 @@ def save(picture: Image.Image, file: Path) -> None:
         raise InputError(f'--save_dir: cannot write {file} ({error.strerror or error})') from None
 
 
-PARSER = cli.parser(__doc__, flags.config, flags.model_path, flags.device, flags.prediction)
+PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device, flags.prediction)
 PARSER.add_argument('--image_path', required=True, metavar='PATH', help='a picture, a folder, or a list of pictures')
 PARSER.add_argument('--save_dir', default='./output/result', metavar='DIR', help='folder of the results')
 PARSER.add_argument('--engine', choices=['dygraph', 'inference'], default='dygraph', help='what runs the model: this '

@@ -184,5 +184,9 @@ REPAIRS = (areas, means, accuracies, windows, augmentation, reading, deploy_file
 
 
 def apply() -> list[str]:
-    """Make the repairs that are needed; their names."""
-    return [repair.__name__ for repair in REPAIRS if repair()]
+    """Make the repairs that are needed; their names. On the CPU, since a program may yet choose it."""
+    device = paddle.get_device()
+    paddle.set_device('cpu')
+    made = [repair.__name__ for repair in REPAIRS if repair()]
+    paddle.set_device(device)
+    return made

@@ -20,7 +20,7 @@ from paddleseg.core import train
 from paddleseg.cvlibs import SegBuilder
 
 from seg import flags
-from util import cli, dist, run, weights
+from util import checkpoint, cli, dist, run, weights
 from util.data import loader
 from util.errors import InputError
 
@@ -75,7 +75,10 @@ def in_order(start: int):
 
 
 def main(args):
-    flags.begin(args.device)
+    run.begin(args.device, seed=0)
+    if args.precision == 'fp16' and paddle.get_device() == 'cpu':
+        raise InputError('--precision fp16: Paddle has no float16 on CPUs')
+    run.make_folder('--save_dir', args.save_dir)
     run.seed_step(args.seed, 0, 0)
     asked = {'lr_scheduler.learning_rate': args.learning_rate, 'batch_size': args.batch_size, 'iters': args.iters}
     overrides = [f'{key}={value}' for key, value in asked.items() if value is not None]
@@ -84,7 +87,10 @@ def main(args):
     builder = SegBuilder(config)
     network = flags.build(builder, 'model', args.config)
     samples = Samples(flags.build(builder, 'train_dataset', args.config), args.seed, args.repeats)
-    start = resumable(args.resume_model)
+    start = resumable(network, args.resume_model)
+    if config.iters <= start:
+        raise InputError(f'--iters {config.iters} is not beyond the {start} iterations of --resume_model '
+                         f'{args.resume_model}')
     stream = Stream(samples, config.batch_size, start)
     if not len(stream):
         raise InputError(f'batch_size {config.batch_size} on {dist.world_size()} processes is more than the '
@@ -103,19 +109,21 @@ def main(args):
               args.profiler_options, config.to_static_training)
 
 
-def resumable(folder: str | None) -> int:
-    """The iteration after which a checkpoint was written, 0 without one; InputError where its files are not whole."""
+def resumable(network: paddle.nn.Layer, folder: str | None) -> int:
+    """The iteration after which a checkpoint was written, 0 without one; InputError where its files are not whole or do
+    not fit."""
     if folder is None:
         return 0
     number = Path(folder).name.rpartition('_')[2]
     if not number.isdecimal():
         raise InputError(f'--resume_model {folder}: expected a folder iter_N that this program has written')
-    for name in ('model.pdparams', 'model.pdopt'):
-        weights.read(Path(folder) / name)  # PaddleSeg reads them again, and would run what a crafted file names
+    # PaddleSeg reads both again, would run what a crafted file names, and merely warns of what does not fit
+    checkpoint.load_model(network, weights.read(Path(folder) / 'model.pdparams'), folder)
+    weights.read(Path(folder) / 'model.pdopt')
     return int(number)
 
 
-PARSER = cli.parser(__doc__, flags.config, flags.device, flags.workers)
+PARSER = cli.parser(__doc__, flags.config, cli.device, flags.workers, flags.data_format)
 group = PARSER.add_argument_group('training', 'default: what the config says')
 group.add_argument('--iters', type=cli.number(int, 1), default=None, help='iterations in all')
 group.add_argument('--batch_size', type=cli.number(int, 1), default=None, help='images a process and iteration')
@@ -123,7 +131,6 @@ group.add_argument('--learning_rate', type=cli.number(float, 0), default=None, h
 group.add_argument('--precision', choices=['fp32', 'fp16'], default='fp32', help='fp16: mixed precision, on GPUs')
 group.add_argument('--amp_level', choices=['O1', 'O2'], default='O1', help='O2: pure float16 but for a few operators')
 group.add_argument('--seed', type=cli.number(int, 0), default=0, help='seed of everything random')
-group.add_argument('--data_format', choices=['NCHW', 'NHWC'], default='NCHW', help='as PaddleSeg; NCHW is what there is')
 group.add_argument('--repeats', type=cli.number(int, 1), default=1, help='take each training image so many times an epoch')
 group.add_argument('--profiler_options', default=None, metavar='OPTIONS', help="of PaddleSeg's profiler, such as "
                    '"batch_range=[10,20];profile_path=model.profile"')

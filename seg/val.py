@@ -19,11 +19,9 @@ from util.errors import InputError
 
 
 def main(args):
-    flags.begin(args.device)
+    run.begin(args.device, seed=0)
     config = flags.configuration(args.config, args.opts)
     settings = flags.testing(config.test_config, vars(args), args.aug_eval)
-    if args.data_format != 'NCHW':
-        raise InputError(f'--data_format {args.data_format}: {config.model_cfg.get("type")} takes NCHW only')
     flags.show(config)
     builder = SegBuilder(config)
     samples = flags.build(builder, 'val_dataset', args.config)
@@ -39,8 +37,7 @@ def main(args):
         raise
 
 
-PARSER = cli.parser(__doc__, flags.config, flags.model_path, flags.device, flags.workers, flags.evaluation)
-PARSER.add_argument('--data_format', choices=['NCHW', 'NHWC'], default='NCHW', help='as PaddleSeg; NCHW is what there is')
+PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device, flags.workers, flags.data_format, flags.evaluation)
 PARSER.add_argument('--auc_roc', action='store_true', help='also the area under the ROC curve')
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from paddleseg.datasets import Dataset
 from PIL import Image
 
 import seg  # noqa: F401
-from seg.dataset import ADE20KDataset, read_image
+from seg.dataset import ADE20KDataset, checked, read_image
 from seg.transforms import ResizeKeepRatio
 from util.errors import InputError
 
@@ -156,3 +156,14 @@ def test_channels_are_blue_green_red_and_the_picture_stands_as_it_was_taken(tmp_
     exif[0x0112] = 6  # the camera was turned: the picture is to be turned clockwise
     Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), np.rot90(pixels, -1)[..., ::-1])
+
+
+@pytest.mark.parametrize('number', [0, 1, 150, 151, 254, 255, 256, 300, -1])
+def test_numbers_of_a_label_by_hand(number):
+    label = np.full([2, 2], number, 'int64')
+    if number in (0, 255) or 1 <= number <= 150:
+        expected = number - 1 if 1 <= number <= 150 else 255
+        assert (checked(label, 'x', 150, 255, first=1) == expected).all()
+    else:
+        with pytest.raises(InputError, match=f'x has the labels {number}; its 150 classes are 1 to 150, and 0 or 255'):
+            checked(label, 'x', 150, 255, first=1)

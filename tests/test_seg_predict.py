@@ -28,3 +28,12 @@ def test_overlays_are_paddlesegs(tmp_path):
     np.testing.assert_array_equal(mask, label)
     assert mask.getpalette()[:9] == visualize.get_color_map_list(256)[:9]
     assert seg.predict.palette([1, 2, 3])[0].tolist() == [1, 2, 3]
+
+
+def test_pictures_named_from_another_folder_get_results_below_save_dir(tmp_path):
+    (tmp_path / 'lists').mkdir()
+    write_pair(tmp_path / 'a.png', tmp_path / 'label.png', np.zeros([8, 9], 'uint8'))
+    (tmp_path / 'lists/list.txt').write_text('../a.png\n')
+    (file, name, mask), = seg.predict.find(str(tmp_path / 'lists/list.txt'))
+    assert file == tmp_path / 'a.png' and '..' not in name.parts + mask.parts
+    assert not (name.is_absolute() or mask.is_absolute())

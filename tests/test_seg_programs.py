@@ -129,7 +129,6 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
 @pytest.mark.parametrize('program, flags, message', [
     ('val', ['--config', 'nowhere.yml'], '--config nowhere.yml: no such file'), ('val', [], '--config is needed'),
     ('val', ['--config', TINY], 'ADE20K is not at dataset_root demo/data/scenes'),
-    ('val', ['--config', TINY, '--data_format', 'NHWC'], 'UPerNetMAE takes NCHW only'),
     ('predict', ['--config', TINY, '--image_path', 'nowhere'], '--image_path nowhere: no such picture, folder or list'),
     ('predict', ['--config', TINY, '--image_path', 'x', '--custom_color', '1', '2'], '--custom_color takes three numbers'),
     ('predict', ['--config', TINY, '--image_path', TINY], "tiny.yml, entry 1: '#' does not end in"),

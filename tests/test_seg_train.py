@@ -3,6 +3,7 @@ import shutil
 import sys
 
 import numpy as np
+import paddle
 import pytest
 import yaml
 from conftest import ROOT
@@ -11,8 +12,12 @@ import seg  # noqa: F401
 
 # isort: split
 from seg import train, val
+from seg.backbone import MAEViT
+from seg.model import UPerNetMAE
+from seg.optimizer import LayerDecayAdamW
 from util import weights
 from util.errors import InputError
+from util.run import NonFiniteLoss
 
 sys.path.append(str(ROOT / 'demo'))
 import make_scenes
@@ -104,6 +109,11 @@ def test_another_seed_is_another_run(config, tmp_path):
     'batch': ('--batch_size 9', 'batch_size 9 on 1 processes is more than the 8 training images'),
     'checkpoint': ('--resume_model {tmp}/nowhere', 'expected a folder iter_N that this program has written'),
     'gone': ('--resume_model {tmp}/iter_3', 'iter_3/model.pdparams: no such file'),
+    'precision': ('--precision fp16', '--precision fp16: Paddle has no float16 on CPUs'),
+    'taken': ('--save_dir {tmp}/config.yml', '--save_dir .*config.yml: cannot write into this folder'),
+    'no number': ('--opts batch_size=abc', 'batch_size is a whole number from 1'),
+    'maps': ('--opts model.backbone.out_indices=[0,1,2,9]', 'out_indices are numbers of its 4 blocks'),
+    'fewer maps': ('--opts model.backbone.out_indices=[0,1]', 'four maps of one width'),
     'rate': ('--opts lr_scheduler.learnin_rate=1', 'lr_scheduler'),
     'transform': ("--opts train_dataset.transforms=[{{'type':'RandomResise'}}]", 'RandomResise'),
     'weights': ('--opts model.backbone.pretrained=/nowhere.pth', '/nowhere.pth: no such file'),
@@ -132,3 +142,34 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp
     assert one.keys() == two.keys() and np.abs(one['decode_head.conv_seg.bias']).max() > 1e-3  # which was 0
     for name, array in one.items():
         np.testing.assert_allclose(two[name], array, atol=2e-6, err_msg=name)
+
+
+def test_what_does_not_go_on_is_named(config, tmp_path):
+    run(train, '--config', config(), '--save_dir', tmp_path, '--iters', 2)
+    checkpoint = ['--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'iter_2']
+    with pytest.raises(InputError, match='--iters 2 is not beyond the 2 iterations of --resume_model'):
+        run(train, '--config', config(), '--iters', 2, *checkpoint)
+    with pytest.raises(InputError, match='iter_2 does not fit the model: neck.upsample_4x.0.weight|does not fit the model'):
+        run(train, '--config', config(model={'channels': 24, 'backbone': {'img_size': 32}}), '--iters', 3, *checkpoint)
+
+
+def test_a_loss_that_is_not_finite_ends_training(config, tmp_path):
+    with pytest.raises(NonFiniteLoss, match='the loss is nan'):
+        run(train, '--config', config(lr_scheduler={'learning_rate': 1e30, 'warmup_iters': 1}), '--save_dir', tmp_path)
+
+
+def test_mixed_precisions_way_to_step_is_the_same_step():
+    """PaddleSeg calls minimize there, which knows no groups of parameters."""
+    ends = []
+    for way in ('step', 'minimize'):
+        paddle.seed(0)
+        model = UPerNetMAE(3, MAEViT(32, 8, embed_dim=24, depth=2, num_heads=3, out_indices=[0, 0, 1, 1]), 4, 2, 0.0)
+        optimizer = LayerDecayAdamW()(model, 0.1)
+        model.eval()
+        loss = model(paddle.ones([1, 3, 32, 32]))[0].square().mean()
+        loss.backward()
+        optimizer.step() if way == 'step' else optimizer.minimize(loss)
+        ends.append({name: p.numpy() for name, p in model.named_parameters()})
+    assert not np.array_equal(ends[0]['backbone.pos_embed'], np.zeros_like(ends[0]['backbone.pos_embed']))
+    for name, array in ends[0].items():
+        np.testing.assert_array_equal(ends[1][name], array, err_msg=name)

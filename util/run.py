@@ -46,6 +46,10 @@ def program(main: Callable, parser: ArgumentParser) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Paddle's handler raises when loader workers end after this
         print(f'{parser.prog}: error: {error}', file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        dist.fail('interrupted')
+        print(f'{parser.prog}: interrupted', file=sys.stderr, flush=True)
+        sys.exit(130)
     except Exception as error:
         dist.fail(f'{type(error).__name__}: {error}')
         raise
@@ -72,13 +76,19 @@ def begin(device: str | None, seed: int, output_dir: str = '', log_dir: str = ''
     dist.begin()
     paddle.seed(seed + dist.rank())
     for flag, folder in (('--output_dir', output_dir), ('--log_dir', log_dir)):
-        if folder and dist.is_main():
-            try:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-                atomic.clean(Path(folder))
-                tempfile.TemporaryFile(dir=folder).close()
-            except OSError as error:
-                raise InputError(f'{flag} {folder}: cannot write into this folder ({error.strerror})') from None
+        if folder:
+            make_folder(flag, folder)
+
+
+def make_folder(flag: str, folder: str) -> None:
+    """Make a folder for what the program writes, on the main process; InputError where it cannot write there."""
+    if dist.is_main():
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            atomic.clean(Path(folder))
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise InputError(f'{flag} {folder}: cannot write into this folder ({error.strerror})') from None
 
 
 def say(text: str) -> None:

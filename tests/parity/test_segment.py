@@ -159,9 +159,8 @@ def test_rates_and_decays_of_all_235_parameters_equal_mmsegmentation(reference, 
     parameters = {name: p for name, p in model.named_parameters() if not p.stop_gradient}
     renamed = list(convert.renamed({name: p.numpy() for name, p in parameters.items()}, 'mmseg')[0])
     optimizer = LayerDecayAdamW()(model, 1e-4)
-    groups = {p.name: (group['learning_rate'], group['weight_decay']) for group in optimizer._param_groups
-              for p in group['params']}
-    ours = {name: groups[p.name] for name, p in zip(renamed, parameters.values())}
+    ours = {name: (p.optimize_attr['learning_rate'], 0.05 * optimizer._apply_decay_param_fun(p.name))
+            for name, p in zip(renamed, parameters.values())}
     expected = {name: pair for name, *pair in zip(theirs['optimizer_names'], theirs['lr_scale'], theirs['weight_decay'])}
     assert len(ours) == 235 and ours.keys() == expected.keys()
     for name, pair in expected.items():
@@ -178,4 +177,4 @@ def test_the_rate_equals_mmsegmentation_over_160000_iterations(reference):
         schedule.step()
     errors = np.abs(np.array(ours)[iterations] - theirs)
     report('rate', largest=errors.max(), largest_share=errors.max() / 1e-4)
-    assert errors.max() < 1e-3 * 1e-4
+    assert errors.max() < 1e-7  # of 1e-4: mmengine warms up in 1499 steps and PaddleSeg in 1500
