@@ -173,3 +173,23 @@ def test_mixed_precisions_way_to_step_is_the_same_step():
     assert not np.array_equal(ends[0]['backbone.pos_embed'], np.zeros_like(ends[0]['backbone.pos_embed']))
     for name, array in ends[0].items():
         np.testing.assert_array_equal(ends[1][name], array, err_msg=name)
+
+
+def test_paddlesegs_command_line_is_understood():
+    args = train.PARSER.parse_args(
+        '--config C --device cpu --save_dir S --num_workers 2 --do_eval --use_vdl --use_ema --resume_model R --iters 9 '
+        '--batch_size 3 --learning_rate 0.01 --save_interval 5 --log_iters 2 --keep_checkpoint_max 1 --seed 4 '
+        '--precision fp16 --amp_level O2 --data_format NCHW --repeats 2 --opts a.b=1 c=2'.split())
+    assert vars(args) == {
+        'config': 'C', 'device': 'cpu', 'save_dir': 'S', 'num_workers': 2, 'do_eval': True, 'use_vdl': True, 'use_ema': True,
+        'resume_model': 'R', 'iters': 9, 'batch_size': 3, 'learning_rate': 0.01, 'save_interval': 5, 'log_iters': 2,
+        'keep_checkpoint_max': 1, 'seed': 4, 'precision': 'fp16', 'amp_level': 'O2', 'data_format': 'NCHW', 'repeats': 2,
+        'opts': ['a.b=1', 'c=2'], 'profiler_options': None}
+
+
+def test_checkpoints_are_kept_averaged_and_recorded(config, tmp_path):
+    run(train, '--config', config(), '--save_dir', tmp_path, '--iters', 3, '--save_interval', 1, '--keep_checkpoint_max', 2,
+        '--use_ema', '--use_vdl', '--do_eval', '--repeats', 2)
+    assert sorted(path.name for path in tmp_path.glob('iter_*')) == ['iter_2', 'iter_3']
+    assert {path.name for path in (tmp_path / 'iter_3').iterdir()} == {'model.pdparams', 'model.pdopt', 'ema_model.pdparams'}
+    assert (tmp_path / 'best_model/model.pdparams').exists() and list(tmp_path.glob('vdlrecords.*'))
