@@ -3,8 +3,8 @@ of pictures without labels, <out>/{train,val}.txt, to pre-train on.
 
     python demo/make_scenes.py --out demo/data/scenes
 
-Scanned digits on pieces of the two photographs that scikit-learn carries. Classes as ADE20K counts them, from 1: the ten
-digits, then the two photographs. Validation has other scans and other parts of the photographs than training.
+Scanned digits on pieces of the two photographs that scikit-learn carries. Classes as ADE20K counts them, from 1: the digits
+0, 1 and 2, then the two photographs. Validation has other scans and other parts of the photographs than training.
 """
 import argparse
 import shutil
@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 SIZE = 40, 52  # height and width in pixels
-PHOTOGRAPHS = ('china.jpg', 'flower.jpg')  # the classes 11 and 12
+DIGITS, PHOTOGRAPHS = 3, ('china.jpg', 'flower.jpg')  # the classes 1 to 3, 4 and 5
 COUNTS = {'training': 120, 'validation': 40}
 UNLABELLED = 400  # more pictures of the kind of training's
 
@@ -26,8 +26,8 @@ def scene(rng: np.random.Generator, digits: list, photographs: list, size: tuple
     photograph = photographs[kind]
     picture = photograph[tuple(slice(start, start + length) for length, start in zip(
         size, (rng.integers(whole - length) for whole, length in zip(photograph.shape, size))))].astype(float)
-    label = np.full(size, 11 + kind, 'uint8')
-    for _ in range(rng.integers(1, 4)):
+    label = np.full(size, 1 + DIGITS + kind, 'uint8')
+    for _ in range(rng.integers(1, 3)):
         scan, digit = digits[rng.integers(len(digits))]
         side = int(rng.integers(min(size) * 2 // 5, min(size) * 3 // 4))
         ink = np.asarray(Image.fromarray((scan * 255 / 16).astype('uint8')).resize((side, side), Image.BICUBIC)) / 255
@@ -40,11 +40,12 @@ def scene(rng: np.random.Generator, digits: list, photographs: list, size: tuple
 
 def main(out: Path, seed: int, counts: dict[str, int] = COUNTS, unlabelled: int = UNLABELLED,
          size: tuple[int, int] = SIZE) -> None:
-    rng, scans = np.random.default_rng(seed), load_digits()
+    rng, scans = np.random.default_rng(seed), load_digits(n_class=DIGITS)
     pairs = list(zip(scans.images, scans.target))
     photographs = [load_sample_image(name) for name in PHOTOGRAPHS]
-    parts = {'training': (pairs[:1400], [photograph[:, :400] for photograph in photographs]),
-             'validation': (pairs[1400:], [photograph[:, 400:] for photograph in photographs])}
+    held_out = len(pairs) // 5
+    parts = {'training': (pairs[held_out:], [photograph[:, :400] for photograph in photographs]),
+             'validation': (pairs[:held_out], [photograph[:, 400:] for photograph in photographs])}
     unfinished = out.with_name(out.name + '.unfinished')  # renamed at the end: half a data set must not look like one
     shutil.rmtree(unfinished, ignore_errors=True)
     for part, (digits, pieces) in parts.items():
