@@ -30,7 +30,6 @@ TINY = dict(image=64, patch=16, width=48, depth=4, heads=3, out_indices=[0, 1, 2
 BASE = dict(image=512, patch=16, width=768, depth=12, heads=12, out_indices=[3, 5, 7, 11], channels=768, auxiliary=256,
             classes=150, window=512, stride=341)
 NORMALISED_AWAY = {'neck.upsample_4x.0.bias', 'neck.upsample_4x.3.bias', 'neck.upsample_2x.0.bias'}
-IMAGES = 6  # of which the pool of one cell normalises the values; over two, they would be +-1 and gradients mere rounding
 
 
 def build(size, path, dropped=0.0):
@@ -47,7 +46,10 @@ def given(size, images):
     side, classes = size['image'], size['classes']
     labels = rng.integers(0, classes, [images, side, side])
     labels[rng.random(labels.shape) < 0.2] = 255
-    return {'images': rng.normal(size=[images, 3, side, side]).astype('float32'), 'labels': labels}
+    # Patches of colour, so that images differ in their means: over those of mere noise, batch normalisation of the pool of
+    # one cell would divide by next to nothing
+    colors = np.kron(rng.normal(size=[images, 3, 4, 4]), np.ones([side // 4, side // 4]))
+    return {'images': (colors + rng.normal(size=colors.shape) / 2).astype('float32'), 'labels': labels}
 
 
 def largest(ours, theirs):
@@ -73,10 +75,12 @@ def test_maps_neck_and_logits_equal_mmsegmentation(reference, tmp_path, size):
         assert error < max(1e-4, 2e-6 * np.abs(theirs[name]).max()), name
 
 
-def test_losses_gradients_and_statistics_equal_mmsegmentation(reference, tmp_path):
-    inputs = given(TINY, IMAGES)
-    theirs = reference('segment', parts=['file', 'gradients'], size=json.dumps(TINY), **inputs)
-    model = build(TINY, tmp_path / 'upernet.pth')
+# The pool of one cell is normalised over the images; two would make its values +-1 and their gradients mere rounding
+@pytest.mark.parametrize('size, images', [(TINY, 6), pytest.param(BASE, 3, marks=pytest.mark.full)], ids=['tiny', 'base'])
+def test_losses_gradients_and_statistics_equal_mmsegmentation(reference, tmp_path, size, images):
+    inputs = given(size, images)
+    theirs = reference('segment', parts=['file', 'gradients'], size=json.dumps(size), **inputs)
+    model = build(size, tmp_path / 'upernet.pth')
     model.train()
     scores = model(paddle.to_tensor(inputs['images']))
     loss = CrossEntropyOverAllPixelsLoss(ignore_index=255)
@@ -91,7 +95,13 @@ def test_losses_gradients_and_statistics_equal_mmsegmentation(reference, tmp_pat
     errors = {name: np.abs(ours[name] - value).max() / (np.abs(value).max() if name not in NORMALISED_AWAY else 1)
               for name, value in expected.items()}
     report('gradients', count=len(errors), worst=max(errors.values()))
-    assert max(errors.values()) < 2e-5, max(errors, key=errors.get)
+    if size is TINY:
+        assert max(errors.values()) < 2e-5, max(errors, key=errors.get)
+    # At full size some of a hundred million ReLUs stand so near 0 that rounding decides, and move single entries: lengths
+    lengths = {name: np.linalg.norm(ours[name] - value) / np.linalg.norm(value) for name, value in expected.items()
+               if name not in NORMALISED_AWAY}
+    report('lengths', worst=max(lengths.values()), median=np.median(list(lengths.values())))
+    assert max(lengths.values()) < 2e-3, max(lengths, key=lengths.get)
     before, after = (convert.renamed(tensors, 'mmseg')[0] for tensors in (
         convert.read(tmp_path / 'upernet.pth')[0]['model'], {name: b.numpy() for name, b in model.state_dict().items()}))
     statistics = {name[5:]: value for name, value in theirs.items() if name.startswith('stat:')}
@@ -101,18 +111,21 @@ def test_losses_gradients_and_statistics_equal_mmsegmentation(reference, tmp_pat
             np.testing.assert_allclose(after[name], value, rtol=1e-5, atol=1e-6)
         else:  # Paddle's variance is the biased one: by a factor of (n - 1) / n, over n values
             shares = (after[name] - 0.9 * before[name]) / (value - 0.9 * before[name])
-            assert shares.std() < 1e-3 and (IMAGES - 1) / IMAGES - 1e-3 < shares.mean() < 1, name
+            assert shares.std() < 1e-3 and (images - 1) / images - 1e-3 < shares.mean() < 1, name
 
 
-def test_the_sliding_window_equals_mmsegmentation(reference, tmp_path):
-    scene = np.random.default_rng(0).normal(size=[3, 64, 100]).astype('float32')
-    theirs = reference('segment', parts=['file', 'slide'], size=json.dumps(TINY), scene=scene)
-    model = build(TINY, tmp_path / 'upernet.pth')
+@pytest.mark.parametrize('size, shape', [(TINY, [3, 64, 100]), pytest.param(BASE, [3, 512, 683], marks=pytest.mark.full)],
+                         ids=['tiny', 'base'])
+def test_the_sliding_window_equals_mmsegmentation(reference, tmp_path, size, shape):
+    scene = np.random.default_rng(0).normal(size=shape).astype('float32')
+    theirs = reference('segment', parts=['file', 'slide'], size=json.dumps(size), scene=scene)
+    model = build(size, tmp_path / 'upernet.pth')
     model.eval()
     with paddle.no_grad():
-        ours = infer.slide_inference(model, paddle.to_tensor(scene[None]), [64, 64], [43, 43]).numpy()[0]
-    report('slide', error=largest(ours, theirs['slide']))
-    assert largest(ours, theirs['slide']) < 1e-4
+        window, stride = ([size[name]] * 2 for name in ('window', 'stride'))
+        ours = infer.slide_inference(model, paddle.to_tensor(scene[None]), window, stride)
+    report('slide', error=largest(ours.numpy()[0], theirs['slide']), largest=np.abs(theirs['slide']).max())
+    assert largest(ours.numpy()[0], theirs['slide']) < max(1e-4, 2e-6 * np.abs(theirs['slide']).max())
 
 
 def test_a_picture_at_one_and_at_several_scales_equals_mmsegmentation(reference, tmp_path):
