@@ -55,7 +55,7 @@ def class_measurement(intersect_area: paddle.Tensor, pred_area: paddle.Tensor,
     both, pred, label = (area.numpy() for area in (intersect_area, pred_area, label_area))
     right = float(ratio(both.sum(keepdims=True), label.sum(keepdims=True))[0])
     recall = ratio(both, label)
-    iou = ratio(both, pred + label - both)
-    logger.info(f'[EVAL] aAcc: {right:.4f} mIoU: {mean(iou):.4f} mAcc: {mean(recall):.4f} '
+    iou, miou = mean_iou(intersect_area, pred_area, label_area)
+    logger.info(f'[EVAL] aAcc: {right:.4f} mIoU: {miou:.4f} mAcc: {mean(recall):.4f} '
                 f'({np.isnan(iou).sum()} of {len(iou)} classes are absent and left out)')
     return right, ratio(both, pred), recall

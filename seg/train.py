@@ -61,12 +61,12 @@ class Stream(paddle.io.BatchSampler):
 
 
 @contextlib.contextmanager
-def in_order(start: int):
-    """Let paddleseg.core.train take its batches from a Stream: its own sampler would begin anew after an interruption."""
+def in_order(stream: Stream):
+    """Let paddleseg.core.train take its batches from the stream: its own sampler would begin anew after an interruption."""
     plain = paddle.io.DistributedBatchSampler
 
     def sampler(samples, batch_size, **kwargs):
-        return Stream(samples, batch_size, start) if isinstance(samples, Samples) else plain(samples, batch_size, **kwargs)
+        return stream if samples is stream.samples else plain(samples, batch_size, **kwargs)
     paddle.io.DistributedBatchSampler = sampler
     try:
         yield
@@ -101,7 +101,7 @@ def main(args):
         if layer.training:
             run.seed_step(args.seed, 0, builder.lr_scheduler.last_epoch)
     network.register_forward_pre_hook(seed_iteration)
-    with in_order(start):
+    with in_order(stream):
         train(network, samples, flags.build(builder, 'val_dataset', args.config) if args.do_eval else None, optimizer,
               args.save_dir, config.iters, config.batch_size, args.resume_model, args.save_interval, args.log_iters,
               args.num_workers, args.use_vdl, args.use_ema, flags.build(builder, 'loss', args.config),
