@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import paddle
 from paddle import nn
-from paddle.nn.initializer import Constant
+from paddle.nn.initializer import Constant, Normal
 
 from util.dist import recompute
 from util.errors import InputError
@@ -20,6 +21,13 @@ LayerNorm = partial(nn.LayerNorm, epsilon=1e-6)  # Paddle's default is 1e-5
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a size given as one number or two."""
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def check_images(x: paddle.Tensor, in_chans: int, img_size: tuple[int, int]) -> None:
+    """InputError where images are not [N, in_chans, *img_size]."""
+    expected = [in_chans, *img_size]
+    if list(x.shape[1:]) != expected:
+        raise InputError(f'the model was built for images {expected} (channels, height, width), got {list(x.shape[1:])}')
 
 
 class PatchEmbed(nn.Layer):
@@ -37,14 +45,20 @@ class PatchEmbed(nn.Layer):
         self.proj = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        expected = [self.in_chans, *self.img_size]
-        if list(x.shape[1:]) != expected:
-            raise InputError(f'the model was built for images {expected} (channels, height, width), got {list(x.shape[1:])}')
+        check_images(x, self.in_chans, self.img_size)
         return self.proj(x).flatten(2).transpose([0, 2, 1])
 
 
+def attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
+    """The mean of the values [.., M, d] that each query [.., L, d] takes by its keys; `bias` is added to the scores."""
+    scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
+    if bias is not None:
+        scores = scores + bias
+    return paddle.matmul(nn.functional.softmax(scores, axis=-1), v)
+
+
 class Attention(nn.Layer):
-    """Multi-head self-attention over [N, L, D]; `bias` [.., H, L, L] is added to the scores before the softmax."""
+    """Multi-head self-attention over [.., L, D]; `bias` [.., H, L, L] is added to the scores before the softmax."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True):
         super().__init__()
@@ -55,14 +69,11 @@ class Attention(nn.Layer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        L, D = x.shape[1:]
-        qkv = self.qkv(x).reshape([-1, L, 3, self.num_heads, self.head_dim])
-        q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)  # each [N, H, L, D/H]
-        scores = paddle.matmul(q * self.head_dim ** -0.5, k, transpose_y=True)
-        if bias is not None:
-            scores = scores + bias
-        x = paddle.matmul(nn.functional.softmax(scores, axis=-1), v)  # [N, H, L, D/H]
-        return self.proj(x.transpose([0, 2, 1, 3]).reshape([-1, L, D]))
+        shape, outer = list(x.shape), list(range(x.ndim - 2))
+        L = len(outer)  # the axis of the tokens
+        qkv = self.qkv(x).reshape([*shape[:-1], 3, self.num_heads, self.head_dim])
+        q, k, v = qkv.transpose([L + 1, *outer, L + 2, L, L + 3]).unbind(0)  # each [.., H, L, D/H]
+        return self.proj(attend(q, k, v, bias).transpose([*outer, L + 1, L, L + 2]).reshape(shape))
 
 
 class Mlp(nn.Layer):
@@ -95,14 +106,17 @@ class DropPath(nn.Layer):
 
 
 class Block(nn.Layer):
-    """Pre-norm transformer block over [N, L, D]. With `init_values` each branch is multiplied by learnt factors [D] that
-    begin with this value (layer scale, arXiv:2103.17239)."""
+    """Pre-norm transformer block over [N, L, D], or maps [N, height, width, D] where `attention` takes them.
+
+    With `init_values` each branch is multiplied by learnt factors [D] that begin with this value (layer scale,
+    arXiv:2103.17239).
+    """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, norm_layer=LayerNorm,
-                 drop_path: float = 0.0, init_values: float | None = None):
+                 drop_path: float = 0.0, init_values: float | None = None, attention: Callable[..., nn.Layer] = Attention):
         super().__init__()
         self.norm1 = norm_layer(dim)
-        self.attn = Attention(dim, num_heads, qkv_bias)
+        self.attn = attention(dim, num_heads, qkv_bias)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
@@ -116,6 +130,30 @@ class Block(nn.Layer):
 
     def _branch(self, x: paddle.Tensor, gamma: paddle.Tensor | None) -> paddle.Tensor:
         return self.drop_path(x if gamma is None else gamma * x)
+
+
+class PatchMerge(nn.Layer):
+    """Halve a map: [N, height, width, D] -> [N, height/2, width/2, E] by one projection of each 2 x 2 tokens."""
+
+    def __init__(self, dim: int, out_dim: int, norm_layer: Callable[[int], nn.Layer] | None = None):
+        super().__init__()
+        self.norm = norm_layer(dim) if norm_layer else None
+        self.proj = nn.Conv2D(dim, out_dim, 2, stride=2)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = self.norm(x) if self.norm else x
+        return self.proj(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+
+
+class PyramidBlock(Block):
+    """A block over maps [N, height, width, D]; the first of a stage begins by halving the map."""
+
+    def __init__(self, *args, downsample: PatchMerge | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.downsample = downsample
+
+    def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
+        return super().forward(self.downsample(x) if self.downsample else x, bias)
 
 
 class Blocks(nn.LayerList):
@@ -136,17 +174,70 @@ class Blocks(nn.LayerList):
         return self.outputs(x)[-1]
 
 
-def choose(variants: dict[str, Callable], name: str) -> Callable:
-    """The variant called `name`; InputError with all names where there is none."""
-    if name not in variants:
-        raise InputError(f'no model {name!r}; choose from {", ".join(sorted(variants))}')
-    return variants[name]
+class Pyramid(nn.Layer):
+    """Patches, and stages of blocks over maps [N, rows, columns, D] that halve from one stage to the next.
+
+    `block(stage, index, rate, merge)` makes a block: the index counts within the stage, the rate is of its DropPath, and
+    the first of all later stages is given what halves the map. `widths` are those of the stages.
+    """
+
+    def __init__(self, patch_embed: PatchEmbed, widths: tuple[int, ...], depths: tuple[int, ...], drop_path_rate: float,
+                 block: Callable[..., PyramidBlock], merge_norm: Callable[[int], nn.Layer] | None = None):
+        super().__init__()
+        for side in patch_embed.grid:
+            if side % 2 ** (len(depths) - 1):
+                raise InputError(f'{side} patches a side cannot be halved {len(depths) - 1} times; choose another size')
+        self.patch_embed, self.width = patch_embed, widths[-1]
+        self.places = patch_embed.grid  # rows and columns of positions: more than of patches, where some are removed
+        self.ends = [int(end) - 1 for end in np.cumsum(depths)]  # last block of each stage
+        rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        self.blocks = Blocks(
+            block(stage, i, next(rates),
+                  PatchMerge(widths[stage - 1], widths[stage], merge_norm) if stage and i == 0 else None)
+            for stage, depth in enumerate(depths) for i in range(depth))
+
+    def embed(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Map [N, rows, columns, D] of the patches of [N, C, height, width], without positions."""
+        x = self.patch_embed(images)
+        return x.reshape([-1, *self.patch_embed.grid, x.shape[2]])
+
+    def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        """The map that leaves each block."""
+        return self.outputs(self.embed(images), self.positions())
+
+    def positions(self) -> paddle.Tensor:
+        """[1, *places, any]: what the encoder needs to know of each patch's place."""
+        raise NotImplementedError
+
+    def outputs(self, x: paddle.Tensor, positions: paddle.Tensor) -> list[paddle.Tensor]:
+        """The map that leaves each block, of an embedded map and its positions [1 or N, rows, columns, any]."""
+        raise NotImplementedError
 
 
-def image_shape(tensors: dict) -> tuple[int, int]:
-    """Channels, and side in pixels, of the square images that weights were made for."""
-    _, channels, patch, _ = tensors['patch_embed.proj.weight'].shape
-    return channels, math.isqrt(tensors['pos_embed'].shape[1] - 1) * patch
+def enlarge(mask: paddle.Tensor, like: paddle.Tensor) -> paddle.Tensor:
+    """A mask [N, L] of square parts, in row-major order, as a bool map [N, rows, columns, 1] of the size of `like`."""
+    rows, columns = like.shape[1:3]
+    side = math.isqrt(rows * columns // mask.shape[1])
+    x = mask.astype('float32').reshape([-1, rows // side, columns // side, 1])
+    return x.repeat_interleave(side, 1).repeat_interleave(side, 2) > 0
+
+
+def draw_linears(model: nn.Layer, weight: Callable[[paddle.Tensor], None]) -> None:
+    """Draw every Linear's weight anew by this initializer; its bias becomes 0."""
+    for part in model.sublayers():
+        if isinstance(part, nn.Linear):
+            weight(part.weight)
+            if part.bias is not None:
+                Constant(0.0)(part.bias)
+
+
+def draw_convolutions(model: nn.Layer) -> None:
+    """Draw every convolution's weight anew, normal with variance 2 / fan-out; its bias becomes 0 (as UM-MAE does)."""
+    for part in model.sublayers():
+        if isinstance(part, nn.Conv2D):
+            channels, _, *sides = part.weight.shape
+            Normal(std=math.sqrt(2 / (channels * math.prod(sides))))(part.weight)
+            Constant(0.0)(part.bias)
 
 
 def enable_recompute(model: nn.Layer) -> None:

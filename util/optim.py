@@ -55,14 +55,15 @@ def layer_decay_groups(model: paddle.nn.Layer, weight_decay: float, layer_decay:
         if parameter.stop_gradient:
             continue
         decay = 0.0 if parameter.ndim == 1 or name in undecayed else weight_decay
-        layer = _layer_of(name.removeprefix('backbone.'), last)
+        layer = layer_of(name.removeprefix('backbone.'), last)
         group = groups.setdefault((layer, decay), {'params': [], 'weight_decay': decay,
                                                    'learning_rate': layer_decay ** (last - layer)})
         group['params'].append(parameter)
     return list(groups.values())
 
 
-def _layer_of(name: str, last: int) -> int:
+def layer_of(name: str, last: int) -> int:
+    """The layer of a parameter, from 0 to `last`."""
     if name.startswith(('blocks.', 'position_bias.')):
         return int(name.split('.')[1]) + 1
     return 0 if name in ('pos_embed', 'cls_token') or name.startswith('patch_embed.') else last

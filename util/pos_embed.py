@@ -28,15 +28,16 @@ def sincos_2d(dim: int, grid: tuple[int, int], cls_token: bool = True) -> np.nda
     return table.astype('float32')
 
 
-def interpolate(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """A table [1, 1 + rows * columns, D] for another grid: bicubic over the patches, which must be a square in `table`;
-    the class token's row is kept. The official rule."""
-    side = math.isqrt(table.shape[1] - 1)
+def interpolate(table: np.ndarray, grid: tuple[int, int], cls_token: bool = True) -> np.ndarray:
+    """A table [1, (1 +) rows * columns, D] for another grid: bicubic over the patches, which must be a square in `table`;
+    the class token's row, where there is one, is kept. The official rule."""
+    first, patches = table[:, :int(cls_token)], table[:, int(cls_token):]
+    side = math.isqrt(patches.shape[1])
     if (side, side) == tuple(grid):
         return table
-    patches = paddle.to_tensor(table[:, 1:].reshape(1, side, side, -1).transpose(0, 3, 1, 2))
+    patches = paddle.to_tensor(patches.reshape(1, side, side, -1).transpose(0, 3, 1, 2))
     patches = paddle.nn.functional.interpolate(patches, size=list(grid), mode='bicubic', align_corners=False)
-    return np.concatenate([table[:, :1], patches.flatten(2).transpose([0, 2, 1]).numpy()], axis=1)
+    return np.concatenate([first, patches.flatten(2).transpose([0, 2, 1]).numpy()], axis=1)
 
 
 def relative_positions(rows: int, columns: int) -> np.ndarray:
