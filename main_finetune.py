@@ -11,7 +11,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 
 # isort: split
 import layer
-import models_vit
+import models_zoo
 from engine_finetune import after_epoch, evaluate, train_one_epoch
 from util import amp, checkpoint, cli, dist, ema, loop, metrics, optim, run
 from util.augment import crop, transform
@@ -24,10 +24,10 @@ def main(args):
     run.begin(args.device, args.seed, args.output_dir, args.log_dir)
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
-    model = models_vit.create(args.model, img_size=args.input_size, in_chans=args.in_chans, num_classes=args.nb_classes,
+    model = models_zoo.classifier(args.model, img_size=args.input_size, in_chans=args.in_chans, num_classes=args.nb_classes,
                               drop_path_rate=args.drop_path, global_pool=args.global_pool)
     if args.eval:
-        classes = models_vit.load(model, args.resume).get('classes')
+        classes = models_zoo.load_classifier(model, args.resume).get('classes')
         result = evaluate(model, validation(args, classes, plain), shared=args.dist_eval)
         run.say('  '.join(f'{name} {value:.4f}' for name, value in result.items()))
         return
@@ -78,7 +78,7 @@ def validation(args, classes, plain):
 def begin_from(args, model):
     """Load what --finetune names, and settle which parameters are trained."""
     if args.finetune:
-        fresh = models_vit.load_pretrained(model, args.finetune)
+        fresh = models_zoo.load_pretrained(model, args.finetune)
         model.reset_head(std=2e-5)
         run.say(f'begins from {args.finetune}; drawn anew: {", ".join(sorted({"head.weight", "head.bias", *fresh}))}')
     model.freeze_blocks(args.freeze_blocks)

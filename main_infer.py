@@ -17,8 +17,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-import layer
-import models_vit
+import models_zoo
 from imagenet_classes import id2class
 from util import cli, convert, run
 from util.augment import crop, transform
@@ -34,11 +33,11 @@ def main(args):
     state = convert.load(args.resume)
     print(f'Resume checkpoint {args.resume}', file=sys.stderr if args.json else sys.stdout)
     said = settings(args, state)
-    model = models_vit.create(said['model'], img_size=said['input_size'], in_chans=said['in_chans'],
+    model = models_zoo.classifier(said['model'], img_size=said['input_size'], in_chans=said['in_chans'],
                               num_classes=said['nb_classes'], global_pool=said['global_pool'])
     if names.kind(state['model']) == names.PROBE:
         model.probe()
-    models_vit.set_weights(model, state['model'], args.resume)
+    models_zoo.set_weights(model, state['model'], args.resume)
     model.eval()
 
     labels = class_names(args.class_names, state.get('classes'), said['nb_classes'])
@@ -73,9 +72,8 @@ def settings(args, state):
         raise InputError(f'{args.resume} holds {kind}, which has no classes; fine-tune it first')
     said['nb_classes'] = len(tensors['head.1.bias' if kind == names.PROBE else 'head.bias'])
     said['global_pool'] = 'fc_norm.weight' in tensors
-    said['in_chans'], said['input_size'] = layer.image_shape(tensors)
-    if size := sizes.name_of(tensors):
-        said['model'] = f'vit_{size}'  # whatever another program may have called it
+    size_is_free = 'pos_embed' not in tensors and 'input_size' in said
+    said |= {name: value for name, value in sizes.said_by(tensors).items() if name != 'input_size' or not size_is_free}
     for name in ('model', 'nb_classes', 'global_pool', 'input_size'):
         asked = getattr(args, name)
         if asked is not None and said.setdefault(name, asked) != asked:

@@ -7,7 +7,7 @@
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
-import models_vit
+import models_zoo
 from engine_finetune import after_epoch, evaluate, nearest_neighbours, train_one_epoch
 from util import amp, checkpoint, cli, dist, loop, metrics, optim, run
 from util.augment import crop, transform
@@ -20,11 +20,11 @@ def main(args):
     run.begin(args.device, args.seed, args.output_dir, args.log_dir)
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
-    model = models_vit.create(args.model, img_size=args.input_size, in_chans=args.in_chans, num_classes=args.nb_classes,
+    model = models_zoo.classifier(args.model, img_size=args.input_size, in_chans=args.in_chans, num_classes=args.nb_classes,
                               global_pool=args.global_pool)
     if args.eval:
         model.probe()
-        classes = models_vit.load(model, args.resume).get('classes')
+        classes = models_zoo.load_classifier(model, args.resume).get('classes')
         result = evaluate(model, evaluation(args, 'val', classes, plain), shared=args.dist_eval)
         run.say('  '.join(f'{name} {value:.4f}' for name, value in result.items()))
         return
@@ -32,7 +32,7 @@ def main(args):
     images = folder.find_labelled(args.data_path, 'train', pictures.suffixes(args.in_chans), args.nb_classes)
     val = evaluation(args, 'val', images.classes, plain)
     if args.finetune:
-        models_vit.load_pretrained(model, args.finetune)
+        models_zoo.load_pretrained(model, args.finetune)
     if args.knn > len(images):
         raise InputError(f'--knn {args.knn} is more than the {len(images)} training images')
     if args.knn:

@@ -79,7 +79,7 @@ def describe(args, tensors, flags):
     """What both sides must agree on: kind, size, heads, loss."""
     name, kind = sizes.name_of(tensors), names.kind(tensors)
     size = sizes.SIZES.get(name)
-    channels, side = layer.image_shape(tensors)
+    channels, side = (sizes.said_by(tensors)[flag] for flag in ('in_chans', 'input_size'))
     heads = args.heads or (size and size.heads)
     decoder_heads = args.decoder_heads or (size.decoder_heads if size else 1 if kind != names.AUTOENCODER else None)
     if not heads or not decoder_heads:

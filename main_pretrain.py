@@ -10,11 +10,13 @@ import numpy as np
 import paddle
 
 import layer
-import models_mae
+import models_um
+import models_zoo
 from engine_pretrain import reconstruct, train_one_epoch
 from util import amp, checkpoint, cli, dist, loop, masking, metrics, optim, picture, run
 from util.augment import crop, transform
 from util.data import folder, loader, pictures
+from util.errors import InputError
 
 PICTURES = 4  # images whose reconstruction is recorded
 
@@ -23,13 +25,13 @@ def main(args):
     run.begin(args.device, args.seed, args.output_dir, args.log_dir)
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     images = folder.find(args.data_path, 'train', pictures.suffixes(args.in_chans))
-    model = models_mae.create(args.model, img_size=args.input_size, in_chans=args.in_chans, norm_pix_loss=args.norm_pix_loss)
-    patches = model.patch_embed.num_patches
-    masking.check(patches, args.mask_ratio)
+    model = models_zoo.autoencoder(args.model, args.fix_um_positions, img_size=args.input_size, in_chans=args.in_chans,
+                                   norm_pix_loss=args.norm_pix_loss, vis_mask_ratio=args.vis_mask_ratio)
+    masks = sampler(args, model)
     if args.recompute:
         layer.enable_recompute(model)
     augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip), mean, std)
-    samples = loader.TrainSet(images, args.in_chans, augment, lambda index, rng: masking.random(patches, rng), args.seed)
+    samples = loader.TrainSet(images, args.in_chans, augment, lambda index, rng: masks(rng), args.seed)
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
     accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
     data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem)
@@ -52,6 +54,16 @@ def main(args):
         if saver.is_due(epoch):
             recorder.picture('reconstruction', epoch, reconstruction(model, samples, args.mask_ratio, mean, std))
             dist.wait()  # for the main process, which writes it
+
+
+def sampler(args, model):
+    """What draws a mask; an error where the model needs other ones."""
+    if args.token_size not in (None, model.grid[0]):
+        raise InputError(f'--token_size {args.token_size}: {args.model} has {model.grid[0]} patches a side at --input_size '
+                         f'{args.input_size}; leave --token_size out')
+    if isinstance(model, models_um.UniformMasking) and not args.mask_regular:
+        raise InputError(f'--model {args.model} needs uniform masks; add --mask_regular')
+    return masking.sampler(model.grid, args.mask_ratio, args.mask_regular)
 
 
 def reconstruction(model, samples, mask_ratio, mean, std):

@@ -12,7 +12,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import numpy as np
 import paddle
 
-import models_mae
+import models_zoo
 from engine_pretrain import reconstruct
 from util import cli, masking, run
 from util.augment import crop
@@ -22,15 +22,14 @@ from util.errors import InputError
 
 def main(args):
     run.begin(args.device, args.seed)
-    model, trained = models_mae.load(args.resume)
+    model, trained = models_zoo.load_autoencoder(args.resume)
     if 'mask_ratio' not in trained:
         raise InputError(f'{args.resume} does not say its mask_ratio; a checkpoint of main_pretrain.py is needed')
-    embed = model.patch_embed
-    normalize = crop.Normalize(*crop.statistics(embed.in_chans, trained.get('mean'), trained.get('std')))
-    center = crop.CenterCrop(embed.img_size[0], normalize)
-    train, val = (load(args.data_path, split, center, embed.in_chans) for split in ('train', 'val'))
+    normalize = crop.Normalize(*crop.statistics(model.in_chans, trained.get('mean'), trained.get('std')))
+    center = crop.CenterCrop(model.img_size[0], normalize)
+    train, val = (load(args.data_path, split, center, model.in_chans) for split in ('train', 'val'))
     rng = np.random.default_rng(args.seed)
-    noise = paddle.to_tensor(np.stack([masking.random(embed.num_patches, rng) for _ in val]))
+    noise = paddle.to_tensor(np.stack([masking.random(model.num_patches, rng) for _ in val]))
 
     images = paddle.to_tensor(val)
     shown, masks = reconstruct(model, images, trained['mask_ratio'], noise)
@@ -39,7 +38,7 @@ def main(args):
     mean_patch = model.patchify(paddle.to_tensor(train)).numpy().mean((0, 1))
     print(f'{len(val)} images, mean squared error over the removed patches')
     for name, filled in (('autoencoder', guess), ('mean patch', np.broadcast_to(mean_patch, truth.shape)),
-                         ('nearest visible', nearest_visible(truth, removed, embed.grid))):
+                         ('nearest visible', nearest_visible(truth, removed, model.grid))):
         print(f'{name:16} {error(truth, filled, removed):.4f}')
 
 

@@ -14,7 +14,7 @@ import paddle
 from PIL import Image
 from tqdm import tqdm
 
-import models_mae
+import models_zoo
 from engine_pretrain import reconstruct
 from util import cli, masking, picture, run
 from util.augment import crop
@@ -28,16 +28,15 @@ NOTES = {True: 'pixels: predicted normalised by patch, put back with the mean an
 
 def main(args):
     run.begin(args.device, args.seed)
-    model, trained = models_mae.load(args.resume, args.model, args.norm_pix_loss)
-    embed = model.patch_embed
-    masking.check(embed.num_patches, args.mask_ratio)
-    mean, std = crop.statistics(embed.in_chans, trained.get('mean'), trained.get('std'))
-    center = crop.CenterCrop(embed.img_size[0], crop.Normalize(mean, std))
+    model, trained = models_zoo.load_autoencoder(args.resume, args.model, args.norm_pix_loss)
+    masking.check(model.num_patches, args.mask_ratio)
+    mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
+    center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
     rng = np.random.default_rng(args.seed)
     rows = []
-    for file in tqdm(find(args.img_path, embed.in_chans), unit='picture', disable=None):
-        image = paddle.to_tensor(center(read(file, embed.in_chans))[None])
-        noise = paddle.to_tensor(masking.random(embed.num_patches, rng)[None])
+    for file in tqdm(find(args.img_path, model.in_chans), unit='picture', disable=None):
+        image = paddle.to_tensor(center(read(file, model.in_chans))[None])
+        noise = paddle.to_tensor(masking.random(model.num_patches, rng)[None])
         rows.append([part.numpy() for part in (image, *reconstruct(model, image, args.mask_ratio, noise))])
     images, shown, masks = (np.concatenate(part) for part in zip(*rows))
     note = f'{masks[:, 0].mean():.0%} of the pixels removed; {NOTES[model.norm_pix_loss]}'

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 import main_finetune
 import main_linprobe
 import main_pretrain
-import models_vit
+import models_zoo
 from util import convert, weights
 from util.convert import names
 from util.weights import torch_file
@@ -158,7 +158,7 @@ def encoder(digits, tmp_path_factory):
 
 def classifier(file, key='model', **kwargs):
     """The tiny classifier with weights of a checkpoint, ready for evaluation."""
-    model = models_vit.create('vit_nano_patch4', **{'img_size': 16, 'in_chans': 1, 'num_classes': 3, 'global_pool': True}
+    model = models_zoo.classifier('vit_nano_patch4', **{'img_size': 16, 'in_chans': 1, 'num_classes': 3, 'global_pool': True}
                               | kwargs)
     if 'head.1.weight' in weights.read(file)[key]:
         model.probe()

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-import models_mae
+import models_zoo
 from util import amp, optim
 from util.errors import InputError
 
@@ -12,7 +12,7 @@ def test_accumulated_small_batches_equal_one_large_batch():
     weights = []
     for accum_iter in (1, 4):
         paddle.seed(1)
-        model = models_mae.create('mae_vit_nano_patch4', in_chans=1)
+        model = models_zoo.autoencoder('mae_vit_nano_patch4', in_chans=1)
         optimizer = paddle.optimizer.SGD(0.1, parameters=optim.decay_groups(model, 0.0))
         step = amp.Step(optimizer, accum_iter)
         for i, (x, n) in enumerate(zip(images.split(accum_iter), noise.split(accum_iter))):

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-import models_mae
+import models_zoo
 from util import amp, checkpoint, optim, weights
 from util.errors import InputError
 from util.metrics import Progress
@@ -10,7 +10,7 @@ from util.weights import paddle_file
 
 
 def training(name='mae_vit_nano_patch4', **kwargs):
-    model = models_mae.create(name, **{'in_chans': 1} | kwargs)
+    model = models_zoo.autoencoder(name, **{'in_chans': 1} | kwargs)
     optimizer = optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95)
     optimizer.set_lr(1e-3)
     return model, amp.Step(optimizer)

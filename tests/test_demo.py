@@ -4,7 +4,7 @@ import paddle
 import pytest
 from PIL import Image
 
-import models_mae
+import models_zoo
 from util import picture
 
 
@@ -62,7 +62,7 @@ def save(path, tensors, **args):
 
 
 def test_weights_that_do_not_say_what_they_are_must_be_told(run_program, tmp_path):
-    file = save(tmp_path / 'x.pd', models_mae.create('mae_vit_nano_patch4').state_dict())
+    file = save(tmp_path / 'x.pd', models_zoo.autoencoder('mae_vit_nano_patch4').state_dict())
     Image.new('RGB', (40, 30)).save(tmp_path / 'x.png')
     flags = ['--resume', file, '--img_path', tmp_path / 'x.png', '--out', tmp_path / 'y.png', '--device', 'cpu']
     result = run_program('demo/visualize.py', *flags)  # the model follows from the shapes
@@ -75,7 +75,7 @@ def test_weights_that_do_not_say_what_they_are_must_be_told(run_program, tmp_pat
     ('no picture', 'cannot be read as a picture'), ('nowhere', 'no such file or folder'),
     ('empty', 'no picture in this folder'), ('out', 'cannot write this picture')])
 def test_what_cannot_be_shown_is_named(run_program, tmp_path, case, message):
-    model = models_mae.create('mae_vit_nano_patch4')
+    model = models_zoo.autoencoder('mae_vit_nano_patch4')
     tensors = {name: tensor for name, tensor in model.state_dict().items()
                if case != 'encoder' or not name.startswith(('decoder', 'mask'))}
     file = save(tmp_path / 'x.pd', tensors, model='mae_vit_nano_patch4', norm_pix_loss=True, input_size=32, in_chans=3)
@@ -105,7 +105,7 @@ def test_panels_show_pixels_as_they_were():
 
 def test_normalised_predictions_are_put_back_with_the_true_statistics():
     from engine_pretrain import reconstruct
-    model = models_mae.create('mae_vit_nano_patch4', norm_pix_loss=True)
+    model = models_zoo.autoencoder('mae_vit_nano_patch4', norm_pix_loss=True)
     images, noise = paddle.randn([2, 3, 32, 32]) * 5 + 3, paddle.rand([2, 64])
     shown, masks = reconstruct(model, images, 0.75, noise)
     patches, pred = model.patchify(images).numpy(), model(images, 0.75, noise)[1].numpy()

@@ -11,8 +11,7 @@ from visualdl import LogReader
 
 import layer
 import main_finetune
-import models_mae
-import models_vit
+import models_zoo
 from util import weights
 from util.errors import InputError
 
@@ -173,9 +172,9 @@ def test_an_encoder_of_another_size_is_interpolated_and_trained(finetune, encode
 
 
 def test_448_pixels_take_an_encoder_of_224(tmp_path):
-    paddle.save(models_mae.create('mae_vit_small_patch16', in_chans=1).state_dict(), str(tmp_path / 'x.pd'))
-    model = models_vit.create('vit_small_patch16', img_size=448, in_chans=1, num_classes=3, global_pool=True)
-    assert set(models_vit.load_pretrained(model, str(tmp_path / 'x.pd'))) == HEAD
+    paddle.save(models_zoo.autoencoder('mae_vit_small_patch16', in_chans=1).state_dict(), str(tmp_path / 'x.pd'))
+    model = models_zoo.classifier('vit_small_patch16', img_size=448, in_chans=1, num_classes=3, global_pool=True)
+    assert set(models_zoo.load_pretrained(model, str(tmp_path / 'x.pd'))) == HEAD
     assert model.pos_embed.shape == [1, 785, 384] and model(paddle.randn([1, 1, 448, 448])).shape == [1, 3]
 
 

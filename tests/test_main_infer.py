@@ -11,6 +11,7 @@ from PIL import Image
 import main_finetune
 import main_infer
 import models_vit
+import models_zoo
 from imagenet_classes import id2class
 from util.errors import InputError
 
@@ -27,7 +28,7 @@ def trained(classify):
 @pytest.fixture(scope='module')
 def bare(tmp_path_factory):
     """Weights alone, of 1000 classes, by a head that tells pictures apart."""
-    model = models_vit.create('vit_nano_patch4', img_size=16, num_classes=1000, global_pool=True)
+    model = models_zoo.classifier('vit_nano_patch4', img_size=16, num_classes=1000, global_pool=True)
     model.reset_head(std=0.5)
     file = tmp_path_factory.mktemp('bare') / 'x.pd'
     paddle.save(model.state_dict(), str(file))

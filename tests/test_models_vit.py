@@ -2,14 +2,14 @@ import numpy as np
 import paddle
 import pytest
 
-import models_mae
-import models_vit
+import models_classifier
+import models_zoo
 from util import optim, pos_embed
 from util.errors import InputError
 
 
 def nano(**kwargs):
-    return models_vit.create('vit_nano_patch4', **{'num_classes': 10, **kwargs})
+    return models_zoo.classifier('vit_nano_patch4', **{'num_classes': 10, **kwargs})
 
 
 @pytest.mark.parametrize('name, size, count', [
@@ -19,12 +19,12 @@ def nano(**kwargs):
 def test_parameters_count_as_in_the_official_models(name, size, count, global_pool):
     if name != 'vit_base_patch16' and global_pool:
         return  # as many as without: one norm takes the other's place
-    model = models_vit.create(name, img_size=size, global_pool=global_pool)
+    model = models_zoo.classifier(name, img_size=size, global_pool=global_pool)
     assert sum(p.size for p in model.parameters()) == count
 
 
 def test_layer_decay_scales_and_decays_of_vit_base_are_the_official_ones():
-    model = models_vit.create('vit_base_patch16', global_pool=True)
+    model = models_zoo.classifier('vit_base_patch16', global_pool=True)
     found = {}
     for group in optim.layer_decay_groups(model, 0.05, 0.65):
         for parameter in group['params']:
@@ -58,7 +58,7 @@ def test_five_lars_steps_equal_a_calculation_by_hand():
 
 
 def test_the_probes_normalisation_keeps_the_unbiased_variance():
-    norm, x = models_vit.FeatureNorm(3), np.random.default_rng(0).normal(2, 3, size=[8, 3]).astype('float32')
+    norm, x = models_classifier.FeatureNorm(3), np.random.default_rng(0).normal(2, 3, size=[8, 3]).astype('float32')
     out = norm(paddle.to_tensor(x)).numpy()
     np.testing.assert_allclose(out, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-6), atol=1e-5)
     np.testing.assert_allclose(norm._variance.numpy(), 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-5)
@@ -74,10 +74,10 @@ def test_a_probe_trains_the_head_alone():
 
 
 def test_pre_trained_weights_fill_all_but_the_head(tmp_path):
-    mae = models_mae.create('mae_vit_nano_patch4')
+    mae = models_zoo.autoencoder('mae_vit_nano_patch4')
     paddle.save({'model': mae.state_dict()}, str(tmp_path / 'x.pd'))
     model = nano(global_pool=True, img_size=48)
-    fresh = models_vit.load_pretrained(model, str(tmp_path / 'x.pd'))
+    fresh = models_zoo.load_pretrained(model, str(tmp_path / 'x.pd'))
     assert set(fresh) == {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
     np.testing.assert_array_equal(model.blocks[3].mlp.fc2.weight.numpy(), mae.blocks[3].mlp.fc2.weight.numpy())
     np.testing.assert_array_equal(model.pos_embed.numpy(), pos_embed.interpolate(mae.pos_embed.numpy(), (12, 12)))
@@ -91,7 +91,7 @@ def test_pre_trained_weights_fill_all_but_the_head(tmp_path):
 def test_weights_of_another_kind_are_named(tmp_path, make, message):
     paddle.save({'model': make()}, str(tmp_path / 'x.pd'))
     with pytest.raises(InputError, match=message):
-        models_vit.load_pretrained(nano(global_pool=True), str(tmp_path / 'x.pd'))
+        models_zoo.load_pretrained(nano(global_pool=True), str(tmp_path / 'x.pd'))
 
 
 @pytest.mark.parametrize('global_pool', [False, True])

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-import models_mae
+import models_zoo
 from util import optim
 
 
@@ -23,7 +23,7 @@ def test_the_base_rate_is_for_256_samples_and_lr_overrides_it():
 
 
 def test_decay_groups_of_vit_base_count_as_in_the_official_code():
-    model = models_mae.create('mae_vit_base_patch16')
+    model = models_zoo.autoencoder('mae_vit_base_patch16')
     plain, decayed = optim.decay_groups(model, 0.05)
     assert (len(decayed['params']), len(plain['params'])) == (85, 167)
     assert (decayed['weight_decay'], plain['weight_decay']) == (0.05, 0.0)

@@ -6,8 +6,7 @@ import paddle
 import pytest
 from conftest import ROOT
 
-import models_mae
-import models_vit
+import models_zoo
 from util import convert, weights
 
 from .conftest import report
@@ -48,9 +47,9 @@ def perturbed(model):
 @pytest.fixture
 def ours():
     """{kind: (nano model, its weights)}"""
-    models = {'autoencoder': models_mae.create('mae_vit_nano_patch4', norm_pix_loss=True)}
+    models = {'autoencoder': models_zoo.autoencoder('mae_vit_nano_patch4', norm_pix_loss=True)}
     for kind in ('pooled', 'token', 'probe'):
-        models[kind] = models_vit.create('vit_nano_patch4', num_classes=5, global_pool=kind == 'pooled')
+        models[kind] = models_zoo.classifier('vit_nano_patch4', num_classes=5, global_pool=kind == 'pooled')
     models['probe'].probe()
     return {kind: perturbed(model) for kind, model in models.items()}
 
