@@ -25,13 +25,18 @@ OFFICIAL = {
                             'global_pool': False}}
 SHARED = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 1, 'save_every_iters': 0, 'keep': 0, 'print_freq': 20,
           'in_chans': 3, 'mean': None, 'std': None, 'recompute': False, 'hflip': 0.5, 'scale': [0.08, 1.0]}
-OURS = {'pretrain': SHARED | {'save_every': 20, 'scale': [0.2, 1.0]}, 'linprobe': SHARED | {'input_size': 224, 'knn': 0},
-        'finetune': SHARED | {'freeze_blocks': 0, 'ema_decay': 0.0}}
+# UM-MAE's, with its defaults but for --token_size, which follows from the model (there 14); the last is our own
+UNIFORM = {'mask_regular': False, 'vis_mask_ratio': 0.0, 'token_size': None, 'fix_um_positions': False}
+OURS = {'pretrain': SHARED | UNIFORM | {'save_every': 20, 'scale': [0.2, 1.0]},
+        'linprobe': SHARED | {'input_size': 224, 'knn': 0}, 'finetune': SHARED | {'freeze_blocks': 0, 'ema_decay': 0.0}}
 
 INERT = '--no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 --dist_on_itp --device cuda --accum_iter 2 '
 COMMANDS = {  # PRETRAIN.md and FINETUNE.md, without their submitit wrapper, and the earlier Paddle port's
     'pretrain': [INERT + '--batch_size 64 --model mae_vit_large_patch16 --norm_pix_loss --mask_ratio 0.75 --epochs 800 '
-                 '--warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05 --data_path X'],
+                 '--warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05 --data_path X',
+                 '--batch_size 128 --accum_iter 4 --model mae_swin_tiny_256 --input_size 256 --token_size 16 --mask_regular '
+                 '--vis_mask_ratio 0.25 --norm_pix_loss --mask_ratio 0.75 --epochs 200 --warmup_epochs 10 --blr 1.5e-4 '
+                 '--weight_decay 0.05 --data_path X'],
     'finetune': [INERT + '--batch_size 32 --model vit_base_patch16 --finetune X --epochs 100 --blr 5e-4 --layer_decay 0.65 '
                  '--weight_decay 0.05 --drop_path 0.1 --reprob 0.25 --mixup 0.8 --cutmix 1.0 --dist_eval --data_path X',
                  '--batch_size 16 --model vit_huge_patch14 --finetune X --epochs 50 --blr 1e-3 --layer_decay 0.75 '
