@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run_pro
 
 BAD = {
     'no such folder': (['--data_path', '/nowhere'], '--data_path /nowhere: no such folder'),
-    'model name': (['--model', 'mae_vit_bass'], "no model 'mae_vit_bass'; choose from mae_vit_base_patch16"),
+    'model name': (['--model', 'mae_vit_bass'], "no model 'mae_vit_bass'; choose from mae_pvt_nano_32,"),
     'batch': (['--batch_size', '31'], '--batch_size 31 is larger than the data set of 30 images'),
     'accumulation': (['--accum_iter', '4'], '--accum_iter 4 is more than the 3 iterations'),
     'size': (['--input_size', '18'], 'image height 18 is no multiple of the patch size 4'),

@@ -10,7 +10,7 @@ from conftest import ROOT
 from paddle.distributed.launch.context import args_envs
 from test_convert import KINDS, MATRIX
 
-from util.weights import sizes
+import models_zoo
 
 READMES = pytest.mark.parametrize('name', ['README.md', 'README_cn.md'])
 CHINESE = {'无损': 'exact', '有损': 'lossy', '拒绝': 'refused', '-': '-'}
@@ -126,5 +126,7 @@ def test_every_file_exists(name):
 
 @READMES
 def test_every_model_exists(name):
-    named = set(re.findall(r'(?<=vit_)\w+_patch\d+', read(name).text))
-    assert named and named <= sizes.SIZES.keys(), named - sizes.SIZES.keys()
+    pattern = r'(?:mae_|simmim_)?(?:vit|swin|pvt)_[a-z]+_(?:patch\d+|\d+(?!\d|ep))(?:_dec\w+)?'
+    named = set(re.findall(pattern, read(name).text))
+    known = models_zoo.AUTOENCODERS | models_zoo.CLASSIFIERS
+    assert len(named) > 15 and named <= known.keys(), named - known.keys()
