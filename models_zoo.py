@@ -85,12 +85,13 @@ def load_pretrained(model: Classifier, path: str) -> list[str]:
     Returns the names of the parameters that keep their fresh values; InputError lists what is missing besides.
     """
     tensors = convert.load(path)['model']
+    own = model.state_dict()
+    _check_family(own, tensors, path)
     if names.kind(tensors) == names.PROBE:
         raise InputError(f'{path} holds a linear probe; fine-tune from the weights that it was trained on')
     if 'head.weight' in tensors and ('fc_norm.weight' in tensors) != model.global_pool:
         raise InputError(f'{path} holds {names.kind(tensors)}; add '
                          + ('--cls_token' if model.global_pool else '--global_pool'))
-    own = model.state_dict()
     for name in ('head.weight', 'head.bias'):
         if name in tensors and list(tensors[name].shape) != list(own[name].shape):
             del tensors[name]  # of another number of classes, as upstream
@@ -98,15 +99,25 @@ def load_pretrained(model: Classifier, path: str) -> list[str]:
         tensors['pos_embed'] = pos_embed.interpolate(tensors['pos_embed'], model.patch_embed.grid, 'cls_token' in tensors)
     fresh = [name for name in own if name not in tensors]
     allowed = {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
-    if not set(fresh) <= allowed:
-        raise InputError(f'{path} does not fit the model; missing there: {", ".join(sorted(set(fresh) - allowed))}')
+    if missing := sorted(set(fresh) - allowed):
+        raise InputError(f'{path} does not fit the model; {len(missing)} of its tensors are missing there: '
+                         f'{", ".join(missing[:5])}')
     checkpoint.load_model(model, {name: tensors.get(name, tensor) for name, tensor in own.items()}, path)
     return fresh
 
 
+def _check_family(own: dict, tensors: dict, path: str) -> None:
+    """InputError where the encoder in a file is of another kind than the model's."""
+    found, wanted = names.family(tensors), names.family(own)
+    if found != wanted:
+        raise InputError(f'{path} has the encoder of {found}, and the model is {wanted}; choose another --model')
+
+
 def set_weights(model: Classifier, tensors: dict, path: str) -> None:
     """Set all weights of a classifier; InputError where the tensors are of another kind of model, or another shape."""
-    found, wanted = names.kind(tensors), names.kind(model.state_dict())
+    own = model.state_dict()
+    _check_family(own, tensors, path)
+    found, wanted = names.kind(tensors), names.kind(own)
     if found != wanted:
         raise InputError(f'{path} holds {found}; {wanted} is needed here')
     checkpoint.load_model(model, tensors, path)

@@ -21,6 +21,7 @@ TARGETS = {'paddle': names.PADDLE, 'torch': names.TORCH, 'timm': names.TORCH, 'h
 SPECIAL = {('mmpretrain', names.CLASS_TOKEN): names.MMPRETRAIN_CLASS_TOKEN,
            ('mmpretrain', names.PROBE): names.MMPRETRAIN_PROBE, ('mmseg', names.SEGMENTOR): names.MMSEGMENTOR}
 ENCODER_ALONE = ('timm', 'mmseg')  # of an autoencoder, these get no more
+PYRAMIDS = ('paddle', 'torch')  # where Swin and PVT as UM-MAE has them can go
 REFUSED = {
     ('timm', names.PROBE): 'its classifier has no normalisation before the head',
     ('hf', names.PROBE): 'its classifier has no normalisation before the head',
@@ -171,20 +172,17 @@ def _joined(tensors: dict, path: str | Path) -> dict:
 
 
 def _is_torch_layout(model: dict) -> bool:
-    """Whether Linear weights are [out, in]; query, key and value make that visible."""
-    weight = next((array for name, array in model.items() if name.endswith('attn.qkv.weight')), None)
-    return weight is not None and weight.ndim == 2 and weight.shape[0] == 3 * weight.shape[1]
+    """Whether Linear weights are [out, in]; query, key and value, or the latter two, make that visible."""
+    for end, parts in (('attn.qkv.weight', 3), ('attn.kv.weight', 2)):
+        for weight in (array for name, array in model.items() if name.endswith(end)):
+            return weight.ndim == 2 and weight.shape[0] == parts * weight.shape[1]
+    return False
 
 
 def check(model: dict, path: str | Path, partial: bool = False) -> None:
     """InputError where a tensor is missing (unless `partial`), is none of the model's, is not of floating numbers, or where
     its shape contradicts another's."""
-    expected = {}
-    for name, shape in names.layout(model).items():
-        stack, block, _ = name.partition('{}')
-        numbers = [int(own.removeprefix(stack).partition('.')[0]) for own in model if block and own.startswith(stack)]
-        depth = max(numbers, default=-1) + 1
-        expected |= {name.replace('{}', str(i)): shape for i in range(depth)} if block else {name: shape}
+    expected = names.layout(model)
     missing = [name for name in expected if name not in model]
     if missing and not partial:
         raise InputError(f'{path} holds {names.kind(model)}, but {len(missing)} of its tensors are missing: '
@@ -211,7 +209,7 @@ def _bind(name: str, array: np.ndarray, shape: list[str], sides: dict, path: str
         else:
             fits = fits and length == factor
     if not fits:
-        others = {sides[letter][1] for letter in ''.join(shape) if letter in sides} - {name}
+        others = {sides[side.lstrip('0123456789')][1] for side in shape if side.lstrip('0123456789') in sides} - {name}
         raise InputError(f'{path}: {name} has the shape {list(array.shape)} (in, out), which contradicts '
                          f'{", ".join(sorted(others)) or "the model"}')
 
@@ -221,10 +219,12 @@ def renamed(model: dict, to: str) -> tuple[dict, Report]:
     kind = names.kind(model)
     if (to, kind) in REFUSED:
         raise InputError(f'--to {to}: {kind} cannot be written, because {REFUSED[to, kind]}')
+    if to not in PYRAMIDS and (family := names.family(model)) != names.VIT:
+        raise InputError(f'--to {to}: {family} cannot be written, because it has no such model')
     scheme = SPECIAL.get((to, kind), TARGETS[to])
     report = Report('', scheme.label, kind)
     if to in ENCODER_ALONE and kind == names.AUTOENCODER:
-        report.dropped = dict.fromkeys((name for name in model if name.startswith(('decoder', 'mask_token'))),
+        report.dropped = dict.fromkeys((name for name in model if name.startswith(('decoder', 'mask_token', 'vis_mask_token'))),
                                        f'{to} has the encoder alone')
     split = {name: _split(name, scheme.stems) for name in model if name not in report.dropped}
     strangers = [name for name, (stem, _, _) in split.items() if stem not in scheme.stems]

@@ -60,7 +60,8 @@ def config(model: dict, flags: dict, made: dict[str, str]) -> dict:
         return whole | {'num_labels': len(model['head.bias'])}
     if kind == names.AUTOENCODER and 'norm_pix_loss' not in flags:
         made['norm_pix_loss'] = 'false in config.json, because SRC does not say it; it matters for the loss alone'
+    depth = sum(name.startswith('decoder_blocks.') and name.endswith('.norm1.weight') for name in model)
     return whole | {
-        'decoder_hidden_size': size.decoder_width, 'decoder_num_hidden_layers': size.decoder_depth,
+        'decoder_hidden_size': size.decoder_width, 'decoder_num_hidden_layers': depth or size.decoder_depth,
         'decoder_num_attention_heads': size.decoder_heads, 'decoder_intermediate_size': 4 * size.decoder_width,
         'norm_pix_loss': bool(flags.get('norm_pix_loss', False)), 'mask_ratio': flags.get('mask_ratio', 0.75)}

@@ -3,11 +3,19 @@
 All of it is data, read in both directions. A stem is a name without `.weight` or `.bias`, `{}` the number of a block.
 Weights of two dimensions are Linear's, [in, out] in Paddle and [out, in] in PyTorch.
 """
+import re
 from dataclasses import dataclass
 
 ENCODER, AUTOENCODER = 'an encoder', 'a masked autoencoder'
 PROBE, POOLED, CLASS_TOKEN = 'a linear probe', 'a classifier by global pooling', 'a classifier by class token'
 SEGMENTOR = 'a segmentor (UPerNet)'
+VIT, SWIN, PVT = 'ViT', "UM-MAE's Swin", "UM-MAE's PVT"
+
+
+def family(tensors: dict) -> str:
+    """What weights under our names encode with, by the attention."""
+    parts = {part for name in tensors for part in name.split('.')}
+    return SWIN if 'posmlp' in parts else PVT if 'kv' in parts else VIT
 
 
 def kind(tensors: dict) -> str:
@@ -17,36 +25,54 @@ def kind(tensors: dict) -> str:
     if 'head.1.weight' in tensors:
         return PROBE
     if 'head.weight' in tensors:
-        return POOLED if 'fc_norm.weight' in tensors else CLASS_TOKEN
+        return POOLED if 'fc_norm.weight' in tensors or family(tensors) != VIT else CLASS_TOKEN
     return AUTOENCODER if 'mask_token' in tensors else ENCODER
 
 
 # Shapes in Paddle's layout: D width, H hidden, C channels, P patch side, T tokens, K classes, O = P*P*C;
 # E and F are D and H of the decoder; N heads and R relative positions, Q, U and A channels of a segmentor.
+# Pyramids: D, H and N differ by stages, B is D of the stage before and D1 of the first, outside of blocks D is of the last;
+# M is the width of the coordinate MLP, S patches as they are removed, each of 4 x 4 tokens.
 
 def _with_bias(stem: str, shape: str) -> dict[str, str]:
     return {f'{stem}.weight': shape, f'{stem}.bias': shape.split()[-1]}
 
 
-def _block(stem: str, width: str, hidden: str) -> dict[str, str]:
-    parts = {'norm1': width, 'attn.qkv': f'{width} 3{width}', 'attn.proj': f'{width} {width}', 'norm2': width,
+def _conv(stem: str, shape: str) -> dict[str, str]:
+    return {f'{stem}.weight': shape, f'{stem}.bias': shape.split()[0]}
+
+
+def _block(stem: str, width: str, hidden: str, attention: dict[str, int]) -> dict[str, str]:
+    """Of `attention`, the names of its input projections, and how many times the width each makes."""
+    parts = {'norm1': width, **{f'attn.{part}': f'{width} {times}{width}' for part, times in attention.items()},
+             'attn.proj': f'{width} {width}', 'norm2': width,
              'mlp.fc1': f'{width} {hidden}', 'mlp.fc2': f'{hidden} {width}'}
     return {name: shape for part, shape in parts.items() for name, shape in _with_bias(f'{stem}.{{}}.{part}', shape).items()}
 
 
-_VIT = {'cls_token': '1 1 D', 'pos_embed': '1 T D', 'patch_embed.proj.weight': 'D C P P', 'patch_embed.proj.bias': 'D',
-        **_block('blocks', 'D', 'H')}
+_VIT = {'cls_token': '1 1 D', 'pos_embed': '1 T D', **_conv('patch_embed.proj', 'D C P P'),
+        **_block('blocks', 'D', 'H', {'qkv': 3})}
+_SWIN = {**_conv('patch_embed.proj', 'D1 C P P'), **_with_bias('patch_embed.norm', 'D1'),
+         **_block('blocks', 'D', 'H', {'qkv': 3}),
+         **_conv('blocks.{}.attn.posmlp.0', 'M 2 1 1'), **_conv('blocks.{}.attn.posmlp.2', 'N M 1 1'),
+         **_with_bias('blocks.{}.downsample.norm', 'B'), **_conv('blocks.{}.downsample.proj', 'D B 2 2')}
+_PVT = {'pos_embed': '1 16S D1', **_conv('patch_embed.proj', 'D1 C P P'), **_block('blocks', 'D', 'H', {'q': 1, 'kv': 2}),
+        **_conv('blocks.{}.attn.sr', 'D D 1 1'), **_with_bias('blocks.{}.attn.norm', 'D'),
+        **_conv('blocks.{}.downsample.proj', 'D B 2 2')}
+_ENCODERS = {VIT: _VIT, SWIN: _SWIN, PVT: _PVT}
 _DECODER = {'mask_token': '1 1 E', 'decoder_pos_embed': '1 T E', **_with_bias('decoder_embed', 'D E'),
-            **_block('decoder_blocks', 'E', 'F'), **_with_bias('decoder_norm', 'E'), **_with_bias('decoder_pred', 'E O')}
+            **_block('decoder_blocks', 'E', 'F', {'qkv': 3}), **_with_bias('decoder_norm', 'E'),
+            **_with_bias('decoder_pred', 'E O')}
+_UM_DECODER = _DECODER | {'decoder_pos_embed': '1 S E'} | _with_bias('decoder_embed', 'D 4E')
+_SIMMIM = {'mask_token': '1 1 D1', **_with_bias('decoder_pred', 'D 4O')}
+_SECONDARY = {'vis_mask_token': '1 1 D1'}  # UM-MAE's, where it masks visible patches too
 _HEAD = _with_bias('head', 'D K')
+_PROBE = {'head.0._mean': 'D', 'head.0._variance': 'D', **_with_bias('head.1', 'D K')}
+_NORM, _FC_NORM = _with_bias('norm', 'D'), _with_bias('fc_norm', 'D')  # never both, and a segmentor has neither
 
 
 def _batch_norm(stem: str, width: str) -> dict[str, str]:
     return {f'{stem}.{part}': width for part in ('weight', 'bias', '_mean', '_variance')}
-
-
-def _conv(stem: str, shape: str) -> dict[str, str]:
-    return {f'{stem}.weight': shape, f'{stem}.bias': shape.split()[0]}
 
 
 def _normed(stem: str, shape: str) -> dict[str, str]:
@@ -65,17 +91,40 @@ _SEGMENTOR = {
     **_normed('decode_head.fpn_bottleneck', 'Q 4Q 3 3'), **_conv('decode_head.conv_seg', 'K Q 1 1'),
     **_normed('auxiliary_head.convs.0', 'A D 3 3'), **_conv('auxiliary_head.conv_seg', 'K A 1 1'),
 }
-SHAPES = {
-    ENCODER: _VIT, AUTOENCODER: _VIT | _DECODER, POOLED: _VIT | _HEAD, CLASS_TOKEN: _VIT | _HEAD,
-    PROBE: _VIT | {'head.0._mean': 'D', 'head.0._variance': 'D'} | _with_bias('head.1', 'D K'), SEGMENTOR: _SEGMENTOR,
-}
-_NORM, _FC_NORM = _with_bias('norm', 'D'), _with_bias('fc_norm', 'D')  # never both, and a segmentor has neither
 
 
 def layout(tensors: dict) -> dict[str, str]:
     """Shapes of all tensors that weights like these, under our names, must have."""
-    norm = {} if kind(tensors) == SEGMENTOR else _FC_NORM if 'fc_norm.weight' in tensors else _NORM
-    return SHAPES[kind(tensors)] | norm
+    what, encoder = kind(tensors), family(tensors)
+    if what == SEGMENTOR:
+        return _numbered(_SEGMENTOR, tensors)
+    shapes = {ENCODER: {}, POOLED: _HEAD, CLASS_TOKEN: _HEAD, PROBE: _PROBE, AUTOENCODER: _DECODER}[what]
+    if what == AUTOENCODER and encoder != VIT:
+        shapes = _UM_DECODER if any(name.startswith('decoder_embed.') for name in tensors) else _SIMMIM
+    if what == AUTOENCODER and shapes is not _SIMMIM and 'vis_mask_token' in tensors:
+        shapes = shapes | _SECONDARY
+    pooled = 'fc_norm.weight' in tensors or encoder != VIT and what in (POOLED, PROBE)
+    return _numbered(_ENCODERS[encoder] | shapes | (_FC_NORM if pooled else _NORM), tensors)
+
+
+def _numbered(shapes: dict[str, str], tensors: dict) -> dict[str, str]:
+    """With the numbers of the blocks that there are instead of {}, and of their stages behind letters."""
+    merges = {int(name.split('.')[1]) for name in tensors if name.startswith('blocks.') and '.downsample.' in name}
+    whole = {}
+    for name, shape in shapes.items():
+        stack, numbered, part = name.partition('{}')
+        if not numbered:
+            whole[name] = _in_stage(shape, len(merges) + 1)
+            continue
+        numbers = [int(own.removeprefix(stack).partition('.')[0]) for own in tensors if own.startswith(stack)]
+        for i in range(max(numbers, default=-1) + 1):
+            if i in merges or not part.startswith('.downsample.'):
+                whole[f'{stack}{i}{part}'] = _in_stage(shape, 1 + sum(merge <= i for merge in merges))
+    return whole
+
+
+def _in_stage(shape: str, stage: int) -> str:
+    return re.sub(r'([DHN])(?!\d)', rf'\g<1>{stage}', shape.replace('B', f'D{stage - 1}'))
 
 
 @dataclass(frozen=True)
@@ -98,7 +147,7 @@ def _stems(*layouts: dict[str, str]) -> dict[str, str]:
 
 
 TORCH = Scheme('PyTorch, official or timm names', _stems(
-    *(shapes for kind, shapes in SHAPES.items() if kind != SEGMENTOR), _NORM, _FC_NORM))
+    *_ENCODERS.values(), _DECODER, _SECONDARY, _HEAD, _PROBE, _NORM, _FC_NORM))
 PADDLE = Scheme('Paddle', {stem: stem for stem in [*TORCH.stems, *_stems(_SEGMENTOR)]})
 
 _SPLIT = {'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'attn.proj': 'attention.output.dense',
