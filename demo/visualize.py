@@ -29,14 +29,15 @@ NOTES = {True: 'pixels: predicted normalised by patch, put back with the mean an
 def main(args):
     run.begin(args.device, args.seed)
     model, trained = models_zoo.load_autoencoder(args.resume, args.model, args.norm_pix_loss)
-    masking.check(model.num_patches, args.mask_ratio)
+    uniform = bool(trained.get('mask_regular')) and args.mask_ratio == 0.75  # other shares can only be random
+    noise_of = masking.sampler(model.grid, args.mask_ratio, uniform)
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
     center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
     rng = np.random.default_rng(args.seed)
     rows = []
     for file in tqdm(find(args.img_path, model.in_chans), unit='picture', disable=None):
         image = paddle.to_tensor(center(read(file, model.in_chans))[None])
-        noise = paddle.to_tensor(masking.random(model.num_patches, rng)[None])
+        noise = paddle.to_tensor(noise_of(rng)[None])
         rows.append([part.numpy() for part in (image, *reconstruct(model, image, args.mask_ratio, noise))])
     images, shown, masks = (np.concatenate(part) for part in zip(*rows))
     note = f'{masks[:, 0].mean():.0%} of the pixels removed; {NOTES[model.norm_pix_loss]}'
