@@ -79,7 +79,7 @@ def describe(args, tensors, flags):
     """What both sides must agree on: kind, size, heads, loss."""
     family = names.family(tensors)
     if family != names.VIT or 'vis_mask_token' in tensors:
-        what = family if family != names.VIT else 'secondary masking of UM-MAE'
+        what = family if family != names.VIT else "a ViT with UM-MAE's secondary masking"
         raise InputError(f'{args.src} holds {what}: there is no package of the original to compare with')
     name, kind = sizes.name_of(tensors), names.kind(tensors)
     size = sizes.SIZES.get(name)

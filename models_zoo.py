@@ -110,7 +110,7 @@ def _check_family(own: dict, tensors: dict, path: str) -> None:
     """InputError where the encoder in a file is of another kind than the model's."""
     found, wanted = names.family(tensors), names.family(own)
     if found != wanted:
-        raise InputError(f'{path} has the encoder of {found}, and the model is {wanted}; choose another --model')
+        raise InputError(f'{path} holds {found}, and the model is {wanted}; choose another --model')
 
 
 def set_weights(model: Classifier, tensors: dict, path: str) -> None:

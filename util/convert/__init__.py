@@ -224,7 +224,7 @@ def renamed(model: dict, to: str) -> tuple[dict, Report]:
     scheme = SPECIAL.get((to, kind), TARGETS[to])
     report = Report('', scheme.label, kind)
     if to in ENCODER_ALONE and kind == names.AUTOENCODER:
-        report.dropped = dict.fromkeys((name for name in model if name.startswith(('decoder', 'mask_token', 'vis_mask_token'))),
+        report.dropped = dict.fromkeys((name for name in model if name.startswith(('decoder', 'mask_token', 'vis_mask'))),
                                        f'{to} has the encoder alone')
     split = {name: _split(name, scheme.stems) for name in model if name not in report.dropped}
     strangers = [name for name, (stem, _, _) in split.items() if stem not in scheme.stems]

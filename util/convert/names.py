@@ -9,7 +9,7 @@ from dataclasses import dataclass
 ENCODER, AUTOENCODER = 'an encoder', 'a masked autoencoder'
 PROBE, POOLED, CLASS_TOKEN = 'a linear probe', 'a classifier by global pooling', 'a classifier by class token'
 SEGMENTOR = 'a segmentor (UPerNet)'
-VIT, SWIN, PVT = 'ViT', "UM-MAE's Swin", "UM-MAE's PVT"
+VIT, SWIN, PVT = 'a ViT', 'a Swin of UM-MAE', 'a PVT of UM-MAE'
 
 
 def family(tensors: dict) -> str:
@@ -103,7 +103,7 @@ def layout(tensors: dict) -> dict[str, str]:
         shapes = _UM_DECODER if any(name.startswith('decoder_embed.') for name in tensors) else _SIMMIM
     if what == AUTOENCODER and shapes is not _SIMMIM and 'vis_mask_token' in tensors:
         shapes = shapes | _SECONDARY
-    pooled = 'fc_norm.weight' in tensors or encoder != VIT and what in (POOLED, PROBE)
+    pooled = 'fc_norm.weight' in tensors or (encoder != VIT and what in (POOLED, PROBE))
     return _numbered(_ENCODERS[encoder] | shapes | (_FC_NORM if pooled else _NORM), tensors)
 
 
