@@ -48,7 +48,7 @@ def main(args):
     run.announce(args.model, model, data, lr, args.epochs, state.get('path'), start)
 
     for epoch, batches in loop.epochs(start, args.epochs, data, progress):
-        stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, args.mask_ratio)
+        stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, args.mask_ratio, args.seed)
         recorder.epoch(train_lr=stats['lr'], train_loss=stats['loss'], epoch=epoch)
         saver.after_epoch(epoch)
         if saver.is_due(epoch):
