@@ -60,7 +60,7 @@ class SimMIMPVT(MaskTokens, models_pvt.PVT):
 
 
 def simmim_swin_nano_32(**kwargs) -> SimMIMSwin:
-    return SimMIMSwin(**PYRAMIDS['swin_nano_32'], window=8, **{'img_size': 32, **kwargs})
+    return SimMIMSwin(**PYRAMIDS['swin_nano_32'], **{'img_size': 32, **kwargs})
 
 
 def simmim_swin_tiny_256(**kwargs) -> SimMIMSwin:

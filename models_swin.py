@@ -134,7 +134,7 @@ class SwinTransformer(PyramidClassifier, Swin):
 
 
 def swin_nano_32(**kwargs) -> SwinTransformer:
-    return SwinTransformer(**PYRAMIDS['swin_nano_32'], window=8, **{'img_size': 32, **kwargs})
+    return SwinTransformer(**PYRAMIDS['swin_nano_32'], **{'img_size': 32, **kwargs})
 
 
 def swin_tiny_256(**kwargs) -> SwinTransformer:

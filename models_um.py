@@ -116,6 +116,11 @@ class MaskedAutoencoderSwin(UniformMasking, models_swin.Swin):
                                   norm_layer=norm_layer, **encoder)
         self.add_reconstruction(decoder_embed_dim, decoder_depth, decoder_num_heads, 4.0, norm_layer, norm_pix_loss,
                                 vis_mask_ratio, fix_um_positions)
+        side = self.patch_size // patch_size
+        if any(block.attn.shift % side for block in self.blocks):
+            # A window would see parts of patches, as no window of a whole image does, farther apart than two windows.
+            raise InputError(f'windows of {window} x {window} tokens, shifted by half, cut through patches of {side} x '
+                             f'{side} tokens; choose a multiple of {2 * side}')
 
     def embedded_token(self) -> paddle.Tensor:
         return self.patch_embed.norm(self.vis_mask_token)
@@ -138,7 +143,7 @@ NANO_DECODER = {'decoder_embed_dim': 64, 'decoder_num_heads': 4}
 
 
 def mae_swin_nano_32_dec64d2b(**kwargs) -> MaskedAutoencoderSwin:
-    return MaskedAutoencoderSwin(**PYRAMIDS['swin_nano_32'], **NANO_DECODER, window=4, **{'img_size': 32, **kwargs})
+    return MaskedAutoencoderSwin(**PYRAMIDS['swin_nano_32'], **NANO_DECODER, **{'img_size': 32, **kwargs})
 
 
 def mae_swin_tiny_256_dec512d2b(**kwargs) -> MaskedAutoencoderSwin:
