@@ -1,0 +1,26 @@
+"""Every published run of the covered systems as data: program, flags, devices, figure and time to expect, source.
+
+    python -m util.recipes
+    python -m util.recipes finetune_vit_base --devices 8 --batch_size 128
+
+The table, the commands of the READMEs and the front page of reports/ are made from these recipes or tested against them.
+DATA stands for a data set of the reader's, CHECKPOINT for what `checkpoint` names: a file, or another recipe's result.
+"""
+import difflib
+
+from util.errors import InputError
+from util.recipes import official, ports, segment, um_mae
+from util.recipes.recipe import Figure, Recipe, command, wrapped
+
+RECIPES = {recipe.name: recipe for module in (official, ports, um_mae, segment) for recipe in module.RECIPES}
+NAMES = [recipe.name for module in (official, ports, um_mae, segment) for recipe in module.RECIPES]
+__all__ = ['NAMES', 'RECIPES', 'Figure', 'Recipe', 'command', 'find', 'wrapped']
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name; InputError with the nearest names where there is none."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES)
+        raise InputError(f'no recipe is called {name}; ' + (f'near it are {", ".join(near)}' if near else
+                                                            'python -m util.recipes lists them'))
+    return RECIPES[name]

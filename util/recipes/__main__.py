@@ -1,0 +1,63 @@
+"""Published runs and their commands here.
+
+    python -m util.recipes
+    python -m util.recipes finetune_vit_base --devices 8 --batch_size 128
+
+Without a name: all of them, with the accuracy and time to expect. With one: what is known about it, and the command that
+keeps its effective batch on your devices. DATA stands for your data, CHECKPOINT for the weights that are named above it.
+"""
+import sys
+
+from util import cli, recipes
+from util.errors import InputError
+
+COLUMNS = ['name', 'model', 'epochs', 'batch', 'to expect', 'device-hours']
+
+
+def main(args):
+    try:
+        print(describe(args) if args.name else listing())
+    except InputError as error:
+        print(f'{PARSER.prog}: error: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def listing() -> str:
+    rows = [COLUMNS, *map(row, recipes.RECIPES.values())]
+    widths = [max(len(line[column]) for line in rows) for column in range(len(COLUMNS))]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in rows)
+
+
+def row(recipe) -> list[str]:
+    hours = '' if recipe.hours is None else f'{recipe.device_hours:.0f} {recipe.hardware}'
+    return [recipe.name, recipe.model, recipe.flag('--epochs'), str(recipe.effective_batch or ''),
+            str(recipe.figures[0]) if recipe.figures else '', hours if recipe.program else 'taken over']
+
+
+def describe(args) -> str:
+    recipe = recipes.find(args.name)
+    lines = [f'{recipe.name}: {recipe.model}, {recipe.data}', f'source: {recipe.source}']
+    if recipe.hours is not None:
+        lines.append(f'published time: {recipe.hours:g} hours on {recipe.devices} {recipe.hardware}')
+    lines += [f'published: {figure}' for figure in recipe.figures]
+    lines += [f'departure: {text}' for text in recipe.departures] + [f'note: {text}' for text in recipe.notes]
+    if recipe.program is None:
+        return '\n'.join(f'# {line}' for line in [*lines, 'taken over: nothing here runs it'])
+    if recipe.checkpoint:
+        lines.append(f'CHECKPOINT: {recipe.checkpoint}')
+    words = recipes.command(recipe, args.devices, args.batch_size, args.per_machine)
+    if '--nnodes' in words:
+        lines.append(f'on every machine, with --rank 0 to {int(words[words.index("--nnodes") + 1]) - 1}:')
+    return '\n'.join(f'# {line}' for line in lines) + '\n' + recipes.wrapped(words)
+
+
+PARSER = cli.parser(__doc__)
+PARSER.prog = 'python -m util.recipes'
+PARSER.add_argument('name', nargs='?', default=None, metavar='NAME', help='a recipe; without it all are listed')
+PARSER.add_argument('--devices', type=cli.number(int, 1), default=None, help='GPUs in all (default: as published)')
+PARSER.add_argument('--batch_size', type=cli.number(int, 1), default=None, help='images a device and iteration (default: as '
+                    'published); --accum_iter makes up for it')
+PARSER.add_argument('--per_machine', type=cli.number(int, 1), default=8, help='GPUs in one machine')
+
+if __name__ == '__main__':
+    main(PARSER.parse_args())
