@@ -12,9 +12,9 @@ from util.errors import InputError
 from util.recipes import official, ports, segment, um_mae
 from util.recipes.recipe import Figure, Recipe, command, wrapped
 
-RECIPES = {recipe.name: recipe for module in (official, ports, um_mae, segment) for recipe in module.RECIPES}
-NAMES = [recipe.name for module in (official, ports, um_mae, segment) for recipe in module.RECIPES]
-__all__ = ['NAMES', 'RECIPES', 'Figure', 'Recipe', 'command', 'find', 'wrapped']
+ALL = [*official.RECIPES, *ports.RECIPES, *um_mae.RECIPES, *segment.RECIPES]
+RECIPES = {recipe.name: recipe for recipe in ALL}
+__all__ = ['ALL', 'RECIPES', 'Figure', 'Recipe', 'command', 'find', 'wrapped']
 
 
 def find(name: str) -> Recipe:

@@ -6,20 +6,13 @@
 Without a name: all of them, with the accuracy and time to expect. With one: what is known about it, and the command that
 keeps its effective batch on your devices. DATA stands for your data, CHECKPOINT for the weights that are named above it.
 """
-import sys
-
-from util import cli, recipes
-from util.errors import InputError
+from util import cli, recipes, run
 
 COLUMNS = ['name', 'model', 'epochs', 'batch', 'to expect', 'device-hours']
 
 
 def main(args):
-    try:
-        print(describe(args) if args.name else listing())
-    except InputError as error:
-        print(f'{PARSER.prog}: error: {error}', file=sys.stderr)
-        sys.exit(2)
+    print(describe(args) if args.name else listing())
 
 
 def listing() -> str:
@@ -60,4 +53,4 @@ PARSER.add_argument('--batch_size', type=cli.number(int, 1), default=None, help=
 PARSER.add_argument('--per_machine', type=cli.number(int, 1), default=8, help='GPUs in one machine')
 
 if __name__ == '__main__':
-    main(PARSER.parse_args())
+    run.program(main, PARSER)

@@ -80,17 +80,17 @@ def command(recipe: Recipe, devices: int | None = None, batch_size: int | None =
     if recipe.program is None:
         raise InputError(f'{recipe.name} is taken over: nothing here runs it (see {recipe.source})')
     devices = devices or recipe.devices
-    batch_size = batch_size or recipe.batch_size
     words = [*_launcher(recipe, devices, machine), recipe.program]
     if recipe.program.startswith('main_'):
         words += ['--data_path', 'DATA', *_begin(recipe), '--model', recipe.model]
     if recipe.accumulates:
-        accum_iter = _share(recipe, devices, batch_size)
-        words += ['--batch_size', str(batch_size)] + (['--accum_iter', str(accum_iter)] if accum_iter > 1 else [])
+        accum_iter = _accum_iter(recipe, devices, batch_size or recipe.batch_size)
+        words += ['--batch_size', str(batch_size or recipe.batch_size)]
+        words += ['--accum_iter', str(accum_iter)] if accum_iter > 1 else []
     elif recipe.program == 'seg/train.py':
         words += _of_segmentor(recipe, devices, batch_size)
     elif recipe.batch_size:
-        words += ['--batch_size', str(batch_size)]
+        words += ['--batch_size', str(batch_size or recipe.batch_size)]
     return words + shlex.split(recipe.flags)
 
 
@@ -110,7 +110,7 @@ def _begin(recipe: Recipe) -> list[str]:
     return ['--resume' if '--eval' in recipe.flags.split() else '--finetune', 'CHECKPOINT']
 
 
-def _share(recipe: Recipe, devices: int, batch_size: int) -> int:
+def _accum_iter(recipe: Recipe, devices: int, batch_size: int) -> int:
     """Iterations an optimizer step that keep the effective batch."""
     joint = devices * batch_size
     if recipe.effective_batch % joint:
@@ -119,13 +119,13 @@ def _share(recipe: Recipe, devices: int, batch_size: int) -> int:
     return recipe.effective_batch // joint
 
 
-def _of_segmentor(recipe: Recipe, devices: int, batch_size: int) -> list[str]:
+def _of_segmentor(recipe: Recipe, devices: int, batch_size: int | None) -> list[str]:
     """PaddleSeg does not accumulate gradients: the batch of a device makes up for their number."""
-    if recipe.effective_batch % devices or batch_size not in (recipe.batch_size, recipe.effective_batch // devices):
-        raise InputError(f'{recipe.name}: {devices} devices cannot share {recipe.effective_batch} images a step evenly, and '
-                         f'PaddleSeg does not accumulate gradients'
-                         + (f'; leave --batch_size {batch_size} out' if recipe.effective_batch % devices == 0 else ''))
     share = recipe.effective_batch // devices
+    if share * devices != recipe.effective_batch or batch_size not in (None, share):
+        each = f'--batch_size {batch_size} on ' if batch_size else ''
+        raise InputError(f'{recipe.name}: {each}{devices} devices cannot make the effective batch {recipe.effective_batch}; '
+                         'PaddleSeg does not accumulate gradients')
     return [] if share == recipe.batch_size else ['--batch_size', str(share)]
 
 

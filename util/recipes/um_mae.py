@@ -45,7 +45,8 @@ def finetuned(name: str) -> Recipe:
     who = ('UM-MAE', 'UM-MAE until 2022-12-03')
     return Recipe(name=f'um_mae_finetune_{name}', program='main_finetune.py', model=model, devices=8, batch_size=batch_size,
                   accum_iter=accum_iter, flags=FINETUNE.format(flags, layer_decay, drop_path),
-                  checkpoint=f'um_mae_pretrain_{name}', figures=tuple(map(Figure, accuracies, who)), source=f'{UM_MAE} README and Makefile')
+                  checkpoint=f'um_mae_pretrain_{name}', figures=tuple(map(Figure, accuracies, who)),
+                  source=f'{UM_MAE} README and Makefile')
 
 
 # backbone, epochs and size of pre-training, size of fine-tuning: accuracy of SimMIM, of mmpretrain

@@ -1,0 +1,234 @@
+"""Recipes against the programs that take them: flags, models, effective batches and rates; and the READMEs' commands."""
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import paddle
+import pytest
+from conftest import ROOT
+from paddleseg.cvlibs import SegBuilder
+from test_readme import LAUNCHER, READMES, launched, parser_of, read
+
+import models_mae
+import models_vit
+from seg import flags
+from util import optim, recipes
+from util.errors import InputError
+from util.recipes import ALL, RECIPES, command, find, wrapped
+
+COMING = {'models_um': r'mae_(swin|pvt)|dec512d2b|^(swin|pvt)', 'models_simmim': '^simmim'}
+RUNNABLE = [recipe for recipe in ALL if recipe.program]
+# Of the paper, the official documents, UM-MAE's Makefile: effective batch, rate, by the recipe's name
+PUBLISHED = {
+    r'(?!mmpretrain).*pretrain_.*': (4096, 2.4e-3), r'scratch_.*': (4096, 1.6e-3), r'.*linprobe_.*': (16384, 6.4),
+    r'(?!um_mae).*finetune_vit_base.*': (1024, 2e-3), r'.*finetune_vit_(large|huge).*': (1024, 4e-3),
+    r'um_mae_finetune_.*': (1024, 2e-3), r'segment_.*': (16, 1e-4)}
+# All parameters, position tables among them; the files of each are 4 bytes a parameter long
+PARAMETERS = {
+    'mae_vit_base_patch16': 111_907_840, 'mae_vit_large_patch16': 329_541_888, 'mae_vit_huge_patch14': 657_074_508,
+    'vit_base_patch16': 86_567_656, 'vit_large_patch16': 304_326_632, ('vit_huge_patch14', 224): 632_045_800,
+    ('vit_huge_patch14', 448): 633_028_840}
+# In millions, of those that are trained, as UM-MAE's sizes come to; PVT's position table is trained in fine-tuning
+MILLIONS = {'mae_vit_base_patch16_dec512d2b': 92.74, 'mae_pvt_small_256': 28.52, 'mae_swin_tiny_256': 35.77,
+            'mae_swin_large_256': 223.70, 'pvt_small_256': 21.28 + 0.26, 'swin_tiny_256': 28.27, 'swin_large_256': 196.47}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def programs():
+    """`seg.train` of this folder, and configs that are named from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        patch.chdir(ROOT)
+        yield
+
+
+def skip_what_is_not_there(recipe):
+    for module, pattern in COMING.items():
+        if re.search(pattern, recipe.model) and importlib.util.find_spec(module) is None:
+            pytest.skip(f'{module}.py is not there yet')
+
+
+def parsed(recipe, *arguments):
+    """The published run's flags, by its program's own parser."""
+    words = command(recipe, *arguments)
+    return parser_of(recipe.program).parse_args(words[words.index(recipe.program) + 1:])
+
+
+def built(recipe, args):
+    """Its model, without the time and memory that values would take."""
+    with paddle.LazyGuard():
+        if recipe.program.startswith('seg/'):
+            return flags.build(SegBuilder(flags.configuration(args.config)), 'model', args.config)
+        if recipe.program == 'main_pretrain.py':
+            return models_mae.create(args.model, img_size=args.input_size)
+        return models_vit.create(args.model, img_size=args.input_size, num_classes=args.nb_classes,
+                                 global_pool=args.global_pool)
+
+
+def test_names_are_unique():
+    assert len(RECIPES) == len(ALL)
+
+
+@pytest.mark.parametrize('recipe', RUNNABLE, ids=lambda recipe: recipe.name)
+def test_its_program_takes_the_flags_and_builds_the_model(recipe):
+    skip_what_is_not_there(recipe)
+    args = parsed(recipe)
+    model = built(recipe, args)
+    if recipe.model in MILLIONS:
+        trained = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+        assert trained / 1e6 == pytest.approx(MILLIONS[recipe.model], abs=0.01)
+    elif recipe.data == 'ImageNet-1K' and 'simmim' not in recipe.model:
+        total = sum(parameter.size for parameter in model.parameters())
+        assert total == PARAMETERS.get(recipe.model, PARAMETERS.get((recipe.model, args.input_size)))
+
+
+@pytest.mark.parametrize('recipe', [recipe for recipe in RUNNABLE if recipe.accum_iter], ids=lambda recipe: recipe.name)
+def test_effective_batch_and_rate_are_the_published_ones(recipe):
+    batch, rate = next(value for pattern, value in PUBLISHED.items() if re.fullmatch(pattern, recipe.name))
+    assert recipe.effective_batch == batch
+    if recipe.program == 'seg/train.py':
+        config = flags.configuration(recipe.flag('--config'))
+        assert (config.batch_size, config.dic['lr_scheduler']['learning_rate']) == (recipe.batch_size, rate)
+    else:
+        skip_what_is_not_there(recipe)
+        args = parsed(recipe)
+        assert optim.absolute_lr(args.lr, args.blr, recipe.effective_batch) == pytest.approx(rate)
+        assert args.batch_size * args.accum_iter * recipe.devices == batch
+
+
+@pytest.mark.parametrize('recipe', ALL, ids=lambda recipe: recipe.name)
+def test_what_a_recipe_begins_from_is_a_recipe_or_a_file(recipe):
+    start = recipe.checkpoint
+    assert start in RECIPES or re.fullmatch(r'[\w.-]+\.(pth|pd)( of mae_paddle_pretrain_vit_base)?|', start)
+    if start in RECIPES:  # mae_vit_base_patch16_dec512d2b for vit_base_patch16, simmim_swin_tiny_256 for swin_tiny_256
+        encoder = recipe.model.removeprefix('UPerNet, ')
+        assert RECIPES[start].program == 'main_pretrain.py' and f'_{encoder}' in RECIPES[start].model
+
+
+def value(words, flag):
+    return words[words.index(flag) + 1] if flag in words else None
+
+
+@pytest.mark.parametrize('devices, batch_size, accum_iter', [
+    (1, 64, '64'), (8, None, '8'), (64, None, None), (16, 256, None)])
+def test_accumulation_keeps_the_effective_batch(devices, batch_size, accum_iter):
+    words = command(find('pretrain_vit_base'), devices, batch_size)
+    assert value(words, '--accum_iter') == accum_iter and value(words, '--batch_size') == str(batch_size or 64)
+
+
+@pytest.mark.parametrize('name, devices, batch_size', [
+    ('pretrain_vit_base', 3, None), ('pretrain_vit_base', 8, 1024), ('finetune_vit_base', 8, 100),
+    ('segment_vit_base', 3, None), ('segment_vit_base', 4, 2), ('pretrain_vit_base', 12, None)])
+def test_what_cannot_keep_it_is_one_line(name, devices, batch_size):
+    with pytest.raises(InputError) as error:
+        command(find(name), devices, batch_size)
+    assert name in str(error.value) and str(devices) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_the_launcher_gets_as_many_devices_as_asked_for():
+    recipe = find('pretrain_vit_base')
+    assert command(recipe, 1)[:2] == ['python', 'main_pretrain.py']
+    assert command(recipe, 4)[:5] == ['python', '-m', LAUNCHER, '--gpus', '0,1,2,3']
+    words = command(recipe, 16)
+    assert value(words, '--nnodes') == '2' and '--gpus' not in words
+    assert value(command(recipe, 16, machine=4), '--nnodes') == '4'
+
+
+def test_a_segmentors_devices_share_its_batch():
+    recipe = find('segment_vit_base')
+    assert value(command(recipe, 4), '--batch_size') == '4' and value(command(recipe, 8), '--batch_size') is None
+
+
+def test_what_is_taken_over_has_a_figure_but_no_command():
+    taken = [recipe for recipe in ALL if recipe.program is None]
+    assert {'simmim_vit_base_800e_224_224', 'simmim_swin_large_800e_192_224'} <= {recipe.name for recipe in taken}
+    for recipe in taken:
+        assert recipe.figures
+        with pytest.raises(InputError, match='taken over'):
+            command(recipe)
+
+
+def test_a_band_is_two_deviations_or_the_programs():
+    recipe = find('finetune_vit_base')
+    assert recipe.band(recipe.figures[0]) == pytest.approx((83.57 - 0.3, 83.57 + 0.3))  # 2 x 0.08 is less
+    assert recipe.band(recipes.Figure(80, 'somebody', spread=0.4)) == pytest.approx((79.2, 80.8))
+    probe = find('linprobe_vit_base')
+    assert probe.band(probe.figures[0]) == pytest.approx((66.8, 68.8))
+
+
+def test_long_commands_are_wrapped_without_tearing_a_flag_from_its_value():
+    words = command(find('finetune_vit_base'), 8)
+    lines = wrapped(words, 80).split('\\\n')
+    assert max(map(len, lines)) <= 80 and ' '.join(lines).split() == words
+    assert all(line.split()[-1][:2] != '--' or line.split()[-1] == '--dist_eval' for line in lines)
+
+
+def test_the_program_lists_all():
+    listing = subprocess.run([sys.executable, '-m', 'util.recipes'], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert listing.returncode == 0 and all(f'\n{name} ' in listing.stdout for name in RECIPES)
+    line = next(line for line in listing.stdout.splitlines() if line.startswith('finetune_vit_base '))
+    assert re.split(r'\s{2,}', line) == ['finetune_vit_base', 'vit_base_patch16', '100', '1024',
+                                         '83.57 ± 0.08 acc1 (official rerun, 4 seeds)', '230 V100']
+
+
+def devices_of(words):
+    """How many processes the launcher's flags ask for; machines have 8 where they do not say."""
+    gpus = value(words, '--gpus')
+    return int(value(words, '--nnodes') or 1) * (len(gpus.split(',')) if gpus else 8 if '--nnodes' in words else 1)
+
+
+def commands(name, monkeypatch):
+    """The training and evaluation commands of a README: program, words behind it, devices."""
+    config = re.search(r'`(seg/configs/\S+160k\.yml)`', read(name).text)[1]
+    for words in read(name).commands:
+        devices = devices_of(words)
+        if words[:3] == ['python', '-m', LAUNCHER]:
+            words = ['python', *launched([word for word in words[3:] if word != '&'], monkeypatch)]
+        if '--help' not in words and words[1] in {recipe.program for recipe in RUNNABLE}:
+            yield words[1], [config if word == 'CONFIG' else word for word in words[2:]], devices
+
+
+def comparable(args):
+    """Flags without the reader's own: which weights, which names."""
+    names = vars(args) | {'finetune': '', 'resume': '', 'opts': None, 'model_path': None, 'num_workers': None}
+    return SimpleNamespace(**names)
+
+
+@READMES
+def test_every_whole_command_of_a_readme_is_a_recipes(name, monkeypatch):
+    seen = set()
+    for program, words, devices in commands(name, monkeypatch):
+        own = any(word.startswith(('output', 'WEIGHTS')) for word in words if word != 'output') or 'demo/' in ' '.join(words)
+        if '...' in words or own or any('tiny' in word for word in words):
+            continue
+        args = parser_of(program).parse_args(words)
+        batch = args.__dict__.get('batch_size')
+        same = [recipe for recipe in RUNNABLE if recipe.program == program and fits(recipe, devices, batch)
+                and comparable(parsed(recipe, devices, batch)) == comparable(args)]
+        assert same, f'{name}: no recipe makes {program} {" ".join(words)}'
+        seen |= {recipe.name for recipe in same}
+    assert {'finetune_vit_base', 'linprobe_vit_base', 'eval_vit_base', 'segment_vit_base'} <= seen
+    assert any(name.endswith('pretrain_vit_base') for name in seen)
+
+
+def fits(recipe, devices, batch):
+    try:
+        skip_what_is_not_there(recipe)
+        command(recipe, devices, batch)
+    except (InputError, pytest.skip.Exception):
+        return False
+    return True
+
+
+@READMES
+def test_shortened_commands_keep_the_effective_batch(name, monkeypatch):
+    found = 0
+    for program, words, devices in commands(name, monkeypatch):
+        if '...' in words and '--batch_size' in words:
+            joint = int(value(words, '--batch_size')) * int(value(words, '--accum_iter') or 1) * devices
+            assert joint in {recipe.effective_batch for recipe in RUNNABLE if recipe.program == program}, words
+            found += 1
+    assert found
