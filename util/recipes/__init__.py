@@ -4,7 +4,8 @@
     python -m util.recipes finetune_vit_base --devices 8 --batch_size 128
 
 The table, the commands of the READMEs and the front page of reports/ are made from these recipes or tested against them.
-DATA stands for a data set of the reader's, CHECKPOINT for what `checkpoint` names: a file, or another recipe's result.
+DATA stands for a data set of the reader's, CHECKPOINT for what `checkpoint` names: a file, or another recipe's result,
+for which the published `file` does as well.
 """
 import difflib
 

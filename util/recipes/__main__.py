@@ -37,7 +37,7 @@ def describe(args) -> str:
     if recipe.program is None:
         return '\n'.join(f'# {line}' for line in [*lines, 'taken over: nothing here runs it'])
     if recipe.checkpoint:
-        lines.append(f'CHECKPOINT: {recipe.checkpoint}')
+        lines.append(f'CHECKPOINT: {recipe.checkpoint}' + (f', or the published {recipe.file}' if recipe.file else ''))
     words = recipes.command(recipe, args.devices, args.batch_size, args.per_machine)
     if '--nnodes' in words:
         lines.append(f'on every machine, with --rank 0 to {int(words[words.index("--nnodes") + 1]) - 1}:')

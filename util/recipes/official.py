@@ -66,24 +66,27 @@ RECIPES = [
              notes=('34.5 hours for 800 epochs on 128 TPU-v3 cores in the paper (table 2)',)),
     pretrain('pretrain_vit_large_800e', 'large', 800, 64, 64, f'{REPOSITORY} PRETRAIN.md', hours=42, hardware='V100'),
     finetune('finetune_vit_base', 'base', 'pretrain_vit_base', (
-        Figure(83.57, 'official rerun', spread=0.08, seeds=4), Figure(83.6, 'paper'), Figure(83.664, 'official weights')),
-        32, 32, f'{REPOSITORY} FINETUNE.md', hours=7.18, hardware='V100'),
+        Figure(83.57, 'official rerun', spread=0.08, seeds=4), Figure(83.6, 'paper'), Figure(83.664, 'official weights'),
+        Figure(83.3, 'third party, issue 30')),
+        32, 32, f'{REPOSITORY} FINETUNE.md', hours=7.18, hardware='V100', file='mae_pretrain_vit_base.pth'),
     finetune('finetune_vit_large', 'large', 'pretrain_vit_large', (
         Figure(85.87, 'official rerun', spread=0.07, seeds=4), Figure(85.9, 'paper'), Figure(85.952, 'official weights')),
-        32, 32, f'{REPOSITORY} FINETUNE.md', hours=8.87, hardware='V100'),
+        32, 32, f'{REPOSITORY} FINETUNE.md', hours=8.87, hardware='V100', file='mae_pretrain_vit_large.pth'),
     finetune('finetune_vit_huge', 'huge', 'pretrain_vit_huge', (
         Figure(86.9, 'paper'), Figure(86.928, 'official weights')),
-        64, 16, f'{REPOSITORY} FINETUNE.md', hours=13.15, hardware='V100'),
+        64, 16, f'{REPOSITORY} FINETUNE.md', hours=13.15, hardware='V100', file='mae_pretrain_vit_huge.pth'),
     finetune('finetune_vit_large_800e', 'large', 'pretrain_vit_large_800e', (
         Figure(85.5, 'official rerun'), Figure(85.4, 'paper, table 1'), Figure(85.2, 'third party, issue 105')),
         32, 32, f'{REPOSITORY} PRETRAIN.md', hours=8.87, hardware='V100'),
     linprobe('linprobe_vit_base', 'base', 90, 'pretrain_vit_base', (
         Figure(67.8, 'official rerun'), Figure(68.0, 'paper')),
-        32, 512, f'{REPOSITORY} FINETUNE.md', hours=2.33, hardware='V100'),
+        32, 512, f'{REPOSITORY} FINETUNE.md', hours=2.33, hardware='V100', file='mae_pretrain_vit_base.pth'),
     linprobe('linprobe_vit_large', 'large', 50, 'pretrain_vit_large', (
-        Figure(76.0, 'official rerun'), Figure(75.8, 'paper')), 32, 512, f'{REPOSITORY} FINETUNE.md'),
+        Figure(76.0, 'official rerun'), Figure(75.8, 'paper')), 32, 512, f'{REPOSITORY} FINETUNE.md',
+             file='mae_pretrain_vit_large.pth'),
     linprobe('linprobe_vit_huge', 'huge', 50, 'pretrain_vit_huge', (
-        Figure(77.2, 'official rerun'), Figure(76.6, 'paper')), 32, 512, f'{REPOSITORY} FINETUNE.md'),
+        Figure(77.2, 'official rerun'), Figure(76.6, 'paper')), 32, 512, f'{REPOSITORY} FINETUNE.md',
+             file='mae_pretrain_vit_huge.pth'),
     evaluate('base', 83.664, 96.530, 0.731, (Figure(83.746, 'third party, issue 90'),)),
     evaluate('large', 85.952, 97.570, 0.646, (Figure(85.954, 'third party, issue 90'),)),
     evaluate('huge', 86.928, 98.088, 0.584, (

@@ -72,9 +72,11 @@ RECIPES = [
     *earlier_port(),
     pretrain('passl_pretrain_vit_base', 'base', 1600, 32, 128, PASSL, hours=56, hardware='A100-40G'),
     finetune('passl_finetune_vit_base', 'base', 'passl_pretrain_vit_base', (
-        Figure(83.34, 'PASSL'), Figure(83.36, 'the official code, rerun by PASSL')), 32, 32, PASSL),
+        Figure(83.34, 'PASSL'), Figure(83.36, 'the official code, rerun by PASSL')), 32, 32, PASSL,
+        file='mae_pretrain_vit_base_1599ep.pd'),
     linprobe('passl_linprobe_vit_base', 'base', 90, 'passl_pretrain_vit_base', (
-        Figure(68.08, 'PASSL'), Figure(68.05, 'the official code, rerun by PASSL')), 32, 512, PASSL),
+        Figure(68.08, 'PASSL'), Figure(68.05, 'the official code, rerun by PASSL')), 32, 512, PASSL,
+        file='mae_pretrain_vit_base_1599ep.pd'),
     passl('passl_eval_finetuned_vit_base', 'main_finetune.py', '--eval', 'mae_finetuned_vit_base_99ep.pd',
           (Figure(83.34, 'PASSL'),)),
     passl('passl_eval_linprobe_vit_base', 'main_linprobe.py', '--eval', 'mae_linprobed_vit_base_89ep.pd',

@@ -10,7 +10,8 @@ def train(size: str, figures: tuple, source: str, **more) -> Recipe:
     config = CONFIGS.format(f'{size}_ade20k_512x512_160k')
     return Recipe(name=f'segment_vit_{size}', program='seg/train.py', model=f'UPerNet, vit_{size}_patch16', devices=8,
                   batch_size=2, accum_iter=1, flags=f'--config {config} --do_eval --use_vdl --save_dir output --opts '
-                  'model.backbone.pretrained=CHECKPOINT', checkpoint=f'pretrain_vit_{size}', figures=figures, source=source,
+                  'model.backbone.pretrained=CHECKPOINT', checkpoint=f'pretrain_vit_{size}',
+                  file=f'mae_pretrain_vit_{size}.pth', figures=figures, source=source,
                   data='ADE20K', **more)
 
 

@@ -1,4 +1,7 @@
-"""Reports: one YAML record a claim, and the Markdown page that is made from it."""
+"""Reports: one YAML record a claim, and the Markdown page that is made from it.
+
+A record that says `measured` or `ported-eval` must show its evidence: the hash of the weights, and a log or a parity ladder.
+"""
 import hashlib
 import os
 import platform
@@ -13,12 +16,13 @@ from util.parity import ladder
 from util.weights import atomic
 
 STATUSES = {
-    'measured': 'measured by the run below',
-    'ported-eval': "the original's weights, evaluated here",
-    'taken-over': 'a figure of the original, not measured here',
-    'not-run': 'the command exists and was not run',
+    'measured': 'by the run that the record names',
+    'ported-eval': "somebody else's weights, evaluated here",
+    'taken-over': "somebody else's figure, and no program here that could measure it",
+    'not-run': "somebody else's figure; the command that would measure it was not run",
 }
 NEEDED = ('claim', 'model', 'run', 'status')
+SHOWN = ('measured', 'ported-eval')
 
 
 def check(record: dict) -> None:
@@ -28,6 +32,11 @@ def check(record: dict) -> None:
         raise InputError(f'a report needs {", ".join(missing)}')
     if record['status'] not in STATUSES:
         raise InputError(f'the status of a report is one of {", ".join(STATUSES)}, not {record["status"]!r}')
+    if record['status'] in SHOWN:
+        if not (record.get('weights') or {}).get('sha256'):
+            raise InputError(f'a report that says {record["status"]} needs the sha256 of the weights')
+        if not (record.get('log') or {}).get('sha256') and not record.get('parity'):
+            raise InputError(f'a report that says {record["status"]} needs a log, or the parity ladder')
 
 
 def markdown(record: dict) -> str:
@@ -35,13 +44,16 @@ def markdown(record: dict) -> str:
     check(record)
     lines = [f'# {record["claim"]}', '', f'Status: {record["status"]} ({STATUSES[record["status"]]}). '
              f'Model: {record["model"]}.', '', '    ' + record['run'], '']
-    for title in ('weights', 'environment', 'figures'):
+    for title in ('warnings', 'published'):
+        if entries := record.get(title):
+            lines += [f'## {title.capitalize()}', '', *(f'- {entry}' for entry in entries), '']
+    for title in ('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures'):
         if entries := record.get(title):
             lines += [f'## {title.capitalize()}', '', *(f'- {key}: {_text(value)}' for key, value in entries.items()), '']
     if rungs := record.get('parity'):
         failed = [entry['name'] for entry in rungs if not entry['passed']]
         lines += ['## Parity', '', f'FAILED: {", ".join(failed)}.' if failed else 'All rungs passed.', '',
-                  *_table([ladder.COLUMNS, *map(ladder.cells, rungs)]), '', LEGEND, '']
+                  *table([ladder.COLUMNS, *map(ladder.cells, rungs)]), '', LEGEND, '']
         lines += [f'{entry["name"]}: {entry["note"]}\n' for entry in rungs if entry.get('note')]
     if deviations := record.get('deviations'):
         lines += ['## Deviations', '', *(f'- {line}' for line in deviations), '']
@@ -56,17 +68,44 @@ def _text(value) -> str:
     return ', '.join(f'{name} {item}' for name, item in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _table(rows: list) -> list[str]:
+def table(rows: list) -> list[str]:
     lines = ['| ' + ' | '.join(row) + ' |' for row in rows]
     return [lines[0], '|' + '---|' * len(rows[0]), *lines[1:]]
 
 
-def write(prefix: str, record: dict) -> None:
-    """PREFIX.yaml and PREFIX.md, each whole or not at all."""
+def read(path: str | Path) -> dict:
+    """A record, checked; its log, where it names one, must be the file beside it. InputError says what is wrong."""
+    path = Path(path)
+    try:
+        record = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f'{path}: cannot be read ({" ".join(str(error).split())})') from None
+    if not isinstance(record, dict):
+        raise InputError(f'{path} is no record')
+    try:
+        check(record)
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
+    if log := record.get('log'):
+        beside = path.parent / log['file']
+        if not beside.is_file():
+            raise InputError(f'{path}: its log {log["file"]} is not beside it')
+        if sha256(beside) != log['sha256']:
+            raise InputError(f'{path}: its log {log["file"]} is not the one that the record was made from')
+    return record
+
+
+def write(prefix: str, record: dict, log: str | Path | None = None) -> None:
+    """PREFIX.yaml and PREFIX.md, each whole or not at all, and before them a copy of the log under the record's name for
+    it."""
     page = markdown(record)
     text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
+    kept = [(Path(prefix).parent / record['log']['file'], Path(log).read_bytes())] if log else []
     try:
         Path(prefix).parent.mkdir(parents=True, exist_ok=True)
+        for path, content in kept:
+            with atomic.writing(path) as file:
+                file.write(content)
         for suffix, content in (('.yaml', text), ('.md', page)):
             with atomic.writing(Path(prefix + suffix)) as file:
                 file.write(content.encode())

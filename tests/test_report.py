@@ -1,0 +1,297 @@
+"""Records made from runs, what they warn of and what is refused; the pages and plots made from them."""
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from conftest import ROOT
+from PIL import Image
+from test_readme import accepted, parser_of, read
+
+import main_finetune
+import models_mae
+from util import recipes, report
+from util.errors import InputError
+from util.parity import ladder
+from util.recipes import cost
+from util.report import front, plots, training
+from util.weights import paddle_file
+
+RECIPE = recipes.find('finetune_vit_base')
+CONSOLE = '''epoch 1/100  [1/1251]  loss 6.9 (6.9)  lr 1.000e-04  time 2.000 s  data 0.100 s  mem 20000 MB  left 9:00:00
+epoch 1/100  [21/1251]  loss 6.9 (6.9)  lr 1.000e-04  time 0.512 s  data 0.001 s  mem 21000 MB  left 9:00:00
+epoch 1/100  [41/1251]  loss 6.9 (6.9)  lr 1.000e-04  time 0.500 s  data 0.001 s  mem 21000 MB  left 9:00:00
+'''
+
+
+class Run:
+    """What fine-tuning ViT-B as published on 8 devices would leave behind, but for the size of the weights."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        words = recipes.command(RECIPE, 8, 64)
+        self.flags = vars(main_finetune.PARSER.parse_args(words[words.index('main_finetune.py') + 1:]))
+        self.effective_batch, self.epoch = 1024, 99
+        self.model = {'head.bias': np.zeros(1000, 'float32'), 'cls_token': np.ones([1, 1, 4], 'float32')}
+        self.log = [{'train_lr': 2e-3 - epoch * 2e-5, 'train_loss': 7 - epoch * 0.04, 'test_loss': 3 - epoch * 0.02,
+                     'test_acc1': 83.6 * (epoch + 1) / 100, 'test_acc5': 96.5 * (epoch + 1) / 100, 'epoch': epoch}
+                    for epoch in range(100)]
+
+    def write(self):
+        (self.folder / 'log.txt').write_text(''.join(json.dumps(line) + '\n' for line in self.log))
+        (self.folder / 'console.txt').write_text(CONSOLE)
+        paddle_file.write(self.folder / 'checkpoint-99.pd', {
+            'model': self.model, 'optimizer': {}, 'epoch': self.epoch, 'scaler': {'scale': 65536.0}, 'args': self.flags,
+            'position': {'epoch': self.epoch + 1, 'effective_batch': self.effective_batch}})
+
+    def record(self):
+        self.write()
+        return training.of_run(RECIPE, *(self.folder / name for name in ('log.txt', 'checkpoint-99.pd', 'console.txt')))
+
+
+@pytest.fixture
+def finished(tmp_path):
+    (tmp_path / 'out').mkdir()
+    return Run(tmp_path / 'out')
+
+
+def test_a_run_by_the_recipe_has_no_warnings(finished):
+    record = finished.record()
+    assert record['warnings'] == [] and record['status'] == 'measured'
+    assert record['result'] == pytest.approx({'train_loss': 3.04, 'acc1': 83.6, 'acc5': 96.5, 'loss': 1.02})
+    assert record['settings']['effective batch'] == 1024 and record['settings']['processes'] == 8
+    assert record['settings']['epochs'] == 100 and record['settings']['precision'] == 'float16'
+    assert record['size']['parameters'] == 1004 and record['size']['GFLOPs an image, forward'] == 35.13
+    assert record['figures'] == {'images/s': 1000.0, 'peak memory, MB': 21000}  # 8 x 64 images in 0.512 s, the median
+    for part, file in (('weights', 'checkpoint-99.pd'), ('log', 'log.txt')):
+        assert record[part]['sha256'] == hashlib.sha256((finished.folder / file).read_bytes()).hexdigest()
+
+
+def test_the_command_in_a_record_has_the_run_s_flags_and_no_folders(finished):
+    finished.flags.update(output_dir='/home/somebody/secret', data_path='/home/somebody/images', scale=[0.3, 1.0])
+    words = shlex.split(finished.record()['run'])
+    assert 'somebody' not in ' '.join(words)
+    args = vars(main_finetune.PARSER.parse_args(words[2:]))
+    named = set(args) - training.checkpoint.HARMLESS
+    assert {name: args[name] for name in named} == {name: finished.flags[name] for name in named}
+
+
+def test_the_hash_of_the_flags_is_of_what_changes_results(finished):
+    hashes = []
+    for change in ({}, {'output_dir': 'elsewhere', 'num_workers': 3}, {'mixup': 0.7}):
+        finished.flags.update(change)
+        hashes.append(finished.record()['settings']['config sha256'])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def change(name, value):
+    return lambda run: run.flags.update({name: value})
+
+
+@pytest.mark.parametrize('spoil, said', [
+    (lambda run: setattr(run, 'effective_batch', 512), "the effective batch is 512, the recipe's 1024"),
+    (change('epochs', 90), "--epochs is 90, the recipe's 100"),
+    (change('layer_decay', 0.75), "--layer_decay is 0.75, the recipe's 0.65"),
+    (change('lr', 1e-3), "--lr 0.001 overrides the recipe's --blr 5e-4"),
+    (change('model', 'vit_large_patch16'), "--model is vit_large_patch16, the recipe's vit_base_patch16"),
+    (lambda run: run.log.pop(7), '1 of 100 epochs are missing in the log: 7'),
+    (lambda run: run.log.insert(3, run.log[3]), '1 epochs are in the log twice'),
+    (lambda run: setattr(run, 'epoch', 98), 'the checkpoint is of epoch 98, the log ends with 99'),
+    (lambda run: run.log[-1].update(test_acc1=83.2), 'acc1 83.20 is outside 83.27 to 83.87'),
+    (lambda run: run.log[-1].update(test_acc1=84.0), 'acc1 84.00 is outside'),
+    (lambda run: run.model.update({'head.bias': np.zeros(10, 'float32')}), '10 classes; ImageNet-1K has 1000'),
+])
+def test_what_is_not_as_published_is_said(finished, spoil, said):
+    spoil(finished)
+    assert [warning for warning in finished.record()['warnings'] if warning.startswith(said)]
+
+
+def test_flags_that_are_switched_off_by_another_name(tmp_path):
+    probe = recipes.find('linprobe_vit_base')
+    words = recipes.command(probe, 8, 512)
+    flags = vars(parser_of('main_linprobe.py').parse_args(words[words.index('main_linprobe.py') + 1:]))
+    assert training.departures(probe, flags, 16384) == []
+    assert training.departures(probe, flags | {'global_pool': True}, 16384) == ["--global_pool is True, the recipe's False"]
+
+
+@pytest.mark.parametrize('content, said', [
+    ('', 'empty'), ('not json\n', 'line 1: no JSON'), ('{"epoch": 0, "train_loss": 1}\n[1]\n', 'line 2: no epoch'),
+    ('{"train_loss": 1}\n', 'line 1')])
+def test_a_log_that_is_none_is_refused(tmp_path, content, said):
+    (tmp_path / 'log.txt').write_text(content)
+    with pytest.raises(InputError, match=said):
+        training.read_log(tmp_path / 'log.txt')
+
+
+def test_weights_that_are_no_checkpoint_of_a_training_are_refused(finished):
+    finished.write()
+    paddle_file.write(finished.folder / 'bare.pd', {'model': finished.model})
+    with pytest.raises(InputError, match='no checkpoint of a training'):
+        training.of_run(RECIPE, finished.folder / 'log.txt', finished.folder / 'bare.pd')
+
+
+@pytest.mark.parametrize('status', ['measured', 'ported-eval'])
+@pytest.mark.parametrize('lacking, said', [
+    ({'weights': None}, 'sha256'), ({'weights': {'file': 'a.pd', 'sha256': ''}}, 'sha256'), ({'log': None}, 'log'),
+    ({'log': {'file': 'log.txt', 'sha256': None}}, 'log')])
+def test_no_claim_of_a_measurement_without_evidence(finished, tmp_path, status, lacking, said):
+    record = finished.record() | {'status': status}
+    report.check(record)
+    with pytest.raises(InputError, match=said):
+        report.write(str(tmp_path / 'one'), record | lacking)
+    assert not (tmp_path / 'one.yaml').exists()
+    report.check(record | lacking | {'status': 'not-run'})
+
+
+def test_a_log_that_was_changed_or_lost_is_refused(finished, tmp_path):
+    report.write(str(tmp_path / 'one'), finished.record(), finished.folder / 'log.txt')
+    log = tmp_path / 'finetune_vit_base.log.txt'
+    assert report.read(tmp_path / 'one.yaml')['result']['acc1'] == pytest.approx(83.6)
+    log.write_text(log.read_text().replace('83.6', '84.6'))
+    with pytest.raises(InputError, match='not the one that the record was made from'):
+        report.read(tmp_path / 'one.yaml')
+    log.unlink()
+    with pytest.raises(InputError, match='not beside it'):
+        report.read(tmp_path / 'one.yaml')
+
+
+def test_an_evaluation_of_others_weights(tmp_path):
+    recipe = recipes.find('eval_vit_base')
+    (tmp_path / 'weights.pth').write_bytes(b'weights')
+    console = tmp_path / 'console.txt'
+    console.write_text('some warning\nloss 0.7312  acc1 83.6640  acc5 96.5300\n')
+    record = training.of_evaluation(recipe, console, tmp_path / 'weights.pth')
+    report.check(record)
+    assert record['status'] == 'ported-eval' and record['result'] == {'loss': 0.7312, 'acc1': 83.664, 'acc5': 96.53}
+    assert record['warnings'] == [] and record['weights']['sha256'] == hashlib.sha256(b'weights').hexdigest()
+    console.write_text('loss 0.7312  acc1 83.5000  acc5 96.5300\n')
+    assert 'outside 83.56 to 83.76' in training.of_evaluation(recipe, console, tmp_path / 'weights.pth')['warnings'][0]
+    console.write_text('nothing\n')
+    with pytest.raises(InputError, match='no line `loss'):
+        training.of_evaluation(recipe, console, tmp_path / 'weights.pth')
+
+
+def program(*flags):
+    return subprocess.run([sys.executable, '-m', 'util.report', *map(str, flags)], capture_output=True, text=True, cwd=ROOT,
+                          timeout=120)
+
+
+def test_a_real_run_becomes_a_record_a_page_a_picture_and_a_row(classify, tmp_path):
+    log, out = classify(main_finetune)
+    result = program('finetune_vit_base', '--output_dir', out, '--reports', tmp_path)
+    assert result.returncode == 0, result.stderr
+    record = yaml.safe_load((tmp_path / 'finetune_vit_base.yaml').read_text())
+    assert record['result']['acc1'] == log[-1]['test_acc1'] and f'{log[-1]["test_acc1"]:.2f} acc1' in record['claim']
+    assert record['settings']['effective batch'] == 10 and record['size']['parameters'] == log[-1]['n_parameters']
+    assert len(record['warnings']) > 5 and all(f'warning: {line}' in result.stdout for line in record['warnings'])
+    page = (tmp_path / 'finetune_vit_base.md').read_text()
+    assert page == report.markdown(record) and record['warnings'][0] in page and 'vit_nano_patch4' in page
+    assert (tmp_path / 'finetune_vit_base.log.txt').read_text() == (out / 'log.txt').read_text()
+    assert Image.open(tmp_path / 'finetune_vit_base.png').format == 'PNG'
+    row = next(line for line in (tmp_path / 'README.md').read_text().splitlines() if 'finetune_vit_base](' in line)
+    assert '| measured |' in row and f'{log[-1]["test_acc1"]:.2f}, {len(record["warnings"])} warnings' in row
+
+
+@pytest.mark.parametrize('flags, said', [
+    (['finetune_vit_base'], 'give --output_dir'), (['eval_vit_base'], '--checkpoint and --console'),
+    (['no_such_run'], 'no recipe is called'), (['simmim_vit_base_800e_224_224'], 'records are made of'),
+    (['--plot', 'x.png'], 'needs --logs'), (['finetune_vit_base', '--output_dir', 'tests'], 'no checkpoint')])
+def test_bad_input_is_one_line(flags, said, tmp_path):
+    result = program(*flags, '--reports', tmp_path)
+    assert result.returncode == 2 and said in result.stderr and result.stderr.count('\n') == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_pages_in_the_repository_are_those_of_its_records():
+    assert (ROOT / 'reports/README.md').read_text() == front.page(ROOT / 'reports'), 'run python -m util.report'
+    for path in (ROOT / 'reports').glob('*.yaml'):
+        assert path.with_suffix('.md').read_text() == report.markdown(report.read(path)), path
+
+
+def test_the_front_page_has_every_claim_once_and_counts_them():
+    lines = front.page(ROOT / 'reports').splitlines()
+    for recipe in recipes.ALL:
+        if recipe.figures:
+            row, = [line for line in lines if line.startswith((f'| {recipe.name} |', f'| [{recipe.name}]('))]
+            assert all(str(figure) in row for figure in recipe.figures)
+    claims = sum(bool(recipe.figures) for recipe in recipes.ALL)
+    records = sum('recipe' not in yaml.safe_load(path.read_text()) for path in (ROOT / 'reports').glob('*.yaml'))
+    counts = [int(line.split('|')[3]) for line in lines if line.startswith(tuple(f'| {name} |' for name in report.STATUSES))]
+    assert sum(counts) == claims + records
+
+
+def test_the_front_page_names_a_failed_ladder(tmp_path):
+    rungs = [ladder.rung('loss', [('loss', np.array([1.1]), np.array([1.0]))], 1e-6).record()]
+    report.write(str(tmp_path / 'parity_x'), {'claim': 'x', 'model': 'x', 'run': 'x', 'status': 'measured', 'parity': rungs,
+                                              'weights': {'sha256': 'abc'}})
+    row = next(line for line in front.page(tmp_path).splitlines() if line.startswith('| [x](parity_x.md)'))
+    assert row.split('|')[4].strip() == '1.0e-01 FAILED' and row.split('|')[3].strip() == ''
+
+
+def test_the_commands_on_the_front_page_are_those_of_the_programs():
+    named = [words for words in read('reports/README.md').commands if words[:2] == ['python', '-m']]
+    assert len(named) >= 4
+    for words in named:
+        accepted(words[2], [{'N': '8'}.get(word, word) for word in words[3:]])
+
+
+def count(model, *inputs):
+    """Multiply-adds of a forward pass: what Linear and convolutional layers do, and attention by its tokens and width."""
+    total = []
+
+    def linear(layer, given, out):
+        total.append(layer.weight.shape[0] * out.numel().item())
+
+    def convolution(layer, given, out):
+        total.append(int(np.prod(layer.weight.shape[1:])) * out.numel().item())
+
+    def attention(layer, given, out):
+        total.append(2 * given[0].shape[1] ** 2 * given[0].shape[2])
+    hooks = {'Linear': linear, 'Conv2D': convolution, 'Attention': attention}
+    for layer in model.sublayers():
+        if type(layer).__name__ in hooks:
+            layer.register_forward_post_hook(hooks[type(layer).__name__])
+    model(*inputs)
+    return sum(total)
+
+
+def test_multiply_adds_are_those_of_a_forward_pass():
+    model = models_mae.create('mae_vit_nano_patch4', img_size=32)
+    assert count(model, paddle.zeros([1, 3, 32, 32])) == cost.multiply_adds('mae_vit_nano_patch4', 32)
+
+
+@pytest.mark.parametrize('model, side, billions', [('vit_base_patch16', 224, 17.58), ('vit_large_patch16', 224, 61.60),
+                                                   ('vit_huge_patch14', 224, 167.40), ('vit_huge_patch14', 448, 732.13)])
+def test_multiply_adds_of_classifiers_are_what_mmpretrain_counts(model, side, billions):
+    assert cost.multiply_adds(model, side) / 1e9 == pytest.approx(billions, rel=2e-3)
+
+
+def test_estimated_hours_meet_published_ones():
+    for name in ('pretrain_vit_large_800e', 'finetune_vit_base', 'linprobe_vit_base'):
+        recipe = recipes.find(name)
+        assert cost.estimated_hours(recipe) == pytest.approx(recipe.device_hours, rel=0.01)
+    assert cost.estimated_hours(recipes.find('um_mae_pretrain_swin_tiny')) is None
+
+
+def colours(path):
+    pixels = np.asarray(Image.open(path).convert('RGB')).reshape(-1, 3)
+    return {tuple(map(int, colour)): int(number) for colour, number in zip(*np.unique(pixels, axis=0, return_counts=True))}
+
+
+def test_runs_are_overlaid_and_published_points_stand_beside(finished, tmp_path):
+    blue, red, black = (0x1f, 0x6f, 0xb4), (0xd1, 0x49, 0x5b), (0, 0, 0)
+    other = [{**line, 'test_acc1': line['test_acc1'] / 2, 'train_loss': line['train_loss'] / 2} for line in finished.log]
+    plots.curves(tmp_path / 'one.png', {'ours': finished.log})
+    plots.curves(tmp_path / 'two.png', {'ours': finished.log, 'other': other})
+    plots.curves(tmp_path / 'three.png', {'ours': finished.log}, RECIPE.figures)
+    one, two, three = (colours(tmp_path / f'{name}.png') for name in ('one', 'two', 'three'))
+    assert one[blue] > 100 and red not in one and two[red] > 100 and two[blue] > 100
+    assert three[black] > one.get(black, 0) + 20
+    assert Image.open(tmp_path / 'one.png').width == 3 * 462  # a pre-training has no accuracy, hence a panel less
+    plots.curves(tmp_path / 'four.png', {'ours': [{'epoch': 0, 'train_loss': 1.0, 'train_lr': 0.1}]}, RECIPE.figures)
+    assert Image.open(tmp_path / 'four.png').width == 2 * 462

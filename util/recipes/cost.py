@@ -1,0 +1,41 @@
+"""What a run costs: multiply-adds by formula, and hours by the rates that published runs reached."""
+from util.recipes.recipe import IMAGES, Recipe
+from util.weights.sizes import SIZES
+
+KEPT = 0.25  # of the patches, as all recipes of MAE keep
+# 10^12 operations a second and V100, from published times: facebookresearch/mae's ViT-L for 800 epochs; the slowest of its
+# three fine-tunings (16.3 to 23.2); its linear probe. Loading and evaluation are in them
+RATES = {'main_pretrain.py': 13.2, 'main_finetune.py': 16.3, 'main_linprobe.py': 15.0}
+VALIDATION = 50_000  # images of ImageNet-1K
+
+
+def block(tokens: int, width: int) -> int:
+    """Multiply-adds of a transformer block with an MLP of four times the width."""
+    return 12 * tokens * width ** 2 + 2 * tokens ** 2 * width
+
+
+def multiply_adds(model: str, side: int = 224) -> int | None:
+    """Of one image in one forward pass, without norms, softmax and biases; None for models other than MAE's ViT. A masked
+    autoencoder embeds all patches, encodes a quarter of them and decodes all."""
+    size = SIZES.get(model.removeprefix('mae_').removeprefix('vit_'))
+    if size is None:
+        return None
+    patches, pixels = (side // size.patch) ** 2, 3 * size.patch ** 2
+    embedding = patches * pixels * size.width
+    if not model.startswith('mae_'):
+        return embedding + size.depth * block(patches + 1, size.width) + 1000 * size.width
+    kept = int(patches * KEPT) + 1
+    decoder = size.decoder_depth * block(patches + 1, size.decoder_width) + (patches + 1) * size.decoder_width * pixels
+    return embedding + size.depth * block(kept, size.width) + kept * size.width * size.decoder_width + decoder
+
+
+def estimated_hours(recipe: Recipe) -> float | None:
+    """On one V100, where it can be computed: forward and backward are three forward passes; a probe trains a head."""
+    macs = multiply_adds(recipe.model, int(recipe.flag('--input_size', '224')))
+    if recipe.program not in RATES or macs is None:
+        return None
+    if recipe.evaluates:
+        images, passes = VALIDATION, 1
+    else:
+        images, passes = IMAGES[recipe.data] * int(recipe.flag('--epochs')), 1 if recipe.program == 'main_linprobe.py' else 3
+    return 2 * macs * passes * images / (RATES[recipe.program] * 1e12) / 3600

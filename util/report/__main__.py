@@ -1,0 +1,86 @@
+"""Records of runs, and the pages made from them.
+
+    python -m util.report finetune_vit_base --output_dir output_dir --console console.txt
+    python -m util.report eval_vit_base --checkpoint mae_finetuned_vit_base.pth --console console.txt
+    python -m util.report
+    python -m util.report --plot curves.png --logs first/log.txt second/log.txt
+
+With the name of a recipe: a record of that run. Without: the pages of all records, and the front page, are made anew.
+"""
+from pathlib import Path
+
+from util import checkpoint, cli, recipes, report, run
+from util.errors import InputError
+from util.report import front, plots, training
+from util.weights import atomic
+
+
+def main(args):
+    if args.plot:
+        if not args.logs:
+            raise InputError('--plot needs --logs')
+        recipe = args.name and recipes.find(args.name)
+        plots.curves(args.plot, {log: training.read_log(log) for log in args.logs}, recipe.figures if recipe else ())
+        return
+    if args.name:
+        add(args)
+    folder = Path(args.reports)
+    for path in sorted(folder.glob('*.yaml')):
+        write(path.with_suffix('.md'), report.markdown(report.read(path)))
+    write(folder / 'README.md', front.page(folder))
+
+
+def write(path, page):
+    with atomic.writing(path) as file:
+        file.write(page.encode())
+
+
+def add(args):
+    """The record of a run, its log and its picture."""
+    recipe = recipes.find(args.name)
+    prefix = Path(args.reports) / recipe.name
+    if recipe.evaluates and recipe.program.startswith('main_'):
+        if not args.checkpoint or not args.console:
+            raise InputError(f'{recipe.name} is an evaluation: give --checkpoint and --console')
+        record, log = training.of_evaluation(recipe, args.console, args.checkpoint, args.licence), args.console
+    elif recipe.program in ('main_pretrain.py', 'main_finetune.py', 'main_linprobe.py'):
+        if not args.output_dir:
+            raise InputError(f'{recipe.name} is a training: give --output_dir')
+        log = Path(args.output_dir) / 'log.txt'
+        record = training.of_run(recipe, log, args.checkpoint or newest(args.output_dir), args.console, args.licence)
+    else:
+        raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py and main_linprobe.py')
+    if args.parity:
+        record['parity'] = report.read(args.parity)['parity']
+    report.write(str(prefix), record, log)
+    if record['status'] == 'measured':
+        plots.curves(prefix.with_suffix('.png'), {recipe.name: training.read_log(log)}, recipe.figures)
+    for warning in record['warnings']:
+        run.say(f'warning: {warning}')
+    run.say(f'{prefix}.yaml: {record["claim"]}')
+
+
+def newest(folder):
+    found = checkpoint.ordered(Path(folder))
+    if not found:
+        raise InputError(f'--output_dir {folder} holds no checkpoint-*.pd; give --checkpoint')
+    return found[-1]
+
+
+PARSER = cli.parser(__doc__)
+PARSER.prog = 'python -m util.report'
+PARSER.add_argument('name', nargs='?', default=None, metavar='NAME', help='recipe of the run, as util.recipes lists it')
+PARSER.add_argument('--output_dir', default=None, metavar='DIR', help="the run's, with log.txt and checkpoints")
+PARSER.add_argument('--checkpoint', default=None, metavar='FILE', help='weights (default: the newest in --output_dir)')
+PARSER.add_argument('--console', default=None, metavar='FILE', help='what the program printed: rate and memory, or the '
+                    'accuracy of an evaluation')
+PARSER.add_argument('--parity', default=None, metavar='FILE', help='record of main_parity.py about the '
+                    "run's weights, whose ladder is taken over")
+PARSER.add_argument('--licence', default=None, help='of the weights')
+PARSER.add_argument('--reports', default='reports', metavar='DIR', help='folder of the records')
+PARSER.add_argument('--plot', default=None, metavar='FILE', help='only draw the curves of --logs into a PNG; '
+                    'with NAME, its published points beside them')
+PARSER.add_argument('--logs', nargs='+', default=None, metavar='FILE', help='log.txt of several runs')
+
+if __name__ == '__main__':
+    run.program(main, PARSER)

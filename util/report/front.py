@@ -1,0 +1,160 @@
+"""reports/README.md: every claim against its status, made from the recipes and the records."""
+from pathlib import Path
+
+from util import recipes, report
+from util.recipes import cost, official, paper, ports, segment, um_mae
+
+GROUPS = {'The official runs and the paper': official, 'Other code bases': ports, 'UM-MAE and SimMIM': um_mae,
+          'Segmentation on ADE20K': segment}
+# In the order in which they pay: an hour first, then days
+FIRST = ('eval_vit_base', 'eval_vit_large', 'eval_vit_huge', 'eval_segment_vit_base', 'linprobe_vit_base',
+         'finetune_vit_base', 'finetune_vit_large', 'um_mae_pretrain_pvt_small', 'um_mae_pretrain_swin_tiny',
+         'pretrain_vit_base', 'pretrain_vit_large')
+STEPS = {'forward': ('blocks', 'features', 'prediction', 'logits'), 'loss': ('loss',), 'backward': ('gradients',),
+         'training': ('losses of the steps', 'weights after the steps'), 'metric': ('metric',)}
+
+HEAD = """# Reports
+
+What of the published results was measured with this code, and what is only quoted. Made by `python -m util.report` from
+[the recipes](../util/recipes) and the records in this folder; not edited by hand.
+
+| status | meaning | claims |
+|---|---|---|
+"""
+
+CLAIMS = """## Claims
+
+The first figure is the one to expect. Hours are of all devices together: published, or estimated (~) from multiply-adds at
+the rates that published runs reached on V100s, loading included.
+"""
+
+ALIGNMENT = """## Alignment with the originals
+
+By the steps of Paddle's reproduction guide: the largest difference of any tensor, relative to its largest entry (training:
+to the way that it moved). Same weights, same input, float32 on a CPU; each record says which. Data: crop, resize, flip and
+normalisation equal torchvision's and the augmentations timm's, by tests/parity, which compares the segmentor with
+mmsegmentation as well.
+"""
+
+GPUS = """## With GPUs: from not-run to measured
+
+What pays first. `python -m util.recipes NAME --devices N` prints the command for your machines, and names the weights that
+it begins from.
+"""
+
+ADD = """## How to add a record
+
+1. `python -m util.recipes NAME --devices N` prints the command. Keep what it says: `... 2>&1 | tee console.txt`.
+2. `python -m util.report NAME --output_dir output_dir --console console.txt` reads log.txt and the newest checkpoint there.
+   It writes `reports/NAME.yaml` (the record), `.md` (its page), `.log.txt`, `.png` (the curves, with the published points
+   beside them) and this page. An evaluation of somebody's weights leaves no log.txt: `--checkpoint FILE --console
+   console.txt` makes a record of status `ported-eval`.
+3. Read the warnings: an effective batch or a flag unlike the recipe's, epochs that the log lacks, an accuracy outside the
+   band around the published one. They stay in the record.
+4. Commit the four files. The weights stay with you; the record holds their SHA-256.
+
+`measured` and `ported-eval` are refused without the hash of the weights and a log (or, where nothing was trained, a parity
+ladder); so is a log that was changed afterwards. Several runs in one picture:
+`python -m util.report --plot curves.png --logs first/log.txt second/log.txt`.
+"""
+
+CONTRADICTIONS = """## What does not add up in the published numbers
+
+- The official files of ViT-B and ViT-L (83.664 and 85.952) equal the best of the four official reruns (83.66 and 85.95), not
+  their means (83.57 and 85.87), which are what to expect. The published deviations, 0.08 and 0.07, are those of the four
+  runs themselves; as estimates for further runs they are 0.09 and 0.08.
+- The paper's fine-tuning settings (table 9: base rate 1e-3, layer decay 0.75) are not those behind its best figures (table
+  3); the official document has others (ViT-B: 5e-4, 0.65), which are used here.
+- Nobody published settings for the paper's ViT-H at 448 pixels (87.8). mmpretrain's statements of its batch disagree: 256 in
+  the metafile and the name, 128 a GPU in the file, a schedule for 1024. It reached 87.3.
+- mmselfsup has two figures for ViT-B after 300 epochs, 82.8 now and 83.1 before and in mmpretrain. Its 400 epochs do as well
+  as 800 (83.3), while its older branch has 83.1 for 400, a pull request 82.93, and a third party 82.3 to 82.5.
+- Linear probes of one ViT-B recipe range from 67.1 (mmselfsup) to 68.08 (PASSL); ViT-H's is 77.2 in the repository and 76.6
+  in the paper.
+- ViT-L after 800 epochs, normalised pixels, fine-tuned: 85.4 in the paper, 85.5 in the repository, 85.2 by a third party.
+- UM-MAE: random and uniform masks give ViT-B the same 82.88. Swin-L was 85.3 until 2022-12-03 and is 85.2 since; the
+  Makefile fine-tunes it from the folder of a 200-epoch run, where the published one has 800. SimMIM's Swin-L, with which it
+  is compared, has 85.4 in its own repository and 84.8 in mmpretrain. "Twice as fast" as SimMIM is, by UM-MAE's own hours,
+  1.97 times for Swin-T and 1.78 times for PVT-S.
+- The paper trains UPerNet for 100 epochs, which at batch 16 are 126 thousand iterations; mmsegmentation's 48.13, usually
+  quoted beside the paper's 48.1, took 160 thousand.
+- mmpretrain's FLOPs are multiply-adds, half the operations, and for MAE those of the dense encoder: masked pre-training of
+  ViT-B takes 9.8 G an image, not 17.6 G, and more than half of that is the decoder.
+"""
+
+HEADER = ('run', 'to expect', 'status', 'here', 'device-hours')
+
+
+def page(folder: str | Path) -> str:
+    """The front page of a folder of records."""
+    records = {path.stem: report.read(path) for path in sorted(Path(folder).glob('*.yaml'))}
+    done = {record['recipe']: (name, record) for name, record in records.items() if 'recipe' in record}
+    rows = {title: [_row(recipe, done) for recipe in module.RECIPES if recipe.figures] for title, module in GROUPS.items()}
+    other = {name: record for name, record in records.items() if 'recipe' not in record}
+    statuses = [row[2] for table in rows.values() for row in table] + [record['status'] for record in other.values()]
+    lines = [HEAD + '\n'.join(f'| {status} | {meaning} | {statuses.count(status)} |'
+                              for status, meaning in report.STATUSES.items()), '']
+    lines.append(CLAIMS)
+    for title, table in rows.items():
+        lines += [f'### {title}', '', *report.table([HEADER, *table]), '']
+    lines += [*_alignment(other), *_first(done), ADD, *_paper(), CONTRADICTIONS]
+    return '\n'.join(lines)
+
+
+def _row(recipe: recipes.Recipe, done: dict) -> list[str]:
+    expected = str(recipe.figures[0]) + ''.join(f'; {figure}' for figure in recipe.figures[1:])
+    if recipe.name not in done:
+        return [recipe.name, expected, 'not-run' if recipe.program else 'taken-over', '', hours(recipe)]
+    name, record = done[recipe.name]
+    value = record['result'].get(recipe.figures[0].metric)
+    here = '' if value is None else f'{value:.2f}'
+    return [f'[{recipe.name}]({name}.md)', expected, record['status'],
+            here + (f', {len(record["warnings"])} warnings' if record.get('warnings') else ''), hours(recipe)]
+
+
+def hours(recipe: recipes.Recipe) -> str:
+    """Published device-hours, else an estimate, else nothing."""
+    if recipe.device_hours is not None:
+        return f'{recipe.device_hours:,.0f} {recipe.hardware}'
+    estimate = cost.estimated_hours(recipe)
+    return '' if estimate is None else f'~{estimate:,.0f} V100' if estimate >= 1 else f'~{max(estimate, 0.1):.1f} V100'
+
+
+def _alignment(records: dict) -> list[str]:
+    """The steps of Paddle's reproduction guide, by the records of main_parity.py."""
+    rows = [('record', 'status', *STEPS)]
+    for name, record in records.items():
+        rungs = {rung['name']: rung for rung in record.get('parity', [])}
+        cells = [_worst([rungs[step] for step in steps if step in rungs]) for steps in STEPS.values()]
+        rows.append((f'[{name.removeprefix("parity_")}]({name}.md)', record['status'], *cells))
+    return [ALIGNMENT, *report.table(rows), '']
+
+
+def _worst(rungs: list[dict]) -> str:
+    if not rungs:
+        return ''
+    largest = max(rung['relative'] for rung in rungs)
+    return (f'{largest:.1e}' if largest else '0') + ('' if all(rung['passed'] for rung in rungs) else ' FAILED')
+
+
+def _first(done: dict) -> list[str]:
+    rows = [('run', 'device-hours', 'settles')]
+    for recipe in map(recipes.find, FIRST):
+        if recipe.name not in done:
+            then = [other for other in recipes.ALL if other.checkpoint == recipe.name and other.figures]
+            figures = recipe.figures[:1] or tuple(other.figures[0] for other in then[:1])
+            rows.append((f'`{recipe.name}`', hours(recipe), '; '.join(map(str, figures))
+                         + (f', after {then[0].name}' if not recipe.figures and then else '')))
+    return [GPUS, *report.table(rows), '']
+
+
+def _paper() -> list[str]:
+    def cells(values):
+        return ['' if value is None else str(value) for value in values]
+    rows = [('table', 'result', *paper.COLUMNS), *((table, what, *cells(values)) for table, what, values in paper.TRANSFER)]
+    lines = ['## Taken over from the paper', '', *report.table(rows), '',
+             'ViT-L, 800 epochs, pixels not normalised (table 1): accuracy fine-tuned / of a linear probe.', '']
+    lines += [f'- {what}: ' + '; '.join(f'{choice}: {tuned} / {probed}' for choice, (tuned, probed) in choices.items())
+              for what, choices in paper.ABLATIONS.items()]
+    partial = ', '.join(f'{blocks:g}: {value}' for blocks, value in paper.PARTIAL.items())
+    return [*lines, f'- blocks that are fine-tuned (figure 9, partly read off): {partial}', '']
