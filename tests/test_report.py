@@ -288,10 +288,11 @@ def test_runs_are_overlaid_and_published_points_stand_beside(finished, tmp_path)
     other = [{**line, 'test_acc1': line['test_acc1'] / 2, 'train_loss': line['train_loss'] / 2} for line in finished.log]
     plots.curves(tmp_path / 'one.png', {'ours': finished.log})
     plots.curves(tmp_path / 'two.png', {'ours': finished.log, 'other': other})
-    plots.curves(tmp_path / 'three.png', {'ours': finished.log}, RECIPE.figures)
-    one, two, three = (colours(tmp_path / f'{name}.png') for name in ('one', 'two', 'three'))
+    for name, spread in (('point', None), ('spread', 30.0)):
+        plots.curves(tmp_path / f'{name}.png', {'ours': finished.log}, (recipes.Figure(50.0, 'paper', spread=spread),))
+    one, two, point, spread = (colours(tmp_path / f'{name}.png') for name in ('one', 'two', 'point', 'spread'))
     assert one[blue] > 100 and red not in one and two[red] > 100 and two[blue] > 100
-    assert three[black] > one.get(black, 0) + 20
+    assert spread[black] > point[black] + 20 > one.get(black, 0) + 40
     assert Image.open(tmp_path / 'one.png').width == 3 * 462  # a pre-training has no accuracy, hence a panel less
     plots.curves(tmp_path / 'four.png', {'ours': [{'epoch': 0, 'train_loss': 1.0, 'train_lr': 0.1}]}, RECIPE.figures)
     assert Image.open(tmp_path / 'four.png').width == 2 * 462
