@@ -59,6 +59,8 @@ def parsed(recipe, *arguments):
 def built(recipe, args):
     """Its model, without the time and memory that values would take."""
     with paddle.LazyGuard():
+        if recipe.program.startswith('demo/'):
+            return None
         if recipe.program.startswith('seg/'):
             return flags.build(SegBuilder(flags.configuration(args.config)), 'model', args.config)
         if recipe.program == 'main_pretrain.py' and ZOO:

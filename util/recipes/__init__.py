@@ -10,10 +10,10 @@ for which the published `file` does as well.
 import difflib
 
 from util.errors import InputError
-from util.recipes import official, ports, segment, um_mae
+from util.recipes import official, ports, segment, small, um_mae
 from util.recipes.recipe import Figure, Recipe, command, wrapped
 
-ALL = [*official.RECIPES, *ports.RECIPES, *um_mae.RECIPES, *segment.RECIPES]
+ALL = [*small.RECIPES, *official.RECIPES, *ports.RECIPES, *um_mae.RECIPES, *segment.RECIPES]
 RECIPES = {recipe.name: recipe for recipe in ALL}
 __all__ = ['ALL', 'RECIPES', 'Figure', 'Recipe', 'command', 'find', 'wrapped']
 

@@ -36,5 +36,5 @@ def curves(path: str | Path, runs: dict[str, list[dict]], published: tuple[recip
 
 def _beside(axes, points: list[recipes.Figure], last: int) -> None:
     for number, point in enumerate(points):
-        axes.errorbar([last * (1 + 0.02 * number)], [point.value], yerr=[point.spread or 0], fmt='DsovP^'[number % 6], color='black', capsize=3,
-                      markersize=5, markerfacecolor='none', label=f'{point.by}: {point.value}')
+        axes.errorbar([last * (1 + 0.02 * number)], [point.value], yerr=[point.spread or 0], fmt='DsovP^'[number % 6],
+                      color='black', capsize=3, markersize=5, markerfacecolor='none', label=f'{point.by}: {point.value}')
