@@ -8,6 +8,7 @@ MAE_PADDLE = 'flytocc/mae-paddle @ be10566'
 PASSL = 'PaddlePaddle/PASSL @ 5c7359b tasks/ssl/mae'
 PRETRAINING = ('the warm-up begins at 1e-4 of the rate there, here at 0; mask and class tokens have no weight decay there',)
 FINETUNING = ('full precision there; erased rectangles are of one colour a channel there',)
+LARGE = "drop path 0.1 in mmselfsup's file, 0.2 in its comment, in mmpretrain's file and here"
 PROBING = ('LARS has an epsilon of 1e-8 there; random crops are resampled bilinearly there',)
 
 # size and epochs: linear probe, fine-tuning, others' figures for the latter
@@ -30,7 +31,7 @@ def zoo() -> list[Recipe]:
         start = f'mmselfsup_pretrain_{name}'
         made.append(pretrain(start, size, epochs, 8, 512, MMSELFSUP, departures=PRETRAINING))
         made.append(finetune(f'mmselfsup_finetune_{name}', size, start, (Figure(tuned, 'mmselfsup'), *others), 8, 128,
-                             MMSELFSUP, departures=FINETUNING))
+                             MMSELFSUP, departures=FINETUNING + ((LARGE,) if size == 'large' else ())))
         if probed:
             made.append(linprobe(f'mmselfsup_linprobe_{name}', size, 90, start, (Figure(probed, 'mmselfsup'),), 8, 2048,
                                  MMSELFSUP, departures=PROBING))
@@ -42,14 +43,14 @@ TABLE = {800: 82.44, 1000: 82.87, 1100: 82.93, 1200: 83.12, 1300: 83.29, 1400: 8
 
 
 def earlier_port() -> list[Recipe]:
-    made = [pretrain('mae_paddle_pretrain_vit_base', 'base', 1600, 8, 256, MAE_PADDLE)]
+    made = [pretrain('mae_paddle_pretrain_vit_base', 'base', 1600, 8, 256, MAE_PADDLE, notes=('30 GB a GPU',))]
     for epochs, acc1 in TABLE.items():
         file = f'checkpoint-{epochs - 1}.pd' if epochs == 1600 else f'checkpoint-{epochs}.pd'
         last = () if epochs == 1600 else (
             f'the weights after {epochs} epochs there; {file} here, which is written after {epochs + 1}',)
         made.append(finetune(f'mae_paddle_finetune_vit_base_{epochs}e', 'base', f'{file} of mae_paddle_pretrain_vit_base',
                              (Figure(acc1, 'mae-paddle'),), 8, 128, MAE_PADDLE, departures=last,
-                             notes=() if epochs == 1600 else ('on 4 V100 in 2 days',)))
+                             notes=('22 GB a GPU',) if epochs == 1600 else ('on 4 V100 in 2 days',)))
     return [*made, linprobe('mae_paddle_linprobe_vit_base', 'base', 90, 'mae_paddle_pretrain_vit_base', (), 8, 1024,
                             MAE_PADDLE,
                             departures=("Paddle's own LARS there, which without weight decay is plain momentum",))]
