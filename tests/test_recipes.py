@@ -8,7 +8,7 @@ import paddle
 import pytest
 from conftest import ROOT
 from paddleseg.cvlibs import SegBuilder
-from test_readme import LAUNCHER, READMES, launched, parser_of, read
+from test_readme import LAUNCHER, READMES, launched, parser_of, read, table
 
 import main_pretrain
 import models_zoo
@@ -225,3 +225,29 @@ def test_shortened_commands_keep_the_effective_batch(name, monkeypatch):
             assert joint in {recipe.effective_batch for recipe in RUNNABLE if recipe.program == program}, words
             found += 1
     assert found
+
+
+@READMES
+def test_the_table_of_um_mae_is_that_of_its_recipes(name):
+    text = read(name).text
+    corner = re.search(r'^\| ([^|]*`--model`) \|', text, re.M)[1]
+    rows = [[cell.strip('`') for cell in row] for row in table(text, corner)[1:]]
+    starts = [recipe for recipe in ALL if recipe.name.startswith('um_mae_pretrain')]
+    assert len(rows) == len(starts) == 7
+    for (model, flags_, epochs, batch, classifier, tuning, accuracy), start in zip(rows, starts):
+        tuned = next(recipe for recipe in ALL if recipe.checkpoint == start.name)
+        epochs, batch, tuning = (cell.split(', ') for cell in (epochs, batch, tuning))
+        words = (f'--data_path DATA --model {model} --batch_size {batch[0]} --accum_iter {batch[1]} --epochs {epochs[0]} '
+                 f'--warmup_epochs {epochs[1]} --blr 1.5e-4 --weight_decay 0.05 {flags_}')
+        written = main_pretrain.PARSER.parse_args(words.split())
+        assert vars(written) | {'token_size': None} == vars(parsed(start)) | {'token_size': None}
+        assert classifier == tuned.model and float(accuracy) == tuned.figures[0].value
+        assert list(map(float, tuning)) == [float(tuned.flag('--layer_decay')), float(tuned.flag('--drop_path')),
+                                            tuned.batch_size, tuned.accum_iter]
+
+
+@READMES
+def test_the_table_of_segmentors_is_that_of_their_recipes(name):
+    rows = re.findall(r'^\| [^|]+ \| (48\.\d+) \|', read(name).text, re.M)
+    assert list(map(float, rows)) == [
+        find(recipe).figures[0].value for recipe in ('segment_vit_base', 'eval_segment_vit_base_ms')]
