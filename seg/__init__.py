@@ -7,6 +7,7 @@ seg/predict.py and seg/export.py.
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
-from seg import augment, backbone, dataset, loss, model, optimizer, repairs, transforms  # noqa: F401  which registers what they hold
+# which registers what they hold
+from seg import augment, backbone, dataset, loss, model, optimizer, pyramid, repairs, transforms  # noqa: F401
 
 repairs.apply()

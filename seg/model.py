@@ -1,7 +1,8 @@
-"""UPerNet (arXiv:1807.10221) over four maps of a plain vision transformer, as PaddleSeg's model `UPerNetMAE`.
+"""UPerNet (arXiv:1807.10221) over four maps of a vision transformer, as PaddleSeg's model `UPerNetMAE`.
 
 Parts, names of the parameters and order of operations are mmsegmentation's (1.2.2, configs/mae); util.convert has the few
-names that differ. Batch normalisation is synchronised on GPUs and plain on CPUs, where Paddle has no kernel for it.
+names that differ. Over a pyramid it is UM-MAE's, whose heads take the maps as they are. Batch normalisation is synchronised
+on GPUs and plain on CPUs, where Paddle has no kernel for it.
 Shapes: N images, D width of the backbone, K classes; maps are [N, channels, height, width].
 """
 import paddle
@@ -10,6 +11,7 @@ from paddle.nn import functional as F
 from paddleseg.cvlibs import manager
 from paddleseg.models.layers import SyncBatchNorm
 
+from layer import Pyramid
 from seg import weights
 from util.errors import InputError
 
@@ -101,7 +103,8 @@ class FCNHead(nn.Layer):
 class UPerNetMAE(nn.Layer):
     """[scores] of images [N, C, height, width] for each pixel, [N, K, height, width]; in training also the auxiliary head's.
 
-    backbone: gives four maps of one size. channels, aux_channels: of the two heads; the auxiliary one is on the third map.
+    backbone: gives four maps of one width; they are of one size, or a pyramid's, of which each halves the one before.
+    channels, aux_channels: of the two heads; the auxiliary one is on the third map.
     pretrained: weights of a whole segmentor, of any code base that util.convert knows; what does not fit is left out.
     """
 
@@ -112,7 +115,7 @@ class UPerNetMAE(nn.Layer):
         if len(backbone.feat_channels) != 4 or len(set(backbone.feat_channels)) > 1:
             raise InputError(f'UPerNetMAE: four maps of one width are needed, not {backbone.feat_channels}')
         width = backbone.feat_channels[0]
-        self.neck = Feature2Pyramid(width)
+        self.neck = nn.Identity() if isinstance(backbone, Pyramid) else Feature2Pyramid(width)
         self.decode_head = UPerHead(width, channels, num_classes, dropout_ratio)
         self.auxiliary_head = FCNHead(width, aux_channels, num_classes, dropout_ratio)
         if pretrained:
