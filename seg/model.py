@@ -115,14 +115,15 @@ class UPerNetMAE(nn.Layer):
         if len(backbone.feat_channels) != 4 or len(set(backbone.feat_channels)) > 1:
             raise InputError(f'UPerNetMAE: four maps of one width are needed, not {backbone.feat_channels}')
         width = backbone.feat_channels[0]
-        self.neck = nn.Identity() if isinstance(backbone, Pyramid) else Feature2Pyramid(width)
+        self.neck = None if isinstance(backbone, Pyramid) else Feature2Pyramid(width)
         self.decode_head = UPerHead(width, channels, num_classes, dropout_ratio)
         self.auxiliary_head = FCNHead(width, aux_channels, num_classes, dropout_ratio)
         if pretrained:
             weights.begin(self, pretrained)
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        maps = self.neck(self.backbone(x))
+        maps = self.backbone(x)
+        maps = self.neck(maps) if self.neck else maps
         heads = [self.decode_head(maps)]
         if self.training:
             heads.append(self.auxiliary_head(maps[2]))
