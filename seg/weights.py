@@ -61,7 +61,7 @@ def _read(layer: paddle.nn.Layer, path: str) -> tuple[dict[str, np.ndarray], str
     they stand there; util.convert reads all others."""
     if any(isinstance(part, Pyramid) for part in layer.sublayers(include_self=True)):
         contents = files.read(path)
-        tensors = contents.get('model', contents)
+        tensors = contents['model'] if isinstance(contents.get('model'), dict) else contents
         if names.kind(tensors) == names.SEGMENTOR:
             return tensors, names.SEGMENTOR, f'{path}: {names.SEGMENTOR} over a pyramid; {len(tensors)} tensors'
     state, report = convert.read(path)

@@ -36,7 +36,7 @@ SWIN = {'type': 'MAESwin', 'img_size': 512, 'patch_size': 4, 'in_channels': 3, '
 PVT = {'type': 'MAEPVT', 'img_size': 512, 'patch_size': 4, 'in_channels': 3, 'embed_dims': [64, 128, 320, 512],
        'depths': [3, 4, 6, 3], 'num_heads': [1, 2, 5, 8], 'mlp_ratios': [8, 8, 4, 4], 'sr_ratios': [8, 4, 2, 1],
        'drop_path_rate': 0.1, 'fpn_out_dim': 768, 'pretrained': None}
-nano_swin = partial(MAESwin, **PYRAMIDS['swin_nano_32'], img_size=32, window=8, fpn_out_dim=8)
+nano_swin = partial(MAESwin, **PYRAMIDS['swin_nano_32'], img_size=32, fpn_out_dim=8)
 nano_pvt = partial(MAEPVT, **PYRAMIDS['pvt_nano_32'], img_size=32, fpn_out_dim=8)
 both = pytest.mark.parametrize('name', NANO)
 published = pytest.mark.parametrize('name', PUBLISHED)
@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_named(finetuned, models, tmp_path):
     paddle.save(state, str(tmp_path / 'part.pdparams'))
     with pytest.raises(InputError, match='does not fit the model: backbone.fpn3.bias .8. is missing there'):
         weights.load(segmentor('swin_nano'), str(tmp_path / 'part.pdparams'))
-    with pytest.raises(InputError, match='windows of 8 x 8 do not divide a map of 20 x 20'):
+    with pytest.raises(InputError, match='windows of 16 x 16 do not divide a map of 40 x 40'):
         segmentor('swin_nano', img_size=160)
 
 
