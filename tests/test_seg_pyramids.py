@@ -19,6 +19,7 @@ import seg.val
 from seg import weights
 from seg.optimizer import LayerDecayAdamW
 from seg.pyramid import MAEPVT, MAESwin
+from util import convert
 from util import weights as files
 from util.errors import InputError
 from util.weights.sizes import PYRAMIDS
@@ -141,11 +142,15 @@ def test_a_backbone_has_the_features_of_the_fine_tuned_classifier(name, finetune
         np.testing.assert_allclose(found.numpy(), by_hand, atol=1e-5 * np.abs(by_hand).max())
 
 
-def test_a_segmentor_begins_from_a_fine_tuned_classifier_too(finetuned):
-    file = finetuned('pvt_nano')
-    model = manager.MODELS['UPerNetMAE'](5, nano_pvt(), channels=4, aux_channels=2, pretrained=file)
-    np.testing.assert_array_equal(model.backbone.blocks[0].attn.kv.weight.numpy(),
-                                  files.read(file)['model']['blocks.0.attn.kv.weight'])
+@both
+def test_a_segmentor_begins_from_one_in_pytorch_too(name, finetuned, tmp_path):
+    state = files.read(finetuned(name))
+    convert.write(tmp_path / 'checkpoint-99.pth', state, 'torch')
+    model = manager.MODELS['UPerNetMAE'](5, backbone(name), channels=4, aux_channels=2,
+                                         pretrained=str(tmp_path / 'checkpoint-99.pth'))
+    for key, array in state['model'].items():
+        if not key.startswith(('head.', 'fc_norm.')):
+            np.testing.assert_array_equal(model.state_dict()[f'backbone.{key}'].numpy(), array, err_msg=key)
 
 
 def test_swins_weights_fit_any_grid_and_pvts_positions_are_interpolated(finetuned, tmp_path, capsys):
