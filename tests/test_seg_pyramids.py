@@ -153,6 +153,14 @@ def test_a_segmentor_begins_from_one_in_pytorch_too(name, finetuned, tmp_path):
             np.testing.assert_array_equal(model.state_dict()[f'backbone.{key}'].numpy(), array, err_msg=key)
 
 
+@both
+def test_a_backbone_begins_from_a_segmentor(name, tmp_path):
+    whole = segmentor(name)
+    paddle.save(whole.state_dict(), str(tmp_path / 'model.pdparams'))
+    for key, tensor in backbone(name, pretrained=str(tmp_path / 'model.pdparams')).state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), whole.state_dict()[f'backbone.{key}'].numpy(), err_msg=key)
+
+
 def test_swins_weights_fit_any_grid_and_pvts_positions_are_interpolated(finetuned, tmp_path, capsys):
     swin = nano_swin(img_size=64, pretrained=finetuned('swin_nano'))
     assert 'resized' not in capsys.readouterr().out
