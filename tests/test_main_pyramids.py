@@ -238,7 +238,7 @@ def complaint(pretrained, digits, tmp_path):
 
     def complaint(program, *flags):
         with pytest.raises(InputError) as error:
-            run(program, *COMMON, '--data_path', digits, '--output_dir', tmp_path / 'out',
+            run(program, *COMMON, '--epochs', 1, '--data_path', digits, '--output_dir', tmp_path / 'out',
                 *(str(flag).format(**files) for flag in flags))
         assert '\n' not in str(error.value)
         return str(error.value), files

@@ -217,10 +217,10 @@ def _bind(name: str, array: np.ndarray, shape: list[str], sides: dict, path: str
 def renamed(model: dict, to: str) -> tuple[dict, Report]:
     """Our tensors with the names and layout of a code base; InputError where it has no such model."""
     kind = names.kind(model)
-    if (to, kind) in REFUSED:
-        raise InputError(f'--to {to}: {kind} cannot be written, because {REFUSED[to, kind]}')
     if to not in PYRAMIDS and (family := names.family(model)) != names.VIT:
         raise InputError(f'--to {to}: {family} cannot be written, because it has no such model')
+    if (to, kind) in REFUSED:
+        raise InputError(f'--to {to}: {kind} cannot be written, because {REFUSED[to, kind]}')
     scheme = SPECIAL.get((to, kind), TARGETS[to])
     report = Report('', scheme.label, kind)
     if to in ENCODER_ALONE and kind == names.AUTOENCODER:

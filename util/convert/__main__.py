@@ -2,9 +2,9 @@
 
     python -m util.convert SRC DST [--to paddle|torch|timm|hf|mmpretrain|mmseg]
 
-SRC is recognised by its keys and shapes: official, timm, Hugging Face and OpenMMLab files in PyTorch's or safetensors'
-format, and Paddle's; or it is a folder of Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for hf it may
-be a folder, which `from_pretrained` then reads. The README has the table of what is exact and what is not.
+SRC is recognised by its keys and shapes: official, UM-MAE's, timm, Hugging Face and OpenMMLab files in PyTorch's or
+safetensors' format, and Paddle's; or it is a folder of Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for
+hf it may be a folder, which `from_pretrained` then reads. The README has the table of what is exact and what is not.
 """
 from pathlib import Path
 
