@@ -1,4 +1,5 @@
 """Records made from runs, what they warn of and what is refused; the pages and plots made from them."""
+import dataclasses
 import hashlib
 import json
 import shlex
@@ -19,6 +20,7 @@ from util import recipes, report
 from util.errors import InputError
 from util.parity import ladder
 from util.recipes import cost
+from util.report import __main__ as report_program
 from util.report import front, plots, training
 from util.weights import paddle_file
 
@@ -73,7 +75,8 @@ def test_a_run_by_the_recipe_has_no_warnings(finished):
 
 
 def test_the_command_in_a_record_has_the_run_s_flags_and_no_folders(finished):
-    finished.flags.update(output_dir='/home/somebody/secret', data_path='/home/somebody/images', scale=[0.3, 1.0])
+    finished.flags.update(output_dir='/home/somebody/secret', data_path='/home/somebody/images', scale=[0.3, 1.0], hflip=0.0,
+                          mixup=0.0, global_pool=False)
     words = shlex.split(finished.record()['run'])
     assert 'somebody' not in ' '.join(words)
     args = vars(main_finetune.PARSER.parse_args(words[2:]))
@@ -98,7 +101,6 @@ def change(name, value):
     (change('epochs', 90), "--epochs is 90, the recipe's 100"),
     (change('layer_decay', 0.75), "--layer_decay is 0.75, the recipe's 0.65"),
     (change('lr', 1e-3), "--lr 0.001 overrides the recipe's --blr 5e-4"),
-    (change('model', 'vit_large_patch16'), "--model is vit_large_patch16, the recipe's vit_base_patch16"),
     (lambda run: run.log.pop(7), '1 of 100 epochs are missing in the log: 7'),
     (lambda run: run.log.insert(3, run.log[3]), '1 epochs are in the log twice'),
     (lambda run: setattr(run, 'epoch', 98), 'the checkpoint is of epoch 98, the log ends with 99'),
@@ -126,6 +128,12 @@ def test_a_log_that_is_none_is_refused(tmp_path, content, said):
     (tmp_path / 'log.txt').write_text(content)
     with pytest.raises(InputError, match=said):
         training.read_log(tmp_path / 'log.txt')
+
+
+def test_a_run_of_another_model_is_no_record_of_the_recipe(finished):
+    finished.flags['model'] = 'vit_large_patch16'
+    with pytest.raises(InputError, match='is of vit_large_patch16, and finetune_vit_base is about vit_base_patch16'):
+        finished.record()
 
 
 def test_weights_that_are_no_checkpoint_of_a_training_are_refused(finished):
@@ -181,14 +189,16 @@ def program(*flags):
                           timeout=120)
 
 
-def test_a_real_run_becomes_a_record_a_page_a_picture_and_a_row(classify, tmp_path):
+def test_a_real_run_becomes_a_record_a_page_a_picture_and_a_row(classify, tmp_path, monkeypatch, capsys):
     log, out = classify(main_finetune)
-    result = program('finetune_vit_base', '--output_dir', out, '--reports', tmp_path)
-    assert result.returncode == 0, result.stderr
+    monkeypatch.setitem(recipes.RECIPES, RECIPE.name, dataclasses.replace(RECIPE, model='vit_nano_patch4'))
+    report_program.main(report_program.PARSER.parse_args(['finetune_vit_base', '--output_dir', str(out), '--reports',
+                                                          str(tmp_path)]))
+    printed = capsys.readouterr().out
     record = yaml.safe_load((tmp_path / 'finetune_vit_base.yaml').read_text())
     assert record['result']['acc1'] == log[-1]['test_acc1'] and f'{log[-1]["test_acc1"]:.2f} acc1' in record['claim']
     assert record['settings']['effective batch'] == 10 and record['size']['parameters'] == log[-1]['n_parameters']
-    assert len(record['warnings']) > 5 and all(f'warning: {line}' in result.stdout for line in record['warnings'])
+    assert len(record['warnings']) > 5 and all(f'warning: {line}' in printed for line in record['warnings'])
     page = (tmp_path / 'finetune_vit_base.md').read_text()
     assert page == report.markdown(record) and record['warnings'][0] in page and 'vit_nano_patch4' in page
     assert (tmp_path / 'finetune_vit_base.log.txt').read_text() == (out / 'log.txt').read_text()

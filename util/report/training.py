@@ -40,7 +40,7 @@ def read_log(path: str | Path) -> list[dict]:
 
 def settings_of(recipe: recipes.Recipe) -> dict:
     """What the recipe's flags set, by the names that a checkpoint's `args` have, as text or True or False."""
-    words, settings = recipe.flags.split(), {'model': recipe.model}
+    words, settings = recipe.flags.split(), {}
     for number, word in enumerate(words):
         if word.startswith('--') and word[2:] not in checkpoint.HARMLESS:
             following = words[number + 1] if number + 1 < len(words) else '--'
@@ -103,6 +103,8 @@ def of_run(recipe: recipes.Recipe, log: str | Path, weight_file: str | Path, con
     if not {'model', 'args', 'epoch', 'position'} <= state.keys():
         raise InputError(f'{weight_file} is no checkpoint of a training here: it does not say its flags and epoch')
     flags, effective_batch = state['args'], state['position'].get('effective_batch', 0)
+    if flags.get('model') != recipe.model:
+        raise InputError(f'{weight_file} is of {flags.get("model")}, and {recipe.name} is about {recipe.model}')
     last = entries[-1]
     result = {'train_loss': last['train_loss']} | {
         name: last[f'test_{name}'] for name in ('acc1', 'acc5', 'loss') if f'test_{name}' in last}
@@ -156,14 +158,14 @@ def _command(program: str, flags: dict) -> str:
             words += [] if value else ['--cls_token']
         elif value is True or isinstance(value, list):
             words += [f'--{name}', *(map(str, value) if isinstance(value, list) else ())]
-        elif value not in (False, ''):
+        elif value is not False and value != '':
             words += [f'--{name}', str(value)]
     return shlex.join(words)
 
 
 def _size(tensors: dict, flags: dict, weight_file: str | Path) -> dict:
     side = flags.get('input_size', 224)
-    macs = cost.multiply_adds(flags.get('model', ''), side)
+    macs = cost.multiply_adds(flags['model'], side) if flags.get('in_chans', 3) == 3 else None
     return {'parameters': int(sum(array.size for array in tensors.values())), 'input': f'{side} x {side}',
             **({'GFLOPs an image, forward': round(2 * macs / 1e9, 2)} if macs else {}),
             'file, MB': round(Path(weight_file).stat().st_size / 1e6, 1)}
