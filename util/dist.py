@@ -3,7 +3,9 @@
 With one process every function here does the obvious thing and nothing is communicated.
 """
 import contextlib
+import ctypes
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
@@ -17,12 +19,14 @@ from paddle.distributed.fleet import utils
 
 from util.errors import InputError
 
+JOIN = 600  # seconds that the processes have to find each other
 PATIENCE = 3600  # seconds that ranks wait for each other before they give up
 POLL = 0.05  # seconds between two looks
 
 # For layer.py. Not the reentrant kind, whose backward pass DataParallel takes for a second use of the parameters.
 recompute = partial(utils.recompute, use_reentrant=False)
 
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # ask for a checkpoint and an end
 FAILED = 'mae/failed'
 
@@ -50,9 +54,34 @@ def is_main() -> bool:
 
 
 def begin() -> None:
-    """Join the other processes that the launcher started."""
+    """Join the other processes that the launcher started; ends where they have not come within JOIN seconds."""
+    if 'PADDLE_TRAINER_ID' in os.environ:
+        end_with_parent(signal.SIGTERM)  # a launcher that is killed would leave its processes to themselves
     if world_size() > 1:
+        watch = multiprocessing.get_context('fork').Process(target=_give_up, args=[os.getpid()], daemon=True)
+        with without_signals():
+            watch.start()
         paddle.distributed.init_parallel_env()
+        watch.kill()
+        watch.join()
+
+
+def end_with_parent(number: int) -> None:
+    """Let the system send this process a signal when the one that started it ends; only Linux can."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def _give_up(waiting: int) -> None:
+    """End a process that waits for long. From a process of its own: Paddle waits deaf to signals and with Python's lock."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < JOIN:
+        time.sleep(POLL)
+        if os.getppid() != waiting:
+            return
+    print(f'error: rank {rank()} of {world_size()} has waited {JOIN:g} s for the others, at {os.environ["PADDLE_MASTER"]}; '
+          'have all started, and can they reach that address?', file=sys.stderr, flush=True)
+    os.kill(waiting, signal.SIGKILL)
 
 
 def wrap(model: paddle.nn.Layer) -> paddle.nn.Layer:
