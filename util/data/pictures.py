@@ -28,9 +28,12 @@ def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image 
             raise ValueError(f'expected an array [height, width, {in_chans}], found {list(array.shape)}')
         return (array / largest(array.dtype)).astype('float32')
     with Image.open(path) as picture:
-        picture = _as_seen(picture) if as_seen else picture
-        if picture.mode.startswith('I;16'):  # PIL's own conversion would clip nearly all to white
+        kind, picture = picture.format, _as_seen(picture) if as_seen else picture
+        sixteen = picture.mode.startswith('I;16') or (picture.mode == 'I' and kind == 'PPM')  # PIL gives those in 32 bits
+        if sixteen:  # PIL's own conversion would clip nearly all to white
             picture = Image.fromarray((np.asarray(picture, dtype='float32') / 257).round().astype('uint8'))
+        elif picture.mode in ('I', 'F'):
+            raise ValueError('a picture of 32 bits a pixel does not say what is white; save it with 8 or 16')
         return picture.convert(MODES[in_chans])
 
 
