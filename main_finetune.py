@@ -45,7 +45,7 @@ def main(args):
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
     accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
     data = loader.TrainLoader(loader.TrainSet(images, args.in_chans, augment, images.label, args.seed), args.batch_size,
-                              accum_iter, args.num_workers, args.pin_mem)
+                              accum_iter, args.num_workers, args.pin_mem, args.data_timeout)
     lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
     schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
     optimizer = optim.adamw(optim.layer_decay_groups(model, args.weight_decay, args.layer_decay), beta2=0.999)
@@ -63,7 +63,7 @@ def main(args):
 
     for epoch, batches in loop.epochs(start, args.epochs, data, progress):
         stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, mix, args.seed, average)
-        with average.in_place() if average else contextlib.nullcontext():
+        with saver.evaluating(progress), average.in_place() if average else contextlib.nullcontext():
             result = evaluate(model, val, step.autocast, shared=args.dist_eval)
         after_epoch(epoch, stats, result, model, saver, recorder)
 
@@ -72,7 +72,7 @@ def validation(args, classes, plain):
     """The validation images; with --dist_eval this rank's part of them."""
     images = folder.find_labelled(args.data_path, 'val', pictures.suffixes(args.in_chans), args.nb_classes, classes)
     return loader.EvalLoader(loader.EvalSet(images, args.in_chans, plain), args.batch_size, args.num_workers,
-                             shared=args.dist_eval)
+                             shared=args.dist_eval, timeout=args.data_timeout)
 
 
 def begin_from(args, model):

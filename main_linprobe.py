@@ -45,7 +45,7 @@ def main(args):
     accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
     augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip, crop.single_draw_box), mean, std)
     data = loader.TrainLoader(loader.TrainSet(images, args.in_chans, augment, images.label, args.seed), args.batch_size,
-                              accum_iter, args.num_workers, args.pin_mem)
+                              accum_iter, args.num_workers, args.pin_mem, args.data_timeout)
     lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
     schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
     optimizer = optim.Lars([p for p in model.parameters() if not p.stop_gradient], args.weight_decay)
@@ -62,14 +62,16 @@ def main(args):
     targets = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
     for epoch, batches in loop.epochs(start, args.epochs, data, progress):
         stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, targets, args.seed)
-        after_epoch(epoch, stats, evaluate(model, val, step.autocast, shared=args.dist_eval), model, saver, recorder)
+        with saver.evaluating(progress):
+            result = evaluate(model, val, step.autocast, shared=args.dist_eval)
+        after_epoch(epoch, stats, result, model, saver, recorder)
 
 
 def evaluation(args, split, classes, plain):
     """The images of a split without augmentation; with --dist_eval this rank's part of the validation images."""
     images = folder.find_labelled(args.data_path, split, pictures.suffixes(args.in_chans), args.nb_classes, classes)
     return loader.EvalLoader(loader.EvalSet(images, args.in_chans, plain), args.batch_size, args.num_workers,
-                             shared=args.dist_eval and split == 'val')
+                             shared=args.dist_eval and split == 'val', timeout=args.data_timeout)
 
 
 PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.crop, cli.classification, cli.data, cli.runtime)

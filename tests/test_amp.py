@@ -1,9 +1,11 @@
+import json
+
 import numpy as np
 import paddle
 import pytest
 
 import models_zoo
-from util import amp, optim
+from util import amp, checkpoint, loop, metrics, optim, run
 from util.errors import InputError
 
 
@@ -31,3 +33,46 @@ def test_mixed_precision_needs_a_gpu():
         with pytest.raises(InputError, match=f'--amp {precision} needs a GPU'):
             amp.Step(optimizer, 1, precision)
     assert amp.Step(optimizer).precision == 'off' and amp.Step(optimizer).state_dict() == {}
+
+
+class Scaler:
+    """What a GPU's GradScaler does with gradients that are not finite, by its documentation: no step, half the scale."""
+
+    def __init__(self):
+        self.value = 8.0
+
+    def is_enable(self):
+        return True
+
+    def scale(self, loss):
+        return loss * self.value
+
+    def step(self, optimizer):
+        self.bad = not all(bool(p.grad.isfinite().all()) for p in optimizer._parameter_list)
+        if not self.bad:
+            optimizer.step()
+
+    def update(self):
+        self.value *= 0.5 if self.bad else 1.0
+
+    def state_dict(self):
+        return {'scale': paddle.to_tensor([self.value])}
+
+
+def test_steps_that_a_scaler_leaves_out_are_counted_in_the_log(tmp_path):
+    layer = paddle.nn.Linear(2, 1)
+    step = amp.Step(paddle.optimizer.SGD(0.1, parameters=layer.parameters()), accum_iter=2)
+    assert step.count() == {}
+    step.scaler = Scaler()
+    recorder, progress = run.Recorder(str(tmp_path), ''), metrics.Progress(1, 8, 100)
+    saver = checkpoint.Saver('', layer, step, {}, 1, 1)
+    factors = [1.0, 1.0, 1.0, float('inf'), 1.0, 1.0, float('nan'), 1.0]  # of the gradients; the losses are finite
+    layer.weight.register_hook(lambda gradient: gradient * factors[progress.iteration])
+
+    def loss_of(x):
+        return layer(x).mean()
+    batches = [[paddle.ones([3, 2])]] * 8
+    stats = loop.train(loss_of, batches, layer, lambda epoch: 0.1, step, progress, recorder, saver)
+    recorder.epoch(train_loss=stats['loss'], epoch=0)
+    assert json.loads((tmp_path / 'log.txt').read_text())['skipped_steps'] == 2
+    assert np.isfinite(layer.weight.numpy()).all()

@@ -24,7 +24,8 @@ OFFICIAL = {
     'linprobe': CLASSIFY | {'batch_size': 512, 'epochs': 90, 'weight_decay': 0.0, 'blr': 0.1, 'warmup_epochs': 10,
                             'global_pool': False}}
 SHARED = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 1, 'save_every_iters': 0, 'keep': 0, 'print_freq': 20,
-          'in_chans': 3, 'mean': None, 'std': None, 'recompute': False, 'hflip': 0.5, 'scale': [0.08, 1.0]}
+          'data_timeout': 600.0, 'in_chans': 3, 'mean': None, 'std': None, 'recompute': False, 'hflip': 0.5,
+          'scale': [0.08, 1.0]}
 # UM-MAE's, with its defaults but for --token_size, which follows from the model (there 14); the last is our own
 UNIFORM = {'mask_regular': False, 'vis_mask_ratio': 0.0, 'token_size': None, 'fix_um_positions': False}
 OURS = {'pretrain': SHARED | UNIFORM | {'save_every': 20, 'scale': [0.2, 1.0]},

@@ -211,6 +211,11 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp
     code, output = run(digits, tmp_path, '--batch_size', 3, what='nan 1 2', processes=2)
     assert code == 1 and output.count('the loss is nan in epoch 0, iteration 2') >= 1, output
     assert not list(tmp_path.glob('*.pd'))
+    named, = tmp_path.glob('non_finite-*')  # by the rank whose loss it is
+    order = [int(i) for i in np.random.default_rng([0, 0]).permutation(30)][2 * 6 + 3:2 * 6 + 6]
+    files = sorted((digits / 'train').glob('*/*'))
+    assert named.name == 'non_finite-0-2-rank1.txt' and named.read_text().splitlines() == [str(files[i]) for i in order]
+    assert f'{tmp_path}/non_finite-0-2-rank*.txt names the images of the batch' in output
 
 
 def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):

@@ -18,6 +18,7 @@ class Step:
         if precision != 'off' and not on_gpu:
             raise InputError(f'--amp {precision} needs a GPU; on a CPU use --amp off')
         self.optimizer, self.accum_iter, self.precision, self.clip_grad = optimizer, accum_iter, precision, clip_grad
+        self.skipped = 0.0
         # PyTorch's constants: Paddle's own start lower and wait for two bad steps before they back off
         self.scaler = paddle.amp.GradScaler(precision == 'float16', init_loss_scaling=2.0 ** 16, incr_every_n_steps=2000,
                                             decr_every_n_nan_or_inf=1)
@@ -32,14 +33,24 @@ class Step:
 
     def backward(self, loss: paddle.Tensor, iteration: int) -> None:
         """Add the gradients of loss / accum_iter; at the end of a round move the weights and forget the gradients."""
+        self.skipped = 0.0
         self.scaler.scale(loss / self.accum_iter).backward()
         if self.is_last(iteration):
             if self.clip_grad is not None:
                 self.scaler.unscale_(self.optimizer)
                 paddle.nn.utils.clip_grad_norm_(self._parameters(), self.clip_grad)
+            before = self._scale()
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            self.skipped = float(self._scale() < before)  # each such step makes it smaller
             self.optimizer.clear_grad()
+
+    def count(self) -> dict[str, float]:
+        """Of the last iteration: whether the scaler left out its optimizer step, for gradients that were not finite."""
+        return {'skipped_steps': self.skipped} if self.scaler.is_enable() else {}
+
+    def _scale(self) -> float:
+        return float(self.state_dict().get('scale', 1.0))
 
     def _parameters(self) -> list[paddle.Tensor]:
         groups = self.optimizer._param_groups  # of a plain list, the parameters themselves

@@ -7,8 +7,11 @@ training goes on. `paddle.load` reads it. The optimizer's state is kept by the n
 model: Paddle's own names count every layer made in the process. No state of a random generator is needed: whatever is
 random depends on (seed, epoch, index) or (seed, epoch, step, rank) alone.
 """
+import contextlib
+import math
 import re
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from util.weights import atomic, paddle_file
 STOPPED = 75  # exit code after a signal: EX_TEMPFAIL of sysexits.h, "try again later"
 HARMLESS = {'output_dir', 'log_dir', 'data_path', 'device', 'num_workers', 'pin_mem', 'resume', 'start_epoch', 'save_every',
             'save_every_iters', 'keep', 'print_freq', 'world_size', 'local_rank', 'dist_on_itp', 'dist_url', 'recompute',
-            'finetune', 'dist_eval', 'knn'}
+            'finetune', 'dist_eval', 'knn', 'data_timeout'}
 KINDS = {'AdamW': {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'}, 'Lars': {'momentum'}}  # of optimizer state
 NAME = re.compile(r'checkpoint-(\d+)(?:-(\d+))?\.pd')
 
@@ -70,15 +73,40 @@ class Saver:
         """Save within an epoch where that is due. With `stop`, the same on every rank, save and leave with code 75."""
         done, every = progress.iteration, self.save_every_iters
         if stop or (every and done // every > (done - self.step.accum_iter) // every):
-            samples = done * self.effective_batch // self.step.accum_iter
-            averages = progress.averages
-            self.save(f'checkpoint-{progress.epoch}-{samples}.pd', progress.epoch - 1,
-                      Position(progress.epoch, samples, averages.sums, averages.count))
+            self.save(*self._within(progress))
         if stop:
             if dist.is_main():
                 print(f'stopped by a signal in epoch {progress.epoch} after iteration {done}'
                       + ('; --resume auto goes on from there' if self.folder else ''), flush=True)
             raise SystemExit(STOPPED)
+
+    def _within(self, progress: Progress) -> tuple[str, int, Position]:
+        """Arguments of `save` for where an epoch has come to."""
+        samples = progress.iteration * self.effective_batch // self.step.accum_iter
+        return (f'checkpoint-{progress.epoch}-{samples}.pd', progress.epoch - 1,
+                Position(progress.epoch, samples, progress.averages.sums, progress.averages.count))
+
+    @contextlib.contextmanager
+    def evaluating(self, progress: Progress) -> Iterator[None]:
+        """Save the epoch that has just been trained where the block fails, on any rank: its evaluation can be done again."""
+        try:
+            yield
+        except Exception:
+            if self.folder and dist.is_main():
+                name, *where = self._within(progress)
+                self._write(name, *where)
+                dist.warn(f'the evaluation failed; {self.folder / name} holds what was trained before it')
+            raise
+
+    def name_images(self, loss: float, files: list[str], epoch: int, iteration: int) -> str:
+        """Write the names of a batch's files, on the ranks where its loss is not finite; where they are to be found."""
+        if not self.folder:
+            return ''
+        name = f'non_finite-{epoch}-{iteration}-rank'
+        if not math.isfinite(loss):
+            with atomic.writing(self.folder / f'{name}{dist.rank()}.txt') as file:
+                file.write(''.join(f'{path}\n' for path in files).encode(errors='surrogateescape'))
+        return str(self.folder / f'{name}*.txt')
 
     def set_aside_later_than(self, start: Position) -> None:
         """Rename checkpoints beyond the place where training begins: they belong to a future that is not to come, and
@@ -108,18 +136,25 @@ class Saver:
         if self.folder:
             dist.broadcast_buffers(self.model)
             if dist.is_main():
-                paddle_file.write(self.folder / name, {
-                    'model': {key: tensor.numpy() for key, tensor in self.model.state_dict().items()},
-                    'optimizer': optimizer_state(self.model, self.step.optimizer),
-                    'epoch': epoch,
-                    'scaler': self.step.state_dict(),
-                    'args': self.flags,
-                    'position': {**vars(position), 'effective_batch': self.effective_batch},
-                    **{key: getattr(value, 'state_dict', lambda value=value: value)() for key, value in self.extra.items()},
-                })
-                for path in ordered(self.folder)[:-self.keep] if self.keep else ():
-                    path.unlink()
+                self._write(name, epoch, position)
             dist.wait()
+
+    def _write(self, name: str, epoch: int, position: Position) -> None:
+        try:
+            paddle_file.write(self.folder / name, {
+                'model': {key: tensor.numpy() for key, tensor in self.model.state_dict().items()},
+                'optimizer': optimizer_state(self.model, self.step.optimizer),
+                'epoch': epoch,
+                'scaler': self.step.state_dict(),
+                'args': self.flags,
+                'position': {**vars(position), 'effective_batch': self.effective_batch},
+                **{key: getattr(value, 'state_dict', lambda value=value: value)() for key, value in self.extra.items()},
+            })
+        except InputError as error:
+            raise InputError(f'{error}. Training stops; once there is room, --resume auto goes on from the checkpoint '
+                             'before') from None
+        for path in ordered(self.folder)[:-self.keep] if self.keep else ():
+            path.unlink()
 
 
 def ordered(folder: Path) -> list[Path]:

@@ -1,4 +1,5 @@
 """What all training shares: the epochs, and the iteration: rate, loss, check, step, record, save."""
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import paddle
@@ -32,11 +33,13 @@ def train(loss_of: Callable, batches: Iterable, network: paddle.nn.Layer, schedu
             step.optimizer.set_lr(schedule(epoch))
         with dist.reducing(network, reduce=step.is_last(i)):
             loss = loss_of(*batch)
-            value, stop, warnings = dist.mean([loss.item(), saver.stop_requested, dist.warnings_pending()])
-            run.check_finite(value, progress.epoch, i)
+            own = loss.item()
+            value, stop, warnings = dist.mean([own, saver.stop_requested, dist.warnings_pending()])
+            if not math.isfinite(value):
+                run.check_finite(value, progress.epoch, i, saver.name_images(own, batches.files(i), progress.epoch, i))
             step.backward(loss, i)
         lr = step.optimizer.get_lr()
-        progress.update(loss=value, lr=lr)
+        progress.update(loss=value, lr=lr, **step.count())
         if warnings:
             dist.show_warnings()
         if step.is_last(i):
@@ -44,4 +47,5 @@ def train(loss_of: Callable, batches: Iterable, network: paddle.nn.Layer, schedu
             recorder.scalars(epoch, **{loss_name: value, 'lr': lr})
             saver.after_step(progress, stop=stop > 0)
     step.optimizer.clear_grad()
+    recorder.counts = {name: round(progress.averages.sums[name]) for name in step.count()}
     return progress.averages.means()

@@ -21,11 +21,12 @@ class NonFiniteLoss(RuntimeError):
     """The loss is NaN or infinite, on all processes: each learns of it in the same iteration."""
 
 
-def check_finite(loss: float, epoch: int, iteration: int) -> None:
-    """NonFiniteLoss where training cannot go on."""
+def check_finite(loss: float, epoch: int, iteration: int, named: str = '') -> None:
+    """NonFiniteLoss where training cannot go on. named: where the files of the batch are named."""
     if not math.isfinite(loss):
-        raise NonFiniteLoss(f'the loss is {loss} in epoch {epoch}, iteration {iteration}; training stops. Earlier '
-                            'checkpoints are untouched: resume with a lower rate, or without mixed precision')
+        raise NonFiniteLoss(f'the loss is {loss} in epoch {epoch}, iteration {iteration}; training stops. '
+                            + (f'{named} names the images of the batch. ' if named else '') + 'Earlier checkpoints are '
+                            'untouched: resume with a lower rate, or without mixed precision')
 
 
 def seed_step(seed: int, epoch: int, iteration: int) -> np.random.Generator:
@@ -126,6 +127,7 @@ class Recorder:
                     file.writelines(line for line in lines if line not in kept)
                 with atomic.writing(self.log) as file:
                     file.write(''.join(kept).encode())
+        self.counts = {}  # what else belongs into the next line
         self.writer = None
         if log_dir and dist.is_main():
             from visualdl import LogWriter  # takes a second, which programs without records need not wait
@@ -147,8 +149,11 @@ class Recorder:
         if self.writer:
             self.writer.flush()
         if self.log:
-            with open(self.log, 'a', encoding='utf-8') as file:
-                file.write(json.dumps(values) + '\n')
+            try:
+                with open(self.log, 'a', encoding='utf-8') as file:
+                    file.write(json.dumps({**values, **self.counts}) + '\n')
+            except OSError as error:
+                raise atomic.refused(self.log, error) from None
 
 
 def _epoch(line: str) -> float:

@@ -4,6 +4,9 @@ sgd                    plain SGD in place of AdamW
 slow_save SECONDS      saving takes so much longer
 fail RANK ITERATION    that rank raises there
 nan RANK ITERATION     that rank's loss is NaN there
+late RANK ITERATION SECONDS  that rank comes so much later there
+raise INDEX            the sample of that index raises
+join SECONDS           processes wait no longer for each other to start
 signal NAME ITERATION  every rank gets the signal during that iteration of the second epoch
 """
 import os
@@ -18,6 +21,7 @@ import paddle
 
 import main_pretrain
 from util import dist, optim, run
+from util.data import loader
 from util.metrics import Progress
 from util.weights import paddle_file
 
@@ -56,6 +60,27 @@ def nan(rank, iteration):
     at_iteration(action)
 
 
+def late(rank, iteration, seconds):
+    def action(progress, batch):
+        if dist.rank() == int(rank) and progress.iteration == int(iteration):
+            time.sleep(float(seconds))
+    at_iteration(action)
+
+
+def raising(index):
+    read = loader.TrainSet.__getitem__
+
+    def changed(self, key):
+        if key[1] == int(index):
+            raise KeyError(key[1])
+        return read(self, key)
+    loader.TrainSet.__getitem__ = changed
+
+
+def join(seconds):
+    dist.JOIN = float(seconds)
+
+
 def signalled(name, iteration):
     def action(progress, batch):
         if progress.epoch == 1 and progress.iteration == int(iteration):
@@ -65,5 +90,6 @@ def signalled(name, iteration):
 
 what, sys.argv[1:] = sys.argv[1].split(), sys.argv[2:]
 if what:
-    {'sgd': sgd, 'slow_save': slow_save, 'fail': fail, 'nan': nan, 'signal': signalled}[what[0]](*what[1:])
+    {'sgd': sgd, 'slow_save': slow_save, 'fail': fail, 'nan': nan, 'signal': signalled, 'late': late,
+     'raise': raising, 'join': join}[what[0]](*what[1:])
 run.program(main_pretrain.main, main_pretrain.PARSER)

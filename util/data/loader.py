@@ -3,19 +3,20 @@
 Whatever is random about a sample is drawn from a generator made of (seed, epoch, index), so that a sample does not
 depend on who prepares it, or when; nothing about randomness needs to be stored.
 """
-import os
-import signal
+import ctypes
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import paddle
 
 from util import dist
-from util.data import pictures
+from util.data import pictures, workers
 from util.data.folder import Images
 from util.errors import InputError
 
 UNREADABLE_SHARE = 0.01  # of the data set; more than that is no accident
+TIMEOUT = 600.0  # seconds for one sample; the slowest disk of an archive has answered by then
 NEIGHBOURS = 10  # files that are tried for one sample
 
 
@@ -51,7 +52,7 @@ def evaluation_order(samples: int, rank: int, world_size: int) -> range:
 class _Samples(paddle.io.Dataset):
     """Images that are read from files; one that cannot be read is replaced by a neighbour, and marked.
 
-    No exception leaves a sample: in a worker process it would end the run without its message.
+    Any other failure, which is a fault of the program or of the machine, is an InputError that names the file.
     """
 
     def __init__(self, images: Images, in_chans: int):
@@ -73,6 +74,18 @@ class _Samples(paddle.io.Dataset):
 
     def _read(self, index: int):
         return pictures.read(self.images.paths[index], self.in_chans)
+
+    def name(self, key: int | tuple[int, int]) -> str:
+        """The file that a sample is from."""
+        return self.images.paths[key[1] if isinstance(key, tuple) else key]
+
+    def sample(self, key: int | tuple[int, int]) -> tuple[np.ndarray, ...]:
+        """samples[key]; InputError names the file where that fails."""
+        try:
+            return self[key]
+        except Exception as error:
+            traceback.print_exc()
+            raise InputError(f'{self.name(key)} cannot be prepared ({type(error).__name__}: {error})') from None
 
     def complaint(self, index: int) -> str:
         """The file and why it cannot be read."""
@@ -114,39 +127,76 @@ class EvalSet(_Samples):
         return self.transform(picture), self.images.label(source), unreadable
 
 
-def _batches(samples: _Samples, order: Iterable[list], num_workers: int) -> Iterator[list[paddle.Tensor]]:
-    """Samples stacked to batches, prepared by worker processes or, without any, right here: Paddle's own loader waits
-    for ever once something raises without workers."""
-    if num_workers:
-        loader = paddle.io.DataLoader(samples, batch_sampler=order, num_workers=num_workers, worker_init_fn=_leave_group)
-        with dist.without_signals():
-            batches = iter(loader)
-        yield from batches
-    else:
+class _Feed(paddle.io.IterableDataset):
+    """Batches of a pool for Paddle's loader, whose thread moves them to the device while the one before is computed with.
+    It would wait for ever after an exception, which is therefore kept in `failure`."""
+
+    def __init__(self, pool: workers.Pool):
+        self.pool, self.failure = pool, None
+
+    def __iter__(self) -> Iterator[list[paddle.Tensor]]:
+        try:
+            for batch in self.pool:
+                yield [_tensor(array) for array in batch]
+        except Exception as error:
+            self.failure = error
+
+
+def _tensor(array: np.ndarray) -> paddle.Tensor:
+    """A copy in the computer's memory, while which is made other threads may go on: Paddle's own copy lets none."""
+    tensor = paddle.empty(array.shape, array.dtype.name, device='cpu')
+    ctypes.memmove(tensor.data_ptr(), array.ctypes.data, array.nbytes)
+    return tensor
+
+
+def _collate(samples: list[tuple]) -> list[np.ndarray]:
+    return [np.stack(part) for part in zip(*samples)]
+
+
+def _batches(samples: _Samples, order: Iterable[list], num_workers: int, timeout: float) -> Iterator[list[paddle.Tensor]]:
+    """Samples stacked to batches, prepared by worker processes or, without any, right here."""
+    if not num_workers or not workers.supported():
         for batch in order:
-            yield [paddle.to_tensor(np.stack(part)) for part in zip(*(samples[key] for key in batch))]
+            yield [paddle.to_tensor(part) for part in _collate([samples.sample(key) for key in batch])]
+        return
+    pool = workers.Pool(samples.sample, _collate, order, num_workers, samples.name, timeout)
+    feed = _Feed(pool)
+    batches = iter(paddle.io.DataLoader(feed, batch_size=None))  # kept, for its end waits for the pool's
+    try:
+        yield from batches
+        if feed.failure:
+            raise feed.failure
+    finally:
+        pool.close()
 
 
-def _leave_group(worker: int) -> None:
-    """A signal to the whole process group asks the training process for a checkpoint; its workers must go on for that.
-    What reached them before they left the group is forgotten; what their parent sends them still ends them."""
-    os.setpgid(0, 0)
-    for number in dist.STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, dist.STOP_SIGNALS)
+class Batches:
+    """The batches of one epoch of a TrainLoader, from the one numbered `first` on."""
+
+    def __init__(self, loader: 'TrainLoader', epoch: int, first: int):
+        self.loader, self.epoch, self.first = loader, epoch, first
+
+    def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+        return self.loader.read(self.epoch, self.first)
+
+    def files(self, number: int) -> list[str]:
+        """The files of this rank's batch of that number in the epoch."""
+        keys = next(iter(self.loader.order(self.epoch, number)))
+        return [self.loader.samples.name(key) for key in keys]
 
 
 class TrainLoader:
     """Batches of (images, targets) of this rank, epoch by epoch.
 
+    timeout: seconds that a worker may take for one sample, 0 for any.
     joint_batch: images an iteration, over all ranks; effective_batch: images an optimizer step. InputError where the
     data set has not enough images for a joint batch, or an epoch not enough batches for a round of accumulation.
     """
 
     def __init__(self, samples: TrainSet, batch_size: int, accum_iter: int = 1, num_workers: int = 0,
-                 pin_mem: bool = True):
+                 pin_mem: bool = True, timeout: float = TIMEOUT):
         self.samples, self.batch_size, self.accum_iter, self.num_workers = samples, batch_size, accum_iter, num_workers
+        self.timeout = timeout
         self.joint_batch = batch_size * dist.world_size()
         self.effective_batch = self.joint_batch * accum_iter
         self.named = set()  # unreadable images that were warned of
@@ -165,10 +215,14 @@ class TrainLoader:
         """Batches an epoch."""
         return len(self.order(0))
 
-    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+    def batches(self, epoch: int, first: int = 0) -> Batches:
         """The batches of one epoch, from the one numbered `first` on."""
+        return Batches(self, epoch, first)
+
+    def read(self, epoch: int, first: int) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         count = 0  # of unreadable images, in this epoch and on this rank
-        for images, targets, unreadable in _batches(self.samples, self.order(epoch, first), self.num_workers):
+        order = self.order(epoch, first)
+        for images, targets, unreadable in _batches(self.samples, order, self.num_workers, self.timeout):
             unreadable = unreadable[unreadable >= 0].tolist()
             for index in unreadable:
                 if index not in self.named:
@@ -191,13 +245,14 @@ class EvalLoader:
     shared: once over all ranks, of which this one has its part, instead of once on each.
     """
 
-    def __init__(self, samples: EvalSet, batch_size: int, num_workers: int = 0, shared: bool = False):
-        self.samples, self.num_workers = samples, num_workers
+    def __init__(self, samples: EvalSet, batch_size: int, num_workers: int = 0, shared: bool = False,
+                 timeout: float = TIMEOUT):
+        self.samples, self.num_workers, self.timeout = samples, num_workers, timeout
         order = evaluation_order(len(samples), *((dist.rank(), dist.world_size()) if shared else (0, 1)))
         self.order = [list(order[start:start + batch_size]) for start in range(0, len(order), batch_size)]
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
-        for images, labels, unreadable in _batches(self.samples, self.order, self.num_workers):
+        for images, labels, unreadable in _batches(self.samples, self.order, self.num_workers, self.timeout):
             worst = unreadable.max().item()
             if worst >= 0:
                 raise InputError(f'{self.samples.complaint(worst)}; evaluation needs every image')
