@@ -3,15 +3,17 @@
 #     bash tests/run.sh            the default suite: no PyTorch, some minutes
 #     bash tests/run.sh --parity   against PyTorch references, in an environment of their own (.venv-parity)
 #     bash tests/run.sh --full     what takes long, by hand
+#     bash tests/run.sh --faults   what is broken on purpose, a thousand times: a table of counts and failures at its end
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tests='not parity and not full'
+tests='not parity and not full and not faults'
 case ${1:-} in
-    --parity) tests='parity and not full' && shift ;;
+    --parity) tests='parity and not full and not faults' && shift ;;
     --full) tests=full && shift ;;
+    --faults) tests=faults && shift && set -- tests/faults "$@" ;;
 esac
 bash requirements/install.sh .venv requirements.txt requirements/test.txt
-if [[ $tests != not* ]]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
+if [[ $tests == parity* || $tests == full ]]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
 source .venv/bin/activate
 exec python -m pytest -m "$tests" "$@"

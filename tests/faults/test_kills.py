@@ -1,0 +1,132 @@
+"""Runs that are killed or asked to stop at random moments, also while they save, and go on: they end as undisturbed ones."""
+import json
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from faults.harness import Run
+from util import weights
+
+SMALL = ['--input_size', '16', '--in_chans', '1', '--warmup_epochs', '1', '--device', 'cpu', '--log_dir', '',
+         '--blr', '0.05', '--print_freq', '1']
+OFTEN = ['--save_every', '1', '--save_every_iters', '1', '--keep', '3', '--resume', 'auto']
+PROGRAMS = {'main_pretrain.py': ['--model', 'mae_vit_nano_patch4'],
+            'main_finetune.py': ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--reprob', '0.25', '--mixup', '0.8']}
+
+
+class Classic:
+    """A training of main_*.py: its log is log.txt, and --resume auto finds where to go on."""
+
+    def __init__(self, program, data, folder, epochs, processes, workers):
+        self.folder, self.options = folder, {'processes': processes, 'logs': folder / 'launch'}
+        self.flags = [program, *PROGRAMS[program], *SMALL, '--data_path', data, '--batch_size', 6 // processes,
+                      '--epochs', epochs, '--num_workers', workers]
+        self.last, self.begun, self.beat = epochs - 1, 'effective batch', '/5]'
+
+    def start(self, out, resume):
+        return Run(*self.flags, '--output_dir', self.folder / out, *(OFTEN if resume else []), **self.options)
+
+    def log(self, out):
+        return [json.loads(line) for line in (self.folder / out / 'log.txt').read_text().splitlines()]
+
+    def state(self, out):
+        return {**weights.read(self.folder / out / f'checkpoint-{self.last}.pd'), 'args': None}
+
+
+class Segmentation:
+    """A training of seg/train.py, which is told by --resume_model where to go on; it keeps no log."""
+
+    def __init__(self, config, folder, iters, workers):
+        self.folder, self.iters, self.begun, self.beat = folder, iters, '[TRAIN]', '[TRAIN]'
+        self.flags = ['seg/train.py', '--config', config, '--iters', iters, '--save_interval', 2, '--log_iters', 1,
+                      '--num_workers', workers, '--device', 'cpu', '--keep_checkpoint_max', 3]
+
+    def start(self, out, resume):
+        """From the newest whole checkpoint, as a user would find it: what was killed while it was written is refused."""
+        newest = sorted((self.folder / out).glob('iter_*'), key=lambda path: -int(path.name[5:]))
+        for place in [*newest, None] if resume else [None]:
+            run = Run(*self.flags, '--save_dir', self.folder / out, *(['--resume_model', place] if place else []))
+            while self.begun not in run.output and run.process.poll() is None:
+                time.sleep(0.02)
+            if run.process.poll() != 2:
+                return run
+            run.end()
+        raise AssertionError(run.output)
+
+    def log(self, out):
+        return None
+
+    def state(self, out):
+        return {name: weights.read(self.folder / out / f'iter_{self.iters}' / name)
+                for name in ('model.pdparams', 'model.pdopt')}
+
+
+def same(ours, theirs, where=''):
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key, value in theirs.items():
+            same(ours[key], value, f'{where}.{key}')
+    else:
+        np.testing.assert_array_equal(ours, theirs, err_msg=where)
+
+
+def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0):
+    """Kill `times` times, within twelve iterations each, let the run finish, and compare it with one that was left alone."""
+    draw = random.Random(seed)
+    code, output = training.start('straight', resume=False).end(600)
+    assert code == 0, output
+    for _ in range(times):
+        with tally(name):
+            run = training.start('out', resume=True).until(training.begun)
+            enough = draw.randint(0, 12)
+            while run.output.count(training.beat) < enough and run.process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(draw.random() * 0.1)
+            assert run.process.poll() is None, f'too late: make the run longer\n{run.output}'
+            victims = [run.process.pid, *run.trainers().values()]
+            run.kill(*(victims[-1:] if by != signal.SIGKILL else [draw.choice(victims)]), by=by)
+            code, output = run.end(60)
+            assert code != 0, output
+            assert by == signal.SIGKILL or len(victims) > 2 or code == 75, output
+    with tally(f'{name}: the end equals the undisturbed run'):
+        code, output = training.start('out', resume=True).end(600)
+        assert code == 0, output
+        same(training.state('out'), training.state('straight'))
+        assert training.log('out') == training.log('straight')
+        assert not list((training.folder / 'out').glob('.*')), 'temporary files are left'
+
+
+def test_a_fine_tuning_with_workers_that_is_killed_ends_as_an_undisturbed_one(digits, tmp_path, tally):
+    disturb(Classic('main_finetune.py', digits, tmp_path, 8, 1, 2), tally, 'kill -9, fine-tune, 1 process', 2)
+
+
+def test_two_processes_that_are_killed_end_as_undisturbed_ones(digits, tmp_path, tally):
+    disturb(Classic('main_pretrain.py', digits, tmp_path, 8, 2, 0), tally, 'kill -9, pre-train, 2 processes', 2)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('program, processes, workers, times', [
+    ('main_pretrain.py', 1, 0, 25), ('main_pretrain.py', 2, 2, 15), ('main_finetune.py', 1, 2, 25),
+    ('main_finetune.py', 2, 0, 15)])
+def test_kill_9(digits, tmp_path, tally, program, processes, workers, times):
+    what = f'kill -9, {program}, {processes} processes, {workers} workers'
+    disturb(Classic(program, digits, tmp_path, 2 * times + 5, processes, workers), tally, what, times)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('program, processes, workers, times', [
+    ('main_pretrain.py', 1, 2, 5), ('main_pretrain.py', 2, 0, 5), ('main_finetune.py', 1, 0, 5),
+    ('main_finetune.py', 2, 2, 5)])
+def test_sigterm(digits, tmp_path, tally, program, processes, workers, times):
+    what = f'SIGTERM, {program}, {processes} processes, {workers} workers'
+    disturb(Classic(program, digits, tmp_path, 3 * times + 2, processes, workers), tally, what, times, by=signal.SIGTERM)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('workers, times', [(0, 10), (2, 10)])
+def test_kill_9_of_segmentation(config, tmp_path, tally, workers, times):
+    what = f'kill -9, seg/train.py, 1 process, {workers} workers'
+    disturb(Segmentation(config(), tmp_path, 8 * times + 16, workers), tally, what, times)
