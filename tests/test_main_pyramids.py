@@ -14,7 +14,6 @@ import main_infer
 import main_linprobe
 import main_parity
 import main_pretrain
-import models_um
 import models_zoo
 from demo import score, visualize
 from util import weights
@@ -206,7 +205,7 @@ def test_a_probe_trains_the_head_alone(classify, pretrained, digits, capsys, mod
 
 PRETRAINING = {
     'size': (SWIN, '--input_size 40', 'image side 40 is no multiple of 16'),
-    'window': (SIMMIM_SWIN, '--input_size 40', 'windows of 8 x 8 do not divide a map of 20 x 20 (stage 2)'),
+    'window': (SIMMIM_SWIN, '--input_size 40', 'windows of 16 x 16 do not divide a map of 40 x 40 (stage 1)'),
     'halves': (SIMMIM_PVT, '--input_size 36', '36 patches a side cannot be halved 3 times'),
     'ratio': (SWIN, '--mask_ratio .6', '--mask_ratio 0.6: --mask_regular keeps one of every 2 x 2 patches, which is 0.75'),
     'random': (PVT, None, '--model mae_pvt_nano_32 needs uniform masks; add --mask_regular'),
@@ -219,7 +218,7 @@ PRETRAINING = {
     'no token': (SWIN, '--vis_mask_ratio 0 --resume {mae_swin_nano_32}', 'has vis_mask_token, which the model has not')}
 CLASSIFYING = {
     'class token': ('swin_nano_32', '--cls_token', '--cls_token: a SwinTransformer has no class token; --global_pool is'),
-    'size': ('swin_nano_32', '--input_size 48', 'windows of 8 x 8 do not divide a map of 12 x 12 (stage 3)'),
+    'size': ('swin_nano_32', '--input_size 48', 'windows of 16 x 16 do not divide a map of 24 x 24 (stage 2)'),
     'Swin into PVT': ('pvt_nano_32', '--finetune {mae_swin_nano_32}', '{mae_swin_nano_32} holds a Swin of UM-MAE, and the '
                       'model is a PVT of UM-MAE; choose another --model'),
     'PVT into ViT': ('vit_nano_patch4', '--finetune {mae_pvt_nano_32}', 'holds a PVT of UM-MAE, and the model is a ViT'),
@@ -232,8 +231,11 @@ CLASSIFYING = {
 @pytest.fixture
 def complaint(pretrained, digits, tmp_path):
     """complaint(program, flags ...), with {names} of files in them, -> what it raises, and these names as files."""
-    narrow = models_um.MaskedAutoencoderSwin(32, in_chans=1, window=4, **sizes.PYRAMIDS['swin_nano_32'] | {'posmlp_dim': 8})
-    paddle.save(narrow.state_dict(), str(tmp_path / 'narrow.pd'))
+    narrow = weights.read(pretrained(SWIN))['model']
+    for name, array in narrow.items():
+        if '.posmlp.' in name and not name.endswith('2.bias'):
+            narrow[name] = array[:, :8] if name.endswith('2.weight') else array[:8]
+    paddle.save(narrow, str(tmp_path / 'narrow.pd'))
     files = {'narrow': tmp_path / 'narrow.pd', **{model: pretrained(model) for model in METHODS}}
 
     def complaint(program, *flags):
