@@ -178,7 +178,7 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float) ->
         'settings': {'commit': training.commit()}, 'environment': report.environment(),
         'figures': {'minutes': round(minutes)},
         'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': report.sha256(log)},
-        'weights': {'file': weights.name, 'sha256': report.sha256(weights), 'licence': 'as the digits, CC BY 4.0'}}, log)
+        'weights': {'file': weights.name, 'sha256': report.sha256(weights), 'licence': 'none, made by this run'}}, log)
     draw(results, Path(f'{prefix}.png'))
 
 
