@@ -100,11 +100,11 @@ def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0):
 
 
 def test_a_fine_tuning_with_workers_that_is_killed_ends_as_an_undisturbed_one(digits, tmp_path, tally):
-    disturb(Classic('main_finetune.py', digits, tmp_path, 8, 1, 2), tally, 'kill -9, fine-tune, 1 process', 2)
+    disturb(Classic('main_finetune.py', digits, tmp_path, 4, 1, 2), tally, 'kill -9, fine-tune, 1 process', 1)
 
 
 def test_two_processes_that_are_killed_end_as_undisturbed_ones(digits, tmp_path, tally):
-    disturb(Classic('main_pretrain.py', digits, tmp_path, 8, 2, 0), tally, 'kill -9, pre-train, 2 processes', 2)
+    disturb(Classic('main_pretrain.py', digits, tmp_path, 4, 2, 0), tally, 'kill -9, pre-train, 2 processes', 1)
 
 
 @pytest.mark.faults
