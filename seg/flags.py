@@ -96,6 +96,10 @@ def testing(config: dict, flags: dict, aug: bool = False) -> dict:
         if chosen and not on and not settings.get(switch):
             raise InputError(f'--{min(chosen)} is without effect where neither a flag nor test_config asks for {switch}')
         settings.update(chosen | ({switch: True} if on else {}))
+    scales = settings.get('scales', 1.0)
+    for ratio in scales if isinstance(scales, (list, tuple)) and scales else [scales]:
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not ratio > 0:
+            raise InputError(f'test_config.scales are multiples of the size, numbers above 0, not {scales}')
     if settings.get('is_slide'):
         for key in ('crop_size', 'stride'):
             pair = settings.get(key)

@@ -10,8 +10,10 @@ import seg  # noqa: F401  first of all: it prepares the machine, and registers w
 # isort: split
 import sys
 
+import numpy as np
 from paddleseg.core import evaluate
 from paddleseg.cvlibs import SegBuilder
+from paddleseg.datasets import Dataset
 
 from seg import flags
 from util import cli, run
@@ -27,14 +29,32 @@ def main(args):
     samples = flags.build(builder, 'val_dataset', args.config)
     if not len(samples):
         raise InputError(f'{args.config}: val_dataset has no image')
+    if args.auc_roc:
+        check_auc_roc(samples)
     model = flags.model(builder, args.config, args.model_path)
     try:
         evaluate(model, samples, num_workers=args.num_workers, **settings | ({'auc_roc': True} if args.auc_roc else {}))
-    except (RuntimeError, ValueError) as error:
+    except InputError:
         print(file=sys.stderr)  # below the progress bar
-        if args.auc_roc and not isinstance(error, InputError):  # it takes images of one size without ignored pixels
-            raise InputError(f'--auc_roc: {error}') from None
         raise
+
+
+def check_auc_roc(samples: Dataset) -> None:
+    """InputError where PaddleSeg could not compute the area under the curve at the end: it takes labels of one size without
+    ignored pixels, among which every class occurs."""
+    shape, found = None, set()
+    for number, (_, path) in enumerate(samples.file_list):
+        label = samples[number]['label'][0]
+        shape = shape or label.shape
+        if label.shape != shape:
+            raise InputError(f'--auc_roc needs labels of one size; {path} has {label.shape[1]} x {label.shape[0]} pixels, '
+                             f'{samples.file_list[0][1]} has {shape[1]} x {shape[0]}')
+        found |= set(np.unique(label).tolist())
+        if samples.ignore_index in found:
+            raise InputError(f'--auc_roc needs labels without ignored pixels; {path} has some')
+    if absent := set(range(samples.num_classes)) - found:
+        raise InputError(f'--auc_roc needs every class in the labels; {len(absent)} of {samples.num_classes} are in none of '
+                         f'them, such as {min(absent)}')
 
 
 PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device, flags.workers, flags.data_format, flags.evaluation)

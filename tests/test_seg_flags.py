@@ -52,7 +52,10 @@ def test_flags_go_over_the_configs_test_config():
     ({'strid': 3}, {}, 'does not know the key strid'), ({'is_slide': True}, {}, 'needs --crop_size WIDTH HEIGHT'),
     ({'is_slide': True, 'crop_size': [8, 8]}, {}, 'needs --stride'), ({}, {'scales': [2.0]}, '--scales is without effect'),
     ({}, {'stride': [2, 2]}, '--stride is without effect'),
-    ({'is_slide': True, 'crop_size': [8, 8], 'stride': [9, 8]}, {}, 'stride .9, 8. is larger than crop_size')])
+    ({'is_slide': True, 'crop_size': [8, 8], 'stride': [9, 8]}, {}, 'stride .9, 8. is larger than crop_size'),
+    ({'scales': 'abc'}, {}, 'test_config.scales are multiples of the size, numbers above 0, not abc'),
+    ({'aug_eval': True, 'scales': [1.0, 0]}, {}, r'test_config.scales .* not \[1.0, 0\]'),
+    ({'scales': []}, {}, r'test_config.scales .* not \[\]')])
 def test_what_cannot_be_meant_is_refused(said, asked, message):
     with pytest.raises(InputError, match=message):
         flags.testing(said, asked)

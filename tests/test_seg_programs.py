@@ -10,6 +10,7 @@ import yaml
 from conftest import ROOT
 from paddleseg.core import evaluate
 from paddleseg.cvlibs import Config, SegBuilder
+from paddleseg.datasets import Dataset
 from PIL import Image
 from test_seg_dataset import LABELS, SIZES, write_pair, write_scene
 
@@ -184,3 +185,18 @@ def test_the_users_own_pairs_are_evaluated_and_checked(tmp_path, capsys, monkeyp
     write_pair(tmp_path / 'a.png', tmp_path / 'b.png', np.full([20, 30], 3, 'uint8'))
     with pytest.raises(InputError, match='b.png has the labels 3; its 3 classes are 0 to 2'):
         run_here(seg.val, '--config', 'own.yml')
+
+
+@pytest.mark.parametrize('second, message', [
+    ([[0, 1, 2]], None), ([[0, 1]], 'needs labels of one size; .*1.png has 2 x 1 pixels, .*0.png has 3 x 1'),
+    ([[0, 1, 255]], 'needs labels without ignored pixels; .*1.png has some'),
+    ([[0, 1, 1]], 'needs every class in the labels; 1 of 3 are in none of them, such as 2')])
+def test_the_area_under_the_curve_is_refused_before_evaluation(tmp_path, second, message):
+    for number, label in enumerate(([[1, 1, 0]], second)):
+        write_pair(tmp_path / f'{number}.png', tmp_path / f'label_{number}.png', np.array(label, 'uint8'))
+    (tmp_path / 'list.txt').write_text('0.png label_0.png\n1.png label_1.png\n')
+    samples = Dataset([], str(tmp_path), 3, mode='val', val_path=str(tmp_path / 'list.txt'))
+    if message is None:
+        return seg.val.check_auc_roc(samples)
+    with pytest.raises(InputError, match=f'--auc_roc {message}'):
+        seg.val.check_auc_roc(samples)

@@ -193,3 +193,34 @@ def test_checkpoints_are_kept_averaged_and_recorded(config, tmp_path):
     assert sorted(path.name for path in tmp_path.glob('iter_*')) == ['iter_2', 'iter_3']
     assert {path.name for path in (tmp_path / 'iter_3').iterdir()} == {'model.pdparams', 'model.pdopt', 'ema_model.pdparams'}
     assert (tmp_path / 'best_model/model.pdparams').exists() and list(tmp_path.glob('vdlrecords.*'))
+
+
+def test_what_paddleseg_forgets_goes_on(train_alone, config, tmp_path):
+    """The average of the weights, bit by bit; which checkpoints are old; and the best model, beside that of later."""
+    flags = ['--config', config(), '--save_interval', 1, '--keep_checkpoint_max', 2, '--use_ema', '--do_eval']
+    train_alone(*flags, '--iters', 4, '--save_dir', tmp_path / 'whole')
+    train_alone(*flags, '--iters', 3, '--save_dir', tmp_path / 'again')
+    best = weights.read(tmp_path / 'again/best_model/model.pdparams')
+    train_alone(*flags, '--iters', 4, '--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'again/iter_3')
+    whole, again, before = (weights.read(tmp_path / f'{place}/ema_model.pdparams')
+                            for place in ('whole/iter_4', 'again/iter_4', 'again/iter_3'))
+    assert_same({'ema': again}, {'ema': whole})
+    assert not np.array_equal(again['backbone.cls_token'], before['backbone.cls_token'])
+    folders = {path.name for path in (tmp_path / 'again').iterdir() if path.is_dir()}
+    assert folders == {'iter_3', 'iter_4', 'best_model', 'ema_best_model', 'best_model_to_3', 'ema_best_model_to_3'}
+    assert_same({'best': weights.read(tmp_path / 'again/best_model_to_3/model.pdparams')}, {'best': best})
+
+
+def test_going_on_in_another_folder_leaves_alone_what_is_there(train_alone, config, tmp_path):
+    flags = ['--config', config(), '--keep_checkpoint_max', 1, '--do_eval']
+    train_alone(*flags, '--iters', 1, '--save_dir', tmp_path / 'first')
+    for name in ('iter_1', 'best_model'):
+        (tmp_path / 'second' / name).mkdir(parents=True)
+    train_alone(*flags, '--iters', 2, '--save_dir', tmp_path / 'second', '--resume_model', tmp_path / 'first/iter_1')
+    assert sorted(path.name for path in (tmp_path / 'first').iterdir()) == ['best_model', 'iter_1']
+    assert sorted(path.name for path in (tmp_path / 'second').iterdir()) == ['best_model', 'iter_1', 'iter_2']
+
+
+def test_no_operations_are_counted(config, tmp_path, capfd):
+    run(train, '--config', config(), '--save_dir', tmp_path, '--iters', 1)
+    assert 'flops' not in capfd.readouterr().out.lower()
