@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits, load_sample_image
 SIZE = 40, 52  # height and width in pixels
 DIGITS, PHOTOGRAPHS = 3, ('china.jpg', 'flower.jpg')  # the classes 1 to 3, 4 and 5
 COUNTS = {'training': 120, 'validation': 40}
+CONTRAST = 100  # levels between a digit and what is behind it, in one of red, green and blue at least
 UNLABELLED = 400  # more pictures of the kind of training's
 
 
@@ -29,10 +30,12 @@ def scene(rng: np.random.Generator, digits: list, photographs: list, size: tuple
     label = np.full(size, 1 + DIGITS + kind, 'uint8')
     for _ in range(rng.integers(1, 3)):
         scan, digit = digits[rng.integers(len(digits))]
-        side = int(rng.integers(min(size) * 2 // 5, min(size) * 3 // 4))
+        side = int(rng.integers(min(size) // 2, min(size) * 3 // 4))
         ink = np.asarray(Image.fromarray((scan * 255 / 16).astype('uint8')).resize((side, side), Image.BICUBIC)) / 255
         place = tuple(slice(start, start + side) for start in (rng.integers(length - side) for length in size))
-        color = rng.integers(0, 2, 3) * 200 + rng.integers(0, 56, 3)
+        color = behind = picture[place].mean((0, 1))
+        while np.abs(color - behind).max() < CONTRAST:
+            color = rng.integers(0, 2, 3) * 200 + rng.integers(0, 56, 3)
         picture[place] += np.clip(2 * ink, 0, 1)[..., None] * (color - picture[place])
         label[place][ink > 0.5] = 1 + digit
     return Image.fromarray(picture.round().astype('uint8')), Image.fromarray(label)

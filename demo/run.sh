@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The tour: from nothing to a masked autoencoder, its pictures, and digits that it names, on a laptop.
 #     bash demo/run.sh
+# The second part of the tour: the same for pictures with a class for each pixel, demo/segment.sh.
+#     bash demo/run.sh --seg
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +17,11 @@ export PYTHONWARNINGS=ignore
 step "1 of 7: environment .venv (made once; the download takes some minutes)"
 bash requirements/install.sh .venv requirements.txt
 source .venv/bin/activate
+if [ "${1:-}" = --seg ]; then
+    shift
+    source demo/segment.sh
+    exit
+fi
 
 step "2 of 7: 1797 scanned digits as an image folder, $digits (made once)"
 if [ -d "$digits" ]; then echo "already there"; else python demo/make_digits.py --out "$digits"; fi

@@ -1,8 +1,18 @@
 """The tour's programs, and the guard against a toy: a trained model must see more than the obvious."""
+import importlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import paddle
 import pytest
+from conftest import ROOT
 from PIL import Image
+from sklearn.metrics import jaccard_score
 
 import models_zoo
 from util import picture
@@ -11,10 +21,6 @@ from util import picture
 @pytest.fixture(scope='module')
 def tour(tmp_path_factory):
     """Data set and weights of a short version of the tour."""
-    import subprocess
-    import sys
-
-    from conftest import ROOT
     root = tmp_path_factory.mktemp('tour')
     commands = [['demo/make_digits.py', '--out', root / 'digits'],
                 ['main_pretrain.py', '--data_path', root / 'digits', '--model', 'mae_vit_nano_patch4', '--input_size', 32,
@@ -112,3 +118,90 @@ def test_normalised_predictions_are_put_back_with_the_true_statistics():
     expected = pred * np.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6) + patches.mean(-1, keepdims=True)
     np.testing.assert_allclose(model.patchify(shown).numpy(), expected, atol=1e-4)
     assert masks.mean().item() == 0.75
+
+
+RECORD = """#!{python}
+import json, os, sys
+if sys.argv[1] == '-c':
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+with open('commands', 'a') as file:
+    file.write(json.dumps(sys.argv[1:]) + chr(10))
+out = [after for flag, after in zip(sys.argv, sys.argv[1:]) if flag == '--output_dir']
+if out:
+    os.makedirs(out[0], exist_ok=True)
+    open(out[0] + '/log.txt', 'w').write(json.dumps(dict(test_acc1=12.5)))
+print('[EVAL] aAcc: 0.9 mIoU: 0.{{}}000 mAcc: 0.6 ('.format(6 if 'mae1' in str(sys.argv) else 5))
+print('run by paddle.inference')
+"""
+
+
+@pytest.fixture
+def rehearse(tmp_path):
+    """rehearse(flags of demo/run.sh) -> (the commands of the tour, as lists of words; its output), without running them."""
+    def rehearse(*flags):
+        for file in ('demo/run.sh', 'demo/segment.sh'):
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / file, tmp_path / file)
+        for file, text in {'requirements/install.sh': '', '.venv/bin/activate': f'PATH={tmp_path}/.venv/bin:$PATH\n',
+                           '.venv/bin/python': RECORD.format(python=sys.executable),
+                           'demo/data/digits/val/3/x': '', 'demo/data/digits/val/8/x': ''}.items():
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text(text)
+        (tmp_path / '.venv/bin/python').chmod(0o755)
+        result = subprocess.run(['bash', 'demo/run.sh', *flags], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                                env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        assert result.returncode == 0, result.stdout + result.stderr
+        return [json.loads(line) for line in (tmp_path / 'commands').read_text().splitlines()], result.stdout
+    return rehearse
+
+
+@pytest.mark.parametrize('flags, programs', [
+    ([], {'main_pretrain.py', 'demo/visualize.py', 'demo/score.py', 'main_finetune.py', 'main_linprobe.py',
+          'main_infer.py'}),
+    (['--seg', '2'], {'demo/make_scenes.py', 'main_pretrain.py', 'demo/visualize.py', 'seg/train.py', 'seg/val.py',
+                      'seg/predict.py', 'demo/score_scenes.py', 'seg/export.py'})])
+def test_every_flag_of_the_tour_is_one_that_its_program_takes(rehearse, monkeypatch, flags, programs):
+    monkeypatch.syspath_prepend(ROOT)
+    seen = set()
+    for words in rehearse(*flags)[0]:
+        program = next(place for place, word in enumerate(words) if word.endswith('.py'))
+        parser = importlib.import_module(words[program].removesuffix('.py').replace('/', '.')).PARSER
+        parser.parse_args(words[program + 1:])
+        seen.add(words[program])
+    assert seen == programs
+
+
+def test_the_tour_sums_up_what_its_seeds_gave(rehearse):
+    commands, output = rehearse('--seg', '2')
+    trained = [dict(itertools.pairwise(words)) for words in commands if 'seg/train.py' in words]
+    assert [(flags['--seed'], flags['--save_dir'].rpartition('/')[2]) for flags in trained] == [
+        ('0', 'scratch0'), ('0', 'mae0'), ('1', 'scratch1'), ('1', 'mae1')]
+    assert 'from random weights       0.500 +- 0.000' in output
+    assert 'from pre-trained weights  0.550 +- 0.071' in output
+    assert 'from pre-trained weights  0.500 \n' in rehearse('--seg')[1]
+
+
+def test_the_scenes_score_is_the_mean_jaccard_index(run_program, tmp_path):
+    rng = np.random.default_rng(0)
+    for kind in ('images', 'annotations', 'predictions'):
+        (tmp_path / kind / 'validation').mkdir(parents=True)
+    labels, predictions = rng.integers(0, 4, [2, 3, 6, 5]).astype('uint8')  # 0: no class
+    for number, (label, prediction) in enumerate(zip(labels, predictions)):
+        Image.fromarray(np.zeros([6, 5, 3], 'uint8')).save(tmp_path / f'images/validation/{number}.jpg')
+        Image.fromarray(label).save(tmp_path / f'annotations/validation/{number}.png')
+        Image.fromarray(prediction).save(tmp_path / f'predictions/validation/{number}.png')
+    flags = ['--data_path', tmp_path, '--predictions', tmp_path / 'predictions/validation']
+    result = run_program('demo/score_scenes.py', *flags, '--out', tmp_path / 'x.png')
+    assert result.returncode == 0, result.stderr
+    first, *rows, last = result.stdout.splitlines()
+    assert first.startswith('3 scenes') and '3 scenes written' in last
+    known = labels > 0
+    truth, guess, most = labels[known], predictions[known] + 1, np.bincount(labels[known]).argmax()
+    expected = [jaccard_score(truth, guess, average='macro'),
+                jaccard_score(truth, np.full_like(truth, most), average='macro')]
+    assert [float(row.rsplit(maxsplit=1)[1]) for row in rows] == pytest.approx(expected, abs=1e-4)
+    with Image.open(tmp_path / 'x.png') as shown:
+        assert shown.size == (3 * (2 * 5 + 4) + 4, 3 * (2 * 6 + 4) + 4)
+    Image.fromarray(labels[0, :5]).save(tmp_path / 'predictions/validation/1.png')
+    result = run_program('demo/score_scenes.py', *flags)
+    assert result.returncode == 2 and 'validation/1.png is 5 x 5 pixels, its label 5 x 6' in result.stderr
