@@ -4,7 +4,7 @@ of pictures without labels, <out>/{train,val}.txt, to pre-train on.
     python demo/make_scenes.py --out demo/data/scenes
 
 Scanned digits on pieces of the two photographs that scikit-learn carries. Classes as ADE20K counts them, from 1: the digits
-0, 1 and 2, then the two photographs. Validation has other scans and other parts of the photographs than training.
+0 and 1, then the two photographs. Validation has other scans and other parts of the photographs than training.
 """
 import argparse
 import shutil
@@ -15,10 +15,10 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 SIZE = 40, 52  # height and width in pixels
-DIGITS, PHOTOGRAPHS = 3, ('china.jpg', 'flower.jpg')  # the classes 1 to 3, 4 and 5
-COUNTS = {'training': 120, 'validation': 40}
+DIGITS, PHOTOGRAPHS = 2, ('china.jpg', 'flower.jpg')  # the classes 1 and 2, 3 and 4
+COUNTS = {'training': 40, 'validation': 100}
 CONTRAST = 100  # levels between a digit and what is behind it, in one of red, green and blue at least
-UNLABELLED = 400  # more pictures of the kind of training's
+UNLABELLED = 2000  # more pictures of the kind of training's
 
 
 def scene(rng: np.random.Generator, digits: list, photographs: list, size: tuple[int, int]) -> tuple:
@@ -30,7 +30,7 @@ def scene(rng: np.random.Generator, digits: list, photographs: list, size: tuple
     label = np.full(size, 1 + DIGITS + kind, 'uint8')
     for _ in range(rng.integers(1, 3)):
         scan, digit = digits[rng.integers(len(digits))]
-        side = int(rng.integers(min(size) // 2, min(size) * 3 // 4))
+        side = int(rng.integers(min(size) // 2, min(size) * 4 // 5))
         ink = np.asarray(Image.fromarray((scan * 255 / 16).astype('uint8')).resize((side, side), Image.BICUBIC)) / 255
         place = tuple(slice(start, start + side) for start in (rng.integers(length - side) for length in size))
         color = behind = picture[place].mean((0, 1))
@@ -57,11 +57,11 @@ def main(out: Path, seed: int, counts: dict[str, int] = COUNTS, unlabelled: int 
         labels.mkdir(parents=True)
         for number in range(counts[part]):
             picture, label = scene(rng, digits, pieces, size)
-            picture.save(images / f'scene_{number:03}.jpg', quality=95)
-            label.save(labels / f'scene_{number:03}.png')
+            picture.save(images / f'scene_{number:04}.jpg', quality=95)
+            label.save(labels / f'scene_{number:04}.png')
     (unfinished / 'unlabelled').mkdir()
     for number in range(unlabelled):
-        scene(rng, *parts['training'], size)[0].save(unfinished / f'unlabelled/scene_{number:03}.jpg', quality=95)
+        scene(rng, *parts['training'], size)[0].save(unfinished / f'unlabelled/scene_{number:04}.jpg', quality=95)
     for name, folder in (('train', 'unlabelled'), ('val', 'images/validation')):
         (unfinished / f'{name}.txt').write_text(''.join(f'{folder}/{file.name}\n'
                                                         for file in sorted((unfinished / folder).iterdir())))

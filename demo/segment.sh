@@ -4,8 +4,8 @@
 seeds=${1:-1}
 scenes=demo/data/scenes
 out=demo/output/seg
-config=seg/configs/upernet_mae/upernet_mae_tiny.yml
-epochs=40
+config=seg/configs/upernet_mae/upernet_mae_scenes.yml
+epochs=30
 weights=$out/pretrain/checkpoint-$((epochs - 1)).pd
 model=$out/mae0/best_model/model.pdparams
 
@@ -17,8 +17,8 @@ mkdir -p "$out"
 step "3 of 7: pre-train a nano MAE on scenes without labels (about 3 minutes on 2 cores; each line ends in the time left)"
 python -m paddle.distributed.launch --log_level ERROR --log_dir "$out/log" main_pretrain.py \
     --data_path "$scenes" --model mae_vit_nano_patch4 --input_size 32 --batch_size 64 --epochs $epochs --warmup_epochs 3 \
-    --blr 1.2e-2 --scale .7 1 --hflip 0 --num_workers 2 --output_dir "$out/pretrain" --log_dir "$out/pretrain"
-python demo/visualize.py --img_path "$scenes/images/validation" --resume "$weights" --out "$out/reconstruction.png"
+    --blr 1.2e-2 --mask_ratio .5 --scale .7 1 --hflip 0 --num_workers 2 --output_dir "$out/pretrain" --log_dir "$out/pretrain"
+python demo/visualize.py --mask_ratio .5 --img_path "$scenes/images/validation" --resume "$weights" --out "$out/reconstruction.png"
 
 # train NAME SEED KEY=VALUE...: train a segmentor, evaluate it at the end, and leave its records in the folder NAME
 train() {

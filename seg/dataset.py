@@ -100,6 +100,12 @@ class ADE20KDataset(Dataset):
         return sample(self, index)
 
 
+@manager.DATASETS.add_component
+class Scenes(ADE20KDataset):
+    """What demo/make_scenes.py writes: ADE20K's layout, but four classes. (PaddleSeg asks the class for their number.)"""
+    NUM_CLASSES = 4
+
+
 def pairs(root: Path, folder: str) -> list[list[str]]:
     """[image, label] of one part of ADE20K, by name; InputError where folders are missing or files have no partner."""
     images, labels = (root / kind / folder for kind in ('images', 'annotations'))

@@ -9,7 +9,7 @@ from paddleseg.datasets import Dataset
 from PIL import Image
 
 import seg  # noqa: F401
-from seg.dataset import ADE20KDataset, checked, read_image
+from seg.dataset import ADE20KDataset, Scenes, checked, read_image
 from seg.transforms import ResizeKeepRatio
 from util.errors import InputError
 
@@ -26,14 +26,15 @@ def write_pair(image, label, values):
     Image.fromarray(values).save(label)
 
 
-def write_scene(root):
-    """A data set in ADE20K's layout, three pairs each for training and validation."""
+def write_scene(root, classes=150):
+    """A data set in ADE20K's layout, three pairs each for training and validation; of labels above `classes` the last."""
     for part in ('training', 'validation'):
         images, labels = root / 'images' / part, root / 'annotations' / part
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for number in (2, 0, 1):
-            write_pair(images / f'{number:03}.jpg', labels / f'{number:03}.png', LABELS[number])
+            write_pair(images / f'{number:03}.jpg', labels / f'{number:03}.png',
+                       np.where(LABELS[number] == 255, 255, LABELS[number].clip(0, classes)).astype('uint8'))
 
 
 @pytest.fixture
@@ -54,6 +55,12 @@ def test_pairs_are_sorted_and_labels_count_from_0(scene):
         assert sample['img'].shape == (3, height, width) and sample['label'].shape == (1, height, width)
         expected = np.vectorize(lambda v: 255 if v in (0, 255) else v - 1)(raw)
         np.testing.assert_array_equal(sample['label'][0], expected)
+
+
+def test_the_tours_scenes_have_four_classes(scene):
+    with pytest.raises(InputError, match='its 4 classes are 1 to 4'):
+        Scenes([], str(scene), 'val')[0]
+    assert Scenes([], str(scene), 'val').num_classes == Scenes.NUM_CLASSES == 4
 
 
 def test_training_transforms_change_the_label_with_the_image(scene):
