@@ -57,11 +57,11 @@ def main(out: Path, seed: int, counts: dict[str, int] = COUNTS, unlabelled: int 
         labels.mkdir(parents=True)
         for number in range(counts[part]):
             picture, label = scene(rng, digits, pieces, size)
-            picture.save(images / f'scene_{number:04}.jpg', quality=95)
-            label.save(labels / f'scene_{number:04}.png')
+            picture.save(images / f'scene_{number:03}.jpg', quality=95)
+            label.save(labels / f'scene_{number:03}.png')
     (unfinished / 'unlabelled').mkdir()
     for number in range(unlabelled):
-        scene(rng, *parts['training'], size)[0].save(unfinished / f'unlabelled/scene_{number:04}.jpg', quality=95)
+        scene(rng, *parts['training'], size)[0].save(unfinished / f'unlabelled/scene_{number:03}.jpg', quality=95)
     for name, folder in (('train', 'unlabelled'), ('val', 'images/validation')):
         (unfinished / f'{name}.txt').write_text(''.join(f'{folder}/{file.name}\n'
                                                         for file in sorted((unfinished / folder).iterdir())))

@@ -2,6 +2,10 @@
 #     bash demo/run.sh --seg           # one seed
 #     bash demo/run.sh --seg 3         # seeds 0, 1 and 2: mean and spread of the comparison
 seeds=${1:-1}
+if ! [[ $seeds =~ ^[1-9][0-9]*$ ]]; then
+    echo "demo/run.sh: --seg takes a number of seeds from 1, not $seeds" >&2
+    exit 2
+fi
 scenes=demo/data/scenes
 out=demo/output/seg
 config=seg/configs/upernet_mae/upernet_mae_scenes.yml
@@ -17,8 +21,10 @@ mkdir -p "$out"
 step "3 of 7: pre-train a nano MAE on scenes without labels (about 3 minutes on 2 cores; each line ends in the time left)"
 python -m paddle.distributed.launch --log_level ERROR --log_dir "$out/log" main_pretrain.py \
     --data_path "$scenes" --model mae_vit_nano_patch4 --input_size 32 --batch_size 64 --epochs $epochs --warmup_epochs 3 \
-    --blr 1.2e-2 --mask_ratio .5 --scale .7 1 --hflip 0 --num_workers 2 --output_dir "$out/pretrain" --log_dir "$out/pretrain"
-python demo/visualize.py --mask_ratio .5 --img_path "$scenes/images/validation" --resume "$weights" --out "$out/reconstruction.png"
+    --blr 1.2e-2 --mask_ratio .5 --scale .7 1 --hflip 0 --num_workers 2 \
+    --output_dir "$out/pretrain" --log_dir "$out/pretrain"
+python demo/visualize.py --mask_ratio .5 --img_path "$scenes/images/validation" --resume "$weights" \
+    --out "$out/reconstruction.png"
 
 # train NAME SEED KEY=VALUE...: train a segmentor, evaluate it at the end, and leave its records in the folder NAME
 train() {
@@ -27,29 +33,33 @@ train() {
         | grep --line-buffered -o -e 'iter: .* | ETA.*' -e 'aAcc: .* mAcc: [0-9.]*' || { cat "$out/$1.err" >&2; return 1; }
 }
 
-step "4 of 7: train a segmentor on 40 labelled scenes: from random weights, then from the pre-trained ones (3 minutes a seed)"
+step "4 of 7: train a segmentor on 40 labelled scenes: from random weights, then from the pre-trained ones (minutes)"
 for ((seed = 0; seed < seeds; seed++)); do
     train "scratch$seed" $seed optimizer.layer_decay=1.0
     train "mae$seed" $seed "model.backbone.pretrained=$weights"
 done
 
-# quiet COMMAND...: run it, and show of what it prints only the figures
-quiet() { "$@" 2> "$out/err" | grep -o -e 'aAcc: .* mAcc: [0-9.]*' -e 'run by paddle.*' || { cat "$out/err" >&2; return 1; }; }
+# quiet COMMAND...: run it, and show of what it prints only what matters here
+quiet() {
+    "$@" 2> "$out/err" | grep -o -e 'aAcc: .* mAcc: [0-9.]*' -e 'run by paddle.*' -e 'results go to .*' \
+        || { cat "$out/err" >&2; return 1; }
+}
 
-step "5 of 7: validate it with a sliding window, at one scale, then at several with mirrored pictures (seconds)"
+step "5 of 7: validate it with a sliding window, at one scale, then at several with mirrored pictures (half a minute)"
 quiet python seg/val.py --config $config --model_path "$model"
 quiet python seg/val.py --config $config --model_path "$model" --aug_eval --scales .75 1 1.25 --flip_horizontal
 
 step "6 of 7: name the class of each pixel of scenes that it has never seen, and count by hand how many are right"
-python seg/predict.py --config $config --model_path "$model" --image_path "$scenes/images/validation" \
-    --save_dir "$out/predicted" > "$out/predict.log"
+quiet python seg/predict.py --config $config --model_path "$model" --image_path "$scenes/images/validation" \
+    --save_dir "$out/predicted"
 echo "The segmentor should be well above the baseline:"
-python demo/score_scenes.py --data_path "$scenes" --predictions "$out/predicted/pseudo_color_prediction" --out "$out/scenes.png"
+python demo/score_scenes.py --data_path "$scenes" --predictions "$out/predicted/pseudo_color_prediction" \
+    --out "$out/scenes.png"
 
 step "7 of 7: export it, and run what was exported without this code's model"
 quiet python seg/export.py --config $config --model_path "$model" --save_dir "$out/exported"
-python seg/predict.py --engine inference --model_path "$out/exported" --image_path "$scenes/images/validation" \
-    --save_dir "$out/exported/predicted" > "$out/exported.log"
+quiet python seg/predict.py --engine inference --model_path "$out/exported" --image_path "$scenes/images/validation" \
+    --save_dir "$out/exported/predicted"
 python demo/score_scenes.py --data_path "$scenes" --predictions "$out/exported/predicted/pseudo_color_prediction"
 
 # figures NAME: mIoU at the end of the trainings NAME0, NAME1 ...: mean and standard deviation

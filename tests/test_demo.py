@@ -131,7 +131,7 @@ if out:
     os.makedirs(out[0], exist_ok=True)
     open(out[0] + '/log.txt', 'w').write(json.dumps(dict(test_acc1=12.5)))
 print('[EVAL] aAcc: 0.9 mIoU: 0.{{}}000 mAcc: 0.6 ('.format(6 if 'mae1' in str(sys.argv) else 5))
-print('run by paddle.inference')
+print('run by paddle.inference' + chr(10) + 'results go to x')
 """
 
 
@@ -179,6 +179,11 @@ def test_the_tour_sums_up_what_its_seeds_gave(rehearse):
     assert 'from random weights       0.500 +- 0.000' in output
     assert 'from pre-trained weights  0.550 +- 0.071' in output
     assert 'from pre-trained weights  0.500 \n' in rehearse('--seg')[1]
+
+
+def test_a_wrong_number_of_seeds_is_refused():
+    result = subprocess.run(['bash', 'demo/segment.sh', 'two'], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, '') and 'a number of seeds from 1, not two' in result.stderr
 
 
 def test_the_scenes_score_is_the_mean_jaccard_index(run_program, tmp_path):
