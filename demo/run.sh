@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tour: from nothing to a masked autoencoder, its pictures, and digits that it names, on a laptop.
 #     bash demo/run.sh
+#     bash demo/run.sh --model mae_swin_nano_32     # or another nano model; by default mae_vit_nano_patch4
 # The second part of the tour: the same for pictures with a class for each pixel, demo/segment.sh.
 #     bash demo/run.sh --seg
 set -euo pipefail
@@ -9,8 +10,17 @@ cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; }
 digits=demo/data/digits
 few=demo/data/digits100
-out=demo/output
 epochs=40
+model=mae_vit_nano_patch4
+case ${1:-} in
+    --model) model=${2:?--model needs a name} ;;
+    --seg | '') ;;
+    *) echo "demo/run.sh takes --model NAME or --seg [SEEDS], not $1" >&2 && exit 2 ;;
+esac
+classifier=${model#*_}
+out=demo/output/$model
+masks=()
+case $model in mae_swin_* | mae_pvt_*) masks=(--mask_regular --vis_mask_ratio .25) ;; esac
 weights=$out/pretrain/checkpoint-$((epochs - 1)).pd
 export PYTHONWARNINGS=ignore
 
@@ -27,9 +37,9 @@ step "2 of 7: 1797 scanned digits as an image folder, $digits (made once)"
 if [ -d "$digits" ]; then echo "already there"; else python demo/make_digits.py --out "$digits"; fi
 rm -rf "$out"
 
-step "3 of 7: pre-train a nano MAE on them, without labels (about 3 minutes on 2 cores; each line ends in the time left)"
+step "3 of 7: pre-train $model on them, without labels (a ViT: about 3 minutes on 2 cores; each line ends in the time left)"
 python -m paddle.distributed.launch --log_level ERROR --log_dir "$out/log" main_pretrain.py \
-    --data_path "$digits" --model mae_vit_nano_patch4 --input_size 32 --in_chans 1 --hflip 0 --batch_size 128 \
+    --data_path "$digits" --model "$model" "${masks[@]}" --input_size 32 --in_chans 1 --hflip 0 --batch_size 128 \
     --epochs $epochs --warmup_epochs 4 --blr 4e-3 --num_workers 2 --output_dir "$out/pretrain" --log_dir "$out/pretrain"
 
 step "4 of 7: look at what it learned, on digits it has never seen (seconds)"
@@ -39,7 +49,7 @@ python demo/score.py --resume "$weights" --data_path "$digits"
 
 # train PROGRAM NAME FLAGS...: train a classifier of digits and leave its records in the folder NAME
 train() {
-    python "$1" --model vit_nano_patch4 --input_size 32 --in_chans 1 --nb_classes 10 --hflip 0 --scale .6 1 \
+    python "$1" --model "$classifier" --input_size 32 --in_chans 1 --nb_classes 10 --hflip 0 --scale .6 1 \
         --num_workers 0 --print_freq 100 --output_dir "$out/$2" --log_dir "$out/$2" "${@:3}"
 }
 
@@ -55,7 +65,7 @@ train main_linprobe.py linprobe --data_path "$digits" --batch_size 128 --epochs 
     --global_pool --knn 20 --finetune "$weights"
 
 step "7 of 7: use it: evaluate the file, then name some held-out digits"
-python main_finetune.py --eval --resume "$out/finetune/checkpoint-latest.pd" --data_path "$digits" --model vit_nano_patch4 \
+python main_finetune.py --eval --resume "$out/finetune/checkpoint-latest.pd" --data_path "$digits" --model "$classifier" \
     --input_size 32 --in_chans 1 --nb_classes 10 --num_workers 0
 for digit in 3 8; do
     picture=$(printf '%s\n' "$digits/val/$digit"/* | head -1)
