@@ -4,9 +4,11 @@ A repair first asks the installed code to do what it is about, and leaves it alo
 functions up in their modules when it calls them, so replacing them there reaches evaluation, prediction and training.
 """
 import contextlib
+import copy
 import functools
 import io
 import os
+import signal
 import tempfile
 import threading
 import types
@@ -22,6 +24,7 @@ from paddleseg.transforms import Compose
 from paddleseg.utils import metrics as paddleseg_metrics
 
 from seg import dataset, infer, metrics
+from util import dist
 from util.errors import InputError
 
 
@@ -143,6 +146,28 @@ def loader_errors() -> bool:
     return True
 
 
+def loader_orphans() -> bool:
+    """The workers of a program that is killed live on, and their batches stay in /dev/shm. Let the system end them, and
+    batches travel through pipes. (Whether a later Paddle does so cannot be asked without killing something.)"""
+    kind = dataloader_iter._DataLoaderIterMultiProcess
+    if hasattr(kind.__init__, '__wrapped__'):
+        return False
+
+    @functools.wraps(kind.__init__)
+    def init(self, loader):
+        loader = copy.copy(loader)
+        loader.use_shared_memory, loader.worker_init_fn = False, functools.partial(_begin_worker, loader.worker_init_fn)
+        init.__wrapped__(self, loader)
+    kind.__init__ = init
+    return True
+
+
+def _begin_worker(theirs: Callable | None, worker: int) -> None:
+    dist.end_with_parent(signal.SIGKILL)
+    if theirs:
+        theirs(worker)
+
+
 def _keeping(loop: Callable) -> Callable:
     @functools.wraps(loop)
     def kept(self, place):
@@ -180,7 +205,7 @@ def replace(owner, name: str, ours, check: Callable[[], bool]) -> bool:
     return True
 
 
-REPAIRS = (areas, means, accuracies, windows, augmentation, reading, deploy_files, loader_errors)
+REPAIRS = (areas, means, accuracies, windows, augmentation, reading, deploy_files, loader_errors, loader_orphans)
 
 
 def apply() -> list[str]:

@@ -107,6 +107,15 @@ def test_two_processes_that_are_killed_end_as_undisturbed_ones(digits, tmp_path,
     disturb(Classic('main_pretrain.py', digits, tmp_path, 4, 2, 0), tally, 'kill -9, pre-train, 2 processes', 1)
 
 
+def test_a_segmentation_that_is_killed_leaves_no_workers_and_no_batches(config, tmp_path, tally):
+    training = Segmentation(config(), tmp_path, 1000, 2)
+    with tally('kill -9, seg/train.py, what is left'):
+        run = training.start('out', resume=False).until(training.begun)
+        assert len(run.workers()) == 2
+        run.kill(run.process.pid)
+        assert run.end(20)[0] == -signal.SIGKILL
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize('program, processes, workers, times', [
     ('main_pretrain.py', 1, 0, 25), ('main_pretrain.py', 2, 2, 15), ('main_finetune.py', 1, 2, 25),
