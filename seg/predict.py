@@ -27,11 +27,13 @@ from util import cli, dist, run
 from util.data import pictures
 from util.errors import InputError
 
+RESULTS = ('added_prediction', 'pseudo_color_prediction')  # folders below save_dir, by PaddleSeg's names
+
 
 def main(args):
     run.begin(args.device, seed=0)
     colors = palette(args.custom_color)
-    files = find(args.image_path)
+    files = find(args.image_path, args.save_dir)
     if args.opts and not args.config:
         raise InputError('--opts changes a config; give --config')
     config = flags.configuration(args.config, args.opts) if args.config or args.engine == 'dygraph' else None
@@ -59,8 +61,8 @@ def main(args):
             raise
         labels = infer.labels(model, image, transforms, **settings)
         added, mask = drawn(image, labels, colors)
-        save(added, Path(args.save_dir) / 'added_prediction' / name)
-        save(mask, Path(args.save_dir) / 'pseudo_color_prediction' / mask_name)
+        for result, folder, below in zip((added, mask), RESULTS, (name, mask_name)):
+            save(result, Path(args.save_dir) / folder / below)
         progress.update(number)
     logger.info('Predicted images are saved in added_prediction and pseudo_color_prediction')
 
@@ -73,12 +75,17 @@ def palette(custom: list[int] | None) -> np.ndarray:
     return np.asarray(visualize.get_color_map_list(256, custom_color=custom)[:768], dtype='uint8').reshape(-1, 3)
 
 
-def find(image_path: str) -> list[tuple[Path, Path, Path]]:
-    """The pictures of a file, folder or list, each with the names of its two results below their folders."""
+def find(image_path: str, save_dir: str = '') -> list[tuple[Path, Path, Path]]:
+    """The pictures of a file, folder or list, each with the names of its two results below their folders.
+
+    Of a folder that holds save_dir, earlier results are no pictures.
+    """
     path = Path(os.path.abspath(image_path))  # a list may name pictures by ../
     if path.is_dir():
+        results = [Path(os.path.abspath(save_dir)) / folder for folder in RESULTS]
         root, files = path, sorted(file for file in path.rglob('*') if file.suffix.lower() in pictures.PICTURES
-                                   and not any(part.startswith('.') for part in file.relative_to(path).parts))
+                                   and not any(part.startswith('.') for part in file.relative_to(path).parts)
+                                   and not any(file.is_relative_to(folder) for folder in results))
     elif path.suffix.lower() in pictures.PICTURES:
         root, files = path.parent, [path]
     elif path.is_file():
