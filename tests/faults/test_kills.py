@@ -14,7 +14,7 @@ SMALL = ['--input_size', '16', '--in_chans', '1', '--warmup_epochs', '1', '--dev
          '--blr', '0.05', '--print_freq', '1']
 OFTEN = ['--save_every', '1', '--save_every_iters', '1', '--keep', '3', '--resume', 'auto']
 PROGRAMS = {'main_pretrain.py': ['--model', 'mae_vit_nano_patch4'],
-            'main_finetune.py': ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--reprob', '0.25', '--mixup', '0.8']}
+            'main_finetune.py': ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--reprob', '0.25']}
 
 
 class Classic:
