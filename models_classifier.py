@@ -54,7 +54,7 @@ class PyramidClassifier(Classifier):
         self.head = nn.Linear(self.width, num_classes)
         self.fc_norm = norm_layer(self.width)
         draw_convolutions(self)
-        draw_linears(self, initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0))
+        draw_linears(self, initializer.XavierUniform())
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
         """Features [N, D] that the head sees."""

@@ -222,6 +222,27 @@ def test_every_trainable_parameter_gets_a_gradient(family):
 
 
 @pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('kind', ['mae_', 'simmim_', ''])
+def test_every_parameter_starts_from_the_distribution_of_um_mae(kind, family):
+    model = (models_zoo.CLASSIFIERS | models_zoo.AUTOENCODERS)[f'{kind}{family}_nano_32']()
+    for name, parameter in model.named_parameters():
+        value, shape, spread = parameter.numpy(), parameter.shape, None
+        if name.endswith('pos_embed'):
+            continue
+        if name.endswith('mask_token'):
+            assert value.std() == pytest.approx(0.02, rel=0.5)
+        elif len(shape) == 1:
+            assert (value == (1 if 'norm' in name and name.endswith('weight') else 0)).all(), name
+        elif len(shape) == 2 or (kind and name == 'patch_embed.proj.weight'):
+            spread = (6 / (shape[0] + np.prod(shape[1:]))) ** 0.5  # Xavier over the matrix
+            assert np.abs(value).max() <= spread * (1 + 1e-6), name
+            assert value.std() == pytest.approx(spread / 3 ** 0.5, rel=0.25), name
+        else:  # convolutions: normal, by what goes out of them
+            spread = (2 / (shape[0] * shape[2] * shape[3])) ** 0.5
+            assert value.std() == pytest.approx(spread, rel=0.5 if value.size < 200 else 0.15), name
+
+
+@pytest.mark.parametrize('family', FAMILIES)
 def test_what_uniform_masking_cannot_do_is_named(family):
     with pytest.raises(InputError, match='image side 40 is no multiple of 16'):
         nano(family, img_size=(32, 40))
