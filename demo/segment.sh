@@ -26,16 +26,16 @@ python -m paddle.distributed.launch --log_level ERROR --log_dir "$out/log" main_
 python demo/visualize.py --mask_ratio .5 --img_path "$scenes/images/validation" --resume "$weights" \
     --out "$out/reconstruction.png"
 
-# train NAME SEED KEY=VALUE...: train a segmentor, evaluate it at the end, and leave its records in the folder NAME
+# train NAME SEED [KEY=VALUE]: train a segmentor, evaluate it at the end, and leave its records in the folder NAME
 train() {
     python seg/train.py --config $config --seed "$2" --do_eval --save_interval 100000 --log_iters 50 --num_workers 1 \
-        --save_dir "$out/$1" --opts "${@:3}" 2> "$out/$1.err" | tee "$out/$1.log" \
+        --save_dir "$out/$1" ${3:+--opts "$3"} 2> "$out/$1.err" | tee "$out/$1.log" \
         | grep --line-buffered -o -e 'iter: .* | ETA.*' -e 'aAcc: .* mAcc: [0-9.]*' || { cat "$out/$1.err" >&2; return 1; }
 }
 
 step "4 of 7: train a segmentor on 40 labelled scenes: from random weights, then from the pre-trained ones (minutes)"
 for ((seed = 0; seed < seeds; seed++)); do
-    train "scratch$seed" $seed optimizer.layer_decay=1.0
+    train "scratch$seed" $seed
     train "mae$seed" $seed "model.backbone.pretrained=$weights"
 done
 
