@@ -39,14 +39,32 @@ def test_the_digits_are_an_image_folder_of_all_scans(tour):
         assert scan.size == (32, 32) and scan.getextrema()[1] > 200
 
 
-def test_masked_patches_are_predicted_better_than_by_both_baselines(tour, run_program):
-    digits, weights = tour
-    result = run_program('demo/score.py', '--resume', weights, '--data_path', digits, '--device', 'cpu')
+def scores(result):
+    """What demo/score.py printed."""
     assert result.returncode == 0, result.stderr
     first, *rows = result.stdout.splitlines()
     assert first.startswith('355 images')
-    score = {name: float(value) for name, value in (row.rsplit(maxsplit=1) for row in rows)}
+    return {name: float(value) for name, value in (row.rsplit(maxsplit=1) for row in rows)}
+
+
+def test_masked_patches_are_predicted_better_than_by_both_baselines(tour, run_program):
+    digits, weights = tour
+    score = scores(run_program('demo/score.py', '--resume', weights, '--data_path', digits, '--device', 'cpu'))
     assert score['autoencoder'] < 0.6 * min(score['mean patch'], score['nearest visible']), score
+
+
+@pytest.mark.parametrize('model, flags', [
+    ('mae_swin_nano_32', ['--mask_regular']), ('mae_pvt_nano_32', ['--mask_regular', '--vis_mask_ratio', .25]),
+    ('simmim_pvt_nano_32', []), pytest.param('simmim_swin_nano_32', [], marks=pytest.mark.full)])
+def test_so_do_pyramids_after_a_short_training(tour, run_program, tmp_path, model, flags):
+    digits, _ = tour
+    result = run_program('main_pretrain.py', '--data_path', digits, '--model', model, *flags, '--input_size', 16,
+                         '--in_chans', 1, '--hflip', 0, '--batch_size', 64, '--epochs', 4, '--warmup_epochs', 1,
+                         '--blr', 8e-3, '--num_workers', 0, '--output_dir', tmp_path, '--log_dir', '', '--device', 'cpu')
+    assert result.returncode == 0, result.stderr
+    weights = tmp_path / 'checkpoint-3.pd'
+    score = scores(run_program('demo/score.py', '--resume', weights, '--data_path', digits, '--device', 'cpu'))
+    assert score['autoencoder'] < 0.9 * min(score['mean patch'], score['nearest visible']), score
 
 
 def test_visualize_writes_four_panels_a_picture(tour, run_program, tmp_path):
