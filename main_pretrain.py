@@ -34,7 +34,7 @@ def main(args):
     samples = loader.TrainSet(images, args.in_chans, augment, lambda index, rng: masks(rng), args.seed)
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
     accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
-    data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem)
+    data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem, args.data_timeout)
     lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
     schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
     step = amp.Step(optim.adamw(optim.decay_groups(model, args.weight_decay), beta2=0.95), accum_iter, args.amp)
