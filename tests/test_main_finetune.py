@@ -280,7 +280,7 @@ BAD = {
     'resuming a probe': ('--resume {probe}', '{probe} does not fit the model: '),
     'list': ('--data_path {list}', '--data_path {list}: one list cannot be training and validation set'),
     'labels': ('--data_path {unlabelled}', '--data_path {unlabelled}: the list of train has no labels'),
-    'model': ('--model vit_bass', "no model 'vit_bass'; choose from vit_base_patch16"),
+    'model': ('--model vit_bass', "no model 'vit_bass'; choose from pvt_nano_32,"),
     'blocks': ('--freeze_blocks 99', '--freeze_blocks 99: the model has 4 blocks')}
 
 
