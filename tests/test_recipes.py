@@ -169,6 +169,13 @@ def test_the_program_lists_all():
                                          '83.57 ± 0.08 acc1 (official rerun, 4 seeds)', '230 V100']
 
 
+def test_who_reads_only_the_first_lines_gets_no_traceback():
+    program = [sys.executable, '-m', 'util.recipes']
+    listing = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    listing.stdout.close()
+    assert (listing.stderr.read(), listing.wait(60)) == (b'', 141)
+
+
 def devices_of(words):
     """How many processes the launcher's flags ask for; machines have 8 where they do not say."""
     gpus = value(words, '--gpus')

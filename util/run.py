@@ -1,6 +1,7 @@
 """What every program does around its work: begin, report errors in one line, keep records."""
 import json
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -42,6 +43,7 @@ def program(main: Callable, parser: ArgumentParser) -> None:
     args = parser.parse_args()
     try:
         main(args)
+        sys.stdout.flush()
     except (InputError, NonFiniteLoss) as error:
         dist.fail(str(error))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Paddle's handler raises when loader workers end after this
@@ -51,6 +53,10 @@ def program(main: Callable, parser: ArgumentParser) -> None:
         dist.fail('interrupted')
         print(f'{parser.prog}: interrupted', file=sys.stderr, flush=True)
         sys.exit(130)
+    except BrokenPipeError:
+        dist.fail('nobody reads its output any more')
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
+        sys.exit(141)
     except Exception as error:
         dist.fail(f'{type(error).__name__}: {error}')
         raise
