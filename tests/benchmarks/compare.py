@@ -47,10 +47,11 @@ def ask(worker, case, steps):
     return json.loads(line)
 
 
+PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER.add_argument('cases', nargs='+', metavar='CASE', help='a masked autoencoder, or mask_tokens_in_encoder')
+PARSER.add_argument('--batch_size', type=int, default=4)
+PARSER.add_argument('--steps', type=int, default=1, help='steps a turn')
+PARSER.add_argument('--rounds', type=int, default=3, help='turns that count')
+
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('cases', nargs='+', metavar='CASE', help='a masked autoencoder, or mask_tokens_in_encoder')
-    parser.add_argument('--batch_size', type=int, default=4)
-    parser.add_argument('--steps', type=int, default=2, help='steps a turn')
-    parser.add_argument('--rounds', type=int, default=4, help='turns that count')
-    main(parser.parse_args())
+    main(PARSER.parse_args())
