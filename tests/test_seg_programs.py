@@ -195,7 +195,8 @@ def test_the_area_under_the_curve_is_refused_before_evaluation(tmp_path, second,
     for number, label in enumerate(([[1, 1, 0]], second)):
         write_pair(tmp_path / f'{number}.png', tmp_path / f'label_{number}.png', np.array(label, 'uint8'))
     (tmp_path / 'list.txt').write_text('0.png label_0.png\n1.png label_1.png\n')
-    samples = Dataset([], str(tmp_path), 3, mode='val', val_path=str(tmp_path / 'list.txt'))
+    samples = Dataset(mode='val', dataset_root=str(tmp_path), transforms=[], num_classes=3,
+                      val_path=str(tmp_path / 'list.txt'))
     if message is None:
         return seg.val.check_auc_roc(samples)
     with pytest.raises(InputError, match=f'--auc_roc {message}'):
