@@ -37,7 +37,7 @@ WAYS = {
     'linprobe --finetune': (main_linprobe, VIT + '--finetune {file}'),
     'linprobe --eval': (main_linprobe, VIT + '--eval --resume {file}'),
     'infer': (main_infer, '--device cpu --img_path {picture} --resume {file}'),
-    'parity': (main_parity, '{file}'),
+    'parity': (main_parity, '{file} --python ' + sys.executable),  # which it does not come to
     'convert': (converter, '{file} {out}/x.pth --to torch'),
     'visualize': (visualize, '--device cpu --img_path {picture} --resume {file} --out {out}/x.png'),
     'seg pretrained': (train, SEG + '--save_dir {out} --opts model.backbone.pretrained={file}'),
