@@ -196,6 +196,11 @@ class Pyramid(nn.Layer):
                   PatchMerge(widths[stage - 1], widths[stage], merge_norm) if stage and i == 0 else None)
             for stage, depth in enumerate(depths) for i in range(depth))
 
+    @property
+    def unit(self) -> int:
+        """Side in pixels of what one token of the last map but one covers: masks remove such squares."""
+        return self.patch_embed.patch_size * 2 ** (len(self.ends) - 2)
+
     def embed(self, images: paddle.Tensor) -> paddle.Tensor:
         """Map [N, rows, columns, D] of the patches of [N, C, height, width], without positions."""
         x = self.patch_embed(images)

@@ -18,7 +18,7 @@ from util.weights.sizes import PYRAMIDS
 
 
 class MaskTokens(Reconstruction):
-    """What is added to a pyramid encoder (layer.Pyramid). A patch is what one token of the last map but one covers."""
+    """What is added to a pyramid encoder (layer.Pyramid), of which a patch here is a unit."""
     error = staticmethod(paddle.abs)
 
     def add_reconstruction(self, norm_layer, norm_pix_loss: bool, vis_mask_ratio: float) -> None:
@@ -26,7 +26,7 @@ class MaskTokens(Reconstruction):
         if vis_mask_ratio:
             raise InputError(f'--vis_mask_ratio {vis_mask_ratio}: SimMIM has no secondary masking; leave it out')
         embed = self.patch_embed
-        self.sees(embed.img_size, embed.patch_size * 2 ** (len(self.ends) - 2), embed.in_chans, norm_pix_loss, 0)
+        self.sees(embed.img_size, self.unit, embed.in_chans, norm_pix_loss, 0)
         self.mask_token = self.token(embed.proj.weight.shape[0])
         self.norm = norm_layer(self.width)
         self.decoder_pred = nn.Linear(self.width, 4 * self.patch_size ** 2 * self.in_chans)  # 2 x 2 patches a token

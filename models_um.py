@@ -24,7 +24,7 @@ from util.weights.sizes import PYRAMIDS
 class UniformMasking(Reconstruction):
     """What is added to a pyramid encoder (layer.Pyramid) that is built for images of half the side.
 
-    A patch here is what one token of the last map but one covers: it is removed as a whole, and predicted as a whole.
+    A patch here is a unit of the pyramid: it is removed as a whole, and predicted as a whole.
     """
 
     def add_reconstruction(self, decoder_embed_dim: int, decoder_depth: int, decoder_num_heads: int, mlp_ratio: float,
@@ -32,8 +32,7 @@ class UniformMasking(Reconstruction):
         """Called after the encoder's own constructor."""
         embed = self.patch_embed
         width = embed.proj.weight.shape[0]
-        self.sees([2 * side for side in embed.img_size], embed.patch_size * 2 ** (len(self.ends) - 2), embed.in_chans,
-                  norm_pix_loss, vis_mask_ratio)
+        self.sees([2 * side for side in embed.img_size], self.unit, embed.in_chans, norm_pix_loss, vis_mask_ratio)
         self.places = tuple(2 * side for side in embed.grid)
         self.fix_um_positions = fix_um_positions
         self.norm = norm_layer(self.width)
