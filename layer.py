@@ -236,13 +236,15 @@ def draw_linears(model: nn.Layer, weight: Callable[[paddle.Tensor], None]) -> No
                 Constant(0.0)(part.bias)
 
 
-def draw_convolutions(model: nn.Layer) -> None:
-    """Draw every convolution's weight anew, normal with variance 2 / fan-out; its bias becomes 0 (as UM-MAE does)."""
+def draw_pyramid(model: nn.Layer, linear_weight: Callable[[paddle.Tensor], None]) -> None:
+    """Draw a model over a pyramid anew, as UM-MAE does: every convolution normal with variance 2 / fan-out, its bias
+    0; then every Linear by this initializer, as draw_linears."""
     for part in model.sublayers():
         if isinstance(part, nn.Conv2D):
             channels, _, *sides = part.weight.shape
             Normal(std=math.sqrt(2 / (channels * math.prod(sides))))(part.weight)
             Constant(0.0)(part.bias)
+    draw_linears(model, linear_weight)
 
 
 def enable_recompute(model: nn.Layer) -> None:

@@ -8,7 +8,7 @@ import paddle
 from paddle import nn
 from paddle.nn import initializer
 
-from layer import draw_convolutions, draw_linears
+from layer import draw_pyramid
 from util import optim
 from util.errors import InputError
 
@@ -53,8 +53,7 @@ class PyramidClassifier(Classifier):
         self.global_pool, self.num_classes = global_pool, num_classes
         self.head = nn.Linear(self.width, num_classes)
         self.fc_norm = norm_layer(self.width)
-        draw_convolutions(self)
-        draw_linears(self, initializer.XavierUniform())
+        draw_pyramid(self, initializer.XavierUniform())
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
         """Features [N, D] that the head sees."""

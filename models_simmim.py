@@ -11,7 +11,7 @@ from paddle.nn import initializer
 
 import models_pvt
 import models_swin
-from layer import LayerNorm, draw_convolutions, draw_linears, enlarge
+from layer import LayerNorm, draw_pyramid, enlarge
 from models_mae import Reconstruction
 from util.errors import InputError
 from util.weights.sizes import PYRAMIDS
@@ -30,8 +30,7 @@ class MaskTokens(Reconstruction):
         self.mask_token = self.token(embed.proj.weight.shape[0])
         self.norm = norm_layer(self.width)
         self.decoder_pred = nn.Linear(self.width, 4 * self.patch_size ** 2 * self.in_chans)  # 2 x 2 patches a token
-        draw_convolutions(self)
-        draw_linears(self, initializer.XavierUniform())
+        draw_pyramid(self, initializer.XavierUniform())
         self.draw_patch_projection()
 
     def forward_encoder(self, imgs: paddle.Tensor, mask_ratio: float, noise: paddle.Tensor | None = None) -> tuple:

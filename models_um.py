@@ -15,7 +15,7 @@ from paddle.nn import initializer
 
 import models_pvt
 import models_swin
-from layer import LayerNorm, check_images, draw_convolutions, draw_linears, enlarge, pair
+from layer import LayerNorm, check_images, draw_pyramid, enlarge, pair
 from models_mae import Reconstruction
 from util.errors import InputError
 from util.weights.sizes import PYRAMIDS
@@ -41,8 +41,7 @@ class UniformMasking(Reconstruction):
         self.mask_token = self.token(decoder_embed_dim)
         self.decoder_pos_embed = self.fixed_positions(decoder_embed_dim, self.grid, cls_token=False)
         self.add_decoder(self.width, decoder_embed_dim, decoder_depth, decoder_num_heads, mlp_ratio, norm_layer, patches=4)
-        draw_convolutions(self)
-        draw_linears(self, initializer.XavierUniform())
+        draw_pyramid(self, initializer.XavierUniform())
         self.draw_patch_projection()
 
     def uniform_masking(self, N: int, noise: paddle.Tensor | None = None) -> tuple:

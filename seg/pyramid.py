@@ -11,7 +11,7 @@ from paddleseg.cvlibs import manager
 
 import models_pvt
 import models_swin
-from layer import Pyramid, draw_convolutions, draw_linears
+from layer import Pyramid, draw_pyramid
 from seg import weights
 
 
@@ -23,8 +23,7 @@ class Maps(Pyramid):
         for name, width in zip(self.projections, widths):
             setattr(self, name, nn.Conv2D(width, out_width, 1))
         self.feat_channels = [out_width] * len(widths)
-        draw_convolutions(self)
-        draw_linears(self, initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0))
+        draw_pyramid(self, initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0))
         if pretrained:
             weights.begin(self, pretrained)
 
