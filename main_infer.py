@@ -3,10 +3,13 @@
     python main_infer.py --model vit_base_patch16 --resume checkpoint-best.pd --img_path PICTURE
 
 PICTURE may be a folder or a quoted glob. Pooling, size and classes are the checkpoint's own where it says them, and need
-flags where it does not.
+flags where it does not. --resume may be a folder that main_export.py has written: then Paddle Inference or ONNX Runtime
+runs it, on a CPU with oneDNN where it can.
 """
 import json
+import os
 import sys
+import time
 from glob import glob
 from pathlib import Path
 
@@ -18,38 +21,74 @@ import paddle
 from tqdm import tqdm
 
 import models_zoo
-from imagenet_classes import id2class
-from util import cli, convert, run
+from util import cli, exported, run
 from util.augment import crop, transform
-from util.convert import names
-from util.data import pictures
+from util.data import pictures, workers
 from util.errors import InputError
-from util.weights import sizes
+
+MOST_WORKERS = 4  # by default; each prepares some hundred images/s
 
 
-@paddle.no_grad()
 def main(args):
     run.begin(args.device, seed=0)
-    state = convert.load(args.resume)
+    scores_of, said, how = from_folder(args) if Path(args.resume, exported.ABOUT).exists() else from_weights(args)
     print(f'Resume checkpoint {args.resume}', file=sys.stderr if args.json else sys.stdout)
-    said = settings(args, state)
-    model = models_zoo.classifier(said['model'], img_size=said['input_size'], in_chans=said['in_chans'],
-                              num_classes=said['nb_classes'], global_pool=said['global_pool'])
-    if names.kind(state['model']) == names.PROBE:
-        model.probe()
-    models_zoo.set_weights(model, state['model'], args.resume)
-    model.eval()
-
-    labels = class_names(args.class_names, state.get('classes'), said['nb_classes'])
+    labels = class_names(args.class_names, said['labels'])
     files = find(args.img_path, said['in_chans'])
     plain = transform.Evaluate(said['input_size'], *crop.statistics(said['in_chans'], said.get('mean'), said.get('std')))
-    for start in tqdm(range(0, len(files), args.batch_size), unit='batch', disable=len(files) == 1 or None):
-        batch = files[start:start + args.batch_size]
-        images = np.stack([plain(read(file, said['in_chans'])) for file in batch])
-        probabilities = paddle.nn.functional.softmax(model(paddle.to_tensor(images)), axis=1)
-        values, indices = (part.tolist() for part in probabilities.topk(min(args.topk, said['nb_classes']), axis=1))
+    order = [files[start:start + args.batch_size] for start in range(0, len(files), args.batch_size)]
+    start = time.perf_counter()
+    batches = read_batches(order, lambda file: plain(read(file, said['in_chans'])), args.num_workers)
+    for batch, images in zip(order, tqdm(batches, unit='batch', total=len(order), disable=len(files) == 1 or None)):
+        probabilities = paddle.nn.functional.softmax(paddle.to_tensor(scores_of(images)), axis=1)
+        values, indices = (part.tolist() for part in probabilities.topk(min(args.topk, len(labels)), axis=1))
         for row in zip(batch, values, indices):
             show(*row, labels, args.json, several=len(files) > 1)
+    if len(files) > 1:
+        seconds = time.perf_counter() - start
+        print(f'{len(files)} pictures in {seconds:.1f} s, {len(files) / seconds:.1f} images/s with reading them ({how})',
+              file=sys.stderr)
+
+
+def from_weights(args):
+    """images [N, C, height, width] -> scores [N, K], what is known of the model, and what runs it."""
+    if args.engine not in (None, 'live'):
+        raise InputError(f'--engine {args.engine} takes a folder that main_export.py has written, and {args.resume} is none')
+    bf16 = args.precision == 'bf16'
+    if bf16 and paddle.get_device() == 'cpu':
+        raise InputError('--precision bf16: on a CPU the live model has float32 alone; main_export.py writes one for which '
+                         '--engine inference has bfloat16')
+    model, said = models_zoo.saved_classifier(args.resume, model=args.model, nb_classes=args.nb_classes,
+                                              global_pool=args.global_pool, input_size=args.input_size)
+
+    @paddle.no_grad()
+    def scores_of(images):
+        with paddle.amp.auto_cast(bf16, dtype='bfloat16'):
+            return model(paddle.to_tensor(images)).astype('float32').numpy()
+    return scores_of, said, f'live, {args.precision}'
+
+
+def from_folder(args):
+    """As from_weights, of an exported model."""
+    if args.engine == 'live':
+        raise InputError(f'{args.resume} is an exported model; --engine live takes the weights that it was made of')
+    said = exported.description(args.resume)
+    if said['what'] != 'classify':
+        raise InputError(f'{args.resume} was exported to {said["what"]}, which gives no classes; export a classifier')
+    for name, own in (('model', said['model']), ('input_size', said['input_size']), ('nb_classes', len(said['classes']))):
+        if getattr(args, name) not in (None, own):
+            raise InputError(f'{args.resume} has {name} {own}, but {name} {getattr(args, name)} was asked for')
+    model = exported.Exported(args.resume, args.engine or 'inference', args.precision)
+    return lambda images: model(images)[0], said | {'labels': said['classes']}, model.how
+
+
+def read_batches(order, prepare, num_workers):
+    """The files of each batch, prepared and stacked; by worker processes where there are several batches."""
+    if num_workers is None:
+        num_workers = min(MOST_WORKERS, os.cpu_count() or 1, len(order) - 1)
+    if num_workers and workers.supported():
+        return workers.Pool(prepare, np.stack, order, num_workers, str)
+    return (np.stack([prepare(file) for file in batch]) for batch in order)
 
 
 def show(file, values, indices, labels, as_json, several):
@@ -63,39 +102,17 @@ def show(file, values, indices, labels, as_json, several):
         tqdm.write(f'{labels[index]}: {value}')
 
 
-def settings(args, state):
-    """What is known of the model: by the checkpoint, else by flags. A flag that contradicts it is an error."""
-    said = dict(state.get('args', {}))
-    tensors = state['model']
-    kind = names.kind(tensors)
-    if kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
-        raise InputError(f'{args.resume} holds {kind}, which has no classes; fine-tune it first')
-    said['nb_classes'] = len(tensors['head.1.bias' if kind == names.PROBE else 'head.bias'])
-    said['global_pool'] = 'fc_norm.weight' in tensors
-    size_is_free = 'pos_embed' not in tensors and 'input_size' in said
-    said |= {name: value for name, value in sizes.said_by(tensors).items() if name != 'input_size' or not size_is_free}
-    for name in ('model', 'nb_classes', 'global_pool', 'input_size'):
-        asked = getattr(args, name)
-        if asked is not None and said.setdefault(name, asked) != asked:
-            raise InputError(f'{args.resume} has {name} {said[name]}, but {name} {asked} was asked for')
-    if 'model' not in said:
-        raise InputError(f'{args.resume} does not say its model; give --model')
-    return said
-
-
-def class_names(file, own, count):
-    """A list of synonyms for each class: from a file, the checkpoint, or ImageNet-1k."""
-    if file:
-        try:
-            lines = [[name] for name in Path(file).read_text(encoding='utf-8').splitlines() if name]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f'--class_names {file}: cannot be read ({error})') from None
-        if len(lines) != count:
-            raise InputError(f'--class_names {file} has {len(lines)} lines, but the model has {count} classes')
-        return lines
-    if own:
-        return [[name] for name in own] + [[f'class {i}'] for i in range(len(own), count)]
-    return list(id2class.values()) if count == len(id2class) else [[f'class {i}'] for i in range(count)]
+def class_names(file, own):
+    """A list of synonyms for each class: from a file, or the model's own."""
+    if not file:
+        return own
+    try:
+        lines = [[name] for name in Path(file).read_text(encoding='utf-8').splitlines() if name]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'--class_names {file}: cannot be read ({error})') from None
+    if len(lines) != len(own):
+        raise InputError(f'--class_names {file} has {len(lines)} lines, but the model has {len(own)} classes')
+    return lines
 
 
 def find(img_path, in_chans):
@@ -120,7 +137,11 @@ def read(file, in_chans):
 
 PARSER = cli.parser(__doc__, cli.device)
 PARSER.add_argument('--img_path', required=True, metavar='PATH', help='a picture, a folder, or a quoted glob')
-PARSER.add_argument('--resume', required=True, metavar='FILE', help='weights of a classifier')
+PARSER.add_argument('--resume', required=True, metavar='PATH', help='weights of a classifier, or an exported one\'s folder')
+PARSER.add_argument('--engine', choices=['live', *exported.ENGINES], default=None, help='what runs it (default: live for '
+                    'weights; inference, which is Paddle Inference, for a folder)')
+PARSER.add_argument('--precision', choices=exported.PRECISIONS, default='fp32', help='bf16: faster where the processor has '
+                    'it; needs an exported model, or a GPU')
 PARSER.add_argument('--model', default=None, metavar='NAME', help='needed where the weights do not say it')
 PARSER.add_argument('--nb_classes', type=cli.number(int, 1), default=None, help="default: the weights' own")
 PARSER.add_argument('--input_size', type=cli.number(int, 1), default=None, help="default: the weights' own")
@@ -128,6 +149,8 @@ PARSER.add_argument('--global_pool', action='store_true', default=None, help="po
 PARSER.add_argument('--cls_token', action='store_false', dest='global_pool')
 PARSER.add_argument('--topk', type=cli.number(int, 1), default=5, help='labels a picture')
 PARSER.add_argument('--batch_size', type=cli.number(int, 1), default=32, help='pictures at a time')
+PARSER.add_argument('--num_workers', type=cli.number(int, 0), default=None, help='processes that read pictures (default: '
+                    f'one a core, {MOST_WORKERS} at most, where there are several batches)')
 PARSER.add_argument('--class_names', default=None, metavar='FILE', help='a name a line, in the order of the classes')
 PARSER.add_argument('--json', action='store_true', help='one JSON object a line')
 

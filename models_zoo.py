@@ -11,6 +11,7 @@ import models_simmim
 import models_swin
 import models_um
 import models_vit
+from imagenet_classes import id2class
 from models_classifier import Classifier
 from models_mae import Reconstruction
 from util import checkpoint, convert, pos_embed
@@ -76,6 +77,43 @@ def load_autoencoder(path: str, name: str | None = None, norm_pix_loss: bool | N
                         fix_um_positions=flags.get('fix_um_positions', False), **secondary)
     checkpoint.load_model(model, tensors, path)
     return model, flags
+
+
+def saved_classifier(path: str, **asked) -> tuple[Classifier, dict]:
+    """The classifier in a weight file, ready to infer, and what is known of it: model, nb_classes, global_pool, input_size,
+    in_chans, `labels` (a list of synonyms for each class), and mean and std where the file says them.
+
+    asked: the first four of these, for files that do not say them, None where nothing is asked; InputError where one is
+    needed and missing, where one contradicts the file, or where the file holds no classifier.
+    """
+    state = convert.load(path)
+    tensors, said = state['model'], dict(state.get('args', {}))
+    kind = names.kind(tensors)
+    if kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
+        raise InputError(f'{path} holds {kind}, which has no classes; fine-tune it first')
+    said['nb_classes'] = len(tensors['head.1.bias' if kind == names.PROBE else 'head.bias'])
+    said['global_pool'] = 'fc_norm.weight' in tensors
+    size_is_free = 'pos_embed' not in tensors and 'input_size' in said
+    said |= {name: value for name, value in sizes.said_by(tensors).items() if name != 'input_size' or not size_is_free}
+    for name, value in asked.items():
+        if value is not None and said.setdefault(name, value) != value:
+            raise InputError(f'{path} has {name} {said[name]}, but {name} {value} was asked for')
+    if 'model' not in said:
+        raise InputError(f'{path} does not say its model; give --model')
+    model = classifier(said['model'], img_size=said['input_size'], in_chans=said['in_chans'], num_classes=said['nb_classes'],
+                       global_pool=said['global_pool'])
+    if kind == names.PROBE:
+        model.probe()
+    set_weights(model, tensors, path)
+    model.eval()
+    return model, said | {'labels': labels(state.get('classes'), said['nb_classes'])}
+
+
+def labels(own: list[str] | None, count: int) -> list[list[str]]:
+    """A list of synonyms for each of `count` classes: those that the weights' own names begin, or ImageNet-1k's."""
+    if not own and count == len(id2class):
+        return list(id2class.values())
+    return [[name] for name in own or []] + [[f'class {i}'] for i in range(len(own or []), count)]
 
 
 def load_pretrained(model: Classifier, path: str) -> list[str]:
