@@ -20,7 +20,7 @@ from paddleseg.cvlibs import SegBuilder
 from paddleseg.utils import logger
 
 from seg import flags, infer
-from util import cli, run
+from util import cli, exported, run
 from util.errors import InputError
 
 OPERATIONS = {'argmax': lambda scores: paddle.argmax(scores, axis=1, dtype='int32'),
@@ -84,8 +84,7 @@ def deploy(config, shape: list[int], output_op: str) -> dict:
 
 
 def write(model: paddle.nn.Layer, shape: list[int], folder: Path, description: dict) -> None:
-    spec = paddle.static.InputSpec([None if edge < 1 else edge for edge in shape], 'float32', 'x')
-    paddle.jit.save(paddle.jit.to_static(model, input_spec=[spec], full_graph=True), str(folder / 'model'))
+    exported.save(model, {'x': [None if edge < 1 else edge for edge in shape]}, folder)
     text = yaml.safe_dump(description, sort_keys=False)
     logger.info(f'\n---------------Deploy Information---------------\n{text}')
     (folder / 'deploy.yaml').write_text(text)

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 import yaml
-from paddle import inference
 from paddle.nn import functional as F
 from paddleseg.core import infer
 from paddleseg.deploy.infer import DeployConfig
 
 from seg import transforms
-from util import dist
+from util import exported
 from util.errors import InputError
 
 _slide = infer.slide_inference
@@ -138,17 +137,18 @@ class Exported:
         for part in (config.model, config.params):
             if not os.path.isfile(part):
                 raise InputError(f'{file} names {part}, which is not there')
-        self.predictor = _predictor(config.model, config.params)
-        self.names = self.predictor.get_output_names()
-        if len(self.names) == 1 and deploy.get('output_op') != 'none':
+        try:  # without oneDNN, whose bilinear interpolation fails on this model
+            self.predictor = exported.predictor(config.model, config.params)
+        except Exception as error:
+            raise InputError(f'{config.model}: paddle.inference cannot load it '
+                             f'({str(error).strip().splitlines()[-1]})') from None
+        if len(self.predictor.get_output_names()) == 1 and deploy.get('output_op') != 'none':
             raise InputError(f'{file}: this model gives the {deploy.get("output_op")} of one window and not its scores, '
                              'which joining windows needs; export it with seg/export.py')
 
     def outputs(self, x: np.ndarray) -> list[np.ndarray]:
         """All outputs for float32 [N, C, height, width]; the scores come last."""
-        self.predictor.get_input_handle(self.predictor.get_input_names()[0]).copy_from_cpu(np.ascontiguousarray(x))
-        self.predictor.run()
-        return [self.predictor.get_output_handle(name).copy_to_cpu() for name in self.names]
+        return exported.outputs(self.predictor, [x])
 
     def __call__(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         if self.window and tuple(x.shape[:1:-1]) != self.window:
@@ -156,19 +156,3 @@ class Exported:
                              f'{x.shape[3]} x {x.shape[2]}: slide it over larger ones (--is_slide --crop_size '
                              f'{self.window[0]} {self.window[1]} --stride WIDTH HEIGHT)')
         return [paddle.to_tensor(self.outputs(x.numpy())[-1])]
-
-
-def _predictor(model: str, params: str) -> inference.Predictor:
-    """On Paddle's device; on a CPU without oneDNN, whose bilinear interpolation fails on this model."""
-    config = inference.Config(model, params)
-    config.disable_glog_info()
-    if paddle.get_device() == 'cpu':
-        config.disable_gpu()
-        config.disable_mkldnn()
-        config.set_cpu_math_library_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
-    else:
-        config.enable_use_gpu(256, dist.device_id())
-    try:
-        return inference.create_predictor(config)
-    except Exception as error:
-        raise InputError(f'{model}: paddle.inference cannot load it ({str(error).strip().splitlines()[-1]})') from None
