@@ -1,6 +1,7 @@
 """Inference as a user runs it: what it prints, in which order, and for which pictures."""
 import ast
 import json
+import shutil
 
 import numpy as np
 import paddle
@@ -123,6 +124,27 @@ def test_json_is_one_object_a_line_and_nothing_else(infer, trained, digits):
         assert [(label['id'], label['probability']) for label in one['labels']] == by_hand(
             best, pixels(one['file'], mean=(0.3,), std=(0.4,)))[:2]
         assert all(label['names'] == [str(label['id'])] for label in one['labels'])
+
+
+@pytest.mark.parametrize('batch', [3, 32])
+def test_workers_change_nothing_and_the_rate_is_said(capsys, trained, digits, batch):
+    outputs = []
+    for count in (0, 2):
+        flags = f'--resume {trained} --img_path {digits / "val"} --json --batch_size {batch} --num_workers {count}'
+        main_infer.main(main_infer.PARSER.parse_args(['--device', 'cpu', *flags.split()]))
+        outputs.append(capsys.readouterr())
+    assert outputs[0].out == outputs[1].out and len(outputs[0].out.splitlines()) == 10
+    for said in outputs:
+        words = said.err.splitlines()[-1].split()
+        assert words[:3] == ['10', 'pictures', 'in'] and words[6] == 'images/s'
+        assert float(words[3]) >= 0 and float(words[5]) > 0 and said.err.endswith('(live, fp32)\n')
+
+
+def test_a_broken_picture_is_named_by_a_worker_as_well(infer, trained, digits, tmp_path):
+    shutil.copytree(digits / 'val', tmp_path / 'val')
+    (tmp_path / 'val/2/99.png').write_bytes(b'\x89PNG broken')
+    with pytest.raises(InputError, match='val/2/99.png cannot be read as a picture of 1 channels'):
+        infer('--resume', trained, '--img_path', tmp_path / 'val', '--batch_size', 3, '--num_workers', 2)
 
 
 # pictures as a person sees them

@@ -9,6 +9,7 @@ import paddle
 import pytest
 from conftest import ROOT
 
+import main_export
 import main_finetune
 import main_infer
 import main_linprobe
@@ -36,6 +37,7 @@ WAYS = {
     'finetune --eval': (main_finetune, VIT + '--eval --resume {file}'),
     'linprobe --finetune': (main_linprobe, VIT + '--finetune {file}'),
     'linprobe --eval': (main_linprobe, VIT + '--eval --resume {file}'),
+    'export': (main_export, '--device cpu --resume {file} --out {out}'),
     'infer': (main_infer, '--device cpu --img_path {picture} --resume {file}'),
     'parity': (main_parity, '{file} --python ' + sys.executable),  # which it does not come to
     'convert': (converter, '{file} {out}/x.pth --to torch'),

@@ -1,0 +1,124 @@
+"""What runs an exported model, alone and in main_infer.py: engines that fail or depart, damaged folders."""
+# ruff: noqa: F811  fixtures of other files
+import json
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+from test_main_export import assert_close, export, folder, images, saved, written  # noqa: F401
+from test_main_infer import infer, trained  # noqa: F401
+
+import models_zoo
+from util import exported
+from util.errors import InputError
+
+
+@pytest.mark.parametrize('precision, tolerance', [('fp32', 1e-5), ('bf16', 0.03)])
+def test_an_exported_folder_infers_as_its_weights(infer, folder, trained, digits, precision, tolerance):
+    flags = ['--img_path', digits / 'val', '--json', '--topk', '3']
+    live = [json.loads(line) for line in infer('--resume', trained, *flags)]
+    found = [json.loads(line) for line in infer('--resume', folder, '--precision', precision, '--batch_size', 3, *flags)]
+    assert [one['file'] for one in found] == [one['file'] for one in live]
+    for ours, theirs in zip(found, live):
+        of = {label['id']: label for label in theirs['labels']}
+        assert ours['labels'] == [{'id': label['id'], 'names': of[label['id']]['names'], 'probability': pytest.approx(
+            of[label['id']]['probability'], abs=tolerance)} for label in ours['labels']] and len(ours['labels']) == 3
+
+
+def failing(message):
+    def predictor(program, params, onednn=False, bf16=False):
+        if onednn:
+            raise ValueError(message)
+        return true(program, params)
+    true = exported.predictor
+    return predictor
+
+
+def departing(change):
+    def predictor(program, params, onednn=False, bf16=False):
+        return onednn, true(program, params)
+    true, outputs = exported.predictor, exported.outputs
+    return predictor, lambda model, arrays: [change(output) if model[0] else output for output in outputs(model[1], arrays)]
+
+
+def test_where_onednn_fails_it_is_said_and_done_without(folder, monkeypatch):
+    monkeypatch.setattr(exported, 'predictor', failing('the reason\nand more'))
+    said = []
+    model = exported.Exported(folder, precision='bf16', warn=said.append)
+    assert model.how == 'Paddle Inference, fp32' and len(said) == 2
+    assert 'oneDNN, bf16 does not run this model (the reason and more); Paddle Inference with oneDNN, fp32 ins' in said[0]
+    assert_close(model(images(2, 1, 16))[0], paddle.to_tensor(written(folder, images(2, 1, 16))[0]))
+
+
+@pytest.mark.parametrize('change', [lambda scores: 1.01 * scores, lambda scores: scores * np.nan], ids=['other', 'nan'])
+def test_where_onednn_computes_something_else_it_is_done_without(folder, monkeypatch, change):
+    predictor, outputs = departing(change)
+    monkeypatch.setattr(exported, 'predictor', predictor)
+    monkeypatch.setattr(exported, 'outputs', outputs)
+    said = []
+    assert exported.Exported(folder, warn=said.append).how == 'Paddle Inference, fp32'
+    assert 'its scores differ by' in said[0]
+
+
+def test_a_pyramid_runs_whatever_onednn_makes_of_it(saved, tmp_path):
+    """Paddle 3.3.1 has no bfloat16 for these; should it have one day, this holds as well."""
+    model = models_zoo.classifier('swin_nano_32', num_classes=10, global_pool=True)
+    model.reset_head(std=0.5)
+    export('--resume', saved(model), '--out', tmp_path / 'out')
+    said = []
+    loaded = exported.Exported(tmp_path / 'out', precision='bf16', warn=said.append)
+    assert ('bf16' in loaded.how) == (not said)
+    expected = model(paddle.to_tensor(images(5))).numpy()
+    assert abs(loaded(images(5))[0] - expected).max() < 0.05 * abs(expected).max()
+
+
+def damage(folder, name):
+    file = folder / name
+    if name == 'model.pdiparams':
+        content = bytearray(file.read_bytes())
+        content[-4000:] = bytes(4000)
+        file.write_bytes(content)
+    elif name == 'cut':
+        file = folder / 'model.pdiparams'
+        file.write_bytes(file.read_bytes()[:5000])
+    elif name == 'model.json':
+        file.write_text('{')
+    else:
+        file.write_text('what: classify')
+
+
+@pytest.mark.parametrize('name, message', [
+    ('model.pdiparams', 'does not run this model as it was exported .its scores differ'), ('cut', 'is it damaged'),
+    ('model.json', 'is it damaged'), ('export.yaml', 'is no folder that main_export.py wrote')])
+def test_a_damaged_folder_is_noticed(folder, tmp_path, name, message):
+    shutil.copytree(folder, tmp_path / 'out')
+    damage(tmp_path / 'out', name)
+    with pytest.raises(InputError, match=message) as error:
+        exported.Exported(tmp_path / 'out', warn=lambda text: None)
+    assert '\n' not in str(error.value)
+
+
+BAD = {
+    'weights': ('--resume {trained} --engine inference', '--engine inference takes a folder that main_export.py'),
+    'live': ('--resume {folder} --engine live', 'is an exported model; --engine live takes the weights'),
+    'no onnx': ('--resume {folder} --engine onnx', 'has no model.onnx; export the model with --onnx'),
+    'onnx bf16': ('--resume {folder} --engine onnx --precision bf16', '--precision bf16: with --engine onnx there is fp32'),
+    'live bf16': ('--resume {trained} --precision bf16', '--precision bf16: on a CPU the live model has float32 alone'),
+    'size': ('--resume {folder} --input_size 32', 'has input_size 16, but input_size 32 was asked for'),
+    'classes': ('--resume {folder} --nb_classes 4', 'has nb_classes 3, but nb_classes 4 was asked for'),
+    'no params': ('--resume {cut}', 'has no model.pdiparams; export the model again'),
+    'features': ('--resume {features}', 'was exported to features, which gives no classes')}
+
+
+@pytest.mark.parametrize('flags, message', BAD.values(), ids=BAD)
+def test_what_main_infer_cannot_do_is_said(infer, folder, trained, digits, tmp_path, flags, message):
+    for name in ('cut', 'features'):
+        shutil.copytree(folder, tmp_path / name)
+    (tmp_path / 'cut/model.pdiparams').unlink()
+    about = (tmp_path / 'features/export.yaml').read_text()
+    (tmp_path / 'features/export.yaml').write_text(about.replace('what: classify', 'what: features'))
+    named = {'trained': trained, 'folder': folder, 'cut': tmp_path / 'cut', 'features': tmp_path / 'features'}
+    with pytest.raises(InputError) as error:
+        infer('--img_path', digits / 'val/1/30.png', *flags.format(**named).split())
+    assert message in str(error.value) and '\n' not in str(error.value)
