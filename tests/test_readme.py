@@ -15,13 +15,13 @@ import models_zoo
 READMES = pytest.mark.parametrize('name', ['README.md', 'README_cn.md'])
 CHINESE = {'无损': 'exact', '有损': 'lossy', '拒绝': 'refused', '-': '-'}
 LAUNCHER = 'paddle.distributed.launch'
-PROGRAMS = ['main_pretrain.py', 'main_finetune.py', 'main_linprobe.py', 'main_infer.py', 'main_parity.py',
+PROGRAMS = ['main_pretrain.py', 'main_finetune.py', 'main_linprobe.py', 'main_infer.py', 'main_export.py', 'main_parity.py',
             'demo/visualize.py', 'demo/make_scenes.py', 'demo/reproduce.py', 'util.convert', 'util.recipes', 'util.report',
             'seg/train.py', 'seg/val.py', 'seg/predict.py', 'seg/export.py']
 # Not in the repository: the reader's own (capitals, <class>, Chinese), what programs write, and what others publish
 ELSEWHERE = re.compile(r'''[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
     |(output_dir/)?checkpoint-[\w{}-]+\.pd|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
-    |\.venv(-parity)?|gpu(/bin/pip)?|data/ADEChallengeData2016|demo/data/scenes|demo/output/reproduce
+    |\.venv(-parity)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/scenes|demo/output/reproduce
     |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|model\.backbone\.pretrained=.*''', re.X)
 FILE = re.compile(r'[^\s`]+(?:\.(?:py|sh|md|txt|toml|pd|pth|png|yaml)|/)|[\w.-]+/[\w./*-]+')
 
