@@ -166,13 +166,13 @@ def write_onnx(folder, inputs, samples, expected):
         file = Path(draft) / exported.ONNX
         try:
             # its other ways to optimise install packages by themselves; ONNX Runtime does the same when it loads a model
-            paddle2onnx.export(str(folder / exported.PROGRAM), str(folder / exported.PARAMS), str(file), opset_version=OPSET,
-                               optimize_tool='none')
+            with exported.chatter_to_stderr():
+                paddle2onnx.export(str(folder / exported.PROGRAM), str(folder / exported.PARAMS), str(file),
+                                   opset_version=OPSET, optimize_tool='none')
             apart = compare(exported.session(file, list(inputs)), samples, expected)
         except Exception as error:
-            reason = ' '.join(str(error).split())
-            raise InputError(f'--onnx: paddle2onnx {paddle2onnx.__version__} cannot convert this model ({reason[-300:]}); '
-                             f'what Paddle Inference needs is in {folder}') from None
+            raise InputError(f'--onnx: paddle2onnx {paddle2onnx.__version__} cannot convert this model '
+                             f'({exported.gist(error)}); what Paddle Inference needs is in {folder}') from None
         file.replace(folder / exported.ONNX)
     return apart
 

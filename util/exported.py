@@ -5,8 +5,11 @@ a few numbers that the model gave for a known input. Whoever loads it compares t
 computes something else, is found out before the first picture.
 Shapes: N images, any number of them.
 """
+import contextlib
+import ctypes
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +94,21 @@ def predictor(program: str | Path, params: str | Path, onednn: bool = False, bf1
     return inference.create_predictor(config)
 
 
+@contextlib.contextmanager
+def chatter_to_stderr() -> Iterator[None]:
+    """What libraries print on stdout, C++ ones too, goes to stderr: a program's own output may be for another program."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # C++ has a buffer of its own
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def outputs(model: inference.Predictor, arrays: list[np.ndarray]) -> list[np.ndarray]:
     """All outputs of a predictor for its inputs, in order."""
     for name, array in zip(model.get_input_names(), arrays):
@@ -119,6 +137,12 @@ def session(file: Path, names: list[str]) -> Callable[[list[np.ndarray]], list[n
     return lambda arrays: model.run(None, dict(zip(names, arrays)))
 
 
+def gist(error: Exception) -> str:
+    """One line of what Paddle and others say in many, with a stack before and a hint behind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in reversed(lines) if not line.startswith('[')), lines[-1])[:250]
+
+
 class Exported:
     """A folder's model, run by one of ENGINES in one of PRECISIONS: arrays -> arrays, as `about` names them.
 
@@ -129,16 +153,18 @@ class Exported:
     def __init__(self, folder: str | Path, engine: str = 'inference', precision: str = 'fp32',
                  warn: Callable[[str], None] = dist.warn):
         self.folder, self.about = Path(folder), description(folder)
-        known = known_input(self.about['inputs'])
+        self.warn, known = warn, known_input(self.about['inputs'])
         ways = self._onnx(precision) if engine == 'onnx' else self._inference(precision)
         for place, (self.how, make) in enumerate(ways):
             try:
-                self.run = make()
-                complaint = self._departs(self.run(known), 'bf16' if 'bf16' in self.how else 'fp32')
+                with chatter_to_stderr():  # of oneDNN, in the first run
+                    self.run = make()
+                    found = self.run(known)
+                complaint = self._departs(found, 'bf16' if 'bf16' in self.how else 'fp32')
             except InputError:
                 raise
             except Exception as error:  # of a pass, a kernel or a file, each with a type of its own
-                complaint = ' '.join(str(error).split())[-160:] or type(error).__name__
+                complaint = gist(error)
             if not complaint:
                 return
             if place + 1 < len(ways):
@@ -162,6 +188,8 @@ class Exported:
             return make
         if paddle.get_device() != 'cpu':
             return [(f'Paddle Inference on the GPU, {precision}', way(bf16=precision == 'bf16'))]
+        if precision == 'bf16' and not paddle.base.core.supports_bfloat16_fast_performance():
+            self.warn('this processor has no bfloat16 (avx512_bf16): oneDNN simulates it, which is slower than fp32')
         ways = [('Paddle Inference with oneDNN, fp32', way(onednn=True)), ('Paddle Inference, fp32', way())]
         return [('Paddle Inference with oneDNN, bf16', way(onednn=True, bf16=True)), *ways] if precision == 'bf16' else ways
 
