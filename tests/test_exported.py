@@ -90,13 +90,17 @@ def damage(folder, name):
         file.write_bytes(file.read_bytes()[:5000])
     elif name == 'model.json':
         file.write_text('{')
+    elif name == 'classes':
+        file = folder / 'export.yaml'
+        file.write_text(file.read_text().replace('classes:', 'labels:'))
     else:
         file.write_text('what: classify')
 
 
 @pytest.mark.parametrize('name, message', [
     ('model.pdiparams', 'does not run this model as it was exported .its scores differ'), ('cut', 'is it damaged'),
-    ('model.json', 'is it damaged'), ('export.yaml', 'is no folder that main_export.py wrote')])
+    ('model.json', 'is it damaged'), ('export.yaml', 'is no folder that main_export.py wrote'),
+    ('classes', "is no folder that main_export.py wrote: .*KeyError: 'classes'")])
 def test_a_damaged_folder_is_noticed(folder, tmp_path, name, message):
     shutil.copytree(folder, tmp_path / 'out')
     damage(tmp_path / 'out', name)

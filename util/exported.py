@@ -21,6 +21,7 @@ from util import dist
 from util.errors import InputError
 
 PROGRAM, PARAMS, ONNX, ABOUT = 'model.json', 'model.pdiparams', 'model.onnx', 'export.yaml'
+NEEDED = ('what', 'model', 'inputs', 'outputs', 'input_size', 'in_chans', 'mean', 'std', 'probe')
 ENGINES, PRECISIONS = ('inference', 'onnx'), ('fp32', 'bf16')
 CLOSE = {'fp32': 1e-3, 'bf16': 0.1}  # of the largest output; what an engine may depart by. bfloat16 has 8 bits
 KEPT = 8  # numbers of an output that are kept for the comparison
@@ -44,7 +45,7 @@ def description(folder: str | Path) -> dict:
     file = Path(folder) / ABOUT
     try:
         about = yaml.safe_load(file.read_text(encoding='utf-8'))
-        for name in ('what', 'inputs', 'outputs', 'probe'):
+        for name in (*NEEDED, *(['classes'] if about['what'] == 'classify' else [])):
             about[name]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
         raise InputError(f'{folder} is no folder that main_export.py wrote: {file.name} cannot be read '
