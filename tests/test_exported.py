@@ -49,10 +49,11 @@ def departing(change):
 
 
 def test_where_onednn_fails_it_is_said_and_done_without(folder, monkeypatch):
+    monkeypatch.setattr(paddle.base.core, 'supports_bfloat16', lambda: True)
     monkeypatch.setattr(exported, 'predictor', failing('a stack\nSomeError: the reason\n  [Hint: some]'))
     said = []
     model = exported.Exported(folder, precision='bf16', warn=said.append)
-    said = [text for text in said if 'simulates' not in text]
+    said = [text for text in said if 'this processor' not in text]
     assert model.how == 'Paddle Inference, fp32' and len(said) == 2
     assert 'oneDNN, bf16 does not run this model (SomeError: the reason); Paddle Inference with oneDNN, fp32 ins' in said[0]
     assert_close(model(images(2, 1, 16))[0], paddle.to_tensor(written(folder, images(2, 1, 16))[0]))
@@ -68,6 +69,20 @@ def test_where_onednn_computes_something_else_it_is_done_without(folder, monkeyp
     assert 'its scores differ by' in said[0]
 
 
+@pytest.mark.parametrize('supported, fast, how, words', [
+    (False, False, 'oneDNN, fp32', 'fp32 instead'), (True, False, 'oneDNN, bf16', 'slower than fp32'),
+    (True, True, 'oneDNN, bf16', '')])
+def test_a_processor_without_bfloat16_is_said(folder, monkeypatch, supported, fast, how, words):
+    predictor = exported.predictor
+    monkeypatch.setattr(exported, 'predictor', lambda program, params, onednn=False, bf16=False: predictor(program, params))
+    monkeypatch.setattr(paddle.base.core, 'supports_bfloat16', lambda: supported)
+    monkeypatch.setattr(paddle.base.core, 'supports_bfloat16_fast_performance', lambda: fast)
+    said = []
+    assert exported.Exported(folder, precision='bf16', warn=said.append).how.endswith(how)
+    assert words in ''.join(said) and bool(words) == bool(said)
+
+
+@pytest.mark.skipif(not paddle.base.core.supports_bfloat16(), reason='this processor has no bfloat16')
 @pytest.mark.parametrize('name', ['vit_nano_patch4', 'swin_nano_32', 'pvt_nano_32'])
 def test_bfloat16_is_of_onednn_and_as_close_as_its_eight_bits(saved, tmp_path, name):
     model = models_zoo.classifier(name, num_classes=10, global_pool=True)

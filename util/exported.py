@@ -191,7 +191,10 @@ class Exported:
             return make
         if paddle.get_device() != 'cpu':
             return [(f'Paddle Inference on the GPU, {precision}', way(bf16=precision == 'bf16'))]
-        if precision == 'bf16' and not paddle.base.core.supports_bfloat16_fast_performance():
+        if precision == 'bf16' and not paddle.base.core.supports_bfloat16():
+            self.warn('this processor has no bfloat16; fp32 instead')
+            precision = 'fp32'
+        elif precision == 'bf16' and not paddle.base.core.supports_bfloat16_fast_performance():
             self.warn('this processor has no bfloat16 (avx512_bf16): oneDNN simulates it, which is slower than fp32')
         ways = [('Paddle Inference with oneDNN, fp32', way(onednn=True)), ('Paddle Inference, fp32', way())]
         return [('Paddle Inference with oneDNN, bf16', way(onednn=True, bf16=True)), *ways] if precision == 'bf16' else ways
