@@ -43,7 +43,7 @@ class Step:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.skipped = float(self._scale() < before)  # each such step makes it smaller
-            self.optimizer.clear_grad()
+            self.optimizer.clear_grad(set_to_zero=False)
 
     def count(self) -> dict[str, float]:
         """Of the last iteration: whether the scaler left out its optimizer step, for gradients that were not finite."""

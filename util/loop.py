@@ -46,6 +46,6 @@ def train(loss_of: Callable, batches: Iterable, network: paddle.nn.Layer, schedu
             after_step()
             recorder.scalars(epoch, **{loss_name: value, 'lr': lr})
             saver.after_step(progress, stop=stop > 0)
-    step.optimizer.clear_grad()
+    step.optimizer.clear_grad(set_to_zero=False)
     recorder.counts = {name: round(progress.averages.sums[name]) for name in step.count()}
     return progress.averages.means()
