@@ -1,10 +1,11 @@
-"""Use the whole CPU: threads and the BLAS switch, which Paddle reads when it is imported, and so before that.
+"""Use the whole CPU: threads and the BLAS switch, which Paddle reads when it is imported, and so before that; memory.
 
 Paddle and its launcher export OMP_NUM_THREADS=1 when nothing is set, and the bundled MKL takes a slow path on AMD
 processors (32 against some 450 GFLOP/s in sgemm). Whatever the user has set stays; MAE_NUM_THREADS is the way to ask
 for a number of threads under the launcher, where a 1 may come from the launcher itself.
 """
 import contextlib
+import ctypes
 import io
 import os
 import sys
@@ -38,6 +39,17 @@ def _cpuinfo() -> str:
         return ''
 
 
+def retain_memory() -> bool:
+    """Have glibc keep what it has freed, up to its limit of 32 MB a block: Paddle frees and takes the same blocks in every
+    step, and each time the system would have to fill them with zeros again. False where the C library is another."""
+    mmap_threshold, trim_threshold = -3, -1  # of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
+        return False
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2 ** 31 - 1))
+
+
 def prepare() -> None:
     """Set the environment of this process, then import Paddle. Once that has happened elsewhere it is too late: nothing."""
     if 'paddle' in sys.modules:
@@ -49,6 +61,7 @@ def prepare() -> None:
     path = blas_path(_cpuinfo())
     if path is not None:
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', str(path))
+    retain_memory()
     # Paddle's import warns of more than one thread, which was just chosen, and of a missing compiler cache, which only
     # those need who compile operators of their own
     with contextlib.redirect_stderr(io.StringIO()):
