@@ -20,7 +20,7 @@ import main_finetune
 import main_linprobe
 import main_pretrain
 import models_zoo
-from util import convert, weights
+from util import convert, run, weights
 from util.convert import names
 from util.weights import torch_file
 
@@ -33,6 +33,12 @@ KINDS = {'encoder': names.ENCODER, 'masked autoencoder': names.AUTOENCODER, 'fin
          'segmentor': names.SEGMENTOR}
 OFFICIAL = dict(zip(KINDS.values(), ('official_encoder.pth', 'official_autoencoder.pth', 'official_pooled.pth',
                                      'official_token.pth', 'official_probe.pth', 'mmseg_upernet.pth')))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def begun():
+    """What is computed within the tests is computed as in programs."""
+    run.begin('cpu', seed=0)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from util import dist
+from util import dist, kernels
 from util.errors import InputError
 from util.weights import atomic
 
@@ -76,6 +76,7 @@ def begin(device: str | None, seed: int, output_dir: str = '', log_dir: str = ''
         paddle.set_device('cpu')
         # Copies between strided views are slow on CPUs; without them small models train twice as fast, to the same loss
         paddle.set_flags({'FLAGS_use_stride_kernel': False})
+        kernels.install()
         # Mixed precision is switched off here by ourselves, which auto_cast and GradScaler need not say again
         warnings.filterwarnings('ignore', message='.*(auto_cast|GradScaler).*')
     else:

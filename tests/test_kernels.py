@@ -1,0 +1,175 @@
+"""What is faster on CPUs is the same: against NumPy in float64, and against Paddle's own operations."""
+import math
+import platform
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from scipy.special import erf
+
+import models_zoo
+from util import kernels, machine, onednn, optim
+
+MODELS = ['vit_nano_patch4', 'mae_vit_nano_patch4', 'mae_swin_nano_32', 'mae_pvt_nano_32', 'simmim_swin_nano_32']
+CLASSES = nn.Linear, nn.LayerNorm, nn.GELU
+
+
+@pytest.fixture
+def paddles_own(monkeypatch):
+    """Paddle's operations as they are without kernels.install; call it to install."""
+    for owner, name in (*((cls, 'forward') for cls in CLASSES), (nn.functional, 'softmax')):
+        own = getattr(owner, name)
+        monkeypatch.setattr(owner, name, getattr(own, '__wrapped__', own))
+    return kernels.install
+
+
+def layer_norm_by_hand(x, dy, weight, epsilon):
+    """Gradients of x, weight, bias."""
+    deviation = np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    normal = (x - x.mean(-1, keepdims=True)) / deviation
+    g = dy * weight
+    dx = (g - g.mean(-1, keepdims=True) - normal * (g * normal).mean(-1, keepdims=True)) / deviation
+    return dx, (dy * normal).reshape([-1, x.shape[-1]]).sum(0), dy.reshape([-1, x.shape[-1]]).sum(0)
+
+
+def given(rng, *shape):
+    array = rng.normal(size=shape).astype('float32')
+    return array.astype('float64'), paddle.to_tensor(array, stop_gradient=False)
+
+
+def close(tensor, array, bound=2e-6):
+    assert np.abs(tensor.numpy() - array).max() <= bound * np.abs(array).max()
+
+
+@pytest.mark.parametrize('shape', [(5, 24), (2, 7, 96), (3, 2, 5, 17), (1, 1)], ids=str)
+def test_operations_and_their_gradients_are_those_of_numpy(shape, paddles_own):
+    paddles_own()
+    rng = np.random.default_rng(0)
+    x, X = given(rng, *shape)
+    dy, DY = given(rng, *shape)
+    width = shape[-1]
+
+    y = nn.functional.softmax(X, axis=-1)
+    y.backward(DY)
+    s = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+    close(y, s)
+    assert np.abs(X.grad.numpy() - s * (dy - (dy * s).sum(-1, keepdims=True))).max() < 1e-6
+    X.clear_gradient(set_to_zero=False)
+
+    y = nn.GELU()(X)
+    y.backward(DY)
+    share = (1 + erf(x / math.sqrt(2))) / 2
+    close(y, x * share)
+    close(X.grad, dy * (share + x * np.exp(-x ** 2 / 2) / math.sqrt(2 * math.pi)))
+    X.clear_gradient(set_to_zero=False)
+
+    norm = nn.LayerNorm(width, epsilon=1e-3)
+    weight, values = given(rng, width)
+    norm.weight.set_value(values)
+    norm(X).backward(DY)
+    dx, dweight, dbias = layer_norm_by_hand(x, dy, weight, 1e-3)
+    assert np.abs(X.grad.numpy() - dx).max() < 1e-5
+    assert np.abs(norm.weight.grad.numpy() - dweight).max() < 1e-5
+    close(norm.bias.grad, dbias)
+    X.clear_gradient(set_to_zero=False)
+
+    layer = nn.Linear(width, 11)
+    bias, values = given(rng, 11)
+    layer.bias.set_value(values)
+    dz, DZ = given(rng, *shape[:-1], 11)
+    y = layer(X)
+    y.backward(DZ)
+    W = layer.weight.numpy().astype('float64')
+    assert np.abs(y.numpy() - (x @ W + bias)).max() < 1e-5
+    assert np.abs(X.grad.numpy() - dz @ W.T).max() < 1e-5
+    assert np.abs(layer.weight.grad.numpy() - x.reshape([-1, width]).T @ dz.reshape([-1, 11])).max() < 1e-5
+    close(layer.bias.grad, dz.reshape([-1, 11]).sum(0))
+
+
+def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monkeypatch):
+    paddles_own()
+    own = nn.functional.softmax
+    paddles_own()
+    assert nn.functional.softmax is own, 'installed twice'
+    used = []
+    for cls in (kernels.Linear, kernels.LayerNorm, kernels.Gelu, kernels.Softmax):
+        apply = cls.apply
+        monkeypatch.setattr(cls, 'apply', lambda *args, apply=apply, name=cls.__name__: used.append(name) or apply(*args))
+    x = paddle.rand([3, 4, 5])
+    nn.Linear(5, 2)(x), nn.LayerNorm(5)(x), nn.GELU()(x), nn.functional.softmax(x, axis=2)
+    assert used == ['Linear', 'LayerNorm', 'Gelu', 'Softmax']
+    used.clear()
+    nn.Linear(5, 2, bias_attr=False)(x), nn.LayerNorm([4, 5])(x), nn.LayerNorm(5, weight_attr=False)(x), nn.GELU(True)(x)
+    nn.functional.softmax(x, axis=1), nn.functional.softmax(x.astype('float64')), nn.GELU()(x[:0])
+    with paddle.no_grad():
+        nn.Linear(5, 2)(x)
+    assert used == []
+
+
+def test_frozen_weights_get_no_gradient(paddles_own):
+    paddles_own()
+    x = paddle.rand([4, 6])
+    for layer in (nn.Linear(6, 6), nn.LayerNorm(6)):
+        layer.weight.stop_gradient = True
+        layer(x).sum().backward()
+        assert layer.weight.grad is None and x.grad is None and layer.bias.grad is not None
+
+
+def test_without_onednn_linear_layers_are_still_served(paddles_own, monkeypatch, tmp_path):
+    monkeypatch.setattr(onednn.library, 'path', tmp_path / 'libdnnl.so.3')
+    paddles_own()
+    assert hasattr(nn.Linear.forward, '__wrapped__') and not hasattr(nn.GELU.forward, '__wrapped__')
+
+
+def test_what_onednn_refuses_is_an_error():
+    with pytest.raises(RuntimeError, match='memory_desc_create_with_strides returned'):
+        onednn.library.layout(-1, 4)
+
+
+def step(name):
+    """Loss and gradients of a step of AdamW, and the weights after it."""
+    paddle.seed(0)
+    images = paddle.rand([4, 1, 32, 32])
+    if name.startswith('vit'):
+        model = models_zoo.classifier(name, img_size=32, in_chans=1, num_classes=3, global_pool=True, drop_path_rate=0.1)
+        loss = nn.functional.cross_entropy(model(images), paddle.to_tensor([0, 1, 2, 0]))
+    else:
+        model = models_zoo.autoencoder(name, img_size=32, in_chans=1, norm_pix_loss=True)
+        loss = model(images)[0]
+    optimizer = optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95)
+    optimizer.set_lr(1e-3)
+    loss.backward()
+    gradients = {key: p.grad.numpy() for key, p in model.named_parameters() if p.grad is not None}
+    optimizer.step()
+    return loss.item(), gradients, {key: value.numpy() for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_models_train_alike_with_and_without(name, paddles_own):
+    loss, gradients, _ = step(name)
+    paddles_own()
+    again, others, _ = step(name)
+    assert again == pytest.approx(loss, rel=1e-6)
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for key, gradient in gradients.items():  # some are 0 but for rounding: what shifts all scores of a softmax alike
+        assert np.abs(others[key] - gradient).max() <= 1e-5 * np.abs(gradient).max() + 1e-8 * largest, key
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_nothing_writes_through_a_view(name):
+    """With views, which Paddle has by default, and with copies in their place, which are faster on CPUs, a step of training
+    is the same bit by bit; a write through a view would be lost with copies."""
+    try:
+        paddle.set_flags({'FLAGS_use_stride_kernel': True})
+        with_views = step(name)
+    finally:
+        paddle.set_flags({'FLAGS_use_stride_kernel': False})
+    with_copies = step(name)
+    assert with_views[0] == with_copies[0]
+    for key, value in with_views[2].items():
+        assert np.array_equal(value, with_copies[2][key]), key
+
+
+def test_freed_memory_is_kept_where_the_library_is_glibc():
+    assert machine.retain_memory() == (platform.libc_ver()[0] == 'glibc')
