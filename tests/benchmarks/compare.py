@@ -6,45 +6,33 @@
 Prints the median and the spread (quartiles) of a step, the peak of memory, and both relative to the first model's.
 """
 import argparse
-import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[2]
+import turns
 
 
 def main(args):
-    environment = os.environ | {'PYTHONPATH': str(ROOT)}
-    command = [sys.executable, Path(__file__).with_name('worker.py')]
-    workers = [subprocess.Popen([*command, case, str(args.batch_size)], text=True, env=environment, stdin=subprocess.PIPE,
-                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for case in args.cases]
-    seconds, memory = [[] for _ in workers], [0.0] * len(workers)
-    for number in range(1 + args.rounds):
-        for i, worker in enumerate(workers):
-            answer = ask(worker, args.cases[i], args.steps)
-            memory[i] = answer['memory']
-            if number:  # the first is to warm up
-                seconds[i] += answer['seconds']
-    for worker in workers:
-        worker.stdin.close()
-        worker.wait()
-    for case, times, peak in zip(args.cases, seconds, memory):
-        low, median, high = np.percentile(times, [25, 50, 75])
-        print(f'{case:24} {1000 * median:8.0f} ms ({1000 * low:.0f} to {1000 * high:.0f}, n = {len(times)}), {peak:.0f} MB: '
-              f'{median / np.median(seconds[0]):.2f} x the time, {peak / memory[0]:.2f} x the memory')
+    threads = int(os.environ.get('OMP_NUM_THREADS', 0)) or len(os.sched_getaffinity(0))
+    workers = [turns.Worker('paddle', asked(name, args.batch_size), threads) for name in args.cases]
+    try:
+        answers = turns.take(workers, args.rounds, args.steps)
+    except turns.Failed as error:
+        raise SystemExit(str(error)) from None
+    finally:
+        for worker in workers:
+            worker.close()
+    first = answers[0]
+    for name, answer in zip(args.cases, answers):
+        low, median, high = np.percentile(answer['seconds'], [25, 50, 75])
+        print(f'{name:24} {1000 * median:8.0f} ms ({1000 * low:.0f} to {1000 * high:.0f}, n = {len(answer["seconds"])}), '
+              f'{answer["memory"]:.0f} MB: {median / np.median(first["seconds"]):.2f} x the time, '
+              f'{answer["memory"] / first["memory"]:.2f} x the memory')
 
 
-def ask(worker, case, steps):
-    worker.stdin.write(f'{steps}\n')
-    worker.stdin.flush()
-    line = worker.stdout.readline()
-    if not line:
-        raise SystemExit(f'{case}: the process ended with {worker.wait()}; run worker.py on its own to see why')
-    return json.loads(line)
+def asked(name, batch):
+    return {'name': name, 'kind': 'pretrain', 'model': name, 'batch': batch, 'side': 256 if name.endswith('_256') else 224,
+            'mask_ratio': 0.75, 'products': []}
 
 
 PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,0 +1,63 @@
+"""An epoch of main_pretrain.py with clocks around what is not training: writing checkpoints, records, waiting for data."""
+import time
+from pathlib import Path
+
+import paddle_steps  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
+
+# isort: split
+import contextlib
+
+import main_pretrain
+from util import checkpoint, metrics, run
+
+
+def epoch(case):
+    """A step is a whole run of one epoch; its answer says the seconds of each part."""
+    run.begin(None, seed=0)
+    scratch, lost = Path(case['scratch']), {}
+
+    @contextlib.contextmanager
+    def clock(part):
+        start = time.perf_counter()
+        yield
+        lost[part] = lost.get(part, 0.0) + time.perf_counter() - start
+
+    def clocked(owner, name, part):
+        plain = getattr(owner, name)
+
+        def function(*args, **kwargs):
+            with clock(part):
+                return plain(*args, **kwargs)
+        setattr(owner, name, function)
+    clocked(checkpoint.Saver, 'save', 'saving')
+    for name in ('scalars', 'picture', 'epoch'):
+        clocked(run.Recorder, name, 'logging')
+    clocked(main_pretrain, 'reconstruction', 'logging')
+    follow = metrics.Progress.follow
+
+    def waiting(progress, batches):
+        batches = iter(batches)
+
+        def waited():
+            while True:
+                with clock('waiting'):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+        return follow(progress, waited())
+    metrics.Progress.follow = waiting
+    flags = ['--data_path', scratch / 'pictures', '--model', f'mae_vit_{case["model"]}', '--input_size', case['side'],
+             '--batch_size', case['batch'], '--epochs', 1, '--warmup_epochs', 0, '--norm_pix_loss', '--num_workers', 1,
+             '--output_dir', scratch / 'epoch', '--log_dir', scratch / 'epoch']
+
+    def turn(count):
+        seconds = []
+        for _ in range(count):
+            lost.clear()
+            start = time.perf_counter()
+            main_pretrain.main(main_pretrain.PARSER.parse_args(list(map(str, flags))))
+            whole = time.perf_counter() - start
+            seconds.append(sum(lost.values()))
+        return {'seconds': seconds, 'memory': metrics.peak_memory(), 'epoch_seconds': whole, 'parts': dict(lost)}
+    return turn, {}

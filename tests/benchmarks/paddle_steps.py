@@ -1,0 +1,201 @@
+"""Steps of training and inference as the project's programs do them: the engines, fed with one batch over and over.
+
+Each function takes a case and returns turn(steps) -> answer, and what is to be told of the case. On a GPU the programs'
+float16 is used, which was not run by us.
+"""
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
+
+# isort: split
+import numpy as np
+import paddle
+
+import engine_finetune
+import engine_pretrain
+import models_mae
+import models_um
+import models_zoo
+from util import amp, checkpoint, exported, masking, metrics, optim, run
+from util.augment import crop, transform
+from util.augment.mixup import Mixup
+from util.data import pictures
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = 1000
+
+
+class EncoderWithMaskTokens(models_mae.MaskedAutoencoderViT):
+    """What MAE would be with its mask tokens in the encoder already (arXiv:2111.06377, table 1c)."""
+
+    def forward_encoder(self, imgs, mask_ratio, noise=None):
+        x = self.patch_embed(imgs)
+        _, mask, _ = self.random_masking(len(x), mask_ratio, noise)
+        token = self.mask_token.mean(-1, keepdim=True)  # of any width: it is about time
+        x = paddle.where(mask.unsqueeze(-1) > 0, token, x) + self.pos_embed[:, 1:]
+        x = paddle.concat([(self.cls_token + self.pos_embed[:, :1]).expand([len(x), -1, -1]), x], axis=1)
+        order = paddle.arange(x.shape[1] - 1).expand([len(x), -1])
+        return self.norm(self.blocks(x)), mask, order
+
+
+def about(case):
+    """Versions, device, precision and the rate of matrix products in 10^9 operations a second."""
+    on_gpu = paddle.get_device() != 'cpu'
+    return {'frame_version': paddle.__version__, 'device': paddle.get_device(), 'fp_item': 'fp16' if on_gpu else 'fp32',
+            'rate': rate([product(*shape) for shape in case['products']], case['products'])}
+
+
+def wait():
+    """Until the device has done what it was asked for; a CPU does it at once."""
+    if paddle.get_device() != 'cpu':
+        paddle.device.synchronize()
+
+
+def product(rows, inner, columns):
+    a, b = paddle.randn([rows, inner]), paddle.randn([inner, columns])
+
+    def multiply():
+        paddle.matmul(a, b)
+        wait()
+    return multiply
+
+
+def rate(functions, shapes):
+    """10^9 operations a second over all shapes, each at its best of four times; 0 where there are none."""
+    total = 0.0
+    for function in functions:
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+        total += min(times)
+    return sum(2e-9 * m * k * n for m, k, n in shapes) / total if total else 0.0
+
+
+def timed(batch, count, seconds):
+    """`count` times the batch; the seconds from one to the next, with all that the engine does in between."""
+    for _ in range(count):
+        start = time.perf_counter()
+        yield batch
+        wait()
+        seconds.append(time.perf_counter() - start)
+
+
+def training(model, case, optimizer, epoch):
+    """turn(): so many iterations of the engine. epoch(batches, schedule, step, progress, recorder, saver) -> means."""
+    step = amp.Step(optimizer)
+    schedule = optim.Cosine(1e-4, 0.0, 0.0, 1000)
+    recorder, saver = run.Recorder('', ''), checkpoint.Saver('', model, step, {}, case['batch'], 1)
+
+    def turn(count):
+        seconds, progress = [], metrics.Progress(1, count, count)
+        means = epoch(lambda batch: timed(batch, count, seconds), schedule, step, progress, recorder, saver)
+        return {'seconds': seconds, 'memory': metrics.peak_memory(), 'loss': means['loss']}
+    return turn
+
+
+def pictures_like(case):
+    shape = [case['batch'], 3, case['side'], case['side']]
+    return np.random.default_rng(0).standard_normal(shape, dtype='float32')
+
+
+def pretrain(case):
+    run.begin(None, seed=0)
+    name, side = case['model'], case['side']
+    if name == 'mask_tokens_in_encoder':
+        model = EncoderWithMaskTokens(embed_dim=768, depth=12, num_heads=12, norm_pix_loss=True)
+    else:
+        name = name if name in models_zoo.AUTOENCODERS else f'mae_vit_{name}'
+        model = models_zoo.autoencoder(name, img_size=side, norm_pix_loss=not name.startswith('simmim'))
+    draw = masking.sampler(model.grid, case['mask_ratio'], isinstance(model, models_um.UniformMasking))
+    noise = np.stack([draw(np.random.default_rng(i)) for i in range(case['batch'])])
+    batch = paddle.to_tensor(pictures_like(case)), paddle.to_tensor(noise)
+    optimizer = optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95)
+
+    def epoch(batches, *around):
+        return engine_pretrain.train_one_epoch(model, batches(batch), *around, case['mask_ratio'], seed=0)
+    return training(model, case, optimizer, epoch), {}
+
+
+def classifier(case, drop_path_rate=0.0):
+    return models_zoo.classifier(f'vit_{case["model"]}', img_size=case['side'], num_classes=CLASSES,
+                                 drop_path_rate=drop_path_rate, global_pool=True)
+
+
+def finetune(case):
+    run.begin(None, seed=0)
+    model = classifier(case, drop_path_rate=0.1)
+    labels = np.random.default_rng(0).integers(0, CLASSES, case['batch'])
+    batch = paddle.to_tensor(pictures_like(case)), paddle.to_tensor(labels)
+    mix = Mixup(mixup=0.8, cutmix=1.0, classes=CLASSES)
+    optimizer = optim.adamw(optim.layer_decay_groups(model, 0.05, 0.65), beta2=0.999)
+
+    def epoch(batches, *around):
+        return engine_finetune.train_one_epoch(model, batches(batch), *around, mix, seed=0)
+    return training(model, case, optimizer, epoch), {}
+
+
+def repeated(step):
+    """turn(): so many times step()."""
+    def turn(count):
+        seconds = []
+        for _ in range(count):
+            start = time.perf_counter()
+            step()
+            wait()
+            seconds.append(time.perf_counter() - start)
+        return {'seconds': seconds, 'memory': metrics.peak_memory()}
+    return turn
+
+
+def infer(case):
+    """As main_infer.py runs weights."""
+    run.begin(None, seed=0)
+    model, images = classifier(case), pictures_like(case)
+    model.eval()
+
+    @paddle.no_grad()
+    def step():
+        model(paddle.to_tensor(images)).numpy()
+    return repeated(step), {}
+
+
+def exported_folder(case):
+    """ViT with random weights as main_export.py writes it; made once, in the folder that the cases share."""
+    folder = Path(case['scratch']) / f'exported_{case["model"]}_{case["side"]}'
+    if not folder.exists():
+        weights = folder.with_suffix('.pd')
+        paddle.save({'model': classifier(case).state_dict()}, str(weights))
+        # in a process of its own, whose memory is not this one's
+        subprocess.run([sys.executable, ROOT / 'main_export.py', '--resume', weights, '--out', folder], check=True)
+    return folder
+
+
+def export(case):
+    """As main_infer.py runs what main_export.py wrote. In bfloat16 also: on how many of 64 pictures it chooses the class
+    that float32 does. The weights are random, whose scores lie closer to each other than trained ones'."""
+    run.begin(None, seed=0)
+    core, on_cpu = paddle.base.core, paddle.get_device() == 'cpu'
+    simulated = case['what'] == 'bf16' and on_cpu and not core.supports_bfloat16_fast_performance()
+    if simulated and not case['model'].startswith('nano'):
+        return None, {'skip': 'this processor has no bfloat16 (avx512_bf16), and oneDNN would simulate it for minutes'}
+    folder, images = exported_folder(case), pictures_like(case)
+    model = exported.Exported(folder, 'inference', case['what'])
+    told = {'how': model.how + ', simulated' * simulated, 'fp_item': case['what']}
+    if case['what'] == 'bf16' and case['batch'] > 1:
+        told |= agreement(model, exported.Exported(folder, 'inference', 'fp32'), case)
+    return repeated(lambda: model(images)), told
+
+
+def agreement(model, exact, case):
+    """The share of the pictures for which two models choose the same class."""
+    plain = transform.Evaluate(case['side'], *crop.statistics(3, None, None))
+    files = sorted((Path(case['scratch']) / 'pictures/val').rglob('*.jpg'))
+    prepared = np.stack([plain(pictures.read(file, 3)) for file in files])
+    batches = np.array_split(prepared, -(-len(files) // case['batch']))
+    choices = [np.concatenate([one(batch)[0].argmax(1) for batch in batches]) for one in (model, exact)]
+    return {'top1_agreement': float((choices[0] == choices[1]).mean()), 'pictures': len(files)}

@@ -1,0 +1,83 @@
+"""The table of the READMEs, from the file that bench.py writes.
+
+    python tests/benchmarks/table.py
+"""
+import argparse
+import json
+from pathlib import Path
+
+import cases
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN, END = '<!-- speed: made by tests/benchmarks/table.py -->', '<!-- /speed -->'
+HEADS = {'README.md': ('', 'Paddle', 'PyTorch', 'ratio', 'floor', 'memory, MB'),
+         'README_cn.md': ('', 'Paddle', 'PyTorch', '比值', '下限', '内存，MB')}
+WHERE = {'README.md': 'Measured on {cpu}, {threads} threads, {date}; Paddle {paddle}, PyTorch {torch}.',
+         'README_cn.md': '测量环境：{cpu}，{threads} 个线程，{date}；Paddle {paddle}，PyTorch {torch}。'}
+NOTHING = {'README.md': 'Not measured yet.', 'README_cn.md': '尚未测量。'}
+
+
+def read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def duration(ms: float) -> str:
+    """Three digits, in ms or s."""
+    if ms < 9995:
+        return f'{ms:.{max(0, 2 - (ms >= 10) - (ms >= 100))}f} ms'
+    return f'{ms / 1000:.{1 if ms < 99950 else 0}f} s'
+
+
+def spread(line: dict) -> str:
+    return f'{duration(line["ms"])} ({(line["ms_q75"] - line["ms_q25"]) / line["ms"]:.0%})'
+
+
+def section(lines: list[dict], readme: str) -> str:
+    """The table with a line on where it was measured."""
+    if not lines:
+        return NOTHING[readme]
+    found = {(line['case'], line['framework']): line for line in lines}
+    head = HEADS[readme]
+    rows = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
+    for letter, titles in cases.GROUPS.items():
+        names = [case for case in cases.CASES if case.group == letter and (case.name, 'paddle') in found]
+        rows += [f'| **{titles[readme != "README.md"]}** |' + ' |' * (len(head) - 1)] if names else []
+        rows += [row(case.label, found[case.name, 'paddle'], found.get((case.name, 'torch'))) for case in names]
+    versions = {line['framework']: line['frame_version'] for line in lines if 'frame_version' in line}
+    places = {(line['cpu'], line['threads']): line['date'] for line in lines}
+    where = [WHERE[readme].format(cpu=cpu, threads=threads, date=date, **{'paddle': '-', 'torch': '-', **versions})
+             for (cpu, threads), date in places.items()]
+    return '\n'.join([*rows, '', *where])
+
+
+def row(label: str, ours: dict, theirs: dict | None) -> str:
+    cells = [label, spread(ours), '-', '-', '-', f'{ours["memory_mb"]:.0f}']
+    if theirs:
+        cells[2:4] = spread(theirs), f'{ours["ms"] / theirs["ms"]:.2f}'
+        cells[5] += f' / {theirs["memory_mb"]:.0f}'
+    if ours['floor_ms']:
+        cells[4] = duration(ours['floor_ms'])
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def placed(text: str, section: str) -> str:
+    """The text with another section between its marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f'table.py: a README lacks the marks {BEGIN} and {END}')
+    return f'{before}{BEGIN}\n{section}\n{END}{after}'
+
+
+def main(args):
+    lines = read(args.lines)
+    for readme in HEADS:
+        file = ROOT / readme
+        file.write_text(placed(file.read_text(), section(lines, readme)))
+
+
+PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER.add_argument('--lines', type=Path, default=ROOT / 'reports/speed.jsonl', metavar='FILE')
+
+if __name__ == '__main__':
+    main(PARSER.parse_args())
