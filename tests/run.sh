@@ -4,6 +4,7 @@
 #     bash tests/run.sh --parity   against PyTorch references, in an environment of their own (.venv-parity)
 #     bash tests/run.sh --full     what takes long, by hand
 #     bash tests/run.sh --faults   what is broken on purpose, a thousand times: a table of counts and failures at its end
+#     bash tests/run.sh --bench [CASE|LETTER ...] [--rounds N] [--threads N]   speed and memory against PyTorch
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,9 +12,11 @@ tests='not parity and not full and not faults'
 case ${1:-} in
     --parity) tests='parity and not full and not faults' && shift ;;
     --full) tests=full && shift ;;
+    --bench) tests=bench && shift ;;
     --faults) tests=faults && shift && set -- tests/faults "$@" ;;
 esac
 bash requirements/install.sh .venv requirements.txt requirements/test.txt
-if [[ $tests == parity* || $tests == full ]]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
+if [[ $tests =~ ^(parity|full|bench) ]]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
 source .venv/bin/activate
+if [[ $tests == bench ]]; then exec python tests/benchmarks/bench.py "$@"; fi
 exec python -m pytest -m "$tests" "$@"

@@ -64,6 +64,9 @@ def measure(case, rounds, threads, scratch):
         for side in case.sides:  # one after the other, so that none disturbs the other's measuring of rates
             workers.append(turns.Worker(side, asked, threads))
             workers[-1].ready()
+        counts = {worker.about['parameters'] for worker in workers if 'parameters' in worker.about}
+        if len(counts) > 1:
+            raise turns.Failed(f'{case.name}: the models differ, one trains {min(counts)} numbers, one {max(counts)}')
         answers = turns.take(workers, rounds, case.steps)
         about = [worker.about for worker in workers]
     finally:

@@ -4,7 +4,7 @@ import seg  # noqa: F401  first of all: it prepares the machine, and registers w
 # isort: split
 import numpy as np
 import paddle
-from paddle_steps import ROOT, pictures_like, repeated
+from paddle_steps import ROOT, parameters, pictures_like, repeated
 from paddleseg.core.train import loss_computation
 from paddleseg.cvlibs import Config, SegBuilder
 
@@ -31,4 +31,4 @@ def segment(case):
         builder.lr_scheduler.step()
         model.clear_gradients()
         loss.item()
-    return repeated(step), {}
+    return repeated(step), parameters(model)

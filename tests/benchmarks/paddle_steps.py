@@ -54,6 +54,11 @@ def wait():
         paddle.device.synchronize()
 
 
+def parameters(model):
+    """How many numbers are trained: the same with PyTorch, where the model is the same."""
+    return {'parameters': sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)}
+
+
 def product(rows, inner, columns):
     a, b = paddle.randn([rows, inner]), paddle.randn([inner, columns])
 
@@ -118,7 +123,7 @@ def pretrain(case):
 
     def epoch(batches, *around):
         return engine_pretrain.train_one_epoch(model, batches(batch), *around, case['mask_ratio'], seed=0)
-    return training(model, case, optimizer, epoch), {}
+    return training(model, case, optimizer, epoch), parameters(model)
 
 
 def classifier(case, drop_path_rate=0.0):
@@ -136,7 +141,7 @@ def finetune(case):
 
     def epoch(batches, *around):
         return engine_finetune.train_one_epoch(model, batches(batch), *around, mix, seed=0)
-    return training(model, case, optimizer, epoch), {}
+    return training(model, case, optimizer, epoch), parameters(model)
 
 
 def repeated(step):
@@ -161,7 +166,7 @@ def infer(case):
     @paddle.no_grad()
     def step():
         model(paddle.to_tensor(images)).numpy()
-    return repeated(step), {}
+    return repeated(step), parameters(model)
 
 
 def exported_folder(case):

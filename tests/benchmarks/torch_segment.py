@@ -1,5 +1,5 @@
 """Training steps of mmsegmentation's UPerNet over its MAE backbone, with its optimizer, as mmengine does them."""
-from torch_steps import DEVICE, pictures_like, repeated  # which finds the references of the parity tests
+from torch_steps import DEVICE, parameters, pictures_like, repeated  # which finds the references of the parity tests
 
 # isort: split
 import segment as references
@@ -35,4 +35,4 @@ def segment(case):
         loss, _ = model.parse_losses(model(images, labels, mode='loss'))
         optimizer.update_params(loss)
         return loss.item()
-    return repeated(step), {'model': 'mmsegmentation 1.2.2', 'attention': 'eager'}
+    return repeated(step), {**parameters(model), 'model': 'mmsegmentation 1.2.2', 'attention': 'eager'}

@@ -35,6 +35,11 @@ def about(case):
             'rate': rate(case['products'])}
 
 
+def parameters(model):
+    """How many numbers are trained: the same with Paddle, where the model is the same."""
+    return {'parameters': sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)}
+
+
 def wait():
     if DEVICE == 'cuda':
         torch.cuda.synchronize()
@@ -109,7 +114,7 @@ def pretrain(case):
     images = torch.from_numpy(pictures_like(case)).to(DEVICE)
     optimizer = torch.optim.AdamW(param_groups_weight_decay(model, 0.05), lr=1e-4, betas=(0.9, 0.95))
     return repeated(training(optimizer, lambda: model(images).loss)), {
-        'attention': model.config._attn_implementation, 'model': 'transformers ViTMAEForPreTraining'}
+        **parameters(model), 'attention': model.config._attn_implementation, 'model': 'transformers ViTMAEForPreTraining'}
 
 
 def classifier(case, drop_path_rate=0.0):
@@ -119,8 +124,8 @@ def classifier(case, drop_path_rate=0.0):
                              drop_path_rate=drop_path_rate).to(DEVICE)
 
 
-def attention():
-    return {'attention': 'sdpa' if use_fused_attn() else 'eager', 'model': 'timm VisionTransformer'}
+def said(model):
+    return {**parameters(model), 'attention': 'sdpa' if use_fused_attn() else 'eager', 'model': 'timm VisionTransformer'}
 
 
 def finetune(case):
@@ -137,7 +142,7 @@ def finetune(case):
         # timm mixes in place
         mixed, targets = (part.to(DEVICE) for part in mix(images.clone(), labels))
         return criterion(model(mixed), targets)
-    return repeated(training(optimizer, loss)), attention()
+    return repeated(training(optimizer, loss)), said(model)
 
 
 def infer(case):
@@ -146,7 +151,7 @@ def infer(case):
     @torch.inference_mode()
     def step():
         model(torch.from_numpy(images).to(DEVICE)).cpu().numpy()
-    return repeated(step), attention()
+    return repeated(step), said(model)
 
 
 export = infer  # what an exported model is held against
