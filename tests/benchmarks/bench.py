@@ -25,6 +25,9 @@ import turns
 from util.weights.sizes import SIZES
 
 
+STEPS = (*floor.PASSES, 'load')  # kinds whose time is that of a batch
+
+
 def main(args):
     try:
         wanted = cases.chosen(args.cases)
@@ -95,13 +98,17 @@ def line(case, side, threads, about, answer, rate):
     """What is kept of a case with one framework."""
     milliseconds = 1000 * np.array(answer['seconds'])
     median = float(np.median(milliseconds))
-    told = {key: value for key, value in (about | answer).items() if key not in ('seconds', 'memory', 'floor_ms', 'rate')}
+    said = about | answer
+    told = {key: value for key, value in said.items() if key not in ('seconds', 'memory', 'floor_ms', 'rate', 'loss')}
+    if 'loss' in said:
+        told |= {'convergence_key': 'loss', 'convergence_value': said['loss']}
     shortest = about.get('floor_ms') or (floor.operations(case) / rate / 1e6 if rate else None)
     processes = about.get('processes', 1)
     return {
         'case': case.name, 'framework': side, 'model_name': f'{case.model}_{case.kind}', 'batch_size': case.batch,
         'fp_item': 'fp32', 'run_process_type': 'SingleP' if processes == 1 else 'MultiP', 'run_mode': 'DP',
-        'device_num': f'N1C{processes}', 'ips': 1000 * case.batch / median, 'speed_unit': 'samples/s',
+        'device_num': f'N1C{processes}', 'ips': 1000 * case.batch / median if case.kind in STEPS else None,
+        'speed_unit': 'images/s',
         'model_run_time': float(milliseconds.sum() / 1000), 'ms': median, 'ms_q25': float(np.percentile(milliseconds, 25)),
         'ms_q75': float(np.percentile(milliseconds, 75)), 'n': len(milliseconds), 'memory_mb': answer['memory'],
         'floor_ms': shortest, 'gflops': rate or None, 'threads': threads, 'cpu': cpu(), 'python': platform.python_version(),

@@ -29,7 +29,8 @@ def duration(ms: float) -> str:
 
 
 def spread(line: dict) -> str:
-    return f'{duration(line["ms"])} ({(line["ms_q75"] - line["ms_q25"]) / line["ms"]:.0%})'
+    """The median and, of several, the distance of the quartiles."""
+    return duration(line['ms']) + (f' ({(line["ms_q75"] - line["ms_q25"]) / line["ms"]:.0%})' if line['n'] > 1 else '')
 
 
 def section(lines: list[dict], readme: str) -> str:
