@@ -24,7 +24,6 @@ import turns
 
 from util.weights.sizes import SIZES
 
-
 STEPS = (*floor.PASSES, 'load')  # kinds whose time is that of a batch
 
 
@@ -70,7 +69,7 @@ def measure(case, rounds, threads, scratch):
         counts = {worker.about['parameters'] for worker in workers if 'parameters' in worker.about}
         if len(counts) > 1:
             raise turns.Failed(f'{case.name}: the models differ, one trains {min(counts)} numbers, one {max(counts)}')
-        answers = turns.take(workers, rounds, case.steps)
+        answers = turns.take(workers, rounds, case.steps, case.warm)
         about = [worker.about for worker in workers]
     finally:
         for worker in workers:
@@ -85,7 +84,9 @@ def measure(case, rounds, threads, scratch):
 def prepare(case, scratch):
     """What the case reads."""
     if case.kind in ('load', 'export', 'processes', 'epoch'):
-        pictures.make(scratch / 'pictures', pictures.COUNT, 500, 375)
+        folder = pictures.make(scratch / 'pictures', pictures.COUNT, 500, 375)
+        files = sorted((folder / 'train').rglob('*.jpg'))[:(case.steps + 1) * case.batch]
+        (scratch / 'some.txt').write_text(''.join(f'{file}\n' for file in files))  # for `processes`
     elif case.kind == 'startup':
         pictures.make(scratch / 'small', case.batch, 32, 32, '.png')
     elif case.kind == 'convert':

@@ -91,7 +91,7 @@ def processes(case):
         log = Path(case['scratch']) / 'launch'
         launcher = ['-m', 'paddle.distributed.launch', '--log_level', 'ERROR', '--nproc_per_node', count, '--log_dir', log]
         share['MAE_NUM_THREADS'] = share['OMP_NUM_THREADS']
-        command = [*(launcher if count > 1 else []), 'main_pretrain.py', '--data_path', Path(case['scratch']) / 'pictures',
+        command = [*(launcher if count > 1 else []), 'main_pretrain.py', '--data_path', Path(case['scratch']) / 'some.txt',
                    '--model', f'mae_vit_{case["model"]}', '--input_size', case['side'], '--batch_size',
                    case['batch'] // count, '--warmup_epochs', 0, '--norm_pix_loss', '--num_workers', 0, '--print_freq', 1,
                    '--output_dir', '', '--log_dir', '', '--epochs', 1]

@@ -14,6 +14,10 @@ HEADS = {'README.md': ('', 'Paddle', 'PyTorch', 'ratio', 'floor', 'memory, MB'),
          'README_cn.md': ('', 'Paddle', 'PyTorch', '比值', '下限', '内存，MB')}
 WHERE = {'README.md': 'Measured on {cpu}, {threads} threads, {date}; Paddle {paddle}, PyTorch {torch}.',
          'README_cn.md': '测量环境：{cpu}，{threads} 个线程，{date}；Paddle {paddle}，PyTorch {torch}。'}
+CHINESE = {
+    'for pre-training': '用于预训练', 'for fine-tuning': '用于微调', ' pixels a side': ' 像素', 'mask ratio': '掩码率',
+    'batch': '批量', 'exported': '导出后', 'half of the threads each': '各用一半线程', 'all threads': '全部线程',
+    '1 process': '1 个进程', '2 processes': '2 个进程', ' images': ' 张图片', '; ': '；', ': ': '：', ', ': '，'}
 NOTHING = {'README.md': 'Not measured yet.', 'README_cn.md': '尚未测量。'}
 
 
@@ -43,12 +47,19 @@ def section(lines: list[dict], readme: str) -> str:
     for letter, titles in cases.GROUPS.items():
         names = [case for case in cases.CASES if case.group == letter and (case.name, 'paddle') in found]
         rows += [f'| **{titles[readme != "README.md"]}** |' + ' |' * (len(head) - 1)] if names else []
-        rows += [row(case.label, found[case.name, 'paddle'], found.get((case.name, 'torch'))) for case in names]
+        rows += [row(translated(case.label, readme), *(found.get((case.name, side)) for side in cases.BOTH))
+                 for case in names]
     versions = {line['framework']: line['frame_version'] for line in lines if 'frame_version' in line}
     places = {(line['cpu'], line['threads']): line['date'] for line in lines}
     where = [WHERE[readme].format(cpu=cpu, threads=threads, date=date, **{'paddle': '-', 'torch': '-', **versions})
              for (cpu, threads), date in places.items()]
     return '\n'.join([*rows, '', *where])
+
+
+def translated(label: str, readme: str) -> str:
+    for english, chinese in CHINESE.items() if readme == 'README_cn.md' else ():
+        label = label.replace(english, chinese)
+    return label
 
 
 def row(label: str, ours: dict, theirs: dict | None) -> str:

@@ -73,13 +73,13 @@ class Worker:
         self.errors.close()
 
 
-def take(workers: list[Worker], rounds: int, steps: int) -> list[dict]:
-    """Of each worker, its last answer with the seconds of all `rounds`; a first round is to warm up and does not count."""
+def take(workers: list[Worker], rounds: int, steps: int, warm: int = 1) -> list[dict]:
+    """Of each worker, its last answer with the seconds of all `rounds`; `warm` rounds before them do not count."""
     seconds, answers = [[] for _ in workers], [{} for _ in workers]
     for worker in workers:
         worker.ready()
-    for number in range(1 + rounds):
+    for number in range(warm + rounds):
         for i, worker in enumerate(workers):
             answers[i] = worker.turn(steps)
-            seconds[i] += answers[i]['seconds'] if number else []
+            seconds[i] += answers[i]['seconds'] if number >= warm else []
     return [{**answer, 'seconds': times} for answer, times in zip(answers, seconds)]
