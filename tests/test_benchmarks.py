@@ -132,6 +132,12 @@ def test_a_failing_case_leaves_the_others_and_their_lines(bench, monkeypatch, tm
     assert '[2/2] c_live_8: paddle 12.0 ms, torch 8.00 ms' in capsys.readouterr().out
 
 
+def test_nano_figures_reach_no_readme(bench):
+    for flags in ([], ['--no_table'], ['--out', 'FILE']):
+        with pytest.raises(SystemExit, match='add --no_table --out FILE'):
+            bench.main(bench.PARSER.parse_args(['--small', *flags]))
+
+
 def line_of(case, side, ms):
     return {'case': case, 'framework': side, 'ms': ms, 'ms_q25': 0.95 * ms, 'ms_q75': 1.05 * ms, 'n': 1 + (side == 'torch'),
             'memory_mb': 1000, 'floor_ms': 4.0, 'cpu': 'a processor', 'threads': 2, 'date': '2026-01-02',

@@ -32,6 +32,8 @@ def main(args):
         wanted = cases.chosen(args.cases)
     except ValueError as error:
         raise SystemExit(f'bench.py: error: {error}') from None
+    if args.small and (args.table or args.out == PARSER.get_default('out')):
+        raise SystemExit('bench.py: error: --small measures nano models under other names; add --no_table --out FILE')
     failures, begin, done = [], time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         for number, case in enumerate(wanted, 1):
