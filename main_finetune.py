@@ -35,8 +35,8 @@ def main(args):
     images = folder.find_labelled(args.data_path, 'train', pictures.suffixes(args.in_chans), args.nb_classes)
     val = validation(args, images.classes, plain)
     erasing = RandomErasing(args.reprob, args.remode, args.recount) if args.reprob else None
-    augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip), mean, std, args.aa,
-                              args.color_jitter, erasing)
+    cropping = crop.CropAndFlip(args.input_size, args.scale, args.hflip, fast=args.fast_resize)
+    augment = transform.Train(cropping, mean, std, args.aa, args.color_jitter, erasing)
     mix = Mixup(args.mixup, args.cutmix, args.cutmix_minmax, args.mixup_prob, args.mixup_switch_prob, args.mixup_mode,
                 args.smoothing, args.nb_classes)
     mix.check(args.batch_size)

@@ -43,7 +43,8 @@ def main(args):
 
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
     accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
-    augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip, crop.single_draw_box), mean, std)
+    cropping = crop.CropAndFlip(args.input_size, args.scale, args.hflip, crop.single_draw_box, args.fast_resize)
+    augment = transform.Train(cropping, mean, std)
     data = loader.TrainLoader(loader.TrainSet(images, args.in_chans, augment, images.label, args.seed), args.batch_size,
                               accum_iter, args.num_workers, args.pin_mem, args.data_timeout)
     lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)

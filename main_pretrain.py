@@ -30,7 +30,7 @@ def main(args):
     masks = sampler(args, model)
     if args.recompute:
         layer.enable_recompute(model)
-    augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip), mean, std)
+    augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip, fast=args.fast_resize), mean, std)
     samples = loader.TrainSet(images, args.in_chans, augment, lambda index, rng: masks(rng), args.seed)
     state = checkpoint.load(args.resume, args.output_dir, vars(args))
     accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from util.augment import crop
 from util.errors import InputError
@@ -47,6 +48,20 @@ def test_arrays_are_cropped_and_resized_like_pictures():
     array = crop.resized_crop(np.asarray(picture, dtype='float32'), box, (16, 12))
     assert array.shape == (16, 12, 3)
     np.testing.assert_allclose(array.clip(0, 255), expected, atol=1)  # pictures round to whole grey levels
+
+
+def test_the_fast_crop_averages_where_it_shrinks_and_is_near_the_official_one():
+    pixels = np.asarray(noise_picture(42, 30))
+    shrunk = np.asarray(crop.fast_resized_crop(Image.fromarray(pixels), (2, 0, 42, 30), (15, 20)), dtype=float)
+    means = pixels[:, 2:].reshape([15, 2, 20, 2, 3]).mean((1, 3))
+    assert abs(shrunk - means).max() <= 0.5
+    photograph = Image.fromarray(load_sample_image('china.jpg'))
+    for box in ((100, 60, 500, 380), (200, 100, 360, 240), (10, 20, 270, 200)):
+        fast, official = (np.asarray(resize(photograph, box, (224, 224)), dtype=float)
+                          for resize in (crop.fast_resized_crop, crop.resized_crop))
+        assert abs(fast - official).mean() < 2.5 and abs((fast - official).mean()) < 0.1, box
+    grey = photograph.convert('L')
+    assert crop.CropAndFlip(32, (0.2, 1), fast=True)(grey, np.random.default_rng(0)).mode == 'L'
 
 
 def test_as_many_images_are_mirrored_as_asked():

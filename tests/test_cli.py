@@ -25,7 +25,7 @@ OFFICIAL = {
                             'global_pool': False}}
 SHARED = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 1, 'save_every_iters': 0, 'keep': 0, 'print_freq': 20,
           'data_timeout': 600.0, 'in_chans': 3, 'mean': None, 'std': None, 'recompute': False, 'hflip': 0.5,
-          'scale': [0.08, 1.0]}
+          'scale': [0.08, 1.0], 'fast_resize': False}
 # UM-MAE's, with its defaults but for --token_size, which follows from the model (there 14); the last is our own
 UNIFORM = {'mask_regular': False, 'vis_mask_ratio': 0.0, 'token_size': None, 'fix_um_positions': False}
 OURS = {'pretrain': SHARED | UNIFORM | {'save_every': 20, 'scale': [0.2, 1.0]},

@@ -3,7 +3,7 @@
 A case is one line of the table, measured with each of its `sides` in turn. Its letter is its group's; what `what` says
 depends on the kind:
     pretrain, finetune, infer, segment: nothing
-    export: precision                load: the augmentation            startup: the program
+    export: precision                load: the augmentation, `fast` for --fast_resize   startup: the program
     processes: how many of them      convert, epoch: nothing
 """
 import dataclasses
@@ -74,6 +74,7 @@ CASES = [
     Case('c_exported_bf16_nano', 'export', 'nano exported, bf16, 32 pixels a side, batch 8', 'nano_patch4', 8, 32,
          what='bf16', rounds=1, cost=60),
     Case('d_pretrain', 'load', 'for pre-training', what='pretrain', batch=64, cost=20),
+    Case('d_pretrain_fast', 'load', 'for pre-training, `--fast_resize`', what='fast', batch=64, cost=20),
     Case('d_finetune', 'load', 'for fine-tuning', what='finetune', batch=64, cost=20),
     Case('e_tiny', 'segment', 'tiny, 32 pixels a side, batch 16', 'nano_patch4', 16, 32, rounds=3, steps=3, cost=30),
     Case('e_vit_base', 'segment', 'ViT-B, 512 pixels a side, batch 1', batch=1, side=512, rounds=2, cost=170),

@@ -18,8 +18,8 @@ def load(case):
     run.begin(None, seed=0)
     images = folder.find(str(Path(case['scratch']) / 'pictures'), 'train', suffixes(3))
     mean, std = crop.statistics(3, None, None)
-    if case['what'] == 'pretrain':
-        augment = transform.Train(crop.CropAndFlip(case['side'], (0.2, 1.0)), mean, std)
+    if case['what'] != 'finetune':
+        augment = transform.Train(crop.CropAndFlip(case['side'], (0.2, 1.0), fast=case['what'] == 'fast'), mean, std)
     else:
         augment = transform.Train(crop.CropAndFlip(case['side'], (0.08, 1.0)), mean, std, 'rand-m9-mstd0.5-inc1',
                                   erasing=RandomErasing(0.25, 'pixel', 1))

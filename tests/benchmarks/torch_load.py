@@ -14,7 +14,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def load(case):
     """One step is one batch; the floor is to decode its files."""
-    if case['what'] == 'pretrain':
+    if case['what'] != 'finetune':
         augment = transforms.Compose([
             transforms.RandomResizedCrop(case['side'], scale=(0.2, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
             transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])

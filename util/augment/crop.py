@@ -70,6 +70,16 @@ def resized_crop(picture: Image.Image | np.ndarray, box: tuple[int, int, int, in
                      for channel in part.transpose(2, 0, 1)], axis=2)
 
 
+def fast_resized_crop(picture: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+    """As resized_crop, by OpenCV, in a fifth of the time; not bit-equal: pixels are averaged where the part shrinks, and
+    interpolated (bicubic) without antialiasing where it grows in one direction or both."""
+    import cv2  # takes long to load, and is used in the training that asks for it only
+    left, top, right, bottom = box
+    shrinks = right - left >= size[1] and bottom - top >= size[0]
+    return Image.fromarray(cv2.resize(np.asarray(picture)[top:bottom, left:right], size[::-1],
+                                      interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
+
+
 class Normalize:
     """(x - mean) / std per channel, to float32 [C, height, width]; 8-bit pictures are scaled to [0, 1] before.
 
@@ -88,24 +98,30 @@ class Normalize:
             return self._standardize(picture.transpose(2, 0, 1))
         pixels = np.asarray(picture)
         pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        return np.stack([row[channel] for row, channel in zip(self.table, pixels)])
+        result = np.empty(pixels.shape, 'float32')
+        for row, channel, place in zip(self.table, pixels, result):
+            np.take(row, channel, out=place, mode='clip')  # which no byte needs, but the default copies `out` to be safe
+        return result
 
 
 class CropAndFlip:
     """Random resized crop to `size` x `size` pixels, mirrored with probability `hflip`.
 
-    scale: smallest and largest share of the area. box: random_box, or single_draw_box for the linear probe.
+    scale: smallest and largest share of the area. box: random_box, or single_draw_box for the linear probe. fast: pictures
+    by fast_resized_crop.
     """
 
-    def __init__(self, size: int, scale: tuple[float, float], hflip: float = 0.5, box: Callable = random_box):
-        self.size, self.scale, self.hflip, self.box = (size, size), scale, hflip, box
+    def __init__(self, size: int, scale: tuple[float, float], hflip: float = 0.5, box: Callable = random_box,
+                 fast: bool = False):
+        self.size, self.scale, self.hflip, self.box, self.fast = (size, size), scale, hflip, box, fast
         if not 0 < scale[0] <= scale[1] <= 1:
             raise InputError(f'--scale {scale[0]} {scale[1]}: expected 0 < smallest <= largest <= 1')
 
     def __call__(self, picture: Image.Image | np.ndarray, rng: np.random.Generator) -> Image.Image | np.ndarray:
         is_array = isinstance(picture, np.ndarray)
         width, height = picture.shape[1::-1] if is_array else picture.size
-        part = resized_crop(picture, self.box(width, height, rng, self.scale), self.size)
+        resize = fast_resized_crop if self.fast and not is_array else resized_crop
+        part = resize(picture, self.box(width, height, rng, self.scale), self.size)
         if rng.random() < self.hflip:
             part = part[:, ::-1] if is_array else part.transpose(Image.FLIP_LEFT_RIGHT)
         return part
