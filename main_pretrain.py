@@ -63,7 +63,7 @@ def sampler(args, model):
                          f'{args.input_size}; leave --token_size out')
     if isinstance(model, models_um.UniformMasking) and not args.mask_regular:
         raise InputError(f'--model {args.model} needs uniform masks; add --mask_regular')
-    draw = masking.sampler(model.grid, args.mask_ratio, args.mask_regular)
+    draw = masking.sampler(model.grid, args.mask_ratio, masking.kind_of(vars(args)))
     visible = masking.kept(model.num_patches, args.mask_ratio)
     if not masking.kept(visible, args.vis_mask_ratio):
         raise InputError(f'--vis_mask_ratio {args.vis_mask_ratio} replaces all {visible} kept patches; take a smaller one')

@@ -29,7 +29,7 @@ def main(args):
     center = crop.CenterCrop(model.img_size[0], normalize)
     train, val = (load(args.data_path, split, center, model.in_chans) for split in ('train', 'val'))
     rng = np.random.default_rng(args.seed)
-    noise_of = masking.sampler(model.grid, trained['mask_ratio'], trained.get('mask_regular', False))
+    noise_of = masking.sampler(model.grid, trained['mask_ratio'], masking.kind_of(trained))
     noise = paddle.to_tensor(np.stack([noise_of(rng) for _ in val]))
 
     images = paddle.to_tensor(val)

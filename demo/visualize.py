@@ -29,8 +29,10 @@ NOTES = {True: 'pixels: predicted normalised by patch, put back with the mean an
 def main(args):
     run.begin(args.device, args.seed)
     model, trained = models_zoo.load_autoencoder(args.resume, args.model, args.norm_pix_loss)
-    uniform = bool(trained.get('mask_regular')) and args.mask_ratio == 0.75  # other shares can only be random
-    noise_of = masking.sampler(model.grid, args.mask_ratio, uniform)
+    kind = masking.kind_of(trained)
+    if kind in masking.CELLS and args.mask_ratio != 0.75:
+        kind = 'random'  # other shares can only be so
+    noise_of = masking.sampler(model.grid, args.mask_ratio, kind)
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
     center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
     rng = np.random.default_rng(args.seed)

@@ -28,8 +28,9 @@ SHARED = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 1, 'save_
           'scale': [0.08, 1.0], 'fast_resize': False}
 # UM-MAE's, with its defaults but for --token_size, which follows from the model (there 14); the last is our own
 UNIFORM = {'mask_regular': False, 'vis_mask_ratio': 0.0, 'token_size': None, 'fix_um_positions': False}
-OURS = {'pretrain': SHARED | UNIFORM | {'save_every': 20, 'scale': [0.2, 1.0]},
-        'linprobe': SHARED | {'input_size': 224, 'knn': 0}, 'finetune': SHARED | {'freeze_blocks': 0, 'ema_decay': 0.0}}
+OURS = {'pretrain': SHARED | UNIFORM | {'masking': 'random', 'save_every': 20, 'scale': [0.2, 1.0]},
+        'linprobe': SHARED | {'input_size': 224, 'knn': 0},
+        'finetune': SHARED | {'freeze_blocks': 0, 'ema_decay': 0.0}}
 
 INERT = '--no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 --dist_on_itp --device cuda --accum_iter 2 '
 COMMANDS = {  # PRETRAIN.md and FINETUNE.md, without their submitit wrapper, and the earlier Paddle port's
@@ -85,7 +86,7 @@ def test_help_lists_every_flag_and_what_is_inert(name, capsys):
         assert {'--world_size', '--local_rank', '--dist_on_itp', '--dist_url'} < {*words[words.index('inert:'):]}
 
 
-NONSENSE = ('--mask_ratio 1', '--mask_ratio -0.1', '--mask_ratio nan')
+NONSENSE = ('--mask_ratio 1', '--mask_ratio -0.1', '--mask_ratio nan', '--masking uniform')
 COMMON_NONSENSE = ('', '--batch_size 0', '--epochs x', '--lr -1', '--lr inf', '--device tpu', '--amp float8', '--dat X',
                    '--seed -1')
 CLASSIFY_NONSENSE = ('--nb_classes 0', '--mixup_mode all', '--remode nothing', '--smoothing 1', '--reprob 1.1',

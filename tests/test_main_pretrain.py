@@ -55,7 +55,8 @@ def test_visualdl_has_curves_on_the_epoch_1000_axis_and_pictures(pretrain, tmp_p
 
 
 @pytest.mark.parametrize('flags', [
-    ['--mask_ratio', '0.5'], ['--norm_pix_loss'], ['--blr', '1e-2'], ['--lr', '0.1'], ['--min_lr', '0.1'],
+    ['--mask_ratio', '0.5'], ['--masking', 'block'], ['--masking', 'grid'],
+    ['--norm_pix_loss'], ['--blr', '1e-2'], ['--lr', '0.1'], ['--min_lr', '0.1'],
     ['--warmup_epochs', '0'], ['--weight_decay', '50', '--lr', '0.01'], ['--accum_iter', '3'], ['--seed', '1'],
     ['--batch_size', '10'], ['--input_size', '32'], ['--in_chans', '3'], ['--mean', '0.1'], ['--std', '0.5'],
     ['--model', 'mae_vit_small_patch16', '--input_size', '32']], ids=' '.join)
@@ -133,6 +134,8 @@ BAD = {
     'accumulation': (['--accum_iter', '4'], '--accum_iter 4 is more than the 3 iterations'),
     'size': (['--input_size', '18'], 'image height 18 is no multiple of the patch size 4'),
     'ratio': (['--mask_ratio', '0.99'], '--mask_ratio 0.99 keeps 0 of 16 patches'),
+    'two kinds of masks': (['--masking', 'block', '--mask_regular'], '--masking block and --mask_regular are two kinds'),
+    'grid': (['--masking', 'grid', '--mask_ratio', '.5'], '--mask_ratio 0.5: --masking grid keeps one of every 2 x 2'),
     'nothing removed': (['--mask_ratio', '0'], '--mask_ratio 0.0 keeps 16 of 16 patches'),
     'no GPU': (['--device', 'gpu'], '--device gpu: this Paddle was built for CPUs only'),
     'precision': (['--amp', 'float16'], '--amp float16 needs a GPU'),

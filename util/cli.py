@@ -63,6 +63,8 @@ def masking(p: argparse.ArgumentParser) -> None:
     g.add_argument('--mask_ratio', type=number(float, 0, 1), default=0.75, help='share of the patches that is removed')
     g.add_argument('--norm_pix_loss', action='store_true', help='predict each patch normalised by its mean and variance')
     g.add_argument('--mask_regular', action='store_true', help='uniform masks: one of every 2 x 2 patches is kept (UM-MAE)')
+    g.add_argument('--masking', choices=['random', 'block', 'grid'], default='random', help='what is removed '
+                   '(figure 6 of the paper): patches, rectangles of patches, all but one and the same of every 2 x 2')
     g.add_argument('--vis_mask_ratio', type=number(float, 0, 1), default=0.0, help='share of the kept patches that a learnt '
                    'token replaces (UM-MAE\'s secondary masking)')
     g.add_argument('--token_size', type=number(int, 1), default=None, help='patches a side that masks are made of; the '
