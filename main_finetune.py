@@ -48,7 +48,7 @@ def main(args):
                               accum_iter, args.num_workers, args.pin_mem, args.data_timeout)
     lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
     schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
-    optimizer = optim.adamw(optim.layer_decay_groups(model, args.weight_decay, args.layer_decay), beta2=0.999)
+    optimizer = optim.adamw(optim.layer_decay_groups(model, args.weight_decay, args.layer_decay), args.beta2)
     step = amp.Step(optimizer, accum_iter, args.amp, args.clip_grad)
     average = ema.Ema(model, args.ema_decay) if args.ema_decay else None
     saver = checkpoint.Saver(args.output_dir, model, step, vars(args), data.effective_batch, args.epochs,

@@ -30,7 +30,7 @@ SHARED = {'data_path': 'X', 'device': None, 'amp': None, 'save_every': 1, 'save_
 UNIFORM = {'mask_regular': False, 'vis_mask_ratio': 0.0, 'token_size': None, 'fix_um_positions': False}
 OURS = {'pretrain': SHARED | UNIFORM | {'masking': 'random', 'save_every': 20, 'scale': [0.2, 1.0]},
         'linprobe': SHARED | {'input_size': 224, 'knn': 0},
-        'finetune': SHARED | {'freeze_blocks': 0, 'ema_decay': 0.0}}
+        'finetune': SHARED | {'freeze_blocks': 0, 'ema_decay': 0.0, 'beta2': 0.999}}
 
 INERT = '--no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 --dist_on_itp --device cuda --accum_iter 2 '
 COMMANDS = {  # PRETRAIN.md and FINETUNE.md, without their submitit wrapper, and the earlier Paddle port's
@@ -90,7 +90,7 @@ NONSENSE = ('--mask_ratio 1', '--mask_ratio -0.1', '--mask_ratio nan', '--maskin
 COMMON_NONSENSE = ('', '--batch_size 0', '--epochs x', '--lr -1', '--lr inf', '--device tpu', '--amp float8', '--dat X',
                    '--seed -1')
 CLASSIFY_NONSENSE = ('--nb_classes 0', '--mixup_mode all', '--remode nothing', '--smoothing 1', '--reprob 1.1',
-                     '--mixup -1', '--cutmix_minmax 0.2', '--drop_path 1', '--ema_decay 1', '--mixup_prob nan')
+                     '--mixup -1', '--cutmix_minmax 0.2', '--drop_path 1', '--ema_decay 1', '--beta2 1', '--mixup_prob nan')
 
 
 @pytest.mark.parametrize('name, flags', [

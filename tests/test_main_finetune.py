@@ -96,8 +96,8 @@ MIX = '--mixup 0.8 --cutmix 1'
 CHANGES = {
     '': '--aa none, --aa augmix-m3, --aa original, --smoothing 0, --reprob 0, --mixup 0.8, --cutmix 1, --drop_path 0, '
         '--cutmix_minmax 0.2 0.8, --clip_grad 0.1, --layer_decay 0.5, --freeze_blocks 2, --weight_decay 5, --blr 1e-2, '
-        '--lr 0.1, --min_lr 0.01, --warmup_epochs 0, --cls_token, --seed 1, --accum_iter 3, --batch_size 6, --in_chans 3, '
-        '--input_size 32, --mean 0.1, --std 0.5, --nb_classes 4, --scale 0.9 1, --hflip 1',
+        '--lr 0.1, --beta2 0.9, --min_lr 0.01, --warmup_epochs 0, --cls_token, --seed 1, --accum_iter 3, --batch_size 6, '
+        '--in_chans 3, --input_size 32, --mean 0.1, --std 0.5, --nb_classes 4, --scale 0.9 1, --hflip 1',
     '--aa none': '--color_jitter 0.4', '--cutmix 1': '--cutmix_minmax 0.2 0.8',
     '--reprob 1': '--remode rand, --remode const, --recount 3',
     MIX: '--mixup_prob 0.3, --mixup_switch_prob 1, --mixup_mode pair, --mixup_mode elem, --smoothing 0'}

@@ -90,6 +90,8 @@ def test_effective_batch_and_rate_are_the_published_ones(recipe):
         args = parsed(recipe)
         assert optim.absolute_lr(args.lr, args.blr, recipe.effective_batch) == pytest.approx(rate)
         assert args.batch_size * args.accum_iter * recipe.devices == batch
+        if recipe.program == 'main_finetune.py':
+            assert args.beta2 == (0.95 if recipe.name.startswith('scratch_') else 0.999)  # tables 11 and 9
 
 
 @pytest.mark.parametrize('recipe', ALL, ids=lambda recipe: recipe.name)

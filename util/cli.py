@@ -88,6 +88,7 @@ def regularization(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group('regularization')
     g.add_argument('--drop_path', type=number(float, 0, 1), default=0.1, help='share of samples that skip the last block')
     g.add_argument('--clip_grad', type=number(float, 0), default=None, help='largest norm of the gradients; default: any')
+    g.add_argument('--beta2', type=number(float, 0, 1), default=0.999, help='of AdamW; .95 from scratch in the paper')
     g.add_argument('--layer_decay', type=number(float, 0), default=0.75, help='ratio of the rates of two blocks in a row')
     g.add_argument('--freeze_blocks', type=number(int, 0), default=0, help='blocks that keep their pre-trained weights')
     g.add_argument('--ema_decay', type=number(float, 0, 1), default=0.0, help='average the weights with '
