@@ -193,6 +193,14 @@ def mae_vit_nano_patch4_dec64d2b(**kwargs) -> MaskedAutoencoderViT:
     return _of_size('nano_patch4', **{'img_size': 32, **kwargs})
 
 
+def mae_vit_nano_patch4_dec64d1b(**kwargs) -> MaskedAutoencoderViT:
+    return mae_vit_nano_patch4_dec64d2b(decoder_depth=1, **kwargs)
+
+
+def mae_vit_nano_patch4_dec64d4b(**kwargs) -> MaskedAutoencoderViT:
+    return mae_vit_nano_patch4_dec64d2b(decoder_depth=4, **kwargs)
+
+
 def mae_vit_small_patch16_dec192d4b(**kwargs) -> MaskedAutoencoderViT:
     return _of_size('small_patch16', **kwargs)
 

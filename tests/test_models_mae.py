@@ -6,6 +6,7 @@ import layer
 import models_zoo
 from util import masking
 from util.errors import InputError
+from util.weights import sizes
 
 
 @pytest.fixture(scope='module')
@@ -26,6 +27,14 @@ def test_parameters_count_as_in_the_official_models(name, total, trainable, tens
     assert len(parameters) == tensors
     assert sum(p.size for p in parameters) == total
     assert sum(p.size for p in parameters if not p.stop_gradient) == trainable
+
+
+@pytest.mark.parametrize('depth, name', [(1, '_dec64d1b'), (2, ''), (4, '_dec64d4b')])
+def test_decoders_of_other_depths_are_known_by_their_names(depth, name):
+    with paddle.LazyGuard():
+        model = models_zoo.autoencoder(f'mae_vit_nano_patch4{name}')
+    assert len(model.decoder_blocks) == depth and len(model.blocks) == 4
+    assert sizes.autoencoder_of(model.state_dict()) == f'mae_vit_nano_patch4{name}'
 
 
 def test_names_order_and_shapes_are_the_official_ones(base):

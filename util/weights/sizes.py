@@ -71,8 +71,10 @@ def autoencoder_of(tensors: dict) -> str | None:
     """The name of the masked autoencoder that weights under our names are of; None where it is no known one."""
     encoder = said_by(tensors).get('model')
     if encoder is None or encoder.startswith('vit_'):
-        shallow = sum(name.endswith('norm1.weight') for name in tensors if name.startswith('decoder_blocks.')) == 2
-        return encoder and f'mae_{encoder}' + '_dec512d2b' * (shallow and encoder == 'vit_base_patch16')
+        size = encoder and SIZES[encoder.removeprefix('vit_')]
+        depth = sum(name.endswith('norm1.weight') for name in tensors if name.startswith('decoder_blocks.'))
+        usual = size and depth == size.decoder_depth
+        return size and f'mae_{encoder}' + ('' if usual else f'_dec{size.decoder_width}d{depth}b')
     if 'decoder_embed.weight' not in tensors:
         return f'simmim_{encoder}'
     wide = len(tensors.get('blocks.0.attn.posmlp.0.bias', [])) == 64
