@@ -1,12 +1,14 @@
 """Does pre-training pay? Three of the paper's questions on scanned digits, within an hour on a laptop.
 
     python demo/reproduce.py --out demo/output/reproduce
+    python demo/reproduce.py --out demo/output/reproduce --full
 
 fine-tuning against training from scratch over the number of labels; a linear classifier on the features of the autoencoder
 against one on those of an untrained encoder; pre-training with a quarter to nine tenths of the patches removed. Each seed
 draws its own labels, masks and weights. Every cell is a run of main_pretrain.py, main_finetune.py or main_linprobe.py in a
 folder of its own below --out, with its log.txt; what is complete there is not run again, so an interrupted reproduction goes
-on. The end is results.json, results.md and results.png.
+on. The end is results.json, results.md and results.png. With --full, as many hours: decoder depth, normalised pixels, kinds
+of masks, length of pre-training, partial fine-tuning, and Swins; results_full.png has them above the paper's.
 """
 import json
 import os
@@ -21,17 +23,19 @@ import numpy as np
 
 from util import cli, report, run
 from util.errors import InputError
-from util.report import training
+from util.recipes import paper, small
+from util.report import plots, training
 
 ROOT = Path(__file__).parent.parent
 RATIOS, USUAL = (0.25, 0.5, 0.75, 0.9), 0.75
 LABELS = {10: 100, 50: 60, 100: 30, 300: 20, 1442: 8}  # how many in all -> epochs of fine-tuning; the last are all of them
 LONGER = 3  # times as many epochs from scratch, as in the paper: 300 against 100
-FEW = 100  # labels for comparing mask ratios
+FEW, ALL = 100, 1442  # labels for comparing mask ratios and ablations; for partial fine-tuning
 INPUT = ['--input_size', '32', '--in_chans', '1', '--hflip', '0', '--num_workers', '0', '--log_dir', '', '--device', 'cpu',
          '--print_freq', '1000']
 PRETRAIN = ['--model', 'mae_vit_nano_patch4', '--batch_size', '128', '--blr', '4e-3']
 CLASSIFIER = ['--model', 'vit_nano_patch4', '--nb_classes', '10', '--scale', '.6', '1']
+BLOCKS = 4  # of that model
 FINETUNE = [*CLASSIFIER, '--aa', 'none', '--reprob', '0', '--save_every', '1000']
 PROBE = [*CLASSIFIER, '--batch_size', '128', '--epochs', '10', '--warmup_epochs', '1', '--lr', '10', '--global_pool',
          '--save_every', '1000']
@@ -47,32 +51,57 @@ class Cell:
     after: str = ''
 
 
-def plan(seeds: int, pretrain_epochs: int, data: Path) -> list[Cell]:
-    """All cells, pre-trainings first. data: where the digits and, in labels_<count>_<seed>, lists of labelled ones are."""
-    first, second = [], []
+def plan(seeds: int, pretrain_epochs: int, data: Path, full: bool = False) -> list[Cell]:
+    """All cells, pre-trainings first. data: where the digits and, in labels_<count>_<seed>, lists of labelled ones are.
+    full: the ablations as well."""
+    cells = []
     for seed in range(seeds):
         for ratio in RATIOS:
             start = f'pretrain_{ratio}_{seed}'
-            first.append(Cell(start, 'main_pretrain.py', pretrain_epochs, (
-                *PRETRAIN, '--mask_ratio', str(ratio), '--warmup_epochs', str(max(1, pretrain_epochs // 10)), '--save_every',
-                '1000', '--seed', str(seed), '--data_path', str(data / 'digits'))))
-            second.append(Cell(f'probe_{ratio}_{seed}', 'main_linprobe.py', 10, (
-                *PROBE, '--seed', str(seed), '--data_path', str(data / 'digits')), start))
-            second += [finetune(f'tune_{ratio}_{count}_{seed}', count, seed, data, start)
-                       for count in LABELS if ratio == USUAL or count == FEW]
-        second.append(Cell(f'probe_untrained_{seed}', 'main_linprobe.py', 10, (
-            *PROBE, '--seed', str(seed), '--data_path', str(data / 'digits'))))
-        second += [finetune(f'scratch_{count}_{seed}', count, seed, data) for count in LABELS]
-    return first + second
+            cells += [pretrain(start, pretrain_epochs, seed, data, '--mask_ratio', str(ratio)),
+                      probe(f'probe_{ratio}_{seed}', seed, data, start)]
+            cells += [finetune(f'tune_{ratio}_{count}_{seed}', count, seed, data, start)
+                      for count in LABELS if ratio == USUAL or count == FEW]
+        cells.append(probe(f'probe_untrained_{seed}', seed, data))
+        cells += [finetune(f'scratch_{count}_{seed}', count, seed, data) for count in LABELS]
+        cells += ablations(pretrain_epochs, seed, data) if full else []
+    return sorted(cells, key=is_pretraining, reverse=True)
 
 
-def finetune(name: str, count: int, seed: int, data: Path, after: str = '') -> Cell:
+def ablations(pretrain_epochs: int, seed: int, data: Path) -> list[Cell]:
+    """The cells of a seed that only --full has."""
+    cells = [finetune(f'partial_{blocks}_{seed}', ALL, seed, data, f'pretrain_{USUAL}_{seed}', '--freeze_blocks',
+                      str(BLOCKS - blocks)) for blocks in range(BLOCKS)]
+    for choice in (choice for choices in small.ABLATIONS.values() for choice in choices.values() if choice != small.USUAL):
+        start, encoder = f'pretrain_{choice.name}_{seed}', ('--model', choice.encoder)
+        if choice.flags is None:
+            start = ''
+        else:
+            epochs = max(1, round(choice.length * pretrain_epochs))
+            cells.append(pretrain(start, epochs, seed, data, *choice.flags.split()))
+        cells += [finetune(f'tune_{choice.name}_{FEW}_{seed}', FEW, seed, data, start, *encoder),
+                  probe(f'probe_{choice.name}_{seed}', seed, data, start, *encoder)]
+    return cells
+
+
+def pretrain(name: str, epochs: int, seed: int, data: Path, *flags: str) -> Cell:
+    return Cell(name, 'main_pretrain.py', epochs, (
+        *PRETRAIN, '--mask_ratio', str(USUAL), '--warmup_epochs', str(max(1, epochs // 10)), '--save_every', '1000',
+        '--seed', str(seed), '--data_path', str(data / 'digits'), *flags))
+
+
+def probe(name: str, seed: int, data: Path, after: str = '', *flags: str) -> Cell:
+    return Cell(name, 'main_linprobe.py', 10, (
+        *PROBE, '--seed', str(seed), '--data_path', str(data / 'digits'), *flags), after)
+
+
+def finetune(name: str, count: int, seed: int, data: Path, after: str = '', *flags: str) -> Cell:
     """From pre-trained weights with decaying rates, or from scratch for longer, with the rate that suits that better."""
     epochs = LABELS[count] * (1 if after else LONGER)
     rates = ('--lr', '3e-3', '--layer_decay', '.65') if after else ('--lr', '2e-3', '--layer_decay', '1')
     return Cell(name, 'main_finetune.py', epochs, (
         *FINETUNE, *rates, '--batch_size', str(min(20, count)), '--epochs', str(epochs), '--warmup_epochs',
-        str(max(1, epochs // 10)), '--seed', str(seed), '--data_path', str(data / f'labels_{count}_{seed}')), after)
+        str(max(1, epochs // 10)), '--seed', str(seed), '--data_path', str(data / f'labels_{count}_{seed}'), *flags), after)
 
 
 def is_pretraining(cell: Cell) -> bool:
@@ -120,17 +149,33 @@ def draw_labels(data: Path, seed: int) -> None:
             (folder / f'{split}.txt').write_text(''.join(f'{file.resolve()} {file.parent.name}\n' for file in files))
 
 
-def collect(out: Path, seeds: int) -> dict[str, dict[str, list[float]]]:
+def collect(out: Path, seeds: int, full: bool = False) -> dict[str, dict[str, list[float]]]:
     """Accuracies after the last epoch, one a seed: figure -> what was varied -> values."""
     def accuracies(name):
         logs = [out / f'{name}_{seed}' / 'log.txt' for seed in range(seeds)]
         return [json.loads(log.read_text().splitlines()[-1])['test_acc1'] for log in logs]
-    return {
+    results = {
         'fine-tuned from the autoencoder': {str(count): accuracies(f'tune_{USUAL}_{count}') for count in LABELS},
         'from scratch, three times as long': {str(count): accuracies(f'scratch_{count}') for count in LABELS},
         f'fine-tuned with {FEW} labels, by mask ratio': {str(ratio): accuracies(f'tune_{ratio}_{FEW}') for ratio in RATIOS},
         'linear probe, by mask ratio': {str(ratio): accuracies(f'probe_{ratio}') for ratio in RATIOS},
         'linear probe': {'autoencoder': accuracies(f'probe_{USUAL}'), 'untrained': accuracies('probe_untrained')}}
+    for what, choices in small.ABLATIONS.items() if full else ():
+        tuned, probed = ablation(what)
+        results[tuned] = {choice: accuracies(f'tune_{cell.name}_{FEW}') for choice, cell in choices.items()}
+        results[probed] = {choice: accuracies(f'probe_{cell.name}') for choice, cell in choices.items()}
+    if full:
+        names = [*(f'partial_{blocks}' for blocks in range(BLOCKS)), f'tune_{USUAL}_{ALL}']
+        results[PARTIAL] = {str(blocks): accuracies(name) for blocks, name in enumerate(names)}
+    return results
+
+
+PARTIAL = f'blocks that are fine-tuned, {ALL} labels'
+
+
+def ablation(what: str) -> tuple[str, str]:
+    """What the two figures of an ablation are called."""
+    return f'{what}: fine-tuned with {FEW} labels', f'{what}: linear probe'
 
 
 def spread(values: list[float]) -> str:
@@ -147,25 +192,36 @@ def table(results: dict) -> str:
 
 def draw(results: dict, path: Path) -> None:
     """Accuracy over labels and over mask ratios."""
-    from matplotlib.figure import Figure
-    labels, from_scratch, tuned, probed, probes = results
-    figure = Figure(figsize=(9, 3.6), layout='constrained')
-    for axes, names, title, ticks in zip(figure.subplots(1, 2), ((labels, from_scratch), (tuned, probed)),
-                                         ('labels', 'share of the patches removed'), (LABELS, RATIOS)):
-        for name in names:
-            values = list(results[name].values())
-            axes.errorbar(list(ticks), [np.mean(cell) for cell in values], capsize=3, marker='.', label=name, yerr=[
-                np.std(cell, ddof=1) if len(cell) > 1 else 0 for cell in values])
-        axes.set(xlabel=title, ylabel='accuracy, %', xscale='log' if ticks is LABELS else 'linear')
-        axes.set_xticks(list(ticks), list(map(str, ticks)), minor=False)
-        axes.grid(alpha=0.3)
-    axes.axhline(np.mean(results[probes]['untrained']), linestyle=':', color='grey', label='linear probe, untrained encoder')
-    for axes in figure.axes:
-        axes.legend(fontsize=7, frameon=False)
-    figure.savefig(path, dpi=110, metadata={'Software': None})
+    labels, from_scratch, tuned, probed, probes = list(results)[:5]
+    untrained = dict.fromkeys(results[probed], results[probes]['untrained'])
+    plots.panels(path, [[
+        ('labels', {name: results[name] for name in (labels, from_scratch)}),
+        ('share of the patches removed', {
+            tuned: results[tuned], probed: results[probed], 'linear probe, untrained encoder': untrained})]])
 
 
-def record(prefix: str, out: Path, results: dict, flags: str, minutes: float) -> None:
+def draw_full(results: dict, path: Path) -> None:
+    """The ablations, and the paper's below them where it has them: ViT-L on ImageNet, taken over."""
+    ours = [(what, {name.removeprefix(f'{what}: '): results[name] for name in ablation(what)}) for what in small.ABLATIONS]
+    theirs = {what: (f'{what}: the paper, ViT-L on ImageNet', {
+        label: {choice: [figures[i]] for choice, figures in choices.items()}
+        for i, label in enumerate(('fine-tuned', 'linear probe'))}) for what, choices in paper.ABLATIONS.items()}
+    partial = {'fine-tuned': {f'{blocks:g}': [value] for blocks, value in paper.PARTIAL.items() if blocks != 0.5}}
+    shared = [what for what in small.ABLATIONS if what in theirs]
+    plots.panels(path, [
+        [*(panel for panel in ours if panel[0] in shared), (PARTIAL, {'fine-tuned': results[PARTIAL]})],
+        [*(theirs[what] for what in shared), ('blocks that are fine-tuned: the paper, of 24', partial)],
+        [panel for panel in ours if panel[0] not in shared]])
+
+
+def published() -> list[str]:
+    """What the paper has for the same ablations."""
+    return [f'{what}, taken over from table 1 of the paper (ViT-L on ImageNet, fine-tuned / linear probe): ' + '; '.join(
+        f'{choice}: {tuned} / {probed}' for choice, (tuned, probed) in paper.ABLATIONS[what].items())
+        for what in small.ABLATIONS if what in paper.ABLATIONS]
+
+
+def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | None) -> None:
     """The record of a whole reproduction; its log are the results of every run, its weights the first autoencoder."""
     start = out / f'pretrain_{USUAL}_0'
     weights = start / f'checkpoint-{epochs_of(start) - 1}.pd'
@@ -175,11 +231,14 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float) ->
         'model': 'vit_nano_patch4', 'run': f'python demo/reproduce.py {flags}',
         'result': {figure: ', '.join(f'{varied}: {spread(values)}' for varied, values in cells.items())
                    for figure, cells in results.items()},
+        **({'published': published()} if PARTIAL in results else {}),
         'settings': {'commit': training.commit()}, 'environment': report.environment(),
-        'figures': {'minutes': round(minutes)},
+        'figures': {'minutes': 'not recorded: the runs are of several sittings' if minutes is None else round(minutes)},
         'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': report.sha256(log)},
         'weights': {'file': weights.name, 'sha256': report.sha256(weights), 'licence': 'none, made by this run'}}, log)
     draw(results, Path(f'{prefix}.png'))
+    if PARTIAL in results:
+        draw_full(results, Path(f'{prefix}_full.png'))
 
 
 def main(args):
@@ -190,25 +249,29 @@ def main(args):
         subprocess.run([sys.executable, str(ROOT / 'demo/make_digits.py'), '--out', str(data / 'digits')], check=True)
     for seed in range(args.seeds):
         draw_labels(data, seed)
-    cells = plan(args.seeds, args.epochs, data)
-    began = time.perf_counter()
+    cells = plan(args.seeds, args.epochs, data, args.full)
+    begun, began = any(epochs_of(out / cell.name) for cell in cells), time.perf_counter()
     for stage in (True, False):  # what others begin from, then these
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda cell: execute(cell, out), [cell for cell in cells if is_pretraining(cell) == stage]))
-    results = collect(out, args.seeds)
+    results = collect(out, args.seeds, args.full)
     (out / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
     (out / 'results.md').write_text(table(results))
     draw(results, out / 'results.png')
+    if args.full:
+        draw_full(results, out / 'results_full.png')
     minutes = (time.perf_counter() - began) / 60
     run.say(f'{table(results)}\n{len(cells)} runs; {minutes:.0f} minutes. {out / "results.png"}')
     if args.report:
-        record(args.report, out, results, f'--seeds {args.seeds} --epochs {args.epochs} --jobs {args.jobs}', minutes)
+        flags = f'--seeds {args.seeds} --epochs {args.epochs} --jobs {args.jobs}' + ' --full' * args.full
+        record(args.report, out, results, flags, None if begun else minutes)
 
 
 PARSER = cli.parser(__doc__)
 PARSER.add_argument('--out', default='demo/output/reproduce', metavar='DIR', help='folder of all runs and the results')
 PARSER.add_argument('--seeds', type=cli.number(int, 1), default=3, help='runs of each cell')
 PARSER.add_argument('--epochs', type=cli.number(int, 1), default=40, help='of pre-training')
+PARSER.add_argument('--full', action='store_true', help='the ablations as well, some hours')
 PARSER.add_argument('--jobs', type=cli.number(int, 1), default=os.cpu_count() or 1, help='runs at a time, of a thread '
                     'each')
 PARSER.add_argument('--report', default=None, metavar='PREFIX', help='also write the record PREFIX.yaml, its page, log '

@@ -27,18 +27,52 @@ def data(tmp_path, digits):
     return tmp_path / 'data'
 
 
-def test_every_cell_is_a_run_that_its_program_takes(reproduce, data, tmp_path):
-    cells = reproduce.plan(3, 40, data)
+BASE = 4 + 4 + 1 + 5 + 3 + 5  # pre-train, probe, untrained, tune twice, scratch
+FULL = 2 + 1 + 4 + 2 + 4  # depths, target, masks, lengths, Swins: to pre-train
+
+
+@pytest.mark.parametrize('full, count', [(False, BASE), (True, BASE + 3 * FULL + 2 + 4)])  # a Swin from scratch, partial
+def test_every_cell_is_a_run_that_its_program_takes(reproduce, data, tmp_path, full, count):
+    cells = reproduce.plan(3, 40, data, full)
     names = [cell.name for cell in cells]
-    assert len(names) == len(set(names)) == 3 * (4 + 4 + 1 + 5 + 3 + 5)  # pre-train, probe, untrained, tune twice, scratch
+    assert len(names) == len(set(names)) == 3 * count
+    assert [cell.program == 'main_pretrain.py' for cell in cells] == [True] * 3 * (4 + full * FULL) + [False] * (
+        len(cells) - 3 * (4 + full * FULL))
     for number, cell in enumerate(cells):
         args = parser_of(cell.program).parse_args(reproduce.command(cell, tmp_path)[1:])
         assert args.epochs == cell.epochs and args.output_dir == str(tmp_path / cell.name)
         assert cell.name.endswith(f'_{args.seed}')
         assert not cell.after or cell.after in names[:number]
         if cell.program != 'main_pretrain.py':
-            assert bool(args.finetune) == bool(cell.after) and (cell.after == '') == ('scratch' in cell.name
-                                                                                      or 'untrained' in cell.name)
+            assert bool(args.finetune) == bool(cell.after)
+            assert (cell.after == '') == any(word in cell.name for word in ('scratch', 'untrained', 'none'))
+
+
+def test_an_ablation_changes_what_it_says_and_nothing_else(reproduce, data, tmp_path):
+    """Against the flags of the usual pre-training and of what follows."""
+    args = {cell.name: vars(parser_of(cell.program).parse_args(reproduce.command(cell, tmp_path)[1:]))
+            for cell in reproduce.plan(1, 40, data, True)}
+
+    def changed(name, usual):
+        return {flag: value for flag, value in args[name].items()
+                if value != args[usual][flag] and flag not in ('output_dir', 'finetune')}
+    usual = 'pretrain_0.75_0'
+    assert changed('pretrain_depth_1_0', usual) == {'model': 'mae_vit_nano_patch4_dec64d1b'}
+    assert changed('pretrain_normalised_0', usual) == {'norm_pix_loss': True}
+    assert changed('pretrain_block_50_0', usual) == {'masking': 'block', 'mask_ratio': 0.5}
+    assert changed('pretrain_block_75_0', usual) == {'masking': 'block'}
+    assert changed('pretrain_grid_75_0', usual) == {'masking': 'grid'}
+    assert changed('pretrain_uniform_75_0', usual) == {'mask_regular': True}
+    assert changed('pretrain_length_0.25_0', usual) == {'epochs': 10, 'warmup_epochs': 1}
+    assert changed('pretrain_length_4_0', usual) == {'epochs': 160, 'warmup_epochs': 16}
+    assert changed('pretrain_swin_um_0', usual) == {'model': 'mae_swin_nano_32', 'mask_regular': True}
+    assert changed('pretrain_swin_um_secondary_0', 'pretrain_swin_um_0') == {'vis_mask_ratio': 0.25}
+    assert changed('pretrain_swin_simmim_0', usual) == {'model': 'simmim_swin_nano_32'}
+    assert changed('pretrain_swin_simmim_uniform_0', 'pretrain_swin_simmim_0') == {'mask_regular': True}
+    assert changed('partial_1_0', 'tune_0.75_1442_0') == {'freeze_blocks': 3}
+    assert changed('tune_block_50_100_0', 'tune_0.75_100_0') == changed('probe_block_50_0', 'probe_0.75_0') == {}
+    assert changed('tune_swin_um_100_0', 'tune_0.75_100_0') == {'model': 'swin_nano_32'}
+    assert changed('tune_swin_none_100_0', 'scratch_100_0') == {'model': 'swin_nano_32'}
 
 
 def test_labels_are_balanced_nested_and_of_each_seed(reproduce, data, monkeypatch):
@@ -79,17 +113,36 @@ def test_a_cell_that_fails_is_one_line(reproduce, tmp_path, monkeypatch):
         reproduce.execute(cell, tmp_path)
 
 
+@pytest.fixture(params=[False, True], ids=['three questions', 'full'])
+def full(request):
+    return request.param
+
+
 @pytest.fixture
-def results(reproduce, tmp_path):
+def results(reproduce, tmp_path, full):
     """Logs of three seeds; the accuracy of a cell's last epoch is its seed plus the length of its name."""
-    for cell in reproduce.plan(3, 40, tmp_path):
+    for cell in reproduce.plan(3, 40, tmp_path, full):
         folder = tmp_path / cell.name
         folder.mkdir()
         accuracy = int(cell.name[-1]) + len(cell.name)
         (folder / 'log.txt').write_text(''.join(json.dumps({'epoch': epoch, 'test_acc1': value}) + '\n'
                                                 for epoch, value in enumerate([0.0, accuracy])))
     (tmp_path / 'pretrain_0.75_0/checkpoint-1.pd').write_bytes(b'weights')
-    return reproduce.collect(tmp_path, 3)
+    return reproduce.collect(tmp_path, 3, full)
+
+
+@pytest.mark.parametrize('full', [True], indirect=True)
+def test_ablations_stand_beside_the_usual_run_and_the_papers_figures(reproduce, results, tmp_path):
+    assert results['decoder depth, in blocks: fine-tuned with 100 labels'] == {
+        '1': [18, 19, 20], '2': [15, 16, 17], '4': [18, 19, 20]}  # tune_depth_1_100_0, tune_0.75_100_0
+    assert results['Swin: linear probe']['no pre-training'] == [17, 18, 19]  # probe_swin_none_0
+    assert results[reproduce.PARTIAL] == {**{str(blocks): [11, 12, 13] for blocks in range(4)}, '4': [16, 17, 18]}
+    (tmp_path / 'results.json').write_text(json.dumps(results))
+    reproduce.record(str(tmp_path / 'digits'), tmp_path, results, '--full', 1.0)
+    assert (tmp_path / 'digits_full.png').stat().st_size > 40_000
+    lines = yaml.safe_load((tmp_path / 'digits.yaml').read_text())['published']
+    assert [line.partition(',')[0] for line in lines] == ['decoder depth', 'target', 'mask']
+    assert all('taken over' in line for line in lines) and '1: 84.8 / 65.5; 2: 84.9 / 70.0' in lines[0]
 
 
 def test_figures_are_means_and_deviations_over_the_seeds(reproduce, results):

@@ -41,7 +41,8 @@ SMALL = """## Small scale, without GPUs
 `python demo/reproduce.py --report reports/digits` asks three of the paper's questions on 1442 scanned digits, three seeds
 each, within an hour on a laptop: fine-tuning against training from scratch over the number of labels, the linear probe
 against an untrained encoder, and the mask ratio. It tells whether the machinery does what pre-training is for, and nothing
-about ImageNet.
+about ImageNet. `--full` adds ablations: decoder depth, normalised pixels, kinds of masks, length of pre-training, partial
+fine-tuning, and a Swin by UM-MAE and by SimMIM.
 """
 
 GPUS = """## With GPUs: from not-run to measured

@@ -1,5 +1,8 @@
-"""Curves of one or several runs over their epochs, with the published results beside them."""
+"""Curves of one or several runs over their epochs, with the published results beside them; figures over what was varied."""
+import textwrap
 from pathlib import Path
+
+import numpy as np
 
 from util import recipes
 from util.weights import atomic
@@ -32,6 +35,41 @@ def curves(path: str | Path, runs: dict[str, list[dict]], published: tuple[recip
     figure.axes[-2 if len(panels) > 2 else 0].legend(fontsize=7, frameon=False)
     with atomic.writing(Path(path)) as file:
         figure.savefig(file, dpi=110, format='png', metadata={'Software': None})
+
+
+def panels(path: str | Path, rows: list[list[tuple[str, dict[str, dict[str, list[float]]]]]]) -> None:
+    """A PNG of rows of panels: what was varied, label -> choice -> accuracies, shown as their mean and standard deviation.
+    Choices that are numbers stand where they belong, on a logarithmic axis where they differ sixteenfold and more."""
+    from matplotlib.figure import Figure
+
+    widest = max(map(len, rows))
+    figure = Figure(figsize=(max(4.5 * widest, 9), 3.6 * len(rows)), layout='constrained')
+    for axes, row in zip(figure.subplots(len(rows), widest, squeeze=False), rows):
+        for panel in axes[len(row):]:
+            panel.set_visible(False)
+        for panel, (title, series) in zip(axes, row):
+            _panel(panel, title, series)
+    with atomic.writing(Path(path)) as file:
+        figure.savefig(file, dpi=110, format='png', metadata={'Software': None})
+
+
+def _panel(axes, title: str, series: dict[str, dict[str, list[float]]]) -> None:
+    choices = list(dict.fromkeys(choice for cells in series.values() for choice in cells))
+    numbers = all(choice.replace('.', '', 1).isdigit() for choice in choices)
+    places = {choice: float(choice) if numbers else number for number, choice in enumerate(choices)}
+    for number, (label, cells) in enumerate(series.items()):
+        deviations = [np.std(values, ddof=1) if len(values) > 1 else 0 for values in cells.values()]
+        axes.errorbar([places[choice] for choice in cells], [np.mean(values) for values in cells.values()], deviations,
+                      capsize=3, marker='.', color=COLOURS[number % len(COLOURS)], label=label,
+                      linestyle='-' if numbers else '')
+    if numbers and max(places.values()) >= 16 * min(places.values()) > 0:
+        axes.set_xscale('log')
+    axes.set(xlabel=title, ylabel='accuracy, %')
+    axes.set_xticks(list(places.values()), [textwrap.fill(choice, 13) for choice in choices], minor=False, fontsize=7)
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, frameon=False)
+    axes.spines[['top', 'right']].set_visible(False)
 
 
 def _beside(axes, points: list[recipes.Figure], last: int) -> None:
