@@ -9,6 +9,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from util import report as reports
+
 PYTHON = ROOT / '.venv-parity/bin/python'
 REFERENCES = Path(__file__).parent / 'references'
 SIZES = {
@@ -51,6 +53,15 @@ def climbed(run_program, tmp_path):
         assert result.returncode < 2, result.stderr
         return result, {rung['name']: rung for rung in yaml.safe_load((tmp_path / 'report.yaml').read_text())['parity']}
     return climb
+
+
+@pytest.fixture
+def keep():
+    """keep(name, record, log=None) writes a record, in the folder that MAE_REPORTS names, if it does."""
+    def keep(name, record, log=None):
+        if folder := os.environ.get('MAE_REPORTS'):
+            reports.write(str(ROOT / folder / name), record, log)
+    return keep
 
 
 def report(name: str, **figures: float):
