@@ -10,6 +10,7 @@ import yaml
 from conftest import ROOT
 
 from util import report as reports
+from util.report import training
 
 PYTHON = ROOT / '.venv-parity/bin/python'
 REFERENCES = Path(__file__).parent / 'references'
@@ -55,13 +56,20 @@ def climbed(run_program, tmp_path):
     return climb
 
 
-@pytest.fixture
-def keep():
-    """keep(name, record, log=None) writes a record, in the folder that MAE_REPORTS names, if it does."""
-    def keep(name, record, log=None):
-        if folder := os.environ.get('MAE_REPORTS'):
-            reports.write(str(ROOT / folder / name), record, log)
-    return keep
+def keep(name: str, record: dict, log: Path | None = None):
+    """Write a record, in the folder that MAE_REPORTS names, if it does."""
+    if folder := os.environ.get('MAE_REPORTS'):
+        reports.write(str(ROOT / folder / name), record, log)
+
+
+def parity_record(claim: str, model: str, file: str, weights: dict, rungs: list, deviations: list[str]) -> dict:
+    """The record of a comparison that the test of that file makes. weights: where they are, and their sha256."""
+    return {
+        'claim': f'{claim} (random weights, every tensor perturbed)', 'status': 'measured', 'model': model,
+        'run': f'python -m pytest -m full {Path(file).relative_to(ROOT)}', 'environment': reports.environment(),
+        'settings': {'commit': training.commit()},
+        'weights': {**weights, 'licence': 'none, random numbers'},
+        'parity': [rung.record() for rung in rungs], 'deviations': deviations}
 
 
 def report(name: str, **figures: float):

@@ -13,7 +13,7 @@ from scipy import stats
 from util import report
 from util.report import training
 
-from .conftest import SIZES
+from .conftest import SIZES, keep
 
 SEEDS = 6  # of each side; they share none, since PyTorch draws other numbers
 SIDE = SIZES['nano']['image']
@@ -85,7 +85,7 @@ def described(figure, here, there):
 
 
 @pytest.mark.full
-def test_the_same_recipe_ends_alike(ours, theirs, tmp_path, keep):
+def test_the_same_recipe_ends_alike(ours, theirs, tmp_path):
     there = theirs()
     each = [ours(seed) for seed in range(SEEDS)]
     here = {name: [figures[name] for figures in each] for name in each[0]}
