@@ -31,9 +31,9 @@ the rates that published runs reached on V100s, loading included.
 ALIGNMENT = """## Alignment with the originals
 
 By the steps of Paddle's reproduction guide: the largest difference of any tensor, relative to its largest entry (training:
-to the way that it moved). Same weights, same input, float32 on a CPU; each record says which. Data: crop, resize, flip and
-normalisation equal torchvision's and the augmentations timm's, by tests/parity, which compares the segmentor with
-mmsegmentation as well.
+to the way that it moved). Same weights, same input, float32 on a CPU; each record says which, and what was not compared.
+Data: crop, resize, flip and normalisation equal torchvision's and the augmentations timm's, by tests/parity. ViTs are
+compared by main_parity.py, the segmentor (with mmsegmentation) and UM-MAE (with NumPy and timm's blocks) by tests/parity.
 """
 
 SMALL = """## Small scale, without GPUs
@@ -132,7 +132,7 @@ def hours(recipe: recipes.Recipe) -> str:
 
 
 def _alignment(records: dict) -> list[str]:
-    """The steps of Paddle's reproduction guide, by the records of main_parity.py."""
+    """The steps of Paddle's reproduction guide, by the records with a ladder."""
     rows = [('record', 'status', *STEPS)]
     for name, record in records.items():
         rungs = {rung['name']: rung for rung in record.get('parity', [])}
