@@ -116,7 +116,8 @@ def pretrain(case):
     else:
         name = name if name in models_zoo.AUTOENCODERS else f'mae_vit_{name}'
         model = models_zoo.autoencoder(name, img_size=side, norm_pix_loss=not name.startswith('simmim'))
-    draw = masking.sampler(model.grid, case['mask_ratio'], isinstance(model, models_um.UniformMasking))
+    kind = 'uniform' if isinstance(model, models_um.UniformMasking) else 'random'
+    draw = masking.sampler(model.grid, case['mask_ratio'], kind)
     noise = np.stack([draw(np.random.default_rng(i)) for i in range(case['batch'])])
     batch = paddle.to_tensor(pictures_like(case)), paddle.to_tensor(noise)
     optimizer = optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95)
