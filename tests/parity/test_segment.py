@@ -39,8 +39,7 @@ DEVIATIONS = [
     "Gradients and statistics are of 3 images, or the pool of one cell would be normalised over two values. Gradients are "
     "compared by their lengths: of a hundred million ReLUs some stand so near 0 that rounding decides",
     "Biases that go through 1 x 1 convolutions into batch normalisation, whose gradients are mere rounding, are left out",
-    "Optimizer groups, rates and metrics are compared by tests of their own (tests/parity/test_segment.py); steps of "
-    "training are not"]
+    "Optimizer groups, rates and metrics are compared by tests of their own (tests/parity/test_segment.py)"]
 NORMALISED_AWAY = {'neck.upsample_4x.0.bias', 'neck.upsample_4x.3.bias', 'neck.upsample_2x.0.bias'}
 
 
@@ -147,6 +146,41 @@ def test_losses_gradients_and_statistics_equal_mmsegmentation(reference, tmp_pat
         else:  # Paddle's variance is the biased one: by a factor of (n - 1) / n, over n values
             shares = (after[name] - 0.9 * before[name]) / (value - 0.9 * before[name])
             assert shares.std() < 1e-3 and (images - 1) / images - 1e-3 < shares.mean() < 1, name
+
+
+@pytest.mark.parametrize('size, images, tolerance', [
+    (TINY, 6, 1e-3), pytest.param(BASE, 3, 2e-2, marks=pytest.mark.full)], ids=['tiny', 'base'])
+def test_steps_of_training_equal_mmsegmentation(reference, tmp_path, climbed, size, images, tolerance):
+    """Lengths, as main_parity.py has them: how far the ends of the two ways lie apart, relative to the way, to which comes
+    what float32 may round off in each step."""
+    inputs, count = given(size, images), 3
+    theirs = reference('segment', parts=['file', 'steps'], size=json.dumps(size), count=count, **inputs)
+    model = build(size, tmp_path / 'upernet.pth')
+    model.train()
+    optimizer, criterion, losses = LayerDecayAdamW()(model, 1e-4), CrossEntropyOverAllPixelsLoss(ignore_index=255), []
+    for _ in range(count):
+        scores = model(paddle.to_tensor(inputs['images']))
+        loss = sum(weight * criterion(part, paddle.to_tensor(inputs['labels'])) for weight, part in zip((1, 0.4), scores))
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(loss.item())
+    starts = convert.renamed(convert.read(tmp_path / 'upernet.pth')[0]['model'], 'mmseg')[0]
+    ends = convert.renamed({name: p.numpy() for name, p in model.named_parameters() if not p.stop_gradient}, 'mmseg')[0]
+    ways = []
+    for name in sorted(ends.keys() & {name[6:] for name in theirs if name.startswith('after:')} - NORMALISED_AWAY):
+        start, end, other = (array.astype('float64') for array in (starts[name], ends[name], theirs[f'after:{name}']))
+        if name.endswith('qkv.bias'):  # the softmax takes no notice of the key part
+            third = len(start) // 3
+            start, end, other = (np.delete(array, slice(third, 2 * third)) for array in (start, end, other))
+        way = np.linalg.norm(other - start) + count * np.finfo('float32').eps / tolerance * np.linalg.norm(start)
+        ways.append((name, np.array([way + np.linalg.norm(end - other)]), np.array([way])))
+    assert len(ways) == sum(not p.stop_gradient for p in model.parameters()) - len(NORMALISED_AWAY)
+    rungs = [ladder.rung('losses of the steps', [('losses', np.array(losses, 'float32'), theirs['losses'])], tolerance / 10),
+             ladder.rung('weights after the steps', ways, tolerance, 'lengths')]
+    climbed(size, tmp_path / 'upernet.pth', *rungs)
+    report('steps', **{rung.name: rung.relative for rung in rungs})
+    assert theirs['losses'][-1] < theirs['losses'][0] and all(rung.passed for rung in rungs), rungs
 
 
 @pytest.mark.parametrize('size, shape', [(TINY, [3, 64, 100]), pytest.param(BASE, [3, 512, 683], marks=pytest.mark.full)],

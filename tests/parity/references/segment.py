@@ -22,6 +22,8 @@ and per part, → what is in COMPUTED (float32 unless said otherwise):
                 become ±1 whatever the weights, and the gradient of psp_modules.0.1.conv is mostly rounding. The three
                 biases of the neck's transposed convolutions have gradient 0 in theory, as batch norm follows: hold them
                 against the weight's gradient, not their own
+    steps       images, labels as above, count int → losses float32 [count] of so many steps of the recipe's AdamW at the
+                rate 1e-4, all over these images, and after:NAME, every parameter behind them
     slide       scene float32 [3,H,W], normalised, RGB, no side shorter than the window → slide [K,H,W], logits
     multiscale  picture uint8 [H,W,3], BGR; scale int [2], the recipe's (2048, 512) or the like; ratios float [R]
                 → single_view uint8 [3,h,w] BGR, the picture resized to scale, single [K,H,W], its logits (normalised,
@@ -173,6 +175,25 @@ def gradients(model, size, given):
     return out | {f'stat:{name}': tensor for name, tensor in floating(model) if '.running_' in name}
 
 
+def layer_decay_adamw(model, size):
+    construct = OPTIM_WRAPPER_CONSTRUCTORS.get('LayerDecayOptimizerConstructor')(
+        dict(type='OptimWrapper', optimizer=dict(ADAMW)), dict(num_layers=size['depth'], layer_decay_rate=0.65))
+    return construct(model).optimizer
+
+
+def steps(model, size, given):
+    model, losses = copy.deepcopy(model).train(), []
+    stepping = layer_decay_adamw(model, size)
+    images, labels = torch.tensor(given['images']), torch.tensor(given['labels'].astype(np.int64))
+    for _ in range(int(given['count'])):
+        total, _ = model.parse_losses(model(images, [labelled(label) for label in labels], mode='loss'))
+        stepping.zero_grad()
+        total.backward()
+        stepping.step()
+        losses.append(total.item())
+    return {'losses': np.array(losses, 'float32'), **{f'after:{name}': p for name, p in model.named_parameters()}}
+
+
 @torch.no_grad()
 def slide(model, size, given):
     scene = torch.tensor(given['scene'])
@@ -224,9 +245,7 @@ def metrics(model, size, given):
 
 
 def optimizer(model, size, given):
-    construct = OPTIM_WRAPPER_CONSTRUCTORS.get('LayerDecayOptimizerConstructor')(
-        dict(type='OptimWrapper', optimizer=dict(ADAMW)), dict(num_layers=size['depth'], layer_decay_rate=0.65))
-    groups = construct(model).optimizer.param_groups
+    groups = layer_decay_adamw(model, size).param_groups
     rows = {name: (group['lr_scale'], group['weight_decay']) for group in groups for name in group['param_names']}
     scales, decays = zip(*rows.values())
     return {'optimizer_names': list(rows), 'lr_scale': scales, 'weight_decay': decays}
@@ -239,7 +258,7 @@ def init(model, size, given):
 
 
 # the one that changes the model last
-PARTS = (file, model, slide, multiscale, metrics, optimizer, init, gradients, training)
+PARTS = (file, model, slide, multiscale, metrics, optimizer, init, gradients, steps, training)
 
 
 def main(given, computed):
