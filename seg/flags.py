@@ -40,6 +40,7 @@ def data_format(p: argparse.ArgumentParser) -> None:
 
 def workers(p: argparse.ArgumentParser) -> None:
     p.add_argument('--num_workers', type=cli.number(int, 0), default=0, help='processes that read and prepare images')
+    cli.data_timeout(p)
 
 
 def _testing(p: argparse.ArgumentParser, augment: str) -> None:

@@ -9,24 +9,20 @@ The loop is paddleseg.core.train. What is random in a sample depends on (seed, e
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
-import collections
 import contextlib
-import importlib
 import itertools
 import random
-from pathlib import Path
 
 import numpy as np
 import paddle
 from paddleseg.cvlibs import SegBuilder
 
 from seg import flags
-from util import checkpoint, cli, dist, run, weights
+from seg.checkpoints import Checkpoints, loop, resumable
+from seg.loading import loading, replaced
+from util import cli, dist, run
 from util.data import loader
 from util.errors import InputError
-
-AVERAGE = 'ema_model.pdparams'  # of --use_ema, in a checkpoint's folder
-loop = importlib.import_module('paddleseg.core.train')  # paddleseg.core.train is also the name of its function
 
 
 class Samples(paddle.io.Dataset):
@@ -65,45 +61,18 @@ class Stream(paddle.io.BatchSampler):
 
 
 @contextlib.contextmanager
-def replaced(owner, **ours):
-    """Attributes of an object for a while."""
-    theirs = {name: getattr(owner, name) for name in ours}
-    for name, value in ours.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name, value in theirs.items():
-            setattr(owner, name, value)
-
-
-def in_order(stream: Stream):
+def in_order(stream: Stream, kept: Checkpoints):
     """Let paddleseg.core.train take its batches from the stream: its own sampler would begin anew after an interruption."""
-    plain = paddle.io.DistributedBatchSampler
+    sampler, loader = paddle.io.DistributedBatchSampler, paddle.io.DataLoader
 
-    def sampler(samples, batch_size, **kwargs):
-        return stream if samples is stream.samples else plain(samples, batch_size, **kwargs)
-    return replaced(paddle.io, DistributedBatchSampler=sampler)
+    def our_sampler(samples, batch_size, **kwargs):
+        return stream if samples is stream.samples else sampler(samples, batch_size, **kwargs)
 
-
-def going_on(folder: str | None, save_dir: str, start: int):
-    """Let paddleseg.core.train know what it forgets of a checkpoint iter_N: the average of --use_ema, and which other
-    checkpoints there are, of which the oldest go. Its record of the best mIoU cannot be set; so that a worse model does not
-    take the best one's place, that is renamed to best_model_to_N."""
-    written, begin = [], loop.init_ema_params
-    if folder is not None and Path(folder).resolve().parent == Path(save_dir).resolve():
-        numbers = sorted(int(path.name[5:]) for path in Path(save_dir).glob('iter_*') if path.name[5:].isdecimal())
-        written = [str(Path(save_dir) / f'iter_{number}') for number in numbers if number <= start]
-        if dist.is_main():
-            for best in Path(save_dir).glob('*best_model'):
-                best.replace(best.with_name(f'{best.name}_to_{start}'))
-
-    def average(ema_model, model):
-        if folder is not None and (Path(folder) / AVERAGE).is_file():
-            checkpoint.load_model(ema_model, weights.read(Path(folder) / AVERAGE), folder)
-        else:
-            begin(ema_model, model)
-    return replaced(loop, deque=lambda: collections.deque(written), init_ema_params=average)
+    def our_loader(samples, **kwargs):
+        batches = loader(samples, **kwargs)
+        return kept.following(batches) if samples is stream.samples else batches
+    with replaced(paddle.io, DistributedBatchSampler=our_sampler, DataLoader=our_loader):
+        yield
 
 
 def main(args):
@@ -119,7 +88,7 @@ def main(args):
     builder = SegBuilder(config)
     network = flags.build(builder, 'model', args.config)
     samples = Samples(flags.build(builder, 'train_dataset', args.config), args.seed, args.repeats)
-    start = resumable(network, args.resume_model)
+    start = resumable(network, args.resume_model, args.use_ema)
     if config.iters <= start:
         raise InputError(f'--iters {config.iters} is not beyond the {start} iterations of --resume_model '
                          f'{args.resume_model}')
@@ -135,26 +104,13 @@ def main(args):
     network.register_forward_pre_hook(seed_iteration)
     validation = flags.build(builder, 'val_dataset', args.config) if args.do_eval else None
     losses = flags.build(builder, 'loss', args.config)
-    with (in_order(stream), going_on(args.resume_model, args.save_dir, start),
+    kept = Checkpoints(network, optimizer, args.save_dir, args.keep_checkpoint_max, args.resume_model, start, config.iters)
+    with (loading(args.data_timeout), in_order(stream, kept), kept.kept(),
           replaced(paddle, flops=lambda *args, **kwargs: None)):  # a line for each layer, and attention is not counted
         loop.train(network, samples, validation, optimizer, args.save_dir, config.iters, config.batch_size,
                    args.resume_model, args.save_interval, args.log_iters, args.num_workers, args.use_vdl, args.use_ema,
                    losses, args.keep_checkpoint_max, flags.testing(config.test_config, {}), args.precision, args.amp_level,
                    args.profiler_options, config.to_static_training)
-
-
-def resumable(network: paddle.nn.Layer, folder: str | None) -> int:
-    """The iteration after which a checkpoint was written, 0 without one; InputError where its files are not whole or do
-    not fit."""
-    if folder is None:
-        return 0
-    number = Path(folder).name.rpartition('_')[2]
-    if not number.isdecimal():
-        raise InputError(f'--resume_model {folder}: expected a folder iter_N that this program has written')
-    # PaddleSeg reads both again, would run what a crafted file names, and merely warns of what does not fit
-    checkpoint.load_model(network, weights.read(Path(folder) / 'model.pdparams'), folder)
-    weights.read(Path(folder) / 'model.pdopt')
-    return int(number)
 
 
 PARSER = cli.parser(__doc__, flags.config, cli.device, flags.workers, flags.data_format)

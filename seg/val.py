@@ -16,6 +16,7 @@ from paddleseg.cvlibs import SegBuilder
 from paddleseg.datasets import Dataset
 
 from seg import flags
+from seg.loading import loading
 from util import cli, run
 from util.errors import InputError
 
@@ -33,7 +34,8 @@ def main(args):
         check_auc_roc(samples)
     model = flags.model(builder, args.config, args.model_path)
     try:
-        evaluate(model, samples, num_workers=args.num_workers, **settings | ({'auc_roc': True} if args.auc_roc else {}))
+        with loading(args.data_timeout):
+            evaluate(model, samples, num_workers=args.num_workers, **settings | ({'auc_roc': True} if args.auc_roc else {}))
     except InputError:
         print(file=sys.stderr)  # below the progress bar
         raise

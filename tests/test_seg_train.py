@@ -149,6 +149,8 @@ def test_what_does_not_go_on_is_named(config, tmp_path):
     checkpoint = ['--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'iter_2']
     with pytest.raises(InputError, match='--iters 2 is not beyond the 2 iterations of --resume_model'):
         run(train, '--config', config(), '--iters', 2, *checkpoint)
+    with pytest.raises(InputError, match=r'iter_2 has no ema_model.pdparams, with which --use_ema goes on'):
+        run(train, '--config', config(), '--iters', 3, '--use_ema', *checkpoint)
     with pytest.raises(InputError, match='iter_2 does not fit the model: neck.upsample_4x.0.weight|does not fit the model'):
         run(train, '--config', config(model={'channels': 24, 'backbone': {'img_size': 32}}), '--iters', 3, *checkpoint)
 
@@ -181,9 +183,10 @@ def test_paddlesegs_command_line_is_understood():
         '--batch_size 3 --learning_rate 0.01 --save_interval 5 --log_iters 2 --keep_checkpoint_max 1 --seed 4 '
         '--precision fp16 --amp_level O2 --data_format NCHW --repeats 2 --opts a.b=1 c=2'.split())
     assert vars(args) == {
-        'config': 'C', 'device': 'cpu', 'save_dir': 'S', 'num_workers': 2, 'do_eval': True, 'use_vdl': True, 'use_ema': True,
-        'resume_model': 'R', 'iters': 9, 'batch_size': 3, 'learning_rate': 0.01, 'save_interval': 5, 'log_iters': 2,
-        'keep_checkpoint_max': 1, 'seed': 4, 'precision': 'fp16', 'amp_level': 'O2', 'data_format': 'NCHW', 'repeats': 2,
+        'config': 'C', 'device': 'cpu', 'save_dir': 'S', 'num_workers': 2, 'data_timeout': 600.0, 'do_eval': True,
+        'use_vdl': True, 'use_ema': True, 'resume_model': 'R', 'iters': 9, 'batch_size': 3, 'learning_rate': 0.01,
+        'save_interval': 5, 'log_iters': 2, 'keep_checkpoint_max': 1, 'seed': 4, 'precision': 'fp16', 'amp_level': 'O2',
+        'data_format': 'NCHW', 'repeats': 2,
         'opts': ['a.b=1', 'c=2'], 'profiler_options': None}
 
 

@@ -135,11 +135,15 @@ def data(p: argparse.ArgumentParser) -> None:
                    '[0, 1]; ImageNet\'s for pictures')
     g.add_argument('--std', type=float, nargs='+', default=None, help='standard deviation of each channel')
     g.add_argument('--num_workers', type=number(int, 0), default=10, help='processes that prepare batches')
-    g.add_argument('--data_timeout', type=number(float, 0), default=600.0, metavar='SECONDS', help='that a worker may '
-                   'take for one image, before the run ends; 0: any. Processes on CPUs wait 30 s for each other')
+    data_timeout(g)
     g.add_argument('--pin_mem', action='store_true', default=True,
                    help='batches in pinned memory, for faster copies to a GPU')
     g.add_argument('--no_pin_mem', action='store_false', dest='pin_mem')
+
+
+def data_timeout(p: argparse.ArgumentParser) -> None:
+    p.add_argument('--data_timeout', type=number(float, 0), default=600.0, metavar='SECONDS', help='that a worker may '
+                   'take for one image, before the run ends; 0: any. Processes on CPUs wait 30 s for each other')
 
 
 def device(p: argparse.ArgumentParser) -> None:

@@ -39,21 +39,25 @@ class Classic:
 class Segmentation:
     """A training of seg/train.py, which is told by --resume_model where to go on; it keeps no log."""
 
-    def __init__(self, config, folder, iters, workers):
+    def __init__(self, config, folder, iters, processes, workers):
         self.folder, self.iters, self.begun, self.beat = folder, iters, '[TRAIN]', '[TRAIN]'
+        self.options = {'processes': processes, 'logs': folder / 'launch'}
         self.flags = ['seg/train.py', '--config', config, '--iters', iters, '--save_interval', 2, '--log_iters', 1,
-                      '--num_workers', workers, '--device', 'cpu', '--keep_checkpoint_max', 3]
+                      '--batch_size', 4 // processes, '--num_workers', workers, '--device', 'cpu', '--use_ema',
+                      '--keep_checkpoint_max', 3]
 
     def start(self, out, resume):
         """From the newest whole checkpoint, as a user would find it: what was killed while it was written is refused."""
         newest = sorted((self.folder / out).glob('iter_*'), key=lambda path: -int(path.name[5:]))
         for place in [*newest, None] if resume else [None]:
-            run = Run(*self.flags, '--save_dir', self.folder / out, *(['--resume_model', place] if place else []))
+            run = Run(*self.flags, '--save_dir', self.folder / out, *(['--resume_model', place] if place else []),
+                      **self.options)
             while self.begun not in run.output and run.process.poll() is None:
                 time.sleep(0.02)
-            if run.process.poll() != 2:
+            if self.begun in run.output or run.process.poll() == 0:
                 return run
             run.end()
+            assert place and 'error: ' in run.output and f'{place}' in run.output.rpartition('error: ')[2], run.output
         raise AssertionError(run.output)
 
     def log(self, out):
@@ -61,7 +65,7 @@ class Segmentation:
 
     def state(self, out):
         return {name: weights.read(self.folder / out / f'iter_{self.iters}' / name)
-                for name in ('model.pdparams', 'model.pdopt')}
+                for name in ('model.pdparams', 'model.pdopt', 'ema_model.pdparams')}
 
 
 def same(ours, theirs, where=''):
@@ -107,13 +111,18 @@ def test_two_processes_that_are_killed_end_as_undisturbed_ones(digits, tmp_path,
     disturb(Classic('main_pretrain.py', digits, tmp_path, 4, 2, 0), tally, 'kill -9, pre-train, 2 processes', 1)
 
 
-def test_a_segmentation_that_is_killed_leaves_no_workers_and_no_batches(config, tmp_path, tally):
-    training = Segmentation(config(), tmp_path, 1000, 2)
-    with tally('kill -9, seg/train.py, what is left'):
+@pytest.mark.parametrize('processes, workers', [(1, 2), (2, 1)])
+def test_a_segmentation_that_is_killed_leaves_no_workers_and_no_batches(config, tmp_path, tally, processes, workers):
+    training = Segmentation(config(), tmp_path, 1000, processes, workers)
+    with tally(f'kill -9, seg/train.py, {processes} processes, what is left'):
         run = training.start('out', resume=False).until(training.begun)
         assert len(run.workers()) == 2
         run.kill(run.process.pid)
         assert run.end(20)[0] == -signal.SIGKILL
+
+
+def test_a_segmentation_that_is_asked_to_stop_ends_as_an_undisturbed_one(config, tmp_path, tally):
+    disturb(Segmentation(config(), tmp_path, 20, 1, 1), tally, 'SIGUSR1, seg/train.py, 1 process', 1, by=signal.SIGUSR1)
 
 
 @pytest.mark.faults
@@ -135,7 +144,14 @@ def test_sigterm(digits, tmp_path, tally, program, processes, workers, times):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize('workers, times', [(0, 10), (2, 10)])
-def test_kill_9_of_segmentation(config, tmp_path, tally, workers, times):
-    what = f'kill -9, seg/train.py, 1 process, {workers} workers'
-    disturb(Segmentation(config(), tmp_path, 8 * times + 16, workers), tally, what, times)
+@pytest.mark.parametrize('processes, workers, times', [(1, 0, 10), (1, 2, 10), (2, 0, 10), (2, 2, 10)])
+def test_kill_9_of_segmentation(config, tmp_path, tally, processes, workers, times):
+    what = f'kill -9, seg/train.py, {processes} processes, {workers} workers'
+    disturb(Segmentation(config(), tmp_path, 8 * times + 16, processes, workers), tally, what, times)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('processes, workers, times', [(1, 2, 5), (2, 0, 5)])
+def test_sigterm_of_segmentation(config, tmp_path, tally, processes, workers, times):
+    what = f'SIGTERM, seg/train.py, {processes} processes, {workers} workers'
+    disturb(Segmentation(config(), tmp_path, 16 * times + 16, processes, workers), tally, what, times, by=signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Loader workers that are killed, samples that raise, and files that never answer: one line names the file and the cause."""
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -95,6 +96,42 @@ def test_a_file_that_never_answers_ends_the_run(digits, tmp_path, tally, split):
         code, output = run.end()
         assert code == 2 and f'{pipe}: not read within --data_timeout 3 s' in output, output
         assert ('holds what was trained before it' in output) == (split == 'val')
+
+
+@pytest.mark.parametrize('split, place', [
+    ('training', 'images'), pytest.param('training', 'annotations', marks=pytest.mark.faults),
+    pytest.param('validation', 'images', marks=pytest.mark.faults)])
+def test_a_file_that_never_answers_ends_a_segmentation(config, scenes, tmp_path, tally, split, place):
+    data = tmp_path / 'data'
+    shutil.copytree(scenes, data)
+    pipe = sorted((data / place / split).iterdir())[3]
+    pipe.unlink()
+    os.mkfifo(pipe)
+    with tally(f'a file that never answers, seg/train.py, {place} of {split}'):
+        begun = time.monotonic()
+        run = Run('seg/train.py', '--config', config(), '--save_dir', tmp_path / 'out', '--iters', 2, '--do_eval',
+                  '--num_workers', 1, '--data_timeout', 2, '--device', 'cpu', '--opts',
+                  *(f'{part}_dataset.dataset_root={data}' for part in ('train', 'val')))
+        code, output = run.end()
+        error, = (line for line in output.splitlines() if 'error: ' in line)
+        assert code == 2 and str(pipe) in error and 'not read within --data_timeout 2 s' in error, output
+        assert time.monotonic() - begun < 60 and 'Traceback' not in output, output
+
+
+@pytest.mark.parametrize('times', [1, pytest.param(10, marks=pytest.mark.faults)])
+def test_a_killed_worker_ends_a_segmentation(config, tmp_path, tally, times):
+    draw = random.Random(0)
+    for _ in range(times):
+        with tally('a loader worker that is killed, seg/train.py'):
+            run = Run('seg/train.py', '--config', config(), '--save_dir', tmp_path / 'out', '--iters', 5000, '--log_iters',
+                      1, '--num_workers', 2, '--device', 'cpu').until(f'iter: {draw.randint(1, 20)}/')
+            begun = time.monotonic()
+            run.kill(draw.choice(run.workers()))
+            code, output = run.end()
+            assert code == 2 and time.monotonic() - begun < 20, output
+            error, = (line for line in output.splitlines() if 'error: ' in line)
+            assert 'a loader worker was killed by SIGKILL (out of memory?), at ' in error and error.endswith('.png')
+            assert 'Traceback' not in output
 
 
 @pytest.mark.faults

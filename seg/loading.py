@@ -1,0 +1,87 @@
+"""How PaddleSeg's loops come by their batches where there are workers: from util.data.workers.
+
+Paddle's own loader waits for ever for a file that does not answer (its timeout only makes it look again), and does not
+say at which file a worker was killed.
+"""
+import contextlib
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle.io.dataloader.collate import default_collate_fn
+
+from util.data import workers
+from util.errors import InputError
+
+
+class Loader:
+    """Batches of a data set as paddle.io.DataLoader gives them, with tensors in the place of arrays.
+
+    order: a list of keys for each batch, the same however often it is gone through. timeout: seconds that a worker may
+    take for one sample, 0 for any. InputError names the file where a sample raises, takes longer, or its worker dies.
+    """
+
+    def __init__(self, samples: paddle.io.Dataset, order: Iterable[list], num_workers: int, timeout: float):
+        self.samples, self.order, self.num_workers, self.timeout = samples, order, num_workers, timeout
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Any]:
+        pool = workers.Pool(self._sample, default_collate_fn, self.order, self.num_workers, self._name, self.timeout)
+        try:
+            for batch in pool:
+                yield _tensors(batch)
+        finally:
+            pool.close()
+
+    def _sample(self, key: Any) -> Any:
+        try:
+            return self.samples[key]
+        except InputError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise InputError(f'{self._name(key)} cannot be prepared ({type(error).__name__}: {error})') from None
+
+    def _name(self, key: Any) -> str:
+        samples, key = (self.samples.samples, key[1]) if isinstance(key, tuple) else (self.samples, key)
+        if not hasattr(samples, 'file_list'):
+            return f'sample {key} of {type(samples).__name__}'
+        image, label = samples.file_list[key % len(samples)]
+        return f'{image} with label {label}'
+
+
+def _tensors(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _tensors(value) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_tensors(value) for value in tree]
+    return paddle.to_tensor(tree) if isinstance(tree, np.ndarray) else tree
+
+
+def loading(timeout: float):
+    """Let PaddleSeg's training and evaluation load with these workers, where they have any and the system has what they
+    need."""
+    plain = paddle.io.DataLoader
+
+    def loader(samples, *args, batch_sampler=None, num_workers=0, **kwargs):
+        if num_workers and batch_sampler is not None and workers.supported():
+            return Loader(samples, batch_sampler, num_workers, timeout)
+        return plain(samples, *args, batch_sampler=batch_sampler, num_workers=num_workers, **kwargs)
+    return replaced(paddle.io, DataLoader=loader)
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, **ours: Any) -> Iterator[None]:
+    """Attributes of an object for a while."""
+    theirs = {name: getattr(owner, name) for name in ours}
+    for name, value in ours.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in theirs.items():
+            setattr(owner, name, value)
