@@ -13,6 +13,7 @@ from util import weights
 SMALL = ['--input_size', '16', '--in_chans', '1', '--warmup_epochs', '1', '--device', 'cpu', '--log_dir', '',
          '--blr', '0.05', '--print_freq', '1']
 OFTEN = ['--save_every', '1', '--save_every_iters', '1', '--keep', '3', '--resume', 'auto']
+LAST = 'ema_model.pdparams'  # of what PaddleSeg saves with --use_ema
 PROGRAMS = {'main_pretrain.py': ['--model', 'mae_vit_nano_patch4'],
             'main_finetune.py': ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--reprob', '0.25']}
 
@@ -41,7 +42,7 @@ class Segmentation:
 
     def __init__(self, config, folder, iters, processes, workers):
         self.folder, self.iters, self.begun, self.beat = folder, iters, '[TRAIN]', '[TRAIN]'
-        self.options = {'processes': processes, 'logs': folder / 'launch'}
+        self.options, self.refused = {'processes': processes, 'logs': folder / 'launch'}, 0
         self.flags = ['seg/train.py', '--config', config, '--iters', iters, '--save_interval', 2, '--log_iters', 1,
                       '--batch_size', 4 // processes, '--num_workers', workers, '--device', 'cpu', '--use_ema',
                       '--keep_checkpoint_max', 3]
@@ -57,7 +58,8 @@ class Segmentation:
             if self.begun in run.output or run.process.poll() == 0:
                 return run
             run.end()
-            assert place and 'error: ' in run.output and f'{place}' in run.output.rpartition('error: ')[2], run.output
+            assert place and str(place) in run.output.partition('error: ')[2], run.output
+            self.refused += 1
         raise AssertionError(run.output)
 
     def log(self, out):
@@ -65,7 +67,7 @@ class Segmentation:
 
     def state(self, out):
         return {name: weights.read(self.folder / out / f'iter_{self.iters}' / name)
-                for name in ('model.pdparams', 'model.pdopt', 'ema_model.pdparams')}
+                for name in ('model.pdparams', 'model.pdopt', LAST)}
 
 
 def same(ours, theirs, where=''):
@@ -77,20 +79,35 @@ def same(ours, theirs, where=''):
         np.testing.assert_array_equal(ours, theirs, err_msg=where)
 
 
-def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0):
-    """Kill `times` times, within twelve iterations each, let the run finish, and compare it with one that was left alone."""
+def at_random(training, run, draw):
+    """Within twelve iterations."""
+    enough = draw.randint(0, 12)
+    while run.output.count(training.beat) < enough and run.process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(draw.random() * 0.1)
+
+
+def while_saving(training, run, draw):
+    """When a folder of a segmentation lacks the file that is written last."""
+    def partial():
+        return {place for place in (training.folder / 'out').glob('iter_*') if not (place / LAST).exists()}
+    before = partial()
+    while partial() <= before and run.process.poll() is None:
+        time.sleep(0.001)
+
+
+def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0, moment=at_random):
+    """Kill `times` times, let the run finish, and compare it with one that was left alone."""
     draw = random.Random(seed)
     code, output = training.start('straight', resume=False).end(600)
     assert code == 0, output
     for _ in range(times):
         with tally(name):
             run = training.start('out', resume=True).until(training.begun)
-            enough = draw.randint(0, 12)
-            while run.output.count(training.beat) < enough and run.process.poll() is None:
-                time.sleep(0.01)
-            time.sleep(draw.random() * 0.1)
+            trainers = run.trainers()
+            moment(training, run, draw)
             assert run.process.poll() is None, f'too late: make the run longer\n{run.output}'
-            victims = [run.process.pid, *run.trainers().values()]
+            victims = [run.process.pid, *trainers.values()] if moment is at_random else [trainers[0]]
             run.kill(*(victims[-1:] if by != signal.SIGKILL else [draw.choice(victims)]), by=by)
             code, output = run.end(60)
             assert code != 0, output
@@ -148,6 +165,14 @@ def test_sigterm(digits, tmp_path, tally, program, processes, workers, times):
 def test_kill_9_of_segmentation(config, tmp_path, tally, processes, workers, times):
     what = f'kill -9, seg/train.py, {processes} processes, {workers} workers'
     disturb(Segmentation(config(), tmp_path, 8 * times + 16, processes, workers), tally, what, times)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('processes', [1, 2])
+def test_kill_9_of_segmentation_while_it_saves(config, tmp_path, tally, processes):
+    training = Segmentation(config(), tmp_path, 60, processes, 0)
+    disturb(training, tally, f'kill -9, seg/train.py, {processes} processes, while it saves', 10, moment=while_saving)
+    assert training.refused, 'no kill has met a save'
 
 
 @pytest.mark.faults
