@@ -7,8 +7,8 @@ fine-tuning against training from scratch over the number of labels; a linear cl
 against one on those of an untrained encoder; pre-training with a quarter to nine tenths of the patches removed. Each seed
 draws its own labels, masks and weights. Every cell is a run of main_pretrain.py, main_finetune.py or main_linprobe.py in a
 folder of its own below --out, with its log.txt; what is complete there is not run again, so an interrupted reproduction goes
-on. The end is results.json, results.md and results.png. With --full, as many hours: decoder depth, normalised pixels, kinds
-of masks, length of pre-training, partial fine-tuning, and Swins; results_full.png has them above the paper's.
+on. The end is results.json, results.md and results.png. With --full, some hours more: decoder depth, normalised pixels,
+kinds of masks, length of pre-training, partial fine-tuning, and Swins; results_full.png has them above the paper's.
 """
 import json
 import os

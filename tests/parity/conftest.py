@@ -10,7 +10,6 @@ import yaml
 from conftest import ROOT
 
 from util import report as reports
-from util.report import training
 
 PYTHON = ROOT / '.venv-parity/bin/python'
 REFERENCES = Path(__file__).parent / 'references'
@@ -67,7 +66,6 @@ def parity_record(claim: str, model: str, file: str, weights: dict, rungs: list,
     return {
         'claim': f'{claim} (random weights, every tensor perturbed)', 'status': 'measured', 'model': model,
         'run': f'python -m pytest -m full {Path(file).relative_to(ROOT)}', 'environment': reports.environment(),
-        'settings': {'commit': training.commit()},
         'weights': {**weights, 'licence': 'none, random numbers'},
         'parity': [rung.record() for rung in rungs], 'deviations': deviations}
 
