@@ -70,9 +70,6 @@ CASES = [
     *[Case(f'c_live_{n}', 'infer', f'ViT-B, batch {n}', batch=n, steps=5 if n == 1 else 1, cost=28) for n in (1, 8)],
     *[Case(f'c_exported_{precision}_{n}', 'export', f'ViT-B exported, {precision}, batch {n}', batch=n, what=precision,
            steps=5 if n == 1 else 1, cost=35) for precision, n in itertools.product(('fp32', 'bf16'), (1, 8))],
-    # the one that bears being simulated, where the processor has no bfloat16
-    Case('c_exported_bf16_nano', 'export', 'nano exported, bf16, 32 pixels a side, batch 8', 'nano_patch4', 8, 32,
-         what='bf16', rounds=1, cost=60),
     Case('d_pretrain', 'load', 'for pre-training', what='pretrain', batch=64, cost=20),
     Case('d_pretrain_fast', 'load', 'for pre-training, `--fast_resize`', what='fast', batch=64, cost=20),
     Case('d_finetune', 'load', 'for fine-tuning', what='finetune', batch=64, cost=20),

@@ -10,10 +10,10 @@ import cases
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = '<!-- speed: made by tests/benchmarks/table.py -->', '<!-- /speed -->'
-HEADS = {'README.md': ('', 'Paddle', 'PyTorch', 'ratio', 'floor', 'memory, MB'),
-         'README_cn.md': ('', 'Paddle', 'PyTorch', '比值', '下限', '内存，MB')}
-WHERE = {'README.md': 'Measured on {cpu}, {threads} threads, {date}; Paddle {paddle}, PyTorch {torch}.',
-         'README_cn.md': '测量环境：{cpu}，{threads} 个线程，{date}；Paddle {paddle}，PyTorch {torch}。'}
+HEADS = {'README.md': ('', 'Paddle', 'PyTorch', 'ratio', 'floor', 'memory, MB', 'threads'),
+         'README_cn.md': ('', 'Paddle', 'PyTorch', '比值', '下限', '内存，MB', '线程')}
+WHERE = {'README.md': 'Measured on {cpu}, {date}; Paddle {paddle}, PyTorch {torch}.',
+         'README_cn.md': '测量环境：{cpu}，{date}；Paddle {paddle}，PyTorch {torch}。'}
 CHINESE = {
     'for pre-training': '用于预训练', 'for fine-tuning': '用于微调', ' pixels a side': ' 像素', 'mask ratio': '掩码率',
     'batch': '批量', 'exported': '导出后', 'half of the threads each': '各用一半线程', 'all threads': '全部线程',
@@ -50,9 +50,9 @@ def section(lines: list[dict], readme: str) -> str:
         rows += [row(translated(case.label, readme), *(found.get((case.name, side)) for side in cases.BOTH))
                  for case in names]
     versions = {line['framework']: line['frame_version'] for line in lines if 'frame_version' in line}
-    places = {(line['cpu'], line['threads']): line['date'] for line in lines}
-    where = [WHERE[readme].format(cpu=cpu, threads=threads, date=date, **{'paddle': '-', 'torch': '-', **versions})
-             for (cpu, threads), date in places.items()]
+    places = {line['cpu']: line['date'] for line in lines}
+    where = [WHERE[readme].format(cpu=cpu, date=date, **{'paddle': '-', 'torch': '-', **versions})
+             for cpu, date in places.items()]
     return '\n'.join([*rows, '', *where])
 
 
@@ -63,7 +63,7 @@ def translated(label: str, readme: str) -> str:
 
 
 def row(label: str, ours: dict, theirs: dict | None) -> str:
-    cells = [label, spread(ours), '-', '-', '-', f'{ours["memory_mb"]:.0f}']
+    cells = [label, spread(ours), '-', '-', '-', f'{ours["memory_mb"]:.0f}', str(ours['threads'])]
     if theirs:
         cells[2:4] = spread(theirs), f'{ours["ms"] / theirs["ms"]:.2f}'
         cells[5] += f' / {theirs["memory_mb"]:.0f}'
