@@ -19,13 +19,7 @@ def train_one_epoch(network, batches, schedule, step, progress, recorder, saver,
 
 @paddle.no_grad()
 def reconstruct(model, images: paddle.Tensor, mask_ratio: float, noise: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
-    """The model's pictures of `images` and the masks, both [N, C, height, width], the mask 1 where pixels were removed.
-
-    A model that predicts normalised pixels says nothing of a patch's mean and spread: the true ones are put in.
-    """
+    """The model's pictures of `images` and the masks, both [N, C, height, width], the mask 1 where pixels were removed."""
     model.eval()
     _, pred, mask = model(images, mask_ratio, noise)
-    if model.norm_pix_loss:
-        mean, std = model.patch_statistics(images)
-        pred = pred * std + mean
-    return model.unpatchify(pred), model.unpatchify(mask.unsqueeze(-1).expand(pred.shape))
+    return model.pictures(images, pred, mask)

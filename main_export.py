@@ -59,10 +59,7 @@ class Reconstruct(paddle.nn.Layer):
 
     def forward(self, images, noise):
         _, pred, mask = self.model(images, self.mask_ratio, noise)
-        if self.model.norm_pix_loss:
-            mean, std = self.model.patch_statistics(images)
-            pred = pred * std + mean
-        return [self.model.unpatchify(pred), self.model.unpatchify(mask.unsqueeze(-1).expand([-1, -1, pred.shape[2]]))]
+        return list(self.model.pictures(images, pred, mask))
 
 
 def main(args):

@@ -73,6 +73,14 @@ class Reconstruction(nn.Layer):
         x = x.reshape([-1, rows, columns, p, p, x.shape[2] // p ** 2])
         return x.transpose([0, 5, 1, 3, 2, 4]).reshape([-1, x.shape[5], rows * p, columns * p])
 
+    def pictures(self, imgs: paddle.Tensor, pred: paddle.Tensor, mask: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """The prediction [N, L, p*p*C] and the mask [N, L] as pictures [N, C, height, width], the mask 1 where pixels were
+        removed. Normalised pixels say nothing of a patch's mean and spread: those of imgs are put in."""
+        if self.norm_pix_loss:
+            mean, std = self.patch_statistics(imgs)
+            pred = pred * std + mean
+        return self.unpatchify(pred), self.unpatchify(mask.unsqueeze(-1).expand([-1, -1, pred.shape[2]]))
+
     def random_masking(self, N: int, mask_ratio: float, noise: paddle.Tensor | None = None) -> tuple:
         """Keep the patches with the smallest noise [N, L], which is drawn here where it is None.
 
