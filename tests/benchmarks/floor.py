@@ -1,10 +1,12 @@
 """The operations of a case, from which the time follows that they take at the machine's own rate of matrix products."""
 from cases import Case
 
+from util import masking
 from util.recipes import cost
 from util.weights.sizes import SIZES
 
 PASSES = {'pretrain': 3, 'finetune': 3, 'segment': 3, 'processes': 3, 'infer': 1, 'export': 1}  # backward is two forwards
+MASKED = ('pretrain', 'processes')
 CLASSES = 150  # of the segmentor
 SEGMENTOR = {'base_patch16': (768, 256), 'nano_patch4': (32, 16)}  # channels of UPerNet's head and of the auxiliary one
 
@@ -13,10 +15,12 @@ def products(case: Case) -> list[tuple[int, int, int]]:
     """(rows, inner, columns) of the matrix products of one block of the encoder, and of the decoder where there is one."""
     if case.kind not in PASSES or case.model not in SIZES:
         return []
-    size, kept, tokens = _tokens(case)
-    parts = [(kept, size.width)]
-    if case.kind in ('pretrain', 'processes'):
-        parts.append((tokens, size.decoder_width))
+    size = SIZES[case.model]
+    patches = (case.side // size.patch) ** 2
+    masked = case.kind in MASKED
+    parts = [((masking.kept(patches, case.mask_ratio) if masked else patches) + 1, size.width)]
+    if masked:
+        parts.append((patches + 1, size.decoder_width))
     return [(case.batch * rows, inner * width, outer * width) for rows, width in parts
             for inner, outer in ((1, 3), (1, 1), (1, 4), (4, 1))]
 
@@ -25,25 +29,15 @@ def operations(case: Case) -> float:
     """Floating-point operations of a step; norms, softmax, activations, biases and the optimizer are not counted."""
     if case.kind not in PASSES or case.model not in SIZES:
         return 0.0
-    size, kept, tokens = _tokens(case)
-    pixels = 3 * size.patch ** 2
-    macs = (tokens - 1) * pixels * size.width + size.depth * cost.block(kept, size.width)
-    if case.kind in ('pretrain', 'processes'):
-        macs += kept * size.width * size.decoder_width + tokens * size.decoder_width * pixels
-        macs += size.decoder_depth * cost.block(tokens, size.decoder_width)
+    if case.kind in MASKED:
+        macs = cost.multiply_adds(f'mae_vit_{case.model}', case.side, case.mask_ratio)
     elif case.kind == 'segment':
-        macs += _upernet(case.side // size.patch, size.width, *SEGMENTOR[case.model])
+        size = SIZES[case.model]
+        macs = cost.multiply_adds(f'vit_{case.model}', case.side, classes=0) + _upernet(
+            case.side // size.patch, size.width, *SEGMENTOR[case.model])
     else:
-        macs += 1000 * size.width
+        macs = cost.multiply_adds(f'vit_{case.model}', case.side)
     return 2.0 * PASSES[case.kind] * macs * case.batch
-
-
-def _tokens(case: Case):
-    """The model's size; tokens of the encoder and of all patches, with the class token."""
-    size = SIZES[case.model]
-    patches = (case.side // size.patch) ** 2
-    masked = case.kind in ('pretrain', 'processes')
-    return size, (int(patches * (1 - case.mask_ratio)) if masked else patches) + 1, patches + 1
 
 
 def _upernet(side: int, width: int, channels: int, auxiliary: int) -> int:

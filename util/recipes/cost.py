@@ -1,8 +1,8 @@
 """What a run costs: multiply-adds by formula, and hours by the rates that published runs reached."""
+from util import masking
 from util.recipes.recipe import IMAGES, Recipe
 from util.weights.sizes import SIZES
 
-KEPT = 0.25  # of the patches, as all recipes of MAE keep
 # 10^12 operations a second and V100, from published times: facebookresearch/mae's ViT-L for 800 epochs; the slowest of its
 # three fine-tunings (16.3 to 23.2); its linear probe. Loading and evaluation are in them
 RATES = {'main_pretrain.py': 13.2, 'main_finetune.py': 16.3, 'main_linprobe.py': 15.0}
@@ -14,17 +14,17 @@ def block(tokens: int, width: int) -> int:
     return 12 * tokens * width ** 2 + 2 * tokens ** 2 * width
 
 
-def multiply_adds(model: str, side: int = 224) -> int | None:
+def multiply_adds(model: str, side: int = 224, mask_ratio: float = 0.75, classes: int = 1000) -> int | None:
     """Of one image in one forward pass, without norms, softmax and biases; None for models other than MAE's ViT. A masked
-    autoencoder embeds all patches, encodes a quarter of them and decodes all."""
+    autoencoder embeds all patches, encodes those that are kept and decodes all; all recipes of MAE keep a quarter."""
     size = SIZES.get(model.removeprefix('mae_').removeprefix('vit_'))
     if size is None:
         return None
     patches, pixels = (side // size.patch) ** 2, 3 * size.patch ** 2
     embedding = patches * pixels * size.width
     if not model.startswith('mae_'):
-        return embedding + size.depth * block(patches + 1, size.width) + 1000 * size.width
-    kept = int(patches * KEPT) + 1
+        return embedding + size.depth * block(patches + 1, size.width) + classes * size.width
+    kept = masking.kept(patches, mask_ratio) + 1
     decoder = size.decoder_depth * block(patches + 1, size.decoder_width) + (patches + 1) * size.decoder_width * pixels
     return embedding + size.depth * block(kept, size.width) + kept * size.width * size.decoder_width + decoder
 
