@@ -5,7 +5,6 @@ import math
 import numpy as np
 import paddle
 from paddle.nn import functional as F
-from sklearn.neighbors import KNeighborsClassifier
 
 from util import dist, loop, run
 
@@ -54,6 +53,8 @@ def evaluate(model, batches, autocast=contextlib.nullcontext, shared: bool = Tru
 def nearest_neighbours(model, train, val, count: int) -> float:
     """Percentage of the batches `val` that most of their `count` nearest training images, by the cosine of the features
     that the head would see, classify correctly."""
+    from sklearn.neighbors import KNeighborsClassifier  # takes a second, which programs without this figure need not wait
+
     def features(batches):
         parts = [(model.forward_features(images).numpy(), labels.numpy()) for images, labels in batches]
         return (np.concatenate(part) for part in zip(*parts))
@@ -63,7 +64,7 @@ def nearest_neighbours(model, train, val, count: int) -> float:
     return 100 * hits / images
 
 
-def _hits(vote: KNeighborsClassifier, features: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+def _hits(vote, features: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
     return (vote.predict(features) == labels).sum(), len(labels)
 
 
