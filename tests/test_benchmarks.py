@@ -100,6 +100,17 @@ def test_a_case_runs_with_a_nano_model(bench, scratch, name):
     json.dumps(kept)
 
 
+def test_a_folder_becomes_labels(bench, scratch, monkeypatch):
+    __import__('paddle_steps')  # the folder of an exported model is made there
+    import programs
+    _, asked = small(bench, 'c_folder_inference', scratch)
+    monkeypatch.setattr(programs.pictures, 'COUNT', 4)
+    for engine in ('live', 'inference'):
+        turn, told = programs.folder({**asked, 'what': engine})
+        seconds, = turn(1)['seconds']
+        assert 0 < seconds < 30 and told == {'images': 4}
+
+
 def test_processes_take_turns_and_a_broken_one_is_one_line(bench, scratch):
     _, asked = small(bench, 'a_vit_base', scratch)
     _, broken = small(bench, 'b_vit_base', scratch)

@@ -24,7 +24,7 @@ import turns
 
 from util.weights.sizes import SIZES
 
-STEPS = (*floor.PASSES, 'load')  # kinds whose time is that of a batch
+STEPS = (*floor.PASSES, 'load', 'folder')  # kinds whose time is that of a batch
 
 
 def main(args):
@@ -85,7 +85,7 @@ def measure(case, rounds, threads, scratch):
 
 def prepare(case, scratch):
     """What the case reads."""
-    if case.kind in ('load', 'export', 'processes', 'epoch'):
+    if case.kind in ('load', 'export', 'folder', 'processes', 'epoch'):
         folder = pictures.make(scratch / 'pictures', pictures.COUNT, 500, 375)
         files = sorted((folder / 'train').rglob('*.jpg'))[:(case.steps + 1) * case.batch]
         (scratch / 'some.txt').write_text(''.join(f'{file}\n' for file in files))  # for `processes`

@@ -4,7 +4,8 @@ A case is one line of the table, measured with each of its `sides` in turn. Its 
 depends on the kind:
     pretrain, finetune, infer, segment: nothing
     export: precision                load: the augmentation, `fast` for --fast_resize   startup: the program
-    processes: how many of them      convert, epoch: nothing
+    folder: the engine               processes: how many of them
+    convert, epoch: nothing
 """
 import dataclasses
 import itertools
@@ -70,6 +71,8 @@ CASES = [
     *[Case(f'c_live_{n}', 'infer', f'ViT-B, batch {n}', batch=n, steps=5 if n == 1 else 1, cost=28) for n in (1, 8)],
     *[Case(f'c_exported_{precision}_{n}', 'export', f'ViT-B exported, {precision}, batch {n}', batch=n, what=precision,
            steps=5 if n == 1 else 1, cost=35) for precision, n in itertools.product(('fp32', 'bf16'), (1, 8))],
+    *[Case(f'c_folder_{engine}', 'folder', f'ViT-B{said}, 64 JPEGs of 500 x 375 to labels, batch 8', batch=64, what=engine,
+           rounds=3, warm=0, cost=140) for engine, said in (('live', ''), ('inference', ' exported'))],
     Case('d_pretrain', 'load', 'for pre-training', what='pretrain', batch=64, cost=20),
     Case('d_pretrain_fast', 'load', 'for pre-training, `--fast_resize`', what='fast', batch=64, cost=20),
     Case('d_finetune', 'load', 'for fine-tuning', what='finetune', batch=64, cost=20),

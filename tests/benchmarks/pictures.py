@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 COUNT = 64
+AT_ONCE = 8  # a batch of `folder`
 QUALITY = 90
 
 

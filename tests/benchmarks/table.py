@@ -17,7 +17,8 @@ WHERE = {'README.md': 'Measured on {cpu}, {date}; Paddle {paddle}, PyTorch {torc
 CHINESE = {
     'for pre-training': '用于预训练', 'for fine-tuning': '用于微调', ' pixels a side': ' 像素', 'mask ratio': '掩码率',
     'batch': '批量', 'exported': '导出后', 'half of the threads each': '各用一半线程', 'all threads': '全部线程',
-    '1 process': '1 个进程', '2 processes': '2 个进程', ' images': ' 张图片', '; ': '；', ': ': '：', ', ': '，'}
+    '1 process': '1 个进程', '2 processes': '2 个进程', ' images': ' 张图片',
+    ' JPEGs of 500 x 375 to labels': ' 张 500 x 375 的 JPEG 到标签', '; ': '；', ': ': '：', ', ': '，'}
 NOTHING = {'README.md': 'Not measured yet.', 'README_cn.md': '尚未测量。'}
 
 

@@ -33,6 +33,24 @@ def startup(case, folder):
     print('loss', loss.item(), flush=True)
 
 
+def folder(case, data):
+    """timm's own loop: its evaluation transform, its model, the five best labels of each picture."""
+    from torch_steps import classifier, torch  # before torchvision
+
+    # isort: split
+    import pictures
+    from timm.data import ImageDataset, create_transform
+    model = classifier(case).eval()
+    images = ImageDataset(data, transform=create_transform(case['side'], interpolation='bicubic', crop_pct=0.875))
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for batch, _ in torch.utils.data.DataLoader(images, pictures.AT_ONCE, num_workers=2):
+            values, indices = model(batch).softmax(-1).topk(5)
+            for row in zip(indices.tolist(), values.tolist()):
+                print(*row)
+    print(f'{len(images)} pictures in {time.perf_counter() - start} s')
+
+
 def convert(case, file):
     import torch
     torch.save(torch.load(file, mmap=False, weights_only=True), Path(file).with_suffix('.copy'))
