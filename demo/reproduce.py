@@ -191,34 +191,38 @@ def table(results: dict) -> str:
 
 
 def draw(results: dict, path: Path) -> None:
-    """Accuracy over labels and over mask ratios."""
+    """Accuracy over labels and over mask ratios, the latter beside the paper's."""
     labels, from_scratch, tuned, probed, probes = list(results)[:5]
     untrained = dict.fromkeys(results[probed], results[probes]['untrained'])
     plots.panels(path, [[
         ('labels', {name: results[name] for name in (labels, from_scratch)}),
-        ('share of the patches removed', {
-            tuned: results[tuned], probed: results[probed], 'linear probe, untrained encoder': untrained})]])
+        (paper.MASK_RATIO, {tuned: results[tuned], probed: results[probed], 'linear probe, untrained encoder': untrained}),
+        theirs(paper.MASK_RATIO)]])
+
+
+def theirs(what: str) -> tuple[str, dict]:
+    """The paper's panel of what was varied."""
+    return f'{what}: the paper, ViT-L on ImageNet', {
+        label: {choice: [figures[i]] for choice, figures in paper.ABLATIONS[what].items()}
+        for i, label in enumerate(('fine-tuned', 'linear probe'))}
 
 
 def draw_full(results: dict, path: Path) -> None:
-    """The ablations, and the paper's below them where it has them: ViT-L on ImageNet, taken over."""
+    """The ablations, and the paper's below them where it has them."""
     ours = [(what, {name.removeprefix(f'{what}: '): results[name] for name in ablation(what)}) for what in small.ABLATIONS]
-    theirs = {what: (f'{what}: the paper, ViT-L on ImageNet', {
-        label: {choice: [figures[i]] for choice, figures in choices.items()}
-        for i, label in enumerate(('fine-tuned', 'linear probe'))}) for what, choices in paper.ABLATIONS.items()}
     partial = {'fine-tuned': {f'{blocks:g}': [value] for blocks, value in paper.PARTIAL.items() if blocks != 0.5}}
-    shared = [what for what in small.ABLATIONS if what in theirs]
+    shared = [what for what in small.ABLATIONS if what in paper.ABLATIONS]
     plots.panels(path, [
         [*(panel for panel in ours if panel[0] in shared), (PARTIAL, {'fine-tuned': results[PARTIAL]})],
-        [*(theirs[what] for what in shared), ('blocks that are fine-tuned: the paper, of 24', partial)],
+        [*map(theirs, shared), ('blocks that are fine-tuned: the paper, of 24', partial)],
         [panel for panel in ours if panel[0] not in shared]])
 
 
-def published() -> list[str]:
-    """What the paper has for the same ablations."""
-    return [f'{what}, taken over from table 1 of the paper (ViT-L on ImageNet, fine-tuned / linear probe): ' + '; '.join(
+def published(full: bool) -> list[str]:
+    """What the paper has for the same questions."""
+    return [f'{what}, taken over from the paper (ViT-L on ImageNet, fine-tuned / linear probe): ' + '; '.join(
         f'{choice}: {tuned} / {probed}' for choice, (tuned, probed) in paper.ABLATIONS[what].items())
-        for what in small.ABLATIONS if what in paper.ABLATIONS]
+        for what in (paper.MASK_RATIO, *(small.ABLATIONS if full else ())) if what in paper.ABLATIONS]
 
 
 def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | None) -> None:
@@ -231,7 +235,7 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | N
         'model': 'vit_nano_patch4', 'run': f'python demo/reproduce.py {flags}',
         'result': {figure: ', '.join(f'{varied}: {spread(values)}' for varied, values in cells.items())
                    for figure, cells in results.items()},
-        **({'published': published()} if PARTIAL in results else {}),
+        'published': published(PARTIAL in results),
         'settings': {'commit': training.commit()}, 'environment': report.environment(),
         'figures': {'minutes': 'not recorded: the runs are of several sittings' if minutes is None else round(minutes)},
         'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': report.sha256(log)},

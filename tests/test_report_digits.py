@@ -141,8 +141,9 @@ def test_ablations_stand_beside_the_usual_run_and_the_papers_figures(reproduce, 
     reproduce.record(str(tmp_path / 'digits'), tmp_path, results, '--full', 1.0)
     assert (tmp_path / 'digits_full.png').stat().st_size > 40_000
     lines = yaml.safe_load((tmp_path / 'digits.yaml').read_text())['published']
-    assert [line.partition(',')[0] for line in lines] == ['decoder depth', 'target', 'mask']
-    assert all('taken over' in line for line in lines) and '1: 84.8 / 65.5; 2: 84.9 / 70.0' in lines[0]
+    assert [line.partition(',')[0] for line in lines] == [
+        'share of the patches removed', 'decoder depth', 'target', 'mask', 'length of pre-training']
+    assert all('taken over' in line for line in lines) and '1: 84.8 / 65.5; 2: 84.9 / 70.0' in lines[1]
 
 
 def test_figures_are_means_and_deviations_over_the_seeds(reproduce, results):

@@ -1,6 +1,7 @@
 """What runs without a GPU."""
 from dataclasses import dataclass
 
+from util.recipes import paper
 from util.recipes.recipe import Recipe
 
 RECIPES = [Recipe(
@@ -36,7 +37,7 @@ ABLATIONS = {
         'random, 75 %': USUAL, 'block, 50 %': Choice('block_50', '--masking block --mask_ratio 0.5'),
         'block, 75 %': Choice('block_75', '--masking block'), 'grid, 75 %': Choice('grid_75', '--masking grid'),
         'uniform, 75 %': Choice('uniform_75', '--mask_regular')},
-    'length of pre-training': {'0.25': Choice('length_0.25', length=0.25), '1': USUAL, '4': Choice('length_4', length=4)},
+    paper.LENGTH: {'0.25': Choice('length_0.25', length=0.25), '1': USUAL, '4': Choice('length_4', length=4)},
     'Swin': {
         'UM-MAE': _swin('um', '--model mae_swin_nano_32 --mask_regular'),
         'and secondary masks': _swin('um_secondary', '--model mae_swin_nano_32 --mask_regular --vis_mask_ratio 0.25'),
