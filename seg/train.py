@@ -75,6 +75,14 @@ def in_order(stream: Stream, kept: Checkpoints):
         yield
 
 
+def belong_together(scores: list, losses: dict) -> None:
+    """In place of PaddleSeg's check, which overlooks the coefficients."""
+    counts = len(scores), len(losses['types']), len(losses['coef'])
+    if len(set(counts)) > 1:
+        raise InputError('the model gives {} maps of scores in training, but loss.types are {} and loss.coef {}; each map '
+                         'needs one of both'.format(*counts))
+
+
 def main(args):
     run.begin(args.device, seed=0)
     if args.precision == 'fp16' and paddle.get_device() == 'cpu':
@@ -106,6 +114,7 @@ def main(args):
     losses = flags.build(builder, 'loss', args.config)
     kept = Checkpoints(network, optimizer, args.save_dir, args.keep_checkpoint_max, args.resume_model, start, config.iters)
     with (loading(args.data_timeout), in_order(stream, kept), kept.kept(),
+          replaced(loop, check_logits_losses=belong_together),
           replaced(paddle, flops=lambda *args, **kwargs: None)):  # a line for each layer, and attention is not counted
         loop.train(network, samples, validation, optimizer, args.save_dir, config.iters, config.batch_size,
                    args.resume_model, args.save_interval, args.log_iters, args.num_workers, args.use_vdl, args.use_ema,

@@ -116,6 +116,7 @@ def test_another_seed_is_another_run(config, tmp_path):
     'fewer maps': ('--opts model.backbone.out_indices=[0,1]', 'four maps of one width'),
     'rate': ('--opts lr_scheduler.learnin_rate=1', 'lr_scheduler'),
     'transform': ("--opts train_dataset.transforms=[{{'type':'RandomResise'}}]", 'RandomResise'),
+    'coefficients': ('--opts loss.coef=[1]', 'the model gives 2 maps of scores .* loss.types are 1 and loss.coef 1'),
     'weights': ('--opts model.backbone.pretrained=/nowhere.pth', '/nowhere.pth: no such file'),
 }.values())
 def test_bad_input_is_named(config, tmp_path, flags, message):
