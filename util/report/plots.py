@@ -64,7 +64,7 @@ def _panel(axes, title: str, series: dict[str, dict[str, list[float]]]) -> None:
                       linestyle='-' if numbers else '')
     if numbers and max(places.values()) >= 16 * min(places.values()) > 0:
         axes.set_xscale('log')
-    axes.set(xlabel=title, ylabel='accuracy, %')
+    axes.set(xlabel=textwrap.fill(title, 45), ylabel='accuracy, %')
     axes.set_xticks(list(places.values()), [textwrap.fill(choice, 13) for choice in choices], minor=False, fontsize=7)
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
