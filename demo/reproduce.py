@@ -229,20 +229,20 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | N
     """The record of a whole reproduction; its log are the results of every run, its weights the first autoencoder."""
     start = out / f'pretrain_{USUAL}_0'
     weights = start / f'checkpoint-{epochs_of(start) - 1}.pd'
-    log = out / 'results.json'
+    log, full = out / 'results.json', PARTIAL in results
+    pictures = [Path(f'{prefix}.png'), *[Path(f'{prefix}_full.png')] * full]
     report.write(prefix, {
         'claim': 'Small scale: pre-training, labels and mask ratio on scanned digits', 'status': 'measured',
         'model': 'vit_nano_patch4', 'run': f'python demo/reproduce.py {flags}',
         'result': {figure: ', '.join(f'{varied}: {spread(values)}' for varied, values in cells.items())
                    for figure, cells in results.items()},
-        'published': published(PARTIAL in results),
+        'published': published(full), 'pictures': [picture.name for picture in pictures],
         'settings': {'commit': training.commit()}, 'environment': report.environment(),
         'figures': {'minutes': 'not recorded: the runs are of several sittings' if minutes is None else round(minutes)},
         'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': report.sha256(log)},
         'weights': {'file': weights.name, 'sha256': report.sha256(weights), 'licence': 'none, made by this run'}}, log)
-    draw(results, Path(f'{prefix}.png'))
-    if PARTIAL in results:
-        draw_full(results, Path(f'{prefix}_full.png'))
+    for picture, drawn in zip(pictures, (draw, draw_full)):
+        drawn(results, picture)
 
 
 def main(args):

@@ -108,7 +108,7 @@ def test_a_folder_becomes_labels(bench, scratch, monkeypatch):
     for engine in ('live', 'inference'):
         turn, told = programs.folder({**asked, 'what': engine})
         seconds, = turn(1)['seconds']
-        assert 0 < seconds < 30 and told == {'images': 4}
+        assert 0 <= seconds < 30 and told == {'images': 4}  # which the program says to a tenth
 
 
 def test_processes_take_turns_and_a_broken_one_is_one_line(bench, scratch):

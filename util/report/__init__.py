@@ -40,10 +40,10 @@ def check(record: dict) -> None:
 
 
 def markdown(record: dict) -> str:
-    """The page of a record: claim, verdict, command, what it ran on, weights, the ladder, deviations."""
+    """The page of a record: claim, verdict, command, pictures, what it ran on, weights, the ladder, reading, deviations."""
     check(record)
     lines = [f'# {record["claim"]}', '', f'Status: {record["status"]} ({STATUSES[record["status"]]}). '
-             f'Model: {record["model"]}.', '', '    ' + record['run'], '']
+             f'Model: {record["model"]}.', '', '    ' + record['run'], '', *shown(record)]
     for title in ('warnings', 'published'):
         if entries := record.get(title):
             lines += [f'## {title.capitalize()}', '', *(f'- {entry}' for entry in entries), '']
@@ -55,9 +55,15 @@ def markdown(record: dict) -> str:
         lines += ['## Parity', '', f'FAILED: {", ".join(failed)}.' if failed else 'All rungs passed.', '',
                   *table([ladder.COLUMNS, *map(ladder.cells, rungs)]), '', LEGEND, '']
         lines += [f'{entry["name"]}: {entry["note"]}\n' for entry in rungs if entry.get('note')]
-    if deviations := record.get('deviations'):
-        lines += ['## Deviations', '', *(f'- {line}' for line in deviations), '']
+    for title in ('reading', 'deviations'):
+        if entries := record.get(title):
+            lines += [f'## {title.capitalize()}', '', *(f'- {entry}' for entry in entries), '']
     return '\n'.join(lines)
+
+
+def shown(record: dict) -> list[str]:
+    """Lines that show a record's pictures, which lie beside it."""
+    return [line for name in record.get('pictures', ()) for line in (f'![{record["claim"]}]({name})', '')]
 
 
 LEGEND = ("Relative: the largest difference in a tensor over the largest entry of the original's, for the worst tensor, "

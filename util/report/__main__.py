@@ -52,9 +52,12 @@ def add(args):
         raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py and main_linprobe.py')
     if args.parity:
         record['parity'] = report.read(args.parity)['parity']
+    picture = prefix.with_suffix('.png')
+    if record['status'] == 'measured':
+        record['pictures'] = [picture.name]
     report.write(str(prefix), record, log)
     if record['status'] == 'measured':
-        plots.curves(prefix.with_suffix('.png'), {recipe.name: training.read_log(log)}, recipe.figures)
+        plots.curves(picture, {recipe.name: training.read_log(log)}, recipe.figures)
     for warning in record['warnings']:
         run.say(f'warning: {warning}')
     run.say(f'{prefix}.yaml: {record["claim"]}')

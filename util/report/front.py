@@ -145,7 +145,9 @@ def _small(records: dict) -> list[str]:
     lines = [SMALL]
     for name, record in records.items():
         lines += [f'[{record["claim"]}]({name}.md), {record["status"]}:', '',
-                  *(f'- {figure}: {value}' for figure, value in record.get('result', {}).items()), '']
+                  *(f'- {figure}: {value}' for figure, value in record.get('result', {}).items()), '', *report.shown(record)]
+        if reading := record.get('reading'):
+            lines += ['How we read it:', '', *(f'- {entry}' for entry in reading), '']
     return lines
 
 
