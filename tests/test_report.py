@@ -220,7 +220,9 @@ def test_bad_input_is_one_line(flags, said, tmp_path):
 def test_the_pages_in_the_repository_are_those_of_its_records():
     assert (ROOT / 'reports/README.md').read_text() == front.page(ROOT / 'reports'), 'run python -m util.report'
     for path in (ROOT / 'reports').glob('*.yaml'):
-        assert path.with_suffix('.md').read_text() == report.markdown(report.read(path)), path
+        record = report.read(path)
+        assert path.with_suffix('.md').read_text() == report.markdown(record), path
+        assert all((ROOT / 'reports' / name).exists() for name in record.get('pictures', [])), path
 
 
 def test_the_front_page_has_every_claim_once_and_counts_them():

@@ -8,6 +8,7 @@ import yaml
 from conftest import ROOT
 from test_readme import parser_of
 
+from util import report
 from util.errors import InputError
 from util.report import front
 
@@ -155,6 +156,15 @@ def test_figures_are_means_and_deviations_over_the_seeds(reproduce, results):
         list(map(str, reproduce.RATIOS))]
 
 
+def test_what_we_read_stands_on_both_pages(reproduce, results, tmp_path):
+    (tmp_path / 'results.json').write_text(json.dumps(results))
+    reproduce.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
+    file = tmp_path / 'reports/digits.yaml'
+    file.write_text(file.read_text() + 'reading: [few labels gain most]\n')
+    assert '\n## Reading\n\n- few labels gain most\n' in report.markdown(report.read(file))
+    assert '\nHow we read it:\n\n- few labels gain most\n' in front.page(tmp_path / 'reports')
+
+
 def test_the_record_stands_on_the_front_page(reproduce, results, tmp_path):
     (tmp_path / 'results.json').write_text(json.dumps(results))
     reproduce.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
@@ -162,4 +172,6 @@ def test_the_record_stands_on_the_front_page(reproduce, results, tmp_path):
     assert record['status'] == 'measured' and record['result']['linear probe'].endswith('untrained: 18.0 ± 1.0')
     page = front.page(tmp_path / 'reports')
     assert '](digits.md), measured:' in page and '- linear probe: autoencoder: 13.0 ± 1.0, untrained: 18.0 ± 1.0\n' in page
-    assert (tmp_path / 'reports/digits.png').stat().st_size > 10_000
+    for picture in record['pictures']:
+        assert f']({picture})\n' in page and (tmp_path / 'reports' / picture).stat().st_size > 10_000
+    assert record['pictures'] == ['digits.png', 'digits_full.png'][:len(record['pictures'])]

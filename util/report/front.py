@@ -59,7 +59,8 @@ ADD = """## How to add a record
    beside them) and this page. An evaluation of somebody's weights leaves no log.txt: `--checkpoint FILE --console
    console.txt` makes a record of status `ported-eval`.
 3. Read the warnings: an effective batch or a flag unlike the recipe's, epochs that the log lacks, an accuracy outside the
-   band around the published one. They stay in the record.
+   band around the published one. They stay in the record. What you make of the figures goes into a list `reading` there,
+   what was not as in the original into `deviations`; `python -m util.report` makes the pages anew.
 4. Commit the four files. The weights stay with you; the record holds their SHA-256.
 
 `measured` and `ported-eval` are refused without the hash of the weights and a log (or, where nothing was trained, a parity
