@@ -218,31 +218,34 @@ def draw_full(results: dict, path: Path) -> None:
         [panel for panel in ours if panel[0] not in shared]])
 
 
+def drawings(results: dict) -> dict:
+    """The end of a file's name -> what draws it(results, path)."""
+    return {'.png': draw} | ({'_full.png': draw_full} if PARTIAL in results else {})
+
+
 def published(full: bool) -> list[str]:
     """What the paper has for the same questions."""
-    return [f'{what}, taken over from the paper (ViT-L on ImageNet, fine-tuned / linear probe): ' + '; '.join(
-        f'{choice}: {tuned} / {probed}' for choice, (tuned, probed) in paper.ABLATIONS[what].items())
-        for what in (paper.MASK_RATIO, *(small.ABLATIONS if full else ())) if what in paper.ABLATIONS]
+    return [f'{what}, taken over from the paper (ViT-L on ImageNet, fine-tuned / linear probe): {paper.choices(what)}'
+            for what in (paper.MASK_RATIO, *(small.ABLATIONS if full else ())) if what in paper.ABLATIONS]
 
 
 def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | None) -> None:
     """The record of a whole reproduction; its log are the results of every run, its weights the first autoencoder."""
     start = out / f'pretrain_{USUAL}_0'
     weights = start / f'checkpoint-{epochs_of(start) - 1}.pd'
-    log, full = out / 'results.json', PARTIAL in results
-    pictures = [Path(f'{prefix}.png'), *[Path(f'{prefix}_full.png')] * full]
+    log, pictures = out / 'results.json', drawings(results)
     report.write(prefix, {
         'claim': 'Small scale: pre-training, labels and mask ratio on scanned digits', 'status': 'measured',
         'model': 'vit_nano_patch4', 'run': f'python demo/reproduce.py {flags}',
         'result': {figure: ', '.join(f'{varied}: {spread(values)}' for varied, values in cells.items())
                    for figure, cells in results.items()},
-        'published': published(full), 'pictures': [picture.name for picture in pictures],
+        'published': published(PARTIAL in results), 'pictures': [f'{Path(prefix).name}{ending}' for ending in pictures],
         'settings': {'commit': training.commit()}, 'environment': report.environment(),
         'figures': {'minutes': 'not recorded: the runs are of several sittings' if minutes is None else round(minutes)},
         'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': report.sha256(log)},
         'weights': {'file': weights.name, 'sha256': report.sha256(weights), 'licence': 'none, made by this run'}}, log)
-    for picture, drawn in zip(pictures, (draw, draw_full)):
-        drawn(results, picture)
+    for ending, drawn in pictures.items():
+        drawn(results, Path(f'{prefix}{ending}'))
 
 
 def main(args):
@@ -261,9 +264,8 @@ def main(args):
     results = collect(out, args.seeds, args.full)
     (out / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
     (out / 'results.md').write_text(table(results))
-    draw(results, out / 'results.png')
-    if args.full:
-        draw_full(results, out / 'results_full.png')
+    for ending, drawn in drawings(results).items():
+        drawn(results, out / f'results{ending}')
     minutes = (time.perf_counter() - began) / 60
     run.say(f'{table(results)}\n{len(cells)} runs; {minutes:.0f} minutes. {out / "results.png"}')
     if args.report:

@@ -42,3 +42,8 @@ ABLATIONS = {
 }
 # Figure 9: blocks of ViT-L that are fine-tuned -> accuracy
 PARTIAL = {0: 73.5, 0.5: 79.1, 1: 81.0, 2: 83.1, 4: 84.2, 6: 84.4, 12: 84.6, 18: 84.7, 24: 84.9}
+
+
+def choices(what: str) -> str:
+    """An ablation in a line: choice: fine-tuned / linear probe; the next."""
+    return '; '.join(f'{choice}: {tuned} / {probed}' for choice, (tuned, probed) in ABLATIONS[what].items())

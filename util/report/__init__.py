@@ -44,9 +44,7 @@ def markdown(record: dict) -> str:
     check(record)
     lines = [f'# {record["claim"]}', '', f'Status: {record["status"]} ({STATUSES[record["status"]]}). '
              f'Model: {record["model"]}.', '', '    ' + record['run'], '', *shown(record)]
-    for title in ('warnings', 'published'):
-        if entries := record.get(title):
-            lines += [f'## {title.capitalize()}', '', *(f'- {entry}' for entry in entries), '']
+    lines += _lists(record, 'warnings', 'published')
     for title in ('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures'):
         if entries := record.get(title):
             lines += [f'## {title.capitalize()}', '', *(f'- {key}: {_text(value)}' for key, value in entries.items()), '']
@@ -55,10 +53,12 @@ def markdown(record: dict) -> str:
         lines += ['## Parity', '', f'FAILED: {", ".join(failed)}.' if failed else 'All rungs passed.', '',
                   *table([ladder.COLUMNS, *map(ladder.cells, rungs)]), '', LEGEND, '']
         lines += [f'{entry["name"]}: {entry["note"]}\n' for entry in rungs if entry.get('note')]
-    for title in ('reading', 'deviations'):
-        if entries := record.get(title):
-            lines += [f'## {title.capitalize()}', '', *(f'- {entry}' for entry in entries), '']
-    return '\n'.join(lines)
+    return '\n'.join(lines + _lists(record, 'reading', 'deviations'))
+
+
+def _lists(record: dict, *titles: str) -> list[str]:
+    return [line for title in titles if record.get(title)
+            for line in (f'## {title.capitalize()}', '', *(f'- {entry}' for entry in record[title]), '')]
 
 
 def shown(record: dict) -> list[str]:

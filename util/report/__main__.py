@@ -52,12 +52,11 @@ def add(args):
         raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py and main_linprobe.py')
     if args.parity:
         record['parity'] = report.read(args.parity)['parity']
-    picture = prefix.with_suffix('.png')
     if record['status'] == 'measured':
-        record['pictures'] = [picture.name]
+        record['pictures'] = [f'{prefix.name}.png']
     report.write(str(prefix), record, log)
-    if record['status'] == 'measured':
-        plots.curves(picture, {recipe.name: training.read_log(log)}, recipe.figures)
+    for name in record.get('pictures', ()):
+        plots.curves(prefix.with_name(name), {recipe.name: training.read_log(log)}, recipe.figures)
     for warning in record['warnings']:
         run.say(f'warning: {warning}')
     run.say(f'{prefix}.yaml: {record["claim"]}')

@@ -176,7 +176,6 @@ def _paper() -> list[str]:
     rows = [('table', 'result', *paper.COLUMNS), *((table, what, *cells(values)) for table, what, values in paper.TRANSFER)]
     lines = ['## Taken over from the paper', '', *report.table(rows), '',
              'ViT-L, 800 epochs, pixels not normalised (table 1, figures 5, 7): fine-tuned / linear probe, accuracy.', '']
-    lines += [f'- {what}: ' + '; '.join(f'{choice}: {tuned} / {probed}' for choice, (tuned, probed) in choices.items())
-              for what, choices in paper.ABLATIONS.items()]
+    lines += [f'- {what}: {paper.choices(what)}' for what in paper.ABLATIONS]
     partial = ', '.join(f'{blocks:g}: {value}' for blocks, value in paper.PARTIAL.items())
     return [*lines, f'- blocks that are fine-tuned (figure 9): {partial}', '']
