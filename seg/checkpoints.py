@@ -59,12 +59,10 @@ class Checkpoints:
                 for best in self.save_dir.glob('*best_model'):
                     best.replace(best.with_name(f'{best.name}_to_{self.start}'))
         before = {number: signal.signal(number, self._request_stop) for number in dist.STOP_SIGNALS}
-        try:
-            with replaced(loop, deque=lambda: self.written, init_ema_params=self._begin_average(loop.init_ema_params)):
-                yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with replaced(loop, deque=lambda: self.written, init_ema_params=self._begin_average(loop.init_ema_params)):
+            yield
+        for number, handler in before.items():  # not where it fails or is stopped: dist.leave has chosen others
+            signal.signal(number, handler)
 
     def _request_stop(self, number: int, frame) -> None:
         self.stop_requested = True
@@ -92,8 +90,7 @@ class Checkpoints:
             if folder not in map(Path, self.written):
                 self._save(folder)
             print(f'stopped by a signal after iteration {iteration}; --resume_model {folder} goes on from there', flush=True)
-        dist.wait()
-        raise SystemExit(checkpoint.STOPPED)
+        dist.leave(checkpoint.STOPPED)
 
     def _save(self, folder: Path) -> None:
         """What PaddleSeg saves, where it does. Its optimizer comes last: without it the checkpoint is refused."""

@@ -132,6 +132,13 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(digits, tmp_path, proc
     assert log_of(tmp_path / 'again') == log_of(tmp_path / 'straight')[1:]
 
 
+@pytest.mark.parametrize('what, expected', [('signal SIGTERM 2', 75), ('nan 1 2', 1)])
+def test_a_job_ends_with_its_own_code_though_the_launcher_ends_the_slower_rank(digits, tmp_path, what, expected):
+    """At the first rank that ends with a code, the launcher sends SIGTERM to the others, and gives the code of rank 0."""
+    code, output = run(digits, tmp_path / 'out', '--batch_size', 3, what=f'linger 0 {what}', processes=2)
+    assert code == expected, output
+
+
 def test_a_run_killed_three_times_ends_as_if_nothing_had_happened(digits, tmp_path):
     """At random moments, while it trains or saves. (tests/faults does it a hundred times, to all programs.)"""
     draw, flags = random.Random(0), ['--batch_size', 6, '--epochs', 12, '--save_every_iters', 1, '--keep', 2]
@@ -257,42 +264,3 @@ def test_a_machine_that_fails_at_its_start_ends_the_other(digits, tmp_path):
             node.kill()
         assert node.returncode != 0
     assert time.monotonic() - begun < 60
-
-
-def test_buffers_and_sums_are_shared(tmp_path):
-    (tmp_path / 'script.py').write_text('''
-import util, paddle
-from util import dist
-from util.data.loader import evaluation_order
-dist.begin()
-norm = paddle.nn.BatchNorm1D(3)
-norm(paddle.randn([8, 3]) + dist.rank())
-before = dist.sum_over_ranks(norm._mean.tolist())
-dist.broadcast_buffers(norm)
-after = dist.sum_over_ranks(norm._mean.tolist())
-own = [2 * value for value in norm._mean.tolist()]
-assert max(abs(a - b) for a, b in zip(after, own)) < 1e-7 < max(abs(a - b) for a, b in zip(before, after))
-layer = paddle.nn.Linear(3, 1)
-network = dist.wrap(layer)
-def ranks_agree():
-    try:
-        dist.agree('gradient', layer.weight.grad.flatten().tolist())
-    except Exception:
-        return False
-    return True
-for number, reduce in enumerate((False, True)):
-    with dist.reducing(network, reduce):
-        network(paddle.randn([4, 3])).sum().backward()
-    assert ranks_agree() == reduce, 'gradients travel in the last pass of a round, and only then'
-order = evaluation_order(7, dist.rank(), dist.world_size())
-assert dist.sum_over_ranks([float(sum(order)), float(len(order))]) == [21.0, 7.0]
-try:
-    dist.agree('the number', [float(dist.rank())])
-except Exception as error:
-    assert 'the number differs' in str(error)
-else:
-    raise AssertionError
-''')
-    command = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', str(tmp_path / 'log'), 'script.py']
-    result = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stdout + result.stderr

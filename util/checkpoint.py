@@ -78,7 +78,7 @@ class Saver:
             if dist.is_main():
                 print(f'stopped by a signal in epoch {progress.epoch} after iteration {done}'
                       + ('; --resume auto goes on from there' if self.folder else ''), flush=True)
-            raise SystemExit(STOPPED)
+            dist.leave(STOPPED)
 
     def _within(self, progress: Progress) -> tuple[str, int, Position]:
         """Arguments of `save` for where an epoch has come to."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
+from typing import NoReturn
 
 import paddle
 from paddle.distributed.fleet import utils
@@ -151,9 +152,20 @@ def _add(key: str, number: int) -> int:
         return paddle.base.core.create_or_get_global_tcp_store().add(key, number)
 
 
+def _ignore_signals() -> None:
+    """At the first rank that has ended with a code, the launcher asks the others to end too, which kills one that is about
+    to, and the launcher reports that: Python lets go of its handlers before a process is gone, but not of what it ignores.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def fail(reason: str) -> None:
     """Tell ranks that wait for this one that it will not come; say which rank was the first to fail, if another."""
-    if world_size() == 1 or not paddle.distributed.is_initialized():
+    if world_size() == 1:
+        return
+    _ignore_signals()
+    if not paddle.distributed.is_initialized():
         return
     with contextlib.suppress(Exception), without_signals():  # the store may be gone, and then nobody waits
         store = paddle.base.core.create_or_get_global_tcp_store()
@@ -176,6 +188,13 @@ def wait() -> None:
         _count_to_all(f'{key}/gone')
     else:
         _add(f'{key}/gone', 1)
+
+
+def leave(code: int) -> NoReturn:
+    """End the program with this exit code, on every rank."""
+    wait()
+    _ignore_signals()
+    raise SystemExit(code)
 
 
 def _count_to_all(key: str) -> None:

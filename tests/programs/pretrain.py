@@ -8,6 +8,7 @@ late RANK ITERATION SECONDS  that rank comes so much later there
 raise INDEX            the sample of that index raises
 join SECONDS           processes wait no longer for each other to start
 signal NAME ITERATION  every rank gets the signal during that iteration of the second epoch
+linger RANK REST       REST, and that rank is slow to end, when Python catches signals no more
 """
 import os
 import signal
@@ -88,8 +89,25 @@ def signalled(name, iteration):
     at_iteration(action)
 
 
+class Lingering:
+    """What lives in a module dies after the handlers of signals."""
+
+    def __del__(self, sleep=time.sleep):
+        sleep(2)
+
+
+def linger(rank, *rest):
+    global lingering
+    lingering = Lingering() if dist.rank() == int(rank) else None
+    change(*rest)
+
+
+def change(what='', *arguments):
+    if what:
+        {'sgd': sgd, 'slow_save': slow_save, 'fail': fail, 'nan': nan, 'signal': signalled, 'late': late,
+         'raise': raising, 'join': join, 'linger': linger}[what](*arguments)
+
+
 what, sys.argv[1:] = sys.argv[1].split(), sys.argv[2:]
-if what:
-    {'sgd': sgd, 'slow_save': slow_save, 'fail': fail, 'nan': nan, 'signal': signalled, 'late': late,
-     'raise': raising, 'join': join}[what[0]](*what[1:])
+change(*what)
 run.program(main_pretrain.main, main_pretrain.PARSER)
