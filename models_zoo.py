@@ -68,7 +68,7 @@ def load_autoencoder(path: str, name: str | None = None, norm_pix_loss: bool | N
         if said is None and asked is None:
             raise InputError(f'{path} does not say its {flag[2:]}; give {flag} (of the official files, *_full predict '
                              'normalised pixels, mae_visualize_* do not: --no_norm_pix_loss)')
-        if None not in (said, asked) and said != asked:
+        if None not in (said, asked) and AUTOENCODERS.get(said, said) != AUTOENCODERS.get(asked, asked):  # or an alias
             raise InputError(f'{path} was trained with {flag[2:]} {said}, but {flag[2:]} {asked} was asked for')
     name, norm_pix_loss = (asked if said is None else said for said, asked in known.values())
     said = flags | sizes.said_by(tensors)

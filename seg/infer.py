@@ -140,8 +140,7 @@ class Exported:
         try:  # without oneDNN, whose bilinear interpolation fails on this model
             self.predictor = exported.predictor(config.model, config.params)
         except Exception as error:
-            raise InputError(f'{config.model}: paddle.inference cannot load it '
-                             f'({str(error).strip().splitlines()[-1]})') from None
+            raise InputError(f'{config.model}: paddle.inference cannot load it ({exported.gist(error)})') from None
         if len(self.predictor.get_output_names()) == 1 and deploy.get('output_op') != 'none':
             raise InputError(f'{file}: this model gives the {deploy.get("output_op")} of one window and not its scores, '
                              'which joining windows needs; export it with seg/export.py')

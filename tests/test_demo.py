@@ -16,6 +16,7 @@ from sklearn.metrics import jaccard_score
 
 import models_zoo
 from util import picture
+from util.errors import InputError
 
 
 @pytest.fixture(scope='module')
@@ -92,6 +93,18 @@ def test_weights_that_do_not_say_what_they_are_must_be_told(run_program, tmp_pat
     result = run_program('demo/visualize.py', *flags)  # the model follows from the shapes
     assert result.returncode == 2 and '--no_norm_pix_loss' in result.stderr
     assert run_program('demo/visualize.py', *flags, '--norm_pix_loss').returncode == 0
+
+
+@pytest.mark.parametrize('trained, alias, other', [
+    ('mae_vit_nano_patch4_dec64d2b', 'mae_vit_nano_patch4', 'mae_vit_nano_patch4_dec64d4b'),
+    ('mae_swin_nano_32', 'mae_swin_nano_32_dec64d2b', 'simmim_swin_nano_32')])
+def test_a_model_may_be_asked_for_by_its_other_name(tmp_path, trained, alias, other):
+    file = save(tmp_path / 'x.pd', models_zoo.autoencoder(trained, img_size=32).state_dict(), model=trained, input_size=32)
+    for name in (trained, alias):
+        model, _ = models_zoo.load_autoencoder(str(file), name, norm_pix_loss=True)
+        assert type(model) is type(models_zoo.autoencoder(alias, img_size=32))
+    with pytest.raises(InputError, match=f'{trained}, but model {other} was asked for'):
+        models_zoo.load_autoencoder(str(file), other, norm_pix_loss=True)
 
 
 @pytest.mark.parametrize('case, message', [
