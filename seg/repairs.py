@@ -11,6 +11,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import types
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ from paddleseg.core import infer as paddleseg_infer
 from paddleseg.datasets import Dataset
 from paddleseg.deploy.infer import DeployConfig
 from paddleseg.transforms import Compose
+from paddleseg.utils import logger
 from paddleseg.utils import metrics as paddleseg_metrics
 
 from seg import dataset, infer, metrics
@@ -122,6 +124,19 @@ def deploy_files() -> bool:
     return replace(DeployConfig, 'model', property(model), check)
 
 
+def logged_text() -> bool:
+    """log prints UTF-8 as if it were Latin-1, which garbles every name that is not in ASCII."""
+    def check():
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            logger.log(0, 'ä')
+        return 'ä' in printed.getvalue()
+
+    def log(level: int = 2, message: str = '') -> None:
+        if level <= logger.log_level and paddle.distributed.ParallelEnv().local_rank == 0:
+            print(f'{time.strftime("%Y-%m-%d %H:%M:%S")} [{logger.levels[level]}]\t{message}', flush=True)
+    return replace(logger, 'log', log, check)
+
+
 def loader_errors() -> bool:
     """An exception of a data set never comes out of Paddle's loader: without workers the program waits for ever, with
     workers it is a SystemError about a queue. Keep the exception and raise it where the batch is asked for."""
@@ -205,7 +220,8 @@ def replace(owner, name: str, ours, check: Callable[[], bool]) -> bool:
     return True
 
 
-REPAIRS = (areas, means, accuracies, windows, augmentation, reading, deploy_files, loader_errors, loader_orphans)
+REPAIRS = (areas, means, accuracies, windows, augmentation, reading, deploy_files, logged_text, loader_errors,
+           loader_orphans)
 
 
 def apply() -> list[str]:

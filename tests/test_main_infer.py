@@ -1,6 +1,7 @@
 """Inference as a user runs it: what it prints, in which order, and for which pictures."""
 import ast
 import json
+import os
 import shutil
 
 import numpy as np
@@ -244,6 +245,16 @@ def test_bad_input_is_named(infer, trained, encoder, digits, tmp_path, flags, me
     with pytest.raises(InputError) as error:
         infer('--resume', trained, '--img_path', digits / 'val/1/30.png', *flags.format(**named).split())
     assert message.format(**named) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(run_program, trained, digits, tmp_path):
+    """Chinese where it knows only ASCII, and what is no text in any encoding."""
+    for name in ('\u56fe 1.png', os.fsdecode(b'\xff.png')):
+        shutil.copy(digits / 'val/1/30.png', tmp_path / name)
+    result = run_program('main_infer.py', '--resume', trained, '--img_path', tmp_path, '--device', 'cpu',
+                         PYTHONIOENCODING='ascii')
+    assert result.returncode == 0, result.stderr
+    assert r'\u56fe 1.png:' in result.stdout and r'\udcff.png:' in result.stdout
 
 
 def test_bad_input_is_one_line_and_exit_code_2(run_program, trained):

@@ -7,6 +7,7 @@ import paddle
 import paddleseg.core.infer
 import paddleseg.datasets
 import paddleseg.deploy.infer
+import paddleseg.utils.logger
 import paddleseg.utils.metrics
 import pytest
 from paddle.io.dataloader import dataloader_iter
@@ -20,7 +21,8 @@ PLACES = {'areas': (paddleseg.utils.metrics, 'calculate_area', metrics.calculate
           'windows': (paddleseg.core.infer, 'slide_inference', infer.slide_inference),
           'augmentation': (paddleseg.core.infer, 'aug_inference', infer.multi_scale),
           'reading': (paddleseg.datasets.Dataset, '__getitem__', dataset.sample),
-          'deploy_files': (paddleseg.deploy.infer.DeployConfig, 'model', paddleseg.deploy.infer.DeployConfig.model)}
+          'deploy_files': (paddleseg.deploy.infer.DeployConfig, 'model', paddleseg.deploy.infer.DeployConfig.model),
+          'logged_text': (paddleseg.utils.logger, 'log', paddleseg.utils.logger.log)}
 
 
 def as_installed(module):
@@ -49,6 +51,16 @@ def test_a_repair_is_made_where_it_is_needed_and_not_made_twice(name, monkeypatc
     monkeypatch.setattr(owner, attribute, installed)
     paddleseg.datasets.dataset.manager.DATASETS.components_dict.update(components)  # which as_installed() registers anew
     assert repair() and vars(owner)[attribute] is not installed
+
+
+def test_a_log_shows_what_it_is_given_in_the_form_of_paddleseg(capsys):
+    for log in (paddleseg.utils.logger.log, as_installed('paddleseg.utils.logger').log):
+        log(1, 'a name')
+        paddleseg.utils.logger.debug('not shown')
+    ours, theirs = capsys.readouterr().out.splitlines()
+    assert ours[19:] == theirs[19:] == ' [WARNING]\ta name'
+    paddleseg.utils.logger.info('类别 ä')
+    assert capsys.readouterr().out.endswith('[INFO]\t类别 ä\n')
 
 
 def test_a_repaired_function_of_a_later_paddleseg_stays(monkeypatch):

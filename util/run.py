@@ -41,6 +41,8 @@ def seed_step(seed: int, epoch: int, iteration: int) -> np.random.Generator:
 def program(main: Callable, parser: ArgumentParser) -> None:
     """Run main(args). Exit code 2 and one line for what the user can put right, 1 for a loss that is not finite."""
     args = parser.parse_args()
+    if sys.stdout.errors == 'strict':
+        sys.stdout.reconfigure(errors='backslashreplace')  # a file's name in letters that a terminal lacks ends no run
     try:
         main(args)
         sys.stdout.flush()
