@@ -1,16 +1,18 @@
 """Does pre-training pay? Three of the paper's questions on scanned digits, within an hour on a laptop.
 
     python demo/reproduce.py --out demo/output/reproduce
-    python demo/reproduce.py --out demo/output/reproduce --full
+    python demo/reproduce.py --out demo/output/reproduce --full 2
 
 fine-tuning against training from scratch over the number of labels; a linear classifier on the features of the autoencoder
 against one on those of an untrained encoder; pre-training with a quarter to nine tenths of the patches removed. Each seed
 draws its own labels, masks and weights. Every cell is a run of main_pretrain.py, main_finetune.py or main_linprobe.py in a
 folder of its own below --out, with its log.txt; what is complete there is not run again, so an interrupted reproduction goes
-on. The end is results.json, results.md and results.png. With --full, some hours more: decoder depth, normalised pixels,
-kinds of masks, length of pre-training, partial fine-tuning, and Swins; results_full.png has them above the paper's.
+on. The end is results.json, results.md and results.png. With --full, some hours more for all seeds or as many as it says:
+decoder depth, normalised pixels, kinds of masks, length of pre-training, partial fine-tuning, and Swins; results_full.png
+has them above the paper's.
 """
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from util import cli, report, run
 from util.errors import InputError
@@ -51,9 +54,9 @@ class Cell:
     after: str = ''
 
 
-def plan(seeds: int, pretrain_epochs: int, data: Path, full: bool = False) -> list[Cell]:
+def plan(seeds: int, pretrain_epochs: int, data: Path, full: int = 0) -> list[Cell]:
     """All cells, pre-trainings first. data: where the digits and, in labels_<count>_<seed>, lists of labelled ones are.
-    full: the ablations as well."""
+    full: of how many seeds the ablations as well."""
     cells = []
     for seed in range(seeds):
         for ratio in RATIOS:
@@ -64,7 +67,7 @@ def plan(seeds: int, pretrain_epochs: int, data: Path, full: bool = False) -> li
                       for count in LABELS if ratio == USUAL or count == FEW]
         cells.append(probe(f'probe_untrained_{seed}', seed, data))
         cells += [finetune(f'scratch_{count}_{seed}', count, seed, data) for count in LABELS]
-        cells += ablations(pretrain_epochs, seed, data) if full else []
+        cells += ablations(pretrain_epochs, seed, data) if seed < full else []
     return sorted(cells, key=is_pretraining, reverse=True)
 
 
@@ -122,9 +125,7 @@ def epochs_of(folder: Path) -> int:
 
 
 def execute(cell: Cell, out: Path) -> None:
-    """Run a cell that is not complete; what it prints goes into its folder. InputError where it fails."""
-    if epochs_of(out / cell.name) == cell.epochs:
-        return
+    """Run a cell; what it prints goes into its folder. InputError where it fails."""
     began = time.perf_counter()
     (out / cell.name).mkdir(parents=True, exist_ok=True)
     with open(out / cell.name / 'console.txt', 'w') as console:
@@ -132,7 +133,18 @@ def execute(cell: Cell, out: Path) -> None:
                               env={'PYTHONWARNINGS': 'ignore', **os.environ, 'MAE_NUM_THREADS': '1'}).returncode
     if code:
         raise InputError(f'{cell.name} ended with exit code {code}; its last words are in {out / cell.name / "console.txt"}')
-    run.say(f'{cell.name}: {time.perf_counter() - began:.0f} s')
+    with tqdm.external_write_mode():
+        run.say(f'{cell.name}: {time.perf_counter() - began:.0f} s')
+
+
+def execute_all(cells: list[Cell], out: Path, jobs: int) -> None:
+    """Run those that are not complete: the pre-trainings, then what begins from them."""
+    left = [cell for cell in cells if epochs_of(out / cell.name) != cell.epochs]
+    with tqdm(total=len(cells), initial=len(cells) - len(left), unit='run', smoothing=0, disable=None) as bar:
+        for stage in (True, False):
+            with ThreadPoolExecutor(jobs) as pool:
+                for _ in pool.map(lambda cell: execute(cell, out), [cell for cell in left if is_pretraining(cell) == stage]):
+                    bar.update()
 
 
 def draw_labels(data: Path, seed: int) -> None:
@@ -149,9 +161,9 @@ def draw_labels(data: Path, seed: int) -> None:
             (folder / f'{split}.txt').write_text(''.join(f'{file.resolve()} {file.parent.name}\n' for file in files))
 
 
-def collect(out: Path, seeds: int, full: bool = False) -> dict[str, dict[str, list[float]]]:
-    """Accuracies after the last epoch, one a seed: figure -> what was varied -> values."""
-    def accuracies(name):
+def collect(out: Path, seeds: int, full: int = 0) -> dict[str, dict[str, list[float]]]:
+    """Accuracies after the last epoch, one a seed: figure -> what was varied -> values. full: seeds of the ablations."""
+    def accuracies(name, seeds=seeds):
         logs = [out / f'{name}_{seed}' / 'log.txt' for seed in range(seeds)]
         return [json.loads(log.read_text().splitlines()[-1])['test_acc1'] for log in logs]
     results = {
@@ -162,11 +174,11 @@ def collect(out: Path, seeds: int, full: bool = False) -> dict[str, dict[str, li
         'linear probe': {'autoencoder': accuracies(f'probe_{USUAL}'), 'untrained': accuracies('probe_untrained')}}
     for what, choices in small.ABLATIONS.items() if full else ():
         tuned, probed = ablation(what)
-        results[tuned] = {choice: accuracies(f'tune_{cell.name}_{FEW}') for choice, cell in choices.items()}
-        results[probed] = {choice: accuracies(f'probe_{cell.name}') for choice, cell in choices.items()}
+        results[tuned] = {choice: accuracies(f'tune_{cell.name}_{FEW}', full) for choice, cell in choices.items()}
+        results[probed] = {choice: accuracies(f'probe_{cell.name}', full) for choice, cell in choices.items()}
     if full:
         names = [*(f'partial_{blocks}' for blocks in range(BLOCKS)), f'tune_{USUAL}_{ALL}']
-        results[PARTIAL] = {str(blocks): accuracies(name) for blocks, name in enumerate(names)}
+        results[PARTIAL] = {str(blocks): accuracies(name, full) for blocks, name in enumerate(names)}
     return results
 
 
@@ -256,12 +268,11 @@ def main(args):
         subprocess.run([sys.executable, str(ROOT / 'demo/make_digits.py'), '--out', str(data / 'digits')], check=True)
     for seed in range(args.seeds):
         draw_labels(data, seed)
-    cells = plan(args.seeds, args.epochs, data, args.full)
+    full = min(args.full, args.seeds)
+    cells = plan(args.seeds, args.epochs, data, full)
     begun, began = any(epochs_of(out / cell.name) for cell in cells), time.perf_counter()
-    for stage in (True, False):  # what others begin from, then these
-        with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(lambda cell: execute(cell, out), [cell for cell in cells if is_pretraining(cell) == stage]))
-    results = collect(out, args.seeds, args.full)
+    execute_all(cells, out, args.jobs)
+    results = collect(out, args.seeds, full)
     (out / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
     (out / 'results.md').write_text(table(results))
     for ending, drawn in drawings(results).items():
@@ -269,7 +280,7 @@ def main(args):
     minutes = (time.perf_counter() - began) / 60
     run.say(f'{table(results)}\n{len(cells)} runs; {minutes:.0f} minutes. {out / "results.png"}')
     if args.report:
-        flags = f'--seeds {args.seeds} --epochs {args.epochs} --jobs {args.jobs}' + ' --full' * args.full
+        flags = f'--seeds {args.seeds} --epochs {args.epochs} --jobs {args.jobs}' + f' --full {full}' * bool(full)
         record(args.report, out, results, flags, None if begun else minutes)
 
 
@@ -277,7 +288,8 @@ PARSER = cli.parser(__doc__)
 PARSER.add_argument('--out', default='demo/output/reproduce', metavar='DIR', help='folder of all runs and the results')
 PARSER.add_argument('--seeds', type=cli.number(int, 1), default=3, help='runs of each cell')
 PARSER.add_argument('--epochs', type=cli.number(int, 1), default=40, help='of pre-training')
-PARSER.add_argument('--full', action='store_true', help='the ablations as well, some hours')
+PARSER.add_argument('--full', nargs='?', type=cli.number(int, 1), default=0, const=math.inf, metavar='SEEDS',
+                    help='the ablations as well, some hours a seed; of so many seeds (of all)')
 PARSER.add_argument('--jobs', type=cli.number(int, 1), default=os.cpu_count() or 1, help='runs at a time, of a thread '
                     'each')
 PARSER.add_argument('--report', default=None, metavar='PREFIX', help='also write the record PREFIX.yaml, its page, log '

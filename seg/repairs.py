@@ -132,7 +132,7 @@ def logged_text() -> bool:
         return 'ä' in printed.getvalue()
 
     def log(level: int = 2, message: str = '') -> None:
-        if level <= logger.log_level and paddle.distributed.ParallelEnv().local_rank == 0:
+        if level <= logger.log_level and dist.is_main():
             print(f'{time.strftime("%Y-%m-%d %H:%M:%S")} [{logger.levels[level]}]\t{message}', flush=True)
     return replace(logger, 'log', log, check)
 
