@@ -29,6 +29,7 @@ def main(args):
     if args.eval:
         classes = models_zoo.load_classifier(model, args.resume).get('classes')
         result = evaluate(model, validation(args, classes, plain), shared=args.dist_eval)
+        run.say(f'Resume checkpoint {args.resume}')
         run.say('  '.join(f'{name} {value:.4f}' for name, value in result.items()))
         return
 

@@ -26,6 +26,7 @@ def main(args):
         model.probe()
         classes = models_zoo.load_classifier(model, args.resume).get('classes')
         result = evaluate(model, evaluation(args, 'val', classes, plain), shared=args.dist_eval)
+        run.say(f'Resume checkpoint {args.resume}')
         run.say('  '.join(f'{name} {value:.4f}' for name, value in result.items()))
         return
 

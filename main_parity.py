@@ -24,7 +24,7 @@ from paddle.nn import functional as F
 import layer
 import models_mae
 import models_vit
-from util import checkpoint, cli, convert, optim, report, run
+from util import checkpoint, cli, convert, optim, provenance, report, run
 from util.augment import crop, transform
 from util.convert import names
 from util.data import folder, loader, pictures
@@ -250,7 +250,7 @@ def record(args, settings, about, original, rungs, figures):
     figures = {**figures, 'peak memory, MB': {'original': original['peak_memory_mb'], 'ours': peak_memory()}}
     return {'claim': f'{title} ({args.weights_are})' if args.weights_are else title, 'model': settings['name'],
             'run': shlex.join(['python', 'main_parity.py', *command]),
-            'environment': {**report.environment(), 'original': original['versions']},
+            'environment': {**provenance.environment(), 'original': original['versions']},
             'weights': {'file': Path(args.src).name, 'sha256': report.sha256(args.src), 'licence': settings['licence'],
                         'format': about.format, 'tensors': about.taken, **converted},
             'parity': [rung.record() for rung in rungs], 'figures': figures, 'deviations': deviations, 'status': 'measured'}

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from util import cli, report, run
+from util import cli, provenance, report, run
 from util.errors import InputError
 from util.recipes import paper, small
-from util.report import plots, training
+from util.report import plots
 
 ROOT = Path(__file__).parent.parent
 RATIOS, USUAL = (0.25, 0.5, 0.75, 0.9), 0.75
@@ -252,7 +252,7 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | N
         'result': {figure: ', '.join(f'{varied}: {spread(values)}' for varied, values in cells.items())
                    for figure, cells in results.items()},
         'published': published(PARTIAL in results), 'pictures': [f'{Path(prefix).name}{ending}' for ending in pictures],
-        'settings': {'commit': training.commit()}, 'environment': report.environment(),
+        'settings': {'commit': provenance.commit()}, 'environment': provenance.environment(),
         'figures': {'minutes': 'not recorded: the runs are of several sittings' if minutes is None else round(minutes)},
         'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': report.sha256(log)},
         'weights': {'file': weights.name, 'sha256': report.sha256(weights), 'licence': 'none, made by this run'}}, log)

@@ -137,6 +137,8 @@ def model(builder: SegBuilder, path: str, model_path: str | None) -> paddle.nn.L
     else:
         checkpoint.load_model(network, weight_files.read(model_path), model_path)
     network.eval()
+    if model_path:
+        logger.info(f'The weights are those of {model_path}')
     return network
 
 

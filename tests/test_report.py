@@ -49,6 +49,7 @@ class Run:
         (self.folder / 'console.txt').write_text(CONSOLE)
         paddle_file.write(self.folder / 'checkpoint-99.pd', {
             'model': self.model, 'optimizer': {}, 'epoch': self.epoch, 'scaler': {'scale': 65536.0}, 'args': self.flags,
+            'environment': {'commit': 'abc', 'device': 'gpu:0'},
             'position': {'epoch': self.epoch + 1, 'effective_batch': self.effective_batch}})
 
     def record(self):
@@ -68,6 +69,7 @@ def test_a_run_by_the_recipe_has_no_warnings(finished):
     assert record['result'] == pytest.approx({'train_loss': 3.04, 'acc1': 83.6, 'acc5': 96.5, 'loss': 1.02})
     assert record['settings']['effective batch'] == 1024 and record['settings']['processes'] == 8
     assert record['settings']['epochs'] == 100 and record['settings']['precision'] == 'float16'
+    assert record['settings']['commit'] == 'abc' and record['environment'] == {'device': 'gpu:0'}  # the run's, not ours
     assert record['size']['parameters'] == 1004 and record['size']['GFLOPs an image, forward'] == 35.13
     assert record['figures'] == {'images/s': 1000.0, 'peak memory, MB': 21000}  # 8 x 64 images in 0.512 s, the median
     for part, file in (('weights', 'checkpoint-99.pd'), ('log', 'log.txt')):
@@ -75,11 +77,14 @@ def test_a_run_by_the_recipe_has_no_warnings(finished):
 
 
 def test_the_command_in_a_record_has_the_run_s_flags_and_no_folders(finished):
-    finished.flags.update(output_dir='/home/somebody/secret', data_path='/home/somebody/images', scale=[0.3, 1.0], hflip=0.0,
+    finished.flags.update(output_dir='/home/somebody/secret', data_path='/home/somebody/images',
+                          finetune='/home/somebody/mae.pth', scale=[0.3, 1.0], hflip=0.0,
                           mixup=0.0, global_pool=False)
     words = shlex.split(finished.record()['run'])
     assert 'somebody' not in ' '.join(words)
-    args = vars(main_finetune.PARSER.parse_args(words[2:]))
+    assert words[:4] == ['python', '-m', 'paddle.distributed.launch', 'main_finetune.py']
+    args = vars(main_finetune.PARSER.parse_args(words[4:]))
+    assert args['finetune'] == 'mae.pth'
     named = set(args) - training.checkpoint.HARMLESS
     assert {name: args[name] for name in named} == {name: finished.flags[name] for name in named}
 
@@ -100,7 +105,11 @@ def change(name, value):
     (lambda run: setattr(run, 'effective_batch', 512), "the effective batch is 512, the recipe's 1024"),
     (change('epochs', 90), "--epochs is 90, the recipe's 100"),
     (change('layer_decay', 0.75), "--layer_decay is 0.75, the recipe's 0.65"),
-    (change('lr', 1e-3), "--lr 0.001 overrides the recipe's --blr 5e-4"),
+    (change('lr', 1e-3), '--lr is 0.001, which the recipe leaves unset'),
+    (change('warmup_epochs', 30), "--warmup_epochs is 30, the recipe's 5"),  # which is the program's default
+    (change('min_lr', 0.01), "--min_lr is 0.01, the recipe's 1e-06"),
+    (change('clip_grad', 1.0), '--clip_grad is 1.0, which the recipe leaves unset'),
+    (change('finetune', ''), 'it began from no weights, the recipe from pretrain_vit_base'),
     (lambda run: run.log.pop(7), '1 of 100 epochs are missing in the log: 7'),
     (lambda run: run.log.insert(3, run.log[3]), '1 epochs are in the log twice'),
     (lambda run: setattr(run, 'epoch', 98), 'the checkpoint is of epoch 98, the log ends with 99'),
@@ -172,16 +181,45 @@ def test_an_evaluation_of_others_weights(tmp_path):
     recipe = recipes.find('eval_vit_base')
     (tmp_path / 'weights.pth').write_bytes(b'weights')
     console = tmp_path / 'console.txt'
-    console.write_text('some warning\nloss 0.7312  acc1 83.6640  acc5 96.5300\n')
+    console.write_text('Resume checkpoint weights.pth\nloss 0.7312  acc1 83.6640  acc5 96.5300\n')
     record = training.of_evaluation(recipe, console, tmp_path / 'weights.pth')
     report.check(record)
     assert record['status'] == 'ported-eval' and record['result'] == {'loss': 0.7312, 'acc1': 83.664, 'acc5': 96.53}
     assert record['warnings'] == [] and record['weights']['sha256'] == hashlib.sha256(b'weights').hexdigest()
-    console.write_text('loss 0.7312  acc1 83.5000  acc5 96.5300\n')
+    console.write_text('Resume checkpoint weights.pth\nloss 0.7312  acc1 83.5000  acc5 96.5300\n')
     assert 'outside 83.56 to 83.76' in training.of_evaluation(recipe, console, tmp_path / 'weights.pth')['warnings'][0]
-    console.write_text('nothing\n')
-    with pytest.raises(InputError, match='no line `loss'):
-        training.of_evaluation(recipe, console, tmp_path / 'weights.pth')
+    for text, said in (('weights.pth\n', 'no line of loss, acc1, acc5'),
+                       ('loss 0.7312  acc1 83.5000  acc5 96.5300\n', 'does not name weights.pth')):
+        console.write_text(text)
+        with pytest.raises(InputError, match=said):
+            training.of_evaluation(recipe, console, tmp_path / 'weights.pth')
+
+
+PADDLESEG = """2026-11-22 05:30:20 [INFO]\t[TRAIN] epoch: 1, iter: 50/160000, loss: 3.1, lr: 0.000003, batch_cost: 0.5, \
+reader_cost: 0.00012, ips: 4.0000 samples/sec | ETA 22:13:00
+2026-11-22 05:30:20 [INFO]\t[TRAIN] epoch: 127, iter: {}/160000, loss: 0.3, lr: 0.000000, batch_cost: 0.4, \
+reader_cost: 0.00012, ips: 5.0000 samples/sec | ETA 00:00:00
+2026-11-22 05:40:20 [INFO]\t[EVAL] aAcc: 0.8301 mIoU: 0.4713 mAcc: 0.5800 (0 of 150 classes are absent and left out)
+2026-11-22 05:40:20 [INFO]\t[EVAL] aAcc: 0.8312 mIoU: 0.4810 mAcc: 0.5912 (0 of 150 classes are absent and left out)
+"""
+
+
+def test_a_segmentation_by_what_it_printed(tmp_path, capsys):
+    (tmp_path / 'model.pdparams').write_bytes(b'weights')
+    console = tmp_path / 'console.txt'
+    for iterations, warnings in ((160000, []), (80000, ['the last iteration in the log is 80000 of 160000'])):
+        console.write_text(PADDLESEG.format(iterations))
+        report_program.main(report_program.PARSER.parse_args([
+            'segment_vit_base', '--checkpoint', str(tmp_path / 'model.pdparams'), '--console', str(console), '--reports',
+            str(tmp_path / 'reports')]))
+        record = report.read(tmp_path / 'reports/segment_vit_base.yaml')
+        assert record['status'] == 'measured' and record['warnings'] == warnings
+        assert record['result'] == {'aAcc': 83.12, 'mIoU': 48.1, 'mAcc': 59.12}
+        assert record['settings']['iterations'] == iterations and record['figures'] == {'images/s and device': 5.0}
+    assert '| [segment_vit_base](segment_vit_base.md) |' in (tmp_path / 'reports/README.md').read_text()
+    console.write_text('The weights are those of model.pdparams\n' + PADDLESEG)
+    record = training.of_evaluation(recipes.find('eval_segment_vit_base'), console, tmp_path / 'model.pdparams')
+    assert record['status'] == 'ported-eval' and record['warnings'] == []
 
 
 def program(*flags):

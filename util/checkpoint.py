@@ -3,9 +3,9 @@
 `checkpoint-{epoch}.pd` is written after an epoch (counted from 0), `checkpoint-{epoch}-{samples}.pd` within one, after
 so many of its samples.
 Top-level keys as upstream: model, optimizer, epoch (the last complete one), scaler, args; and `position`, where
-training goes on. `paddle.load` reads it. The optimizer's state is kept by the names that the parameters have in the
-model: Paddle's own names count every layer made in the process. No state of a random generator is needed: whatever is
-random depends on (seed, epoch, index) or (seed, epoch, step, rank) alone.
+training goes on, and `environment`, where it ran and by which commit. `paddle.load` reads it. The optimizer's state is
+kept by the names that the parameters have in the model: Paddle's own names count every layer made in the process. No state
+of a random generator is needed: whatever is random depends on (seed, epoch, index) or (seed, epoch, step, rank) alone.
 """
 import contextlib
 import math
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from util import dist, weights
+from util import dist, provenance, weights
 from util.errors import InputError
 from util.metrics import Averages, Progress
 from util.weights import atomic, paddle_file
@@ -62,6 +62,7 @@ class Saver:
         self.model, self.step, self.flags, self.effective_batch = model, step, flags, effective_batch
         self.epochs, self.save_every, self.save_every_iters, self.keep = epochs, save_every, save_every_iters, keep
         self.extra = extra
+        self.origin = {'commit': provenance.commit(), **provenance.environment()} if self.folder and dist.is_main() else {}
         self.stop_requested = False
         for number in dist.STOP_SIGNALS:
             signal.signal(number, self._request_stop)
@@ -147,6 +148,7 @@ class Saver:
                 'epoch': epoch,
                 'scaler': self.step.state_dict(),
                 'args': self.flags,
+                'environment': self.origin,
                 'position': {**vars(position), 'effective_batch': self.effective_batch},
                 **{key: getattr(value, 'state_dict', lambda value=value: value)() for key, value in self.extra.items()},
             })

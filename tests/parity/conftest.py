@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from util import provenance
 from util import report as reports
 
 PYTHON = ROOT / '.venv-parity/bin/python'
@@ -65,7 +66,7 @@ def parity_record(claim: str, model: str, file: str, weights: dict, rungs: list,
     """The record of a comparison that the test of that file makes. weights: where they are, and their sha256."""
     return {
         'claim': f'{claim} (random weights, every tensor perturbed)', 'status': 'measured', 'model': model,
-        'run': f'python -m pytest -m full {Path(file).relative_to(ROOT)}', 'environment': reports.environment(),
+        'run': f'python -m pytest -m full {Path(file).relative_to(ROOT)}', 'environment': provenance.environment(),
         'weights': {**weights, 'licence': 'none, random numbers'},
         'parity': [rung.record() for rung in rungs], 'deviations': deviations}
 

@@ -10,8 +10,7 @@ import pytest
 from conftest import log_of
 from scipy import stats
 
-from util import report
-from util.report import training
+from util import provenance, report
 
 from .conftest import SIZES, keep
 
@@ -105,9 +104,9 @@ def record(lines, log, folder):
         'model': 'mae_vit_nano_patch4, then vit_nano_patch4',
         'run': 'python -m pytest -m full tests/parity/test_training_equality.py',
         'result': dict(line.split(': ', 1) for line in lines),
-        'settings': {'seeds': f'{SEEDS} on each side', 'commit': training.commit(), 'pre-training': PRETRAIN,
+        'settings': {'seeds': f'{SEEDS} on each side', 'commit': provenance.commit(), 'pre-training': PRETRAIN,
                      'fine-tuning, 100 labels': FINETUNE},
-        'environment': report.environment(),
+        'environment': provenance.environment(),
         'log': {'file': 'training_equality.log.json', 'sha256': report.sha256(log)},
         'weights': {'file': f'{weights.name} of the first seed here', 'sha256': report.sha256(weights),
                     'licence': 'none, made by this run'},

@@ -3,12 +3,8 @@
 A record that says `measured` or `ported-eval` must show its evidence: the hash of the weights, and a log or a parity ladder.
 """
 import hashlib
-import os
-import platform
 from pathlib import Path
 
-import numpy as np
-import paddle
 import yaml
 
 from util.errors import InputError
@@ -117,21 +113,6 @@ def write(prefix: str, record: dict, log: str | Path | None = None) -> None:
                 file.write(content.encode())
     except OSError as error:
         raise InputError(f'--report {prefix}: cannot be written ({error.strerror})') from None
-
-
-def environment() -> dict:
-    """Versions and processor of this process."""
-    return {'python': platform.python_version(), 'paddle': paddle.__version__, 'numpy': np.__version__,
-            'processor': _processor(), 'threads': int(os.environ.get('OMP_NUM_THREADS', os.cpu_count() or 1)),
-            'device': paddle.device.get_device()}
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), platform.machine())
 
 
 def sha256(path: str | Path) -> str:

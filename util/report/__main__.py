@@ -2,6 +2,7 @@
 
     python -m util.report finetune_vit_base --output_dir output_dir --console console.txt
     python -m util.report eval_vit_base --checkpoint mae_finetuned_vit_base.pth --console console.txt
+    python -m util.report segment_vit_base --checkpoint output/best_model/model.pdparams --console console.txt
     python -m util.report
     python -m util.report --plot curves.png --logs first/log.txt second/log.txt
 
@@ -39,20 +40,22 @@ def add(args):
     """The record of a run, its log and its picture."""
     recipe = recipes.find(args.name)
     prefix = Path(args.reports) / recipe.name
-    if recipe.evaluates and recipe.program.startswith('main_'):
+    if recipe.evaluates or recipe.program == 'seg/train.py':
         if not args.checkpoint or not args.console:
-            raise InputError(f'{recipe.name} is an evaluation: give --checkpoint and --console')
-        record, log = training.of_evaluation(recipe, args.console, args.checkpoint, args.licence), args.console
+            raise InputError(f'{recipe.name}: give --checkpoint and --console')
+        make = training.of_evaluation if recipe.evaluates else training.of_segmentation
+        record, log = make(recipe, args.console, args.checkpoint, args.licence), args.console
     elif recipe.program in ('main_pretrain.py', 'main_finetune.py', 'main_linprobe.py'):
         if not args.output_dir:
             raise InputError(f'{recipe.name} is a training: give --output_dir')
         log = Path(args.output_dir) / 'log.txt'
         record = training.of_run(recipe, log, args.checkpoint or newest(args.output_dir), args.console, args.licence)
     else:
-        raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py and main_linprobe.py')
+        raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py, main_linprobe.py, '
+                         'seg/train.py and seg/val.py')
     if args.parity:
         record['parity'] = report.read(args.parity)['parity']
-    if record['status'] == 'measured':
+    if recipe.program.startswith('main_') and record['status'] == 'measured':
         record['pictures'] = [f'{prefix.name}.png']
     report.write(str(prefix), record, log)
     for name in record.get('pictures', ()):

@@ -1,21 +1,22 @@
 """A record from what a run left behind: log.txt, a checkpoint, what its program printed."""
 import hashlib
+import importlib
 import json
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
-from util import checkpoint, recipes, report, weights
+from util import checkpoint, provenance, recipes, report, weights
 from util.errors import InputError
 from util.recipes import cost
+from util.recipes.recipe import LAUNCH
 
-LICENCE = 'CC-BY-NC 4.0 where the official weights were the beginning; otherwise as the data'
+LICENCE = 'that of the weights it began from (of the official ones: CC-BY-NC 4.0)'
 CLASSES = {'ImageNet-1K': 1000}
-NEGATED = {'--cls_token': ('global_pool', False)}
 LINE = re.compile(r'time ([\d.]+) s .* mem (\d+) MB')
 RESULT = re.compile(r'^loss ([\d.]+)  acc1 ([\d.]+)  acc5 ([\d.]+)', re.M)
-HERE = Path(__file__).parent
+SEGMENTED = re.compile(r'\[EVAL\] aAcc: ([\d.]+) mIoU: ([\d.]+) mAcc: ([\d.]+)')
+ITERATION = re.compile(r'\[TRAIN\] .*iter: (\d+)/(\d+), .*ips: ([\d.]+) ')
 
 
 def read_log(path: str | Path) -> list[dict]:
@@ -38,37 +39,30 @@ def read_log(path: str | Path) -> list[dict]:
     return entries
 
 
-def settings_of(recipe: recipes.Recipe) -> dict:
-    """What the recipe's flags set, by the names that a checkpoint's `args` have, as text or True or False."""
-    words, settings = recipe.flags.split(), {}
-    for number, word in enumerate(words):
-        if word.startswith('--') and word[2:] not in checkpoint.HARMLESS:
-            following = words[number + 1] if number + 1 < len(words) else '--'
-            name, value = NEGATED.get(word, (word[2:], True if following.startswith('--') else following))
-            settings[name] = value
-    return settings
+def flags_of(recipe: recipes.Recipe) -> dict:
+    """What the recipe's command sets, and what its program does by default: the program's own parser knows."""
+    words = recipes.command(recipe)
+    parser = importlib.import_module(recipe.program.removesuffix('.py')).PARSER
+    return vars(parser.parse_args(words[words.index(recipe.program) + 1:]))
 
 
 def departures(recipe: recipes.Recipe, flags: dict, effective_batch: int) -> list[str]:
-    """Where a run was not the recipe: its effective batch, and any flag that the recipe sets."""
+    """Where a run was not the recipe: its effective batch, any flag that changes results, whether it began from weights."""
     found = []
     if effective_batch != recipe.effective_batch:
         found.append(f"the effective batch is {effective_batch}, the recipe's {recipe.effective_batch}")
-    for name, wanted in settings_of(recipe).items():
-        had = flags.get(name)
-        same = float(had) == float(wanted) if _is_number(had) and _is_number(wanted) else had == wanted
-        if not same:
-            found.append(f"--{name} is {had}, the recipe's {wanted}")
-    if flags.get('lr') is not None and recipe.flag('--blr'):
-        found.append(f"--lr {flags['lr']} overrides the recipe's --blr {recipe.flag('--blr')}")
+    free = checkpoint.HARMLESS | {'seed', 'accum_iter'}
+    if recipe.program != 'main_linprobe.py':  # whose features are normalised over the images of one device
+        free = free | {'batch_size'}
+    for name, wanted in flags_of(recipe).items():
+        had = flags.get(name, wanted)
+        if name not in free and had != wanted:
+            found.append(f'--{name} is {had}, ' + (
+                'which the recipe leaves unset' if wanted is None else f"the recipe's {wanted}"))
+    if bool(flags.get('finetune')) != bool(recipe.checkpoint):
+        found.append(f'it began from no weights, the recipe from {recipe.checkpoint}' if recipe.checkpoint else
+                     f'it began from {flags["finetune"]}, the recipe from no weights')
     return found
-
-
-def _is_number(value) -> bool:
-    try:
-        return not isinstance(value, bool) and value is not None and float(value) == float(value)
-    except (TypeError, ValueError):
-        return False
 
 
 def gaps(entries: list[dict], epochs: int) -> list[str]:
@@ -117,42 +111,89 @@ def of_run(recipe: recipes.Recipe, log: str | Path, weight_file: str | Path, con
     devices = max(1, effective_batch // (flags['batch_size'] * flags['accum_iter']))
     kept = {name: value for name, value in sorted(flags.items()) if name not in checkpoint.HARMLESS and value is not None}
     hashed = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+    origin = dict(state.get('environment') or {'not recorded': 'by the run; the record was made elsewhere or later'})
+    began = flags.get('finetune') and Path(flags['finetune']).name
     headline = f'{result["acc1"]:.2f} acc1' if 'acc1' in result else f'training loss {result["train_loss"]:.4f}'
     return {
         'claim': f'{recipe.name}: {headline}', 'recipe': recipe.name, 'status': 'measured', 'model': recipe.model,
-        'run': _command(recipe.program, kept), 'result': result,
+        'run': _command(recipe.program, kept, began, devices), 'result': result,
         'published': [str(figure) for figure in recipe.figures],
         'size': _size(state['model'], flags, weight_file),
-        'settings': {'commit': commit(), 'config sha256': hashed, 'epochs': len({entry['epoch'] for entry in entries}),
-                     'effective batch': effective_batch, 'processes': devices,
+        'settings': {'commit': origin.pop('commit', 'not recorded by the run'), 'config sha256': hashed,
+                     'epochs': len({entry['epoch'] for entry in entries}), 'effective batch': effective_batch,
+                     'processes': devices,
                      'precision': flags.get('amp') or ('float16' if state.get('scaler') else 'float32')},
-        'environment': report.environment(), 'figures': pace(console, effective_batch // flags['accum_iter']),
-        'weights': {'file': Path(weight_file).name, 'sha256': report.sha256(weight_file), 'licence': licence or LICENCE},
+        'environment': origin, 'figures': pace(console, effective_batch // flags['accum_iter']),
+        'weights': _weights(weight_file, licence or (LICENCE if began else 'none, made by this run')),
         'log': {'file': f'{recipe.name}.log.txt', 'sha256': report.sha256(log)},
         'warnings': found, 'deviations': list(recipe.departures)}
 
 
 def of_evaluation(recipe: recipes.Recipe, console: str | Path, weight_file: str | Path, licence: str | None = None) -> dict:
-    """The record of the original's weights evaluated here, from what main_finetune.py --eval printed."""
-    try:
-        lines = RESULT.findall(Path(console).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'--console {console}: cannot be read ({error})') from None
-    if not lines:
-        raise InputError(f'--console {console}: no line `loss ...  acc1 ...  acc5 ...`, which an evaluation prints')
-    result = dict(zip(('loss', 'acc1', 'acc5'), map(float, lines[-1])))
+    """The record of the original's weights evaluated here, from what main_finetune.py or main_linprobe.py --eval or
+    seg/val.py printed; InputError where that is of other weights, or no evaluation."""
+    text = _console(console)
+    if Path(weight_file).name not in text:
+        raise InputError(f'--console {console} does not name {Path(weight_file).name}; is it of other weights?')
+    return _printed(recipe, console, weight_file, result_of(recipe, text, console), licence or LICENCE) | {
+        'status': 'ported-eval'}
+
+
+def of_segmentation(recipe: recipes.Recipe, console: str | Path, weight_file: str | Path,
+                    licence: str | None = None) -> dict:
+    """The record of a training by seg/train.py --do_eval. Its log is what it printed, its result the last evaluation's."""
+    text = _console(console)
+    record = _printed(recipe, console, weight_file, result_of(recipe, text, console), licence or LICENCE)
+    iterations = ITERATION.findall(text)
+    if not iterations:
+        raise InputError(f'--console {console}: no line of progress in it')
+    last, total, _ = iterations[-1]
+    if last != total:
+        record['warnings'].append(f'the last iteration in the log is {last} of {total}')
+    rates = sorted(float(rate) for *_, rate in iterations)
+    return record | {'settings': record['settings'] | {'iterations': int(last)},
+                     'figures': {'images/s and device': rates[len(rates) // 2]}}
+
+
+def result_of(recipe: recipes.Recipe, text: str, console: str | Path) -> dict:
+    """The last evaluation that a program printed, in percent (the loss apart); InputError where there is none."""
+    if recipe.program.startswith('seg/'):
+        names, scale, found = ('aAcc', 'mIoU', 'mAcc'), 100, SEGMENTED.findall(text)
+    else:
+        names, scale, found = ('loss', 'acc1', 'acc5'), 1, RESULT.findall(text)
+    if not found:
+        raise InputError(f'--console {console}: no line of {", ".join(names)}, which an evaluation prints')
+    return {name: round(scale * float(value), 4) for name, value in zip(names, found[-1])}
+
+
+def _printed(recipe: recipes.Recipe, console: str | Path, weight_file: str | Path, result: dict, licence: str) -> dict:
+    """The record of a run that leaves nothing but weights and what it printed; the command is the recipe's."""
+    metric = recipe.figures[0].metric if recipe.figures else next(iter(result))
     return {
-        'claim': f'{recipe.name}: {result["acc1"]:.2f} acc1 with {recipe.checkpoint}', 'recipe': recipe.name,
-        'status': 'ported-eval', 'model': recipe.model, 'run': shlex.join(recipes.command(recipe, 1)), 'result': result,
-        'published': [str(figure) for figure in recipe.figures], 'settings': {'commit': commit()},
-        'environment': report.environment(), 'log': {'file': f'{recipe.name}.log.txt', 'sha256': report.sha256(console)},
-        'weights': {'file': Path(weight_file).name, 'sha256': report.sha256(weight_file), 'licence': licence or LICENCE},
-        'warnings': outside(recipe, result), 'deviations': list(recipe.departures)}
+        'claim': f'{recipe.name}: {result[metric]:.2f} {metric} with {Path(weight_file).name}', 'recipe': recipe.name,
+        'status': 'measured', 'model': recipe.model, 'run': shlex.join(recipes.command(recipe)), 'result': result,
+        'published': [str(figure) for figure in recipe.figures],
+        'settings': {'commit': f'{provenance.commit()} (of this record; the run does not say)'},
+        'log': {'file': f'{recipe.name}.log.txt', 'sha256': report.sha256(console)},
+        'weights': _weights(weight_file, licence), 'warnings': outside(recipe, result),
+        'deviations': list(recipe.departures)}
 
 
-def _command(program: str, flags: dict) -> str:
+def _weights(path: str | Path, licence: str) -> dict:
+    return {'file': Path(path).name, 'sha256': report.sha256(path), 'licence': licence}
+
+
+def _console(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding='utf-8', errors='replace')
+    except OSError as error:
+        raise InputError(f'--console {path}: cannot be read ({error})') from None
+
+
+def _command(program: str, flags: dict, began: str | None, devices: int) -> str:
     """The program with all its flags but those that change no result, such as the reader's folders."""
-    words = ['python', program, '--data_path', 'DATA']
+    words = [*(LAUNCH if devices > 1 else ['python']), program, '--data_path', 'DATA']
+    words += ['--finetune', began] if began else []
     for name, value in flags.items():
         if name == 'global_pool':
             words += [] if value else ['--cls_token']
@@ -175,22 +216,9 @@ def pace(console: str | Path | None, joint_batch: int) -> dict:
     """Rate and memory by a program's lines of progress: the median of their times an iteration, the largest memory."""
     if not console:
         return {'images/s': 'not recorded', 'peak memory, MB': 'not recorded'}
-    try:
-        lines = LINE.findall(Path(console).read_text(encoding='utf-8', errors='replace'))
-    except OSError as error:
-        raise InputError(f'--console {console}: cannot be read ({error})') from None
+    lines = LINE.findall(_console(console))
     if not lines:
         raise InputError(f'--console {console}: no line of progress in it')
     times = sorted(float(seconds) for seconds, _ in lines)
     return {'images/s': round(joint_batch / max(times[len(times) // 2], 1e-3), 1),
             'peak memory, MB': max(int(memory) for _, memory in lines)}
-
-
-def commit() -> str:
-    """Of the code that makes the report, with `, changed` where files differ from it."""
-    def git(*words):
-        return subprocess.run(['git', *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        return git('rev-parse', 'HEAD') + (', changed' if git('status', '--porcelain', '--untracked-files=no') else '')
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown: not a git repository'
