@@ -133,7 +133,7 @@ def test_places_count_the_classes_above_the_right_one_and_nan_as_above():
 def record(**changes):
     rungs = [step((ONE, ONE)), step((ONE + 1, ONE))]
     return {'claim': 'Ours equals theirs', 'model': 'nano', 'run': 'python main_parity.py full.pth',
-            'weights': {'file': 'full.pth', 'sha256': 'abc'}, 'environment': {'paddle': '3', 'original': {'torch': '2'}},
+            'weights': {'file': 'full.pth', 'sha256': 'ab' * 32}, 'environment': {'paddle': '3', 'original': {'torch': '2'}},
             'parity': [rung.record() for rung in rungs], 'deviations': ['none'], 'status': 'measured', **changes}
 
 
@@ -154,9 +154,19 @@ def test_nan_survives_the_record(tmp_path):
     assert 'NO' in (tmp_path / 'nan.md').read_text()
 
 
-@pytest.mark.parametrize('change', [{'status': 'believed'}, {'status': None}, {'claim': ''}])
-def test_a_report_of_unknown_status_or_without_a_claim_is_refused_and_nothing_written(change, tmp_path):
-    with pytest.raises(InputError, match='status|claim'):
+def test_what_people_wrote_into_a_record_is_kept_when_it_is_made_again(tmp_path, capsys):
+    for extra in ({'reading': ['it holds'], 'deviations': ['none', 'a day late']}, {'claim': 'Ours still equals theirs'}):
+        report.write(str(tmp_path / 'one'), record(**extra))
+    kept = report.read(tmp_path / 'one.yaml')
+    assert kept == record(**extra) | {'reading': ['it holds'], 'deviations': ['none', 'a day late']}
+    assert capsys.readouterr().err.count('is of the record before; read it again') == 2
+
+
+@pytest.mark.parametrize('change', [
+    {'status': 'believed'}, {'status': None}, {'claim': ''}, {'weights': 'abc'}, {'parity': True}, {'deviations': 'none'},
+    {'weights': {'file': 'full.pth', 'sha256': 'x'}}, {'weights': {'sha256': 'ab' * 32}}])
+def test_a_report_without_what_it_needs_is_refused_and_nothing_written(change, tmp_path):
+    with pytest.raises(InputError, match=next(iter(change))):
         report.write(str(tmp_path / 'one'), record(**change))
     assert not list(tmp_path.iterdir())
 

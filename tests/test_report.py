@@ -278,7 +278,7 @@ def test_the_front_page_has_every_claim_once_and_counts_them():
 def test_the_front_page_names_a_failed_ladder(tmp_path):
     rungs = [ladder.rung('loss', [('loss', np.array([1.1]), np.array([1.0]))], 1e-6).record()]
     report.write(str(tmp_path / 'parity_x'), {'claim': 'x', 'model': 'x', 'run': 'x', 'status': 'measured', 'parity': rungs,
-                                              'weights': {'sha256': 'abc'}})
+                                              'weights': {'file': 'x', 'sha256': 'ab' * 32}})
     row = next(line for line in front.page(tmp_path).splitlines() if line.startswith('| [x](parity_x.md)'))
     assert row.split('|')[4].strip() == '1.0e-01 FAILED' and row.split('|')[3].strip() == ''
 

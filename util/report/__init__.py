@@ -3,10 +3,12 @@
 A record that says `measured` or `ported-eval` must show its evidence: the hash of the weights, and a log or a parity ladder.
 """
 import hashlib
+import re
 from pathlib import Path
 
 import yaml
 
+from util import dist
 from util.errors import InputError
 from util.parity import ladder
 from util.weights import atomic
@@ -19,6 +21,9 @@ STATUSES = {
 }
 NEEDED = ('claim', 'model', 'run', 'status')
 SHOWN = ('measured', 'ported-eval')
+KINDS = dict.fromkeys(('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures'), dict) | dict.fromkeys(
+    ('warnings', 'published', 'pictures', 'parity', 'reading', 'deviations'), list)
+OURS = ('reading', 'deviations')  # which people write
 
 
 def check(record: dict) -> None:
@@ -28,11 +33,18 @@ def check(record: dict) -> None:
         raise InputError(f'a report needs {", ".join(missing)}')
     if record['status'] not in STATUSES:
         raise InputError(f'the status of a report is one of {", ".join(STATUSES)}, not {record["status"]!r}')
+    for name, kind in KINDS.items():
+        if not isinstance(record.get(name) or kind(), kind):
+            raise InputError(f'{name} of a report is a {kind.__name__}, not {record[name]!r}')
     if record['status'] in SHOWN:
-        if not (record.get('weights') or {}).get('sha256'):
+        if not _hashed(record.get('weights')):
             raise InputError(f'a report that says {record["status"]} needs the sha256 of the weights')
-        if not (record.get('log') or {}).get('sha256') and not record.get('parity'):
+        if not _hashed(record.get('log')) and not record.get('parity'):
             raise InputError(f'a report that says {record["status"]} needs a log, or the parity ladder')
+
+
+def _hashed(entry: dict | None) -> bool:
+    return bool(re.fullmatch('[0-9a-f]{64}', str((entry or {}).get('sha256')))) and bool((entry or {}).get('file'))
 
 
 def markdown(record: dict) -> str:
@@ -75,7 +87,7 @@ def table(rows: list) -> list[str]:
     return [lines[0], '|' + '---|' * len(rows[0]), *lines[1:]]
 
 
-def read(path: str | Path) -> dict:
+def read(path: str | Path, with_log: bool = True) -> dict:
     """A record, checked; its log, where it names one, must be the file beside it. InputError says what is wrong."""
     path = Path(path)
     try:
@@ -88,7 +100,7 @@ def read(path: str | Path) -> dict:
         check(record)
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
-    if log := record.get('log'):
+    if with_log and (log := record.get('log')):
         beside = path.parent / log['file']
         if not beside.is_file():
             raise InputError(f'{path}: its log {log["file"]} is not beside it')
@@ -99,7 +111,13 @@ def read(path: str | Path) -> dict:
 
 def write(prefix: str, record: dict, log: str | Path | None = None) -> None:
     """PREFIX.yaml and PREFIX.md, each whole or not at all, and before them a copy of the log under the record's name for
-    it."""
+    it. What people wrote into the record that it replaces is kept."""
+    if Path(f'{prefix}.yaml').exists():
+        before = read(f'{prefix}.yaml', with_log=False)
+        for name in OURS:
+            if kept := [entry for entry in before.get(name) or () if entry not in (record.get(name) or ())]:
+                record = record | {name: [*(record.get(name) or ()), *kept]}
+                dist.warn(f'{prefix}.yaml: its {name} is of the record before; read it again')
     page = markdown(record)
     text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
     kept = [(Path(prefix).parent / record['log']['file'], Path(log).read_bytes())] if log else []

@@ -54,7 +54,9 @@ def add(args):
         raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py, main_linprobe.py, '
                          'seg/train.py and seg/val.py')
     if args.parity:
-        record['parity'] = report.read(args.parity)['parity']
+        record['parity'] = report.read(args.parity).get('parity')
+        if not record['parity']:
+            raise InputError(f'--parity {args.parity} has no ladder; main_parity.py --report makes such a record')
     if recipe.program.startswith('main_') and record['status'] == 'measured':
         record['pictures'] = [f'{prefix.name}.png']
     report.write(str(prefix), record, log)
