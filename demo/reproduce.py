@@ -11,14 +11,16 @@ on. The end is results.json, results.md and results.png. With --full, some hours
 decoder depth, normalised pixels, kinds of masks, length of pre-training, partial fine-tuning, and Swins; results_full.png
 has them above the paper's.
 """
+import itertools
 import json
 import math
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,92 +32,13 @@ from util.recipes import paper, small
 from util.report import plots
 
 ROOT = Path(__file__).parent.parent
-RATIOS, USUAL = (0.25, 0.5, 0.75, 0.9), 0.75
-LABELS = {10: 100, 50: 60, 100: 30, 300: 20, 1442: 8}  # how many in all -> epochs of fine-tuning; the last are all of them
-LONGER = 3  # times as many epochs from scratch, as in the paper: 300 against 100
-FEW, ALL = 100, 1442  # labels for comparing mask ratios and ablations; for partial fine-tuning
-INPUT = ['--input_size', '32', '--in_chans', '1', '--hflip', '0', '--num_workers', '0', '--log_dir', '', '--device', 'cpu',
-         '--print_freq', '1000']
-PRETRAIN = ['--model', 'mae_vit_nano_patch4', '--batch_size', '128', '--blr', '4e-3']
-CLASSIFIER = ['--model', 'vit_nano_patch4', '--nb_classes', '10', '--scale', '.6', '1']
-BLOCKS = 4  # of that model
-FINETUNE = [*CLASSIFIER, '--aa', 'none', '--reprob', '0', '--save_every', '1000']
-PROBE = [*CLASSIFIER, '--batch_size', '128', '--epochs', '10', '--warmup_epochs', '1', '--lr', '10', '--global_pool',
-         '--save_every', '1000']
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training: its folder's name, program, epochs, flags; `after` is the pre-training that it begins from."""
-    name: str
-    program: str
-    epochs: int
-    flags: tuple[str, ...]
-    after: str = ''
-
-
-def plan(seeds: int, pretrain_epochs: int, data: Path, full: int = 0) -> list[Cell]:
-    """All cells, pre-trainings first. data: where the digits and, in labels_<count>_<seed>, lists of labelled ones are.
-    full: of how many seeds the ablations as well."""
-    cells = []
-    for seed in range(seeds):
-        for ratio in RATIOS:
-            start = f'pretrain_{ratio}_{seed}'
-            cells += [pretrain(start, pretrain_epochs, seed, data, '--mask_ratio', str(ratio)),
-                      probe(f'probe_{ratio}_{seed}', seed, data, start)]
-            cells += [finetune(f'tune_{ratio}_{count}_{seed}', count, seed, data, start)
-                      for count in LABELS if ratio == USUAL or count == FEW]
-        cells.append(probe(f'probe_untrained_{seed}', seed, data))
-        cells += [finetune(f'scratch_{count}_{seed}', count, seed, data) for count in LABELS]
-        cells += ablations(pretrain_epochs, seed, data) if seed < full else []
-    return sorted(cells, key=is_pretraining, reverse=True)
-
-
-def ablations(pretrain_epochs: int, seed: int, data: Path) -> list[Cell]:
-    """The cells of a seed that only --full has."""
-    cells = [finetune(f'partial_{blocks}_{seed}', ALL, seed, data, f'pretrain_{USUAL}_{seed}', '--freeze_blocks',
-                      str(BLOCKS - blocks)) for blocks in range(BLOCKS)]
-    for choice in (choice for choices in small.ABLATIONS.values() for choice in choices.values() if choice != small.USUAL):
-        start, encoder = f'pretrain_{choice.name}_{seed}', ('--model', choice.encoder)
-        if choice.flags is None:
-            start = ''
-        else:
-            epochs = max(1, round(choice.length * pretrain_epochs))
-            cells.append(pretrain(start, epochs, seed, data, *choice.flags.split()))
-        cells += [finetune(f'tune_{choice.name}_{FEW}_{seed}', FEW, seed, data, start, *encoder),
-                  probe(f'probe_{choice.name}_{seed}', seed, data, start, *encoder)]
-    return cells
-
-
-def pretrain(name: str, epochs: int, seed: int, data: Path, *flags: str) -> Cell:
-    return Cell(name, 'main_pretrain.py', epochs, (
-        *PRETRAIN, '--mask_ratio', str(USUAL), '--warmup_epochs', str(max(1, epochs // 10)), '--save_every', '1000',
-        '--seed', str(seed), '--data_path', str(data / 'digits'), *flags))
-
-
-def probe(name: str, seed: int, data: Path, after: str = '', *flags: str) -> Cell:
-    return Cell(name, 'main_linprobe.py', 10, (
-        *PROBE, '--seed', str(seed), '--data_path', str(data / 'digits'), *flags), after)
-
-
-def finetune(name: str, count: int, seed: int, data: Path, after: str = '', *flags: str) -> Cell:
-    """From pre-trained weights with decaying rates, or from scratch for longer, with the rate that suits that better."""
-    epochs = LABELS[count] * (1 if after else LONGER)
-    rates = ('--lr', '3e-3', '--layer_decay', '.65') if after else ('--lr', '2e-3', '--layer_decay', '1')
-    return Cell(name, 'main_finetune.py', epochs, (
-        *FINETUNE, *rates, '--batch_size', str(min(20, count)), '--epochs', str(epochs), '--warmup_epochs',
-        str(max(1, epochs // 10)), '--seed', str(seed), '--data_path', str(data / f'labels_{count}_{seed}'), *flags), after)
-
-
-def is_pretraining(cell: Cell) -> bool:
-    return cell.program == 'main_pretrain.py'
-
-
-def command(cell: Cell, out: Path) -> list[str]:
+def command(cell: small.Cell, out: Path) -> list[str]:
     """The program and its flags."""
     start = ['--finetune', str(out / cell.after / f'checkpoint-{epochs_of(out / cell.after) - 1}.pd')] if cell.after else []
     epochs = [] if '--epochs' in cell.flags else ['--epochs', str(cell.epochs)]
-    return [str(ROOT / cell.program), *INPUT, *cell.flags, *epochs, *start, '--output_dir', str(out / cell.name)]
+    return [cell.program, *small.INPUT, *cell.flags, *epochs, *start, '--output_dir', str(out / cell.name)]
 
 
 def epochs_of(folder: Path) -> int:
@@ -124,10 +47,18 @@ def epochs_of(folder: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def execute(cell: Cell, out: Path) -> None:
+def is_complete(cell: small.Cell, out: Path) -> bool:
+    """Whether its log has all epochs, by the command that it would be run with now."""
+    kept = out / cell.name / 'command.txt'
+    return epochs_of(out / cell.name) == cell.epochs and kept.exists() and kept.read_text() == shlex.join(command(cell, out))
+
+
+def execute(cell: small.Cell, out: Path) -> None:
     """Run a cell; what it prints goes into its folder. InputError where it fails."""
     began = time.perf_counter()
-    (out / cell.name).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / cell.name, ignore_errors=True)
+    (out / cell.name).mkdir(parents=True)
+    (out / cell.name / 'command.txt').write_text(shlex.join(command(cell, out)))
     with open(out / cell.name / 'console.txt', 'w') as console:
         code = subprocess.run([sys.executable, *command(cell, out)], stdout=console, stderr=subprocess.STDOUT, cwd=ROOT,
                               env={'PYTHONWARNINGS': 'ignore', **os.environ, 'MAE_NUM_THREADS': '1'}).returncode
@@ -137,13 +68,16 @@ def execute(cell: Cell, out: Path) -> None:
         run.say(f'{cell.name}: {time.perf_counter() - began:.0f} s')
 
 
-def execute_all(cells: list[Cell], out: Path, jobs: int) -> None:
-    """Run those that are not complete: the pre-trainings, then what begins from them."""
-    left = [cell for cell in cells if epochs_of(out / cell.name) != cell.epochs]
+def execute_all(cells: list[small.Cell], out: Path, jobs: int) -> None:
+    """Run those that are not complete, and what begins from them: the pre-trainings, which come first, then the others."""
+    left = {}
+    for cell in cells:
+        if cell.after in left or not is_complete(cell, out):
+            left[cell.name] = cell
     with tqdm(total=len(cells), initial=len(cells) - len(left), unit='run', smoothing=0, disable=None) as bar:
-        for stage in (True, False):
+        for _, stage in itertools.groupby(left.values(), lambda cell: cell.program == 'main_pretrain.py'):
             with ThreadPoolExecutor(jobs) as pool:
-                for _ in pool.map(lambda cell: execute(cell, out), [cell for cell in left if is_pretraining(cell) == stage]):
+                for _ in pool.map(lambda cell: execute(cell, out), stage):
                     bar.update()
 
 
@@ -154,7 +88,7 @@ def draw_labels(data: Path, seed: int) -> None:
     shuffled = [[files[i] for i in rng.permutation(len(files))] for files in (
         sorted(folder.glob('*.png')) for folder in sorted((data / 'digits/train').iterdir()))]
     by_turns = [files[i] for i in range(max(map(len, shuffled))) for files in shuffled if i < len(files)]
-    for count in LABELS:
+    for count in small.LABELS:
         folder = data / f'labels_{count}_{seed}'
         folder.mkdir(exist_ok=True)
         for split, files in (('train', by_turns[:count]), ('val', sorted((data / 'digits/val').glob('*/*.png')))):
@@ -167,27 +101,28 @@ def collect(out: Path, seeds: int, full: int = 0) -> dict[str, dict[str, list[fl
         logs = [out / f'{name}_{seed}' / 'log.txt' for seed in range(seeds)]
         return [json.loads(log.read_text().splitlines()[-1])['test_acc1'] for log in logs]
     results = {
-        'fine-tuned from the autoencoder': {str(count): accuracies(f'tune_{USUAL}_{count}') for count in LABELS},
-        'from scratch, three times as long': {str(count): accuracies(f'scratch_{count}') for count in LABELS},
-        f'fine-tuned with {FEW} labels, by mask ratio': {str(ratio): accuracies(f'tune_{ratio}_{FEW}') for ratio in RATIOS},
-        'linear probe, by mask ratio': {str(ratio): accuracies(f'probe_{ratio}') for ratio in RATIOS},
-        'linear probe': {'autoencoder': accuracies(f'probe_{USUAL}'), 'untrained': accuracies('probe_untrained')}}
+        'fine-tuned from the autoencoder': {str(count): accuracies(f'tune_{small.RATIO}_{count}') for count in small.LABELS},
+        'from scratch, three times as long': {str(count): accuracies(f'scratch_{count}') for count in small.LABELS},
+        f'fine-tuned with {small.FEW} labels, by mask ratio': {
+            str(ratio): accuracies(f'tune_{ratio}_{small.FEW}') for ratio in small.RATIOS},
+        'linear probe, by mask ratio': {str(ratio): accuracies(f'probe_{ratio}') for ratio in small.RATIOS},
+        'linear probe': {'autoencoder': accuracies(f'probe_{small.RATIO}'), 'untrained': accuracies('probe_untrained')}}
     for what, choices in small.ABLATIONS.items() if full else ():
         tuned, probed = ablation(what)
-        results[tuned] = {choice: accuracies(f'tune_{cell.name}_{FEW}', full) for choice, cell in choices.items()}
+        results[tuned] = {choice: accuracies(f'tune_{cell.name}_{small.FEW}', full) for choice, cell in choices.items()}
         results[probed] = {choice: accuracies(f'probe_{cell.name}', full) for choice, cell in choices.items()}
     if full:
-        names = [*(f'partial_{blocks}' for blocks in range(BLOCKS)), f'tune_{USUAL}_{ALL}']
+        names = [*(f'partial_{blocks}' for blocks in range(small.BLOCKS)), f'tune_{small.RATIO}_{small.ALL}']
         results[PARTIAL] = {str(blocks): accuracies(name, full) for blocks, name in enumerate(names)}
     return results
 
 
-PARTIAL = f'blocks that are fine-tuned, {ALL} labels'
+PARTIAL = f'blocks that are fine-tuned, {small.ALL} labels'
 
 
 def ablation(what: str) -> tuple[str, str]:
     """What the two figures of an ablation are called."""
-    return f'{what}: fine-tuned with {FEW} labels', f'{what}: linear probe'
+    return f'{what}: fine-tuned with {small.FEW} labels', f'{what}: linear probe'
 
 
 def spread(values: list[float]) -> str:
@@ -243,7 +178,7 @@ def published(full: bool) -> list[str]:
 
 def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | None) -> None:
     """The record of a whole reproduction; its log are the results of every run, its weights the first autoencoder."""
-    start = out / f'pretrain_{USUAL}_0'
+    start = out / f'pretrain_{small.RATIO}_0'
     weights = start / f'checkpoint-{epochs_of(start) - 1}.pd'
     log, pictures = out / 'results.json', drawings(results)
     report.write(prefix, {
@@ -269,7 +204,7 @@ def main(args):
     for seed in range(args.seeds):
         draw_labels(data, seed)
     full = min(args.full, args.seeds)
-    cells = plan(args.seeds, args.epochs, data, full)
+    cells = small.plan(args.seeds, args.epochs, data, full)
     begun, began = any(epochs_of(out / cell.name) for cell in cells), time.perf_counter()
     execute_all(cells, out, args.jobs)
     results = collect(out, args.seeds, full)

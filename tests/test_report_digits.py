@@ -1,4 +1,5 @@
 """The small-scale reproduction: its cells are runs of the programs, its labels are drawn fairly, its figures are means."""
+import dataclasses
 import json
 import sys
 
@@ -10,6 +11,7 @@ from test_readme import parser_of
 
 from util import report
 from util.errors import InputError
+from util.recipes import small
 from util.report import front
 
 
@@ -34,7 +36,7 @@ FULL = 2 + 1 + 4 + 2 + 4  # depths, target, masks, lengths, Swins: to pre-train
 
 @pytest.mark.parametrize('full, count', [(False, BASE), (True, BASE + 3 * FULL + 2 + 4)])  # a Swin from scratch, partial
 def test_every_cell_is_a_run_that_its_program_takes(reproduce, data, tmp_path, full, count):
-    cells = reproduce.plan(3, 40, data, 3 * full)
+    cells = small.plan(3, 40, data, 3 * full)
     names = [cell.name for cell in cells]
     assert len(names) == len(set(names)) == 3 * count
     assert [cell.program == 'main_pretrain.py' for cell in cells] == [True] * 3 * (4 + full * FULL) + [False] * (
@@ -52,7 +54,7 @@ def test_every_cell_is_a_run_that_its_program_takes(reproduce, data, tmp_path, f
 def test_an_ablation_changes_what_it_says_and_nothing_else(reproduce, data, tmp_path):
     """Against the flags of the usual pre-training and of what follows."""
     args = {cell.name: vars(parser_of(cell.program).parse_args(reproduce.command(cell, tmp_path)[1:]))
-            for cell in reproduce.plan(1, 40, data, full=1)}
+            for cell in small.plan(1, 40, data, full=1)}
 
     def changed(name, usual):
         return {flag: value for flag, value in args[name].items()
@@ -77,7 +79,7 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(reproduce, data, tmp_
 
 
 def test_labels_are_balanced_nested_and_of_each_seed(reproduce, data, monkeypatch):
-    monkeypatch.setattr(reproduce, 'LABELS', {3: 1, 9: 1, 30: 1})
+    monkeypatch.setattr(small, 'LABELS', {3: 1, 9: 1, 30: 1})
     for seed in (0, 1):
         reproduce.draw_labels(data, seed)
     sets = {}
@@ -93,23 +95,28 @@ def test_labels_are_balanced_nested_and_of_each_seed(reproduce, data, monkeypatc
 
 
 def test_a_cell_runs_once_and_the_next_begins_from_it(reproduce, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce, 'LABELS', {9: 1})
+    monkeypatch.setattr(small, 'LABELS', {9: 1})
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     reproduce.draw_labels(data, 0)
-    start = reproduce.Cell('pretrain_0', 'main_pretrain.py', 1, (
+    start = small.Cell('pretrain_0', 'main_pretrain.py', 1, (
         '--batch_size', '10', '--model', 'mae_vit_nano_patch4', '--data_path', str(data / 'digits')))
-    tune = reproduce.finetune('tune_0', 9, 0, data, 'pretrain_0')
-    reproduce.execute_all([tune, start], tmp_path, jobs=2)
+    tune = small.finetune('tune_0', 9, 0, data, 'pretrain_0')
+    reproduce.execute_all([start, tune], tmp_path, jobs=2)
     for cell in (start, tune):
         console = (tmp_path / cell.name / 'console.txt').read_text()
         assert reproduce.epochs_of(tmp_path / cell.name) == 1 and ('begins from' in console) == (cell is tune)
-    monkeypatch.setattr(sys, 'executable', 'no such program')
-    reproduce.execute_all([tune, start], tmp_path, jobs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, 'executable', 'no such program')
+        reproduce.execute_all([start, tune], tmp_path, jobs=2)
+    times = [(tmp_path / name / 'log.txt').stat().st_mtime for name in ('pretrain_0', 'tune_0')]
+    reproduce.execute_all([dataclasses.replace(start, flags=(*start.flags, '--blr', '1e-3')), tune], tmp_path, jobs=2)
+    assert all((tmp_path / name / 'log.txt').stat().st_mtime > before  # what begins from another pre-training is run again
+               for name, before in zip(('pretrain_0', 'tune_0'), times))
 
 
 def test_a_cell_that_fails_is_one_line(reproduce, tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
-    cell = reproduce.Cell('broken', 'main_pretrain.py', 1, ('--data_path', str(tmp_path / 'nothing')))
+    cell = small.Cell('broken', 'main_pretrain.py', 1, ('--data_path', str(tmp_path / 'nothing')))
     with pytest.raises(InputError, match=r'broken ended with exit code 2.*console.txt'):
         reproduce.execute(cell, tmp_path)
 
@@ -122,7 +129,7 @@ def full(request):
 @pytest.fixture
 def results(reproduce, tmp_path, full):
     """Logs of three seeds, of the ablations two; the accuracy of a cell's last epoch is its seed plus its name's length."""
-    for cell in reproduce.plan(3, 40, tmp_path, 2 * full):
+    for cell in small.plan(3, 40, tmp_path, 2 * full):
         folder = tmp_path / cell.name
         folder.mkdir()
         accuracy = int(cell.name[-1]) + len(cell.name)
@@ -152,8 +159,8 @@ def test_figures_are_means_and_deviations_over_the_seeds(reproduce, results):
     assert reproduce.spread([17, 18, 19]) == '18.0 ± 1.0' and reproduce.spread([17]) == '17.0'
     assert reproduce.spread([1, 2, 4]) == f'2.3 ± {np.sqrt((16 / 9 + 1 / 9 + 25 / 9) / 2):.1f}'
     assert '- linear probe: autoencoder: 13.0 ± 1.0, untrained: 18.0 ± 1.0\n' in reproduce.table(results)
-    assert [list(cells) for cells in results.values()][:3] == [list(map(str, reproduce.LABELS))] * 2 + [
-        list(map(str, reproduce.RATIOS))]
+    assert [list(cells) for cells in results.values()][:3] == [list(map(str, small.LABELS))] * 2 + [
+        list(map(str, small.RATIOS))]
 
 
 def test_what_we_read_stands_on_both_pages(reproduce, results, tmp_path):
