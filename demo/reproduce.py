@@ -1,4 +1,4 @@
-"""Does pre-training pay? Three of the paper's questions on scanned digits, within an hour on a laptop.
+"""Does pre-training pay? Three questions on scanned digits, in some 40 minutes of two cores.
 
     python demo/reproduce.py --out demo/output/reproduce
     python demo/reproduce.py --out demo/output/reproduce --full 2
@@ -7,7 +7,7 @@ fine-tuning against training from scratch over the number of labels; a linear cl
 against one on those of an untrained encoder; pre-training with a quarter to nine tenths of the patches removed. Each seed
 draws its own labels, masks and weights. Every cell is a run of main_pretrain.py, main_finetune.py or main_linprobe.py in a
 folder of its own below --out, with its log.txt; what is complete there is not run again, so an interrupted reproduction goes
-on. The end is results.json, results.md and results.png. With --full, some hours more for all seeds or as many as it says:
+on. The end is results.json, results.md and results.png. With --full, more of the paper's questions, which take hours:
 decoder depth, normalised pixels, kinds of masks, length of pre-training, partial fine-tuning, and Swins; results_full.png
 has them above the paper's.
 """
@@ -95,8 +95,8 @@ def draw_labels(data: Path, seed: int) -> None:
             (folder / f'{split}.txt').write_text(''.join(f'{file.resolve()} {file.parent.name}\n' for file in files))
 
 
-def collect(out: Path, seeds: int, full: int = 0) -> dict[str, dict[str, list[float]]]:
-    """Accuracies after the last epoch, one a seed: figure -> what was varied -> values. full: seeds of the ablations."""
+def collect(out: Path, seeds: int, full: int = 0, swin: int = 0) -> dict[str, dict[str, list[float]]]:
+    """Accuracies after the last epoch, one a seed: figure -> what was varied -> values. full, swin: seeds of those."""
     def accuracies(name, seeds=seeds):
         logs = [out / f'{name}_{seed}' / 'log.txt' for seed in range(seeds)]
         return [json.loads(log.read_text().splitlines()[-1])['test_acc1'] for log in logs]
@@ -109,8 +109,9 @@ def collect(out: Path, seeds: int, full: int = 0) -> dict[str, dict[str, list[fl
         'linear probe': {'autoencoder': accuracies(f'probe_{small.RATIO}'), 'untrained': accuracies('probe_untrained')}}
     for what, choices in small.ABLATIONS.items() if full else ():
         tuned, probed = ablation(what)
-        results[tuned] = {choice: accuracies(f'tune_{cell.name}_{small.FEW}', full) for choice, cell in choices.items()}
-        results[probed] = {choice: accuracies(f'probe_{cell.name}', full) for choice, cell in choices.items()}
+        count = swin if what == small.SWIN else full
+        results[tuned] = {choice: accuracies(f'tune_{cell.name}_{small.FEW}', count) for choice, cell in choices.items()}
+        results[probed] = {choice: accuracies(f'probe_{cell.name}', count) for choice, cell in choices.items()}
     if full:
         names = [*(f'partial_{blocks}' for blocks in range(small.BLOCKS)), f'tune_{small.RATIO}_{small.ALL}']
         results[PARTIAL] = {str(blocks): accuracies(name, full) for blocks, name in enumerate(names)}
@@ -140,7 +141,7 @@ def table(results: dict) -> str:
 def draw(results: dict, path: Path) -> None:
     """Accuracy over labels and over mask ratios, the latter beside the paper's."""
     labels, from_scratch, tuned, probed, probes = list(results)[:5]
-    untrained = dict.fromkeys(results[probed], results[probes]['untrained'])
+    untrained = {'': results[probes]['untrained']}
     plots.panels(path, [[
         ('labels', {name: results[name] for name in (labels, from_scratch)}),
         (paper.MASK_RATIO, {tuned: results[tuned], probed: results[probed], 'linear probe, untrained encoder': untrained}),
@@ -204,10 +205,11 @@ def main(args):
     for seed in range(args.seeds):
         draw_labels(data, seed)
     full = min(args.full, args.seeds)
-    cells = small.plan(args.seeds, args.epochs, data, full)
+    swin = full if args.swin is None else min(args.swin, full)
+    cells = small.plan(args.seeds, args.epochs, data, full, swin)
     begun, began = any(epochs_of(out / cell.name) for cell in cells), time.perf_counter()
     execute_all(cells, out, args.jobs)
-    results = collect(out, args.seeds, full)
+    results = collect(out, args.seeds, full, swin)
     (out / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
     (out / 'results.md').write_text(table(results))
     for ending, drawn in drawings(results).items():
@@ -215,7 +217,8 @@ def main(args):
     minutes = (time.perf_counter() - began) / 60
     run.say(f'{table(results)}\n{len(cells)} runs; {minutes:.0f} minutes. {out / "results.png"}')
     if args.report:
-        flags = f'--seeds {args.seeds} --epochs {args.epochs} --jobs {args.jobs}' + f' --full {full}' * bool(full)
+        flags = f'--seeds {args.seeds} --epochs {args.epochs} --jobs {args.jobs}'
+        flags += f' --full {full} --swin {swin}' * bool(full)
         record(args.report, out, results, flags, None if begun else minutes)
 
 
@@ -224,7 +227,9 @@ PARSER.add_argument('--out', default='demo/output/reproduce', metavar='DIR', hel
 PARSER.add_argument('--seeds', type=cli.number(int, 1), default=3, help='runs of each cell')
 PARSER.add_argument('--epochs', type=cli.number(int, 1), default=40, help='of pre-training')
 PARSER.add_argument('--full', nargs='?', type=cli.number(int, 1), default=0, const=math.inf, metavar='SEEDS',
-                    help='the ablations as well, some hours a seed; of so many seeds (of all)')
+                    help='the ablations as well; of so many seeds (of all)')
+PARSER.add_argument('--swin', type=cli.number(int, 1), default=None, metavar='SEEDS', help='of so many of these seeds also '
+                    'the Swins, which take twice as long as the rest of --full (of all)')
 PARSER.add_argument('--jobs', type=cli.number(int, 1), default=os.cpu_count() or 1, help='runs at a time, of a thread '
                     'each')
 PARSER.add_argument('--report', default=None, metavar='PREFIX', help='also write the record PREFIX.yaml, its page, log '

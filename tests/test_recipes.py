@@ -168,7 +168,7 @@ def test_the_program_lists_all():
     assert listing.returncode == 0 and all(f'\n{name} ' in listing.stdout for name in RECIPES)
     line = next(line for line in listing.stdout.splitlines() if line.startswith('finetune_vit_base '))
     assert re.split(r'\s{2,}', line) == ['finetune_vit_base', 'vit_base_patch16', '100', '1024',
-                                         '83.57 ± 0.08 acc1 (official rerun, 4 seeds)', '230 V100']
+                                         '83.57 ± 0.08 acc1 (official rerun, 4 seeds)', '230 h, V100']
 
 
 def test_who_reads_only_the_first_lines_gets_no_traceback():

@@ -34,6 +34,7 @@ TINY = dict(image=64, patch=16, width=48, depth=4, heads=3, out_indices=[0, 1, 2
             window=64, stride=43)
 BASE = dict(image=512, patch=16, width=768, depth=12, heads=12, out_indices=[3, 5, 7, 11], channels=768, auxiliary=256,
             classes=150, window=512, stride=341)
+LENGTHS = "relative: the length of the difference over that of the original's tensor"
 DEVIATIONS = [
     "mmsegmentation 1.2.2 on mmcv-lite; BatchNorm for SyncBN, and nothing dropped, so that results repeat",
     "Gradients and statistics are of 3 images, or the pool of one cell would be normalised over two values. Gradients are "
@@ -133,7 +134,7 @@ def test_losses_gradients_and_statistics_equal_mmsegmentation(reference, tmp_pat
     losses = [(name, np.array([value.item()]), theirs[f'loss_{name}'].reshape(1))
               for name, value in (('decode', decode), ('auxiliary', auxiliary))]
     climbed(size, tmp_path / 'upernet.pth', ladder.rung('loss', losses, 1e-6), ladder.rung(
-        'gradients', [(name, np.array([1 + length]), np.ones(1)) for name, length in lengths.items()], 2e-3, 'lengths'))
+        'gradients', [(name, np.array([1 + length]), np.ones(1)) for name, length in lengths.items()], 2e-3, LENGTHS))
     report('lengths', worst=max(lengths.values()), median=np.median(list(lengths.values())))
     assert max(lengths.values()) < 2e-3, max(lengths, key=lengths.get)
     before, after = (convert.renamed(tensors, 'mmseg')[0] for tensors in (
@@ -177,7 +178,7 @@ def test_steps_of_training_equal_mmsegmentation(reference, tmp_path, climbed, si
         ways.append((name, np.array([way + np.linalg.norm(end - other)]), np.array([way])))
     assert len(ways) == sum(not p.stop_gradient for p in model.parameters()) - len(NORMALISED_AWAY)
     rungs = [ladder.rung('losses of the steps', [('losses', np.array(losses, 'float32'), theirs['losses'])], tolerance / 10),
-             ladder.rung('weights after the steps', ways, tolerance, 'lengths')]
+             ladder.rung('weights after the steps', ways, tolerance, LENGTHS)]
     climbed(size, tmp_path / 'upernet.pth', *rungs)
     report('steps', **{rung.name: rung.relative for rung in rungs})
     assert theirs['losses'][-1] < theirs['losses'][0] and all(rung.passed for rung in rungs), rungs

@@ -7,6 +7,7 @@ Without a name: all of them, with the accuracy and time to expect. With one: wha
 keeps its effective batch on your devices. DATA stands for your data, CHECKPOINT for the weights that are named above it.
 """
 from util import cli, recipes, run
+from util.recipes import cost
 
 COLUMNS = ['name', 'model', 'epochs', 'batch', 'to expect', 'device-hours']
 
@@ -22,9 +23,8 @@ def listing() -> str:
 
 
 def row(recipe) -> list[str]:
-    hours = '' if recipe.hours is None else f'{recipe.device_hours:.0f} {recipe.hardware}'
     return [recipe.name, recipe.model, recipe.flag('--epochs'), str(recipe.effective_batch or ''),
-            str(recipe.figures[0]) if recipe.figures else '', hours if recipe.program else 'taken over']
+            str(recipe.figures[0]) if recipe.figures else '', cost.hours(recipe) if recipe.program else 'taken over']
 
 
 def describe(args) -> str:
@@ -32,7 +32,12 @@ def describe(args) -> str:
     lines = [f'{recipe.name}: {recipe.model}, {recipe.data}', f'source: {recipe.source}']
     if recipe.hours is not None:
         lines.append(f'published time: {recipe.hours:g} hours on {recipe.devices} {recipe.hardware}')
+    elif estimate := cost.hours(recipe):
+        lines.append(f'estimated time on all devices together: {estimate}')
     lines += [f'published: {figure}' for figure in recipe.figures]
+    if recipe.figures and recipe.program:
+        low, high = recipe.band(recipe.figures[0])
+        lines.append(f'in order: {low:.2f} to {high:.2f} {recipe.figures[0].metric}')
     lines += [f'departure: {text}' for text in recipe.departures] + [f'note: {text}' for text in recipe.notes]
     if recipe.program is None:
         return '\n'.join(f'# {line}' for line in [*lines, 'taken over: nothing here runs it'])

@@ -3,9 +3,9 @@ from util import masking
 from util.recipes.recipe import IMAGES, Recipe
 from util.weights.sizes import SIZES
 
-# 10^12 operations a second and V100, from published times: facebookresearch/mae's ViT-L for 800 epochs; the slowest of its
-# three fine-tunings (16.3 to 23.2); its linear probe. Loading and evaluation are in them
-RATES = {'main_pretrain.py': 13.2, 'main_finetune.py': 16.3, 'main_linprobe.py': 15.0}
+# 10^12 operations a second and V100, from the times that facebookresearch/mae published: ViT-L for 800 epochs; fine-tuning
+# by the encoder's width; ViT-B's linear probe. Loading and evaluation are in them
+RATES = {'main_pretrain.py': 13.2, 'main_finetune.py': {768: 16.3, 1024: 23.2, 1280: 21.2}, 'main_linprobe.py': 15.0}
 VALIDATION = 50_000  # images of ImageNet-1K
 
 
@@ -38,4 +38,15 @@ def estimated_hours(recipe: Recipe) -> float | None:
         images, passes = VALIDATION, 1
     else:
         images, passes = IMAGES[recipe.data] * int(recipe.flag('--epochs')), 1 if recipe.program == 'main_linprobe.py' else 3
-    return 2 * macs * passes * images / (RATES[recipe.program] * 1e12) / 3600
+    rate = RATES[recipe.program]
+    if isinstance(rate, dict):
+        rate = rate[SIZES[recipe.model.removeprefix('vit_')].width]
+    return 2 * macs * passes * images / (rate * 1e12) / 3600
+
+
+def hours(recipe: Recipe) -> str:
+    """Published device-hours, else an estimate, else nothing."""
+    if recipe.device_hours is not None:
+        return f'{recipe.device_hours:,.0f} h, {recipe.hardware}'
+    estimate = estimated_hours(recipe)
+    return '' if estimate is None else f'~{estimate:,.0f} h, V100' if estimate >= 1 else f'~{max(estimate, 0.1):.1f} h, V100'

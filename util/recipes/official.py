@@ -36,10 +36,11 @@ def finetune(name: str, size: str, checkpoint: str, figures: tuple, devices: int
 
 def linprobe(name: str, size: str, epochs: int, checkpoint: str, figures: tuple, devices: int, batch_size: int, source: str,
              **more) -> Recipe:
-    """With an effective batch of 16384. Features are normalised over the images of one device, so its batch matters."""
+    """With an effective batch of 16384."""
     return Recipe(name=name, program='main_linprobe.py', model=vit(size), devices=devices, batch_size=batch_size,
                   accum_iter=16384 // (devices * batch_size), flags=LINPROBE.format(epochs), checkpoint=checkpoint,
-                  figures=figures, source=source, **more)
+                  figures=figures, source=source, **more, notes=(
+                      f'features are normalised over the {batch_size} images of one device, which their number changes',))
 
 
 def scratch(size: str, epochs: int, drop_path: float, averaged: float, plain: float) -> Recipe:

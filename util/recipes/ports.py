@@ -7,7 +7,8 @@ MMPRETRAIN = 'open-mmlab/mmpretrain @ ee7f2e8 configs/mae'
 MAE_PADDLE = 'flytocc/mae-paddle @ be10566'
 PASSL = 'PaddlePaddle/PASSL @ 5c7359b tasks/ssl/mae'
 PRETRAINING = ('the warm-up begins at 1e-4 of the rate there, here at 0; mask and class tokens have no weight decay there',)
-FINETUNING = ('full precision there; erased rectangles are of one colour a channel there',)
+FINETUNING = ('full precision there; erased rectangles are of one colour a channel there; the warm-up begins at 1e-4 of the '
+              'rate there, here at 0',)
 LARGE = "drop path 0.1 in mmselfsup's file, 0.2 in its comment, in mmpretrain's file and here"
 PROBING = ('LARS has an epsilon of 1e-8 there; random crops are resampled bilinearly there',)
 
@@ -49,8 +50,8 @@ def earlier_port() -> list[Recipe]:
         last = () if epochs == 1600 else (
             f'the weights after {epochs} epochs there; {file} here, which is written after {epochs + 1}',)
         made.append(finetune(f'mae_paddle_finetune_vit_base_{epochs}e', 'base', f'{file} of mae_paddle_pretrain_vit_base',
-                             (Figure(acc1, 'mae-paddle'),), 8, 128, MAE_PADDLE, departures=last,
-                             notes=('22 GB a GPU',) if epochs == 1600 else ('on 4 V100 in 2 days',)))
+                             (Figure(acc1, 'mae-paddle'),), 8 if epochs == 1600 else 4, 128, MAE_PADDLE, departures=last,
+                             **{'notes': ('22 GB a GPU',)} if epochs == 1600 else {'hours': 48, 'hardware': 'V100'}))
     return [*made, linprobe('mae_paddle_linprobe_vit_base', 'base', 90, 'mae_paddle_pretrain_vit_base', (), 8, 1024,
                             MAE_PADDLE,
                             departures=("Paddle's own LARS there, which without weight decay is plain momentum",))]

@@ -8,8 +8,8 @@ from util.recipes.recipe import Recipe
 RECIPES = [Recipe(
     name='digits', program='demo/reproduce.py', model='vit_nano_patch4', data='scanned digits',
     flags='--out demo/output/reproduce', source='arXiv:2111.06377, its questions at a small scale', notes=(
-        '66 runs of the three programs, three seeds of each; some 90 minutes of one core, judged by single runs',
-        '--full: 135 runs more, of the ablations, some 6 hours'))]
+        '66 runs of the three programs, three seeds of each: 95 minutes one at a time beside other work; some 40 two at a '
+        'time, judged by the first of them', '--full: 31 runs and some 20 minutes more a seed, and 14 of Swins in an hour'))]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ def _swin(name: str, flags: str | None) -> Choice:
     return Choice(f'swin_{name}', flags, encoder='swin_nano_32')
 
 
+SWIN = 'Swin'
 USUAL = Choice('0.75')  # the pre-training that the other figures of demo/reproduce.py begin from
 # What is varied -> choice. Titles and choices are those of paper.ABLATIONS where the paper has them. Random masks leave a
 # pyramid no smaller image to run on, so for a Swin they are SimMIM's, whose encoder sees mask tokens in their place.
@@ -39,7 +40,7 @@ ABLATIONS = {
         'block, 75 %': Choice('block_75', '--masking block'), 'grid, 75 %': Choice('grid_75', '--masking grid'),
         'uniform, 75 %': Choice('uniform_75', '--mask_regular')},
     paper.LENGTH: {'0.25': Choice('length_0.25', length=0.25), '1': USUAL, '4': Choice('length_4', length=4)},
-    'Swin': {
+    SWIN: {
         'UM-MAE': _swin('um', '--model mae_swin_nano_32 --mask_regular'),
         'and secondary masks': _swin('um_secondary', '--model mae_swin_nano_32 --mask_regular --vis_mask_ratio 0.25'),
         'SimMIM, random masks': _swin('simmim', '--model simmim_swin_nano_32'),
@@ -71,9 +72,9 @@ class Cell:
     after: str = ''
 
 
-def plan(seeds: int, pretrain_epochs: int, data: Path, full: int = 0) -> list[Cell]:
+def plan(seeds: int, pretrain_epochs: int, data: Path, full: int = 0, swin: int = 0) -> list[Cell]:
     """All cells, pre-trainings first. data: where the digits and, in labels_<count>_<seed>, lists of labelled ones are.
-    full: of how many seeds the ablations as well."""
+    full, swin: of how many seeds the ablations as well, and the comparison of Swins."""
     cells = []
     for seed in range(seeds):
         for ratio in RATIOS:
@@ -84,15 +85,19 @@ def plan(seeds: int, pretrain_epochs: int, data: Path, full: int = 0) -> list[Ce
                       for count in LABELS if ratio == RATIO or count == FEW]
         cells.append(probe(f'probe_untrained_{seed}', seed, data))
         cells += [finetune(f'scratch_{count}_{seed}', count, seed, data) for count in LABELS]
-        cells += ablations(pretrain_epochs, seed, data) if seed < full else []
+        if seed < full:
+            cells += [finetune(f'partial_{blocks}_{seed}', ALL, seed, data, f'pretrain_{RATIO}_{seed}', '--freeze_blocks',
+                               str(BLOCKS - blocks)) for blocks in range(BLOCKS)]
+        for what, choices in ABLATIONS.items():
+            if seed < (swin if what == SWIN else full):
+                cells += ablation(choices, pretrain_epochs, seed, data)
     return sorted(cells, key=lambda cell: cell.program != 'main_pretrain.py')
 
 
-def ablations(pretrain_epochs: int, seed: int, data: Path) -> list[Cell]:
-    """The cells of a seed that only --full has."""
-    cells = [finetune(f'partial_{blocks}_{seed}', ALL, seed, data, f'pretrain_{RATIO}_{seed}', '--freeze_blocks',
-                      str(BLOCKS - blocks)) for blocks in range(BLOCKS)]
-    for choice in (choice for choices in ABLATIONS.values() for choice in choices.values() if choice != USUAL):
+def ablation(choices: dict[str, Choice], pretrain_epochs: int, seed: int, data: Path) -> list[Cell]:
+    """A seed's cells of what one ablation varies."""
+    cells = []
+    for choice in (choice for choice in choices.values() if choice != USUAL):
         start, encoder = f'pretrain_{choice.name}_{seed}', ('--model', choice.encoder)
         if choice.flags is None:
             start = ''

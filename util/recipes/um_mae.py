@@ -37,7 +37,7 @@ def pretrained(name: str) -> Recipe:
     model, batch_size, accum_iter, flags, epochs, warmup, hours = PRETRAINED[name]
     return Recipe(name=f'um_mae_pretrain_{name}', program='main_pretrain.py', model=model, devices=8, batch_size=batch_size,
                   accum_iter=accum_iter, flags=PRETRAIN.format(flags, epochs, warmup), hours=hours,
-                  hardware='GPUs of unpublished kind', source=f'{UM_MAE} Makefile')
+                  hardware='GPUs not named', source=f'{UM_MAE} Makefile')
 
 
 def finetuned(name: str) -> Recipe:

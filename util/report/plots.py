@@ -39,7 +39,8 @@ def curves(path: str | Path, runs: dict[str, list[dict]], published: tuple[recip
 
 def panels(path: str | Path, rows: list[list[tuple[str, dict[str, dict[str, list[float]]]]]]) -> None:
     """A PNG of rows of panels: what was varied, label -> choice -> accuracies, shown as their mean and standard deviation.
-    Choices that are numbers stand where they belong, on a logarithmic axis where they differ sixteenfold and more."""
+    Choices that are numbers stand where they belong, on a logarithmic axis where they differ sixteenfold and more; the
+    choice '' is a band across the panel."""
     from matplotlib.figure import Figure
 
     widest = max(map(len, rows))
@@ -54,17 +55,20 @@ def panels(path: str | Path, rows: list[list[tuple[str, dict[str, dict[str, list
 
 
 def _panel(axes, title: str, series: dict[str, dict[str, list[float]]]) -> None:
-    choices = list(dict.fromkeys(choice for cells in series.values() for choice in cells))
+    choices = list(dict.fromkeys(choice for cells in series.values() for choice in cells if choice))
     numbers = all(choice.replace('.', '', 1).isdigit() for choice in choices)
     places = {choice: float(choice) if numbers else number for number, choice in enumerate(choices)}
     for number, (label, cells) in enumerate(series.items()):
+        colour, means = COLOURS[number % len(COLOURS)], [np.mean(values) for values in cells.values()]
         deviations = [np.std(values, ddof=1) if len(values) > 1 else 0 for values in cells.values()]
-        axes.errorbar([places[choice] for choice in cells], [np.mean(values) for values in cells.values()], deviations,
-                      capsize=3, marker='.', color=COLOURS[number % len(COLOURS)], label=label,
-                      linestyle='-' if numbers else '')
+        if list(cells) == ['']:
+            axes.axhspan(means[0] - deviations[0], means[0] + deviations[0], color=colour, alpha=0.3, label=label)
+        else:
+            axes.errorbar([places[choice] for choice in cells], means, deviations if any(deviations) else None, capsize=3,
+                          marker='.', color=colour, label=label, linestyle='-' if numbers else '')
     if numbers and max(places.values()) >= 16 * min(places.values()) > 0:
         axes.set_xscale('log')
-    axes.set(xlabel=textwrap.fill(title, 45), ylabel='accuracy, %')
+    axes.set(xlabel=textwrap.fill(title, 45), ylabel='accuracy, % (bars: standard deviation)')
     axes.set_xticks(list(places.values()), [textwrap.fill(choice, 13) for choice in choices], minor=False, fontsize=7)
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
