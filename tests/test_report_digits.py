@@ -128,7 +128,7 @@ def full(request):
 
 @pytest.fixture
 def results(reproduce, tmp_path, full):
-    """Logs of three seeds, of the ablations two, of Swins one. An accuracy is the seed plus the length of the cell's name."""
+    """Logs of three seeds, of the ablations two, of Swins one. An accuracy is a seed plus the length of the cell's name."""
     for cell in small.plan(3, 40, tmp_path, 2 * full, full):
         folder = tmp_path / cell.name
         folder.mkdir()

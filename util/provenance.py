@@ -29,8 +29,9 @@ def _processor() -> str:
 def commit() -> str:
     """Of the code that runs, with `, changed` where files differ from it."""
     def git(*words):
-        return subprocess.run(['git', *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(['git', *words], cwd=HERE, capture_output=True, text=True, check=True,
+                              timeout=10).stdout.strip()
     try:
         return git('rev-parse', 'HEAD') + (', changed' if git('status', '--porcelain', '--untracked-files=no') else '')
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown: not a git repository'
+    except (OSError, subprocess.SubprocessError):
+        return 'unknown: git does not tell'

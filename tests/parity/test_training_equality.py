@@ -100,7 +100,7 @@ def test_the_same_recipe_ends_alike(ours, theirs, tmp_path):
 def record(lines, log, folder):
     weights = folder / f'pretrained_0/checkpoint-{PRETRAIN["epochs"] - 1}.pd'
     return {
-        'claim': 'Training is equal in distribution: the same small recipe here and in PyTorch', 'status': 'measured',
+        'claim': 'The same small recipe here and in PyTorch: losses and accuracies agree on average', 'status': 'measured',
         'model': 'mae_vit_nano_patch4, then vit_nano_patch4',
         'run': 'python -m pytest -m full tests/parity/test_training_equality.py',
         'result': dict(line.split(': ', 1) for line in lines),
@@ -112,4 +112,4 @@ def record(lines, log, folder):
                     'licence': 'none, made by this run'},
         'deviations': ["The originals are transformers' ViTMAEForPreTraining with the official initialisation (its own is "
                        "another), timm's VisionTransformer, torchvision's crop, PyTorch's AdamW",
-                       'p is of Welch\'s test; below it, a figure would count as different at 0.001']}
+                       'p is of Welch\'s test; a figure counts as different where it is below 0.001']}

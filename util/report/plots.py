@@ -68,7 +68,8 @@ def _panel(axes, title: str, series: dict[str, dict[str, list[float]]]) -> None:
                           marker='.', color=colour, label=label, linestyle='-' if numbers else '')
     if numbers and max(places.values()) >= 16 * min(places.values()) > 0:
         axes.set_xscale('log')
-    axes.set(xlabel=textwrap.fill(title, 45), ylabel='accuracy, % (bars: standard deviation)')
+    spread = any(len(values) > 1 for cells in series.values() for values in cells.values())
+    axes.set(xlabel=textwrap.fill(title, 45), ylabel='accuracy, %' + ' (bars: standard deviation)' * spread)
     axes.set_xticks(list(places.values()), [textwrap.fill(choice, 13) for choice in choices], minor=False, fontsize=7)
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
