@@ -188,7 +188,7 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | N
         'result': {figure: ', '.join(f'{varied}: {spread(values)}' for varied, values in cells.items())
                    for figure, cells in results.items()},
         'published': published(PARTIAL in results), 'pictures': [f'{Path(prefix).name}{ending}' for ending in pictures],
-        'settings': {'commit': provenance.commit()}, 'environment': provenance.environment(),
+        'environment': provenance.environment(),
         'figures': {'minutes': 'not recorded: the runs are of several sittings' if minutes is None else round(minutes)},
         'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': report.sha256(log)},
         'weights': {'file': weights.name, 'sha256': report.sha256(weights), 'licence': 'none, made by this run'}}, log)

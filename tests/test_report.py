@@ -16,7 +16,7 @@ from test_readme import accepted, parser_of, read
 
 import main_finetune
 import models_mae
-from util import recipes, report
+from util import provenance, recipes, report
 from util.errors import InputError
 from util.parity import ladder
 from util.recipes import cost
@@ -69,7 +69,7 @@ def test_a_run_by_the_recipe_has_no_warnings(finished):
     assert record['result'] == pytest.approx({'train_loss': 3.04, 'acc1': 83.6, 'acc5': 96.5, 'loss': 1.02})
     assert record['settings']['effective batch'] == 1024 and record['settings']['processes'] == 8
     assert record['settings']['epochs'] == 100 and record['settings']['precision'] == 'float16'
-    assert record['settings']['commit'] == 'abc' and record['environment'] == {'device': 'gpu:0'}  # the run's, not ours
+    assert record['environment'] == {'commit': 'abc', 'device': 'gpu:0'}  # the run's, not ours
     assert record['size']['parameters'] == 1004 and record['size']['GFLOPs an image, forward'] == 35.13
     assert record['figures'] == {'images/s': 1000.0, 'peak memory, MB': 21000}  # 8 x 64 images in 0.512 s, the median
     for part, file in (('weights', 'checkpoint-99.pd'), ('log', 'log.txt')):
@@ -236,6 +236,7 @@ def test_a_real_run_becomes_a_record_a_page_a_picture_and_a_row(classify, tmp_pa
     record = yaml.safe_load((tmp_path / 'finetune_vit_base.yaml').read_text())
     assert record['result']['acc1'] == log[-1]['test_acc1'] and f'{log[-1]["test_acc1"]:.2f} acc1' in record['claim']
     assert record['settings']['effective batch'] == 10 and record['size']['parameters'] == log[-1]['n_parameters']
+    assert record['environment'] == provenance.environment()
     assert len(record['warnings']) > 5 and all(f'warning: {line}' in printed for line in record['warnings'])
     page = (tmp_path / 'finetune_vit_base.md').read_text()
     assert page == report.markdown(record) and record['warnings'][0] in page and 'vit_nano_patch4' in page

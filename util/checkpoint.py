@@ -62,7 +62,7 @@ class Saver:
         self.model, self.step, self.flags, self.effective_batch = model, step, flags, effective_batch
         self.epochs, self.save_every, self.save_every_iters, self.keep = epochs, save_every, save_every_iters, keep
         self.extra = extra
-        self.origin = {'commit': provenance.commit(), **provenance.environment()} if self.folder and dist.is_main() else {}
+        self.origin = provenance.environment() if self.folder and dist.is_main() else {}
         self.stop_requested = False
         for number in dist.STOP_SIGNALS:
             signal.signal(number, self._request_stop)

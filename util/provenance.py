@@ -10,10 +10,10 @@ import paddle
 HERE = Path(__file__).parent
 
 
-def environment() -> dict:
-    """Versions and processor of this process."""
+def environment() -> dict[str, str | int]:
+    """Code, versions and processor of this process."""
     device = paddle.device.get_device()
-    return {'python': platform.python_version(), 'paddle': paddle.__version__, 'numpy': np.__version__,
+    return {'commit': commit(), 'python': platform.python_version(), 'paddle': paddle.__version__, 'numpy': np.__version__,
             'processor': _processor(), 'threads': int(os.environ.get('OMP_NUM_THREADS', os.cpu_count() or 1)),
             'device': device if device == 'cpu' else f'{device}, {paddle.device.cuda.get_device_name()}'}
 

@@ -104,7 +104,7 @@ def record(lines, log, folder):
         'model': 'mae_vit_nano_patch4, then vit_nano_patch4',
         'run': 'python -m pytest -m full tests/parity/test_training_equality.py',
         'result': dict(line.split(': ', 1) for line in lines),
-        'settings': {'seeds': f'{SEEDS} on each side', 'commit': provenance.commit(), 'pre-training': PRETRAIN,
+        'settings': {'seeds': f'{SEEDS} on each side', 'pre-training': PRETRAIN,
                      'fine-tuning, 100 labels': FINETUNE},
         'environment': provenance.environment(),
         'log': {'file': 'training_equality.log.json', 'sha256': report.sha256(log)},

@@ -37,7 +37,8 @@ unless weights of that were published.
 ALIGNMENT = """## Alignment with the originals
 
 By the steps of Paddle's reproduction guide: the largest difference of any tensor, relative to its largest entry (training:
-to the way that it moved). Same weights, same input, float32 on a CPU; each record says which, and what was not compared.
+to the way that it moved). Same weights (random ones, by tests/parity/references/make_files.py), same input, float32 on a
+CPU; each record says which, and what was not compared.
 ViTs are compared by main_parity.py, the segmentor (with mmsegmentation) and UM-MAE (with NumPy and timm's blocks, for there
 is no package of the original) by tests/parity; of UM-MAE loss and prediction are pre-training's, the gradients a
 classifier's. A star: the length of the difference, relative to the tensor's, since of so many ReLUs some stand so near 0

@@ -111,7 +111,7 @@ def of_run(recipe: recipes.Recipe, log: str | Path, weight_file: str | Path, con
     devices = max(1, effective_batch // (flags['batch_size'] * flags['accum_iter']))
     kept = {name: value for name, value in sorted(flags.items()) if name not in checkpoint.HARMLESS and value is not None}
     hashed = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
-    origin = dict(state.get('environment') or {'not recorded': 'by the run; the record was made elsewhere or later'})
+    origin = state.get('environment') or {'commit': 'not recorded by the run'}
     began = flags.get('finetune') and Path(flags['finetune']).name
     headline = f'{result["acc1"]:.2f} acc1' if 'acc1' in result else f'training loss {result["train_loss"]:.4f}'
     return {
@@ -119,9 +119,8 @@ def of_run(recipe: recipes.Recipe, log: str | Path, weight_file: str | Path, con
         'run': _command(recipe.program, kept, began, devices), 'result': result,
         'published': [str(figure) for figure in recipe.figures],
         'size': _size(state['model'], flags, weight_file),
-        'settings': {'commit': origin.pop('commit', 'not recorded by the run'), 'config sha256': hashed,
-                     'epochs': len({entry['epoch'] for entry in entries}), 'effective batch': effective_batch,
-                     'processes': devices,
+        'settings': {'config sha256': hashed, 'epochs': len({entry['epoch'] for entry in entries}),
+                     'effective batch': effective_batch, 'processes': devices,
                      'precision': flags.get('amp') or ('float16' if state.get('scaler') else 'float32')},
         'environment': origin, 'figures': pace(console, effective_batch // flags['accum_iter']),
         'weights': _weights(weight_file, licence or (LICENCE if began else 'none, made by this run')),
