@@ -108,7 +108,7 @@ def collect(out: Path, seeds: int, full: int = 0, swin: int = 0) -> dict[str, di
         'linear probe, by mask ratio': {str(ratio): accuracies(f'probe_{ratio}') for ratio in small.RATIOS},
         'linear probe': {'autoencoder': accuracies(f'probe_{small.RATIO}'), 'untrained': accuracies('probe_untrained')}}
     for what, choices in small.ABLATIONS.items() if full else ():
-        tuned, probed = ablation(what)
+        tuned, probed = names_of(what)
         count = swin if what == small.SWIN else full
         results[tuned] = {choice: accuracies(f'tune_{cell.name}_{small.FEW}', count) for choice, cell in choices.items()}
         results[probed] = {choice: accuracies(f'probe_{cell.name}', count) for choice, cell in choices.items()}
@@ -121,7 +121,7 @@ def collect(out: Path, seeds: int, full: int = 0, swin: int = 0) -> dict[str, di
 PARTIAL = f'blocks that are fine-tuned, {small.ALL} labels'
 
 
-def ablation(what: str) -> tuple[str, str]:
+def names_of(what: str) -> tuple[str, str]:
     """What the two figures of an ablation are called."""
     return f'{what}: fine-tuned with {small.FEW} labels', f'{what}: linear probe'
 
@@ -157,7 +157,7 @@ def theirs(what: str) -> tuple[str, dict]:
 
 def draw_full(results: dict, path: Path) -> None:
     """The ablations, and the paper's below them where it has them."""
-    ours = [(what, {name.removeprefix(f'{what}: '): results[name] for name in ablation(what)}) for what in small.ABLATIONS]
+    ours = [(what, {name.removeprefix(f'{what}: '): results[name] for name in names_of(what)}) for what in small.ABLATIONS]
     partial = {'fine-tuned': {f'{blocks:g}': [value] for blocks, value in paper.PARTIAL.items() if blocks != 0.5}}
     shared = [what for what in small.ABLATIONS if what in paper.ABLATIONS]
     plots.panels(path, [

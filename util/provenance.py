@@ -15,7 +15,7 @@ def environment() -> dict[str, str | int]:
     device = paddle.device.get_device()
     return {'commit': commit(), 'python': platform.python_version(), 'paddle': paddle.__version__, 'numpy': np.__version__,
             'processor': _processor(), 'threads': int(os.environ.get('OMP_NUM_THREADS', os.cpu_count() or 1)),
-            'device': device if device == 'cpu' else f'{device}, {paddle.device.cuda.get_device_name()}'}
+            'device': f'{device}, {paddle.device.cuda.get_device_name()}' if device.startswith('gpu') else device}
 
 
 def _processor() -> str:

@@ -97,7 +97,9 @@ def plan(seeds: int, pretrain_epochs: int, data: Path, full: int = 0, swin: int 
 def ablation(choices: dict[str, Choice], pretrain_epochs: int, seed: int, data: Path) -> list[Cell]:
     """A seed's cells of what one ablation varies."""
     cells = []
-    for choice in (choice for choice in choices.values() if choice != USUAL):
+    for choice in choices.values():
+        if choice == USUAL:
+            continue
         start, encoder = f'pretrain_{choice.name}_{seed}', ('--model', choice.encoder)
         if choice.flags is None:
             start = ''
