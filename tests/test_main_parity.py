@@ -159,7 +159,7 @@ def test_what_people_wrote_into_a_record_is_kept_when_it_is_made_again(tmp_path,
         report.write(str(tmp_path / 'one'), record(**extra))
     kept = report.read(tmp_path / 'one.yaml')
     assert kept == record(**extra) | {'reading': ['it holds'], 'deviations': ['none', 'a day late']}
-    assert capsys.readouterr().err.count('is of the record before; read it again') == 2
+    assert capsys.readouterr().err.count('of the record before; read it again') == 2
 
 
 @pytest.mark.parametrize('change', [

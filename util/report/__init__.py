@@ -117,7 +117,7 @@ def write(prefix: str, record: dict, log: str | Path | None = None) -> None:
         for name in OURS:
             if kept := [entry for entry in before.get(name) or () if entry not in (record.get(name) or ())]:
                 record = record | {name: [*(record.get(name) or ()), *kept]}
-                dist.warn(f'{prefix}.yaml: its {name} is of the record before; read it again')
+                dist.warn(f'{prefix}.yaml keeps the {name} of the record before; read it again')
     page = markdown(record)
     text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
     kept = [(Path(prefix).parent / record['log']['file'], Path(log).read_bytes())] if log else []
