@@ -47,7 +47,7 @@ def test_a_checkpoint_has_the_official_keys_and_structured_optimizer_state(tmp_p
     train(model, step, seed=1)
     saver(tmp_path, model, step).after_epoch(0)
     saved = weights.read(tmp_path / 'checkpoint-0.pd')
-    assert list(saved) == ['model', 'optimizer', 'epoch', 'scaler', 'args', 'position']
+    assert list(saved) == ['model', 'optimizer', 'epoch', 'scaler', 'args', 'position', 'environment']
     trainable = [name for name, p in model.named_parameters() if not p.stop_gradient]
     assert sorted(name for name, kinds in saved['optimizer'].items() if kinds) == sorted(trainable)
     moments = saved['optimizer']['blocks.1.mlp.fc1.weight']

@@ -148,8 +148,8 @@ class Saver:
                 'epoch': epoch,
                 'scaler': self.step.state_dict(),
                 'args': self.flags,
-                'environment': self.origin,
                 'position': {**vars(position), 'effective_batch': self.effective_batch},
+                'environment': self.origin,
                 **{key: getattr(value, 'state_dict', lambda value=value: value)() for key, value in self.extra.items()},
             })
         except InputError as error:
