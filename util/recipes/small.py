@@ -8,8 +8,8 @@ from util.recipes.recipe import Recipe
 RECIPES = [Recipe(
     name='digits', program='demo/reproduce.py', model='vit_nano_patch4', data='scanned digits',
     flags='--out demo/output/reproduce', source='arXiv:2111.06377, its questions at a small scale', notes=(
-        '66 runs of the three programs, three seeds of each: 95 minutes one at a time beside other work; some 40 two at a '
-        'time, judged by the first of them', '--full: 31 runs and some 20 minutes more a seed, and 14 of Swins in an hour'))]
+        '66 runs of the three programs, three seeds of each, which take 14 minutes a seed, two at a time on two cores',
+        '--full: 31 runs and some 20 minutes more a seed, and 14 of Swins in an hour'))]
 
 
 @dataclass(frozen=True)
