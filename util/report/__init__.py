@@ -21,9 +21,9 @@ STATUSES = {
 }
 NEEDED = ('claim', 'model', 'run', 'status')
 SHOWN = ('measured', 'ported-eval')
-KINDS = dict.fromkeys(('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures'), dict) | dict.fromkeys(
-    ('warnings', 'published', 'pictures', 'parity', 'reading', 'deviations'), list)
-OURS = ('reading', 'deviations')  # which people write
+TABLES = ('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures')
+BEFORE, OURS = ('warnings', 'published'), ('reading', 'deviations')  # lists; what people write comes last
+KINDS = dict.fromkeys(TABLES, dict) | dict.fromkeys((*BEFORE, 'pictures', 'parity', *OURS), list)
 
 
 def check(record: dict) -> None:
@@ -52,8 +52,8 @@ def markdown(record: dict) -> str:
     check(record)
     lines = [f'# {record["claim"]}', '', f'Status: {record["status"]} ({STATUSES[record["status"]]}). '
              f'Model: {record["model"]}.', '', '    ' + record['run'], '', *shown(record)]
-    lines += _lists(record, 'warnings', 'published')
-    for title in ('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures'):
+    lines += _lists(record, *BEFORE)
+    for title in TABLES:
         if entries := record.get(title):
             lines += [f'## {title.capitalize()}', '', *(f'- {key}: {_text(value)}' for key, value in entries.items()), '']
     if rungs := record.get('parity'):
@@ -61,7 +61,7 @@ def markdown(record: dict) -> str:
         lines += ['## Parity', '', f'FAILED: {", ".join(failed)}.' if failed else 'All rungs passed.', '',
                   *table([ladder.COLUMNS, *map(ladder.cells, rungs)]), '', LEGEND, '']
         lines += [f'{entry["name"]}: {entry["note"]}\n' for entry in rungs if entry.get('note')]
-    return '\n'.join(lines + _lists(record, 'reading', 'deviations'))
+    return '\n'.join(lines + _lists(record, *OURS))
 
 
 def _lists(record: dict, *titles: str) -> list[str]:

@@ -114,18 +114,13 @@ def of_run(recipe: recipes.Recipe, log: str | Path, weight_file: str | Path, con
     origin = state.get('environment') or {'commit': 'not recorded by the run'}
     began = flags.get('finetune') and Path(flags['finetune']).name
     headline = f'{result["acc1"]:.2f} acc1' if 'acc1' in result else f'training loss {result["train_loss"]:.4f}'
-    return {
-        'claim': f'{recipe.name}: {headline}', 'recipe': recipe.name, 'status': 'measured', 'model': recipe.model,
-        'run': _command(recipe.program, kept, began, devices), 'result': result,
-        'published': [str(figure) for figure in recipe.figures],
+    licence = licence or (LICENCE if began else 'none, made by this run')
+    return _record(recipe, headline, _command(recipe.program, kept, began, devices), result, log, weight_file, licence) | {
         'size': _size(state['model'], flags, weight_file),
         'settings': {'config sha256': hashed, 'epochs': len({entry['epoch'] for entry in entries}),
                      'effective batch': effective_batch, 'processes': devices,
                      'precision': flags.get('amp') or ('float16' if state.get('scaler') else 'float32')},
-        'environment': origin, 'figures': pace(console, effective_batch // flags['accum_iter']),
-        'weights': _weights(weight_file, licence or (LICENCE if began else 'none, made by this run')),
-        'log': {'file': f'{recipe.name}.log.txt', 'sha256': report.sha256(log)},
-        'warnings': found, 'deviations': list(recipe.departures)}
+        'environment': origin, 'figures': pace(console, effective_batch // flags['accum_iter']), 'warnings': found}
 
 
 def of_evaluation(recipe: recipes.Recipe, console: str | Path, weight_file: str | Path, licence: str | None = None) -> dict:
@@ -168,18 +163,20 @@ def result_of(recipe: recipes.Recipe, text: str, console: str | Path) -> dict:
 def _printed(recipe: recipes.Recipe, console: str | Path, weight_file: str | Path, result: dict, licence: str) -> dict:
     """The record of a run that leaves nothing but weights and what it printed; the command is the recipe's."""
     metric = recipe.figures[0].metric if recipe.figures else next(iter(result))
-    return {
-        'claim': f'{recipe.name}: {result[metric]:.2f} {metric} with {Path(weight_file).name}', 'recipe': recipe.name,
-        'status': 'measured', 'model': recipe.model, 'run': shlex.join(recipes.command(recipe)), 'result': result,
-        'published': [str(figure) for figure in recipe.figures],
+    headline = f'{result[metric]:.2f} {metric} with {Path(weight_file).name}'
+    return _record(recipe, headline, shlex.join(recipes.command(recipe)), result, console, weight_file, licence) | {
         'settings': {'commit': f'{provenance.commit()} (of this record; the run does not say)'},
-        'log': {'file': f'{recipe.name}.log.txt', 'sha256': report.sha256(console)},
-        'weights': _weights(weight_file, licence), 'warnings': outside(recipe, result),
-        'deviations': list(recipe.departures)}
+        'warnings': outside(recipe, result)}
 
 
-def _weights(path: str | Path, licence: str) -> dict:
-    return {'file': Path(path).name, 'sha256': report.sha256(path), 'licence': licence}
+def _record(recipe: recipes.Recipe, headline: str, run: str, result: dict, log: str | Path, weight_file: str | Path,
+            licence: str) -> dict:
+    """What every record of a recipe has."""
+    return {
+        'claim': f'{recipe.name}: {headline}', 'recipe': recipe.name, 'status': 'measured', 'model': recipe.model,
+        'run': run, 'result': result, 'published': [str(figure) for figure in recipe.figures],
+        'weights': {'file': Path(weight_file).name, 'sha256': report.sha256(weight_file), 'licence': licence},
+        'log': {'file': f'{recipe.name}.log.txt', 'sha256': report.sha256(log)}, 'deviations': list(recipe.departures)}
 
 
 def _console(path: str | Path) -> str:
