@@ -16,7 +16,7 @@ READMES = pytest.mark.parametrize('name', ['README.md', 'README_cn.md'])
 CHINESE = {'无损': 'exact', '有损': 'lossy', '拒绝': 'refused', '-': '-'}
 LAUNCHER = 'paddle.distributed.launch'
 PROGRAMS = ['main_pretrain.py', 'main_finetune.py', 'main_linprobe.py', 'main_infer.py', 'main_export.py', 'main_parity.py',
-            'demo/visualize.py', 'demo/make_scenes.py', 'demo/reproduce.py', 'util.convert', 'util.recipes', 'util.report',
+            'demo/visualize.py', 'demo/make_scenes.py', 'demo/reproduce.py', 'util.convert', 'recipes', 'reports',
             'seg/train.py', 'seg/val.py', 'seg/predict.py', 'seg/export.py']
 # Not in the repository: the reader's own (capitals, <class>, Chinese), what programs write, and what others publish
 ELSEWHERE = re.compile(r'''[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
@@ -38,7 +38,7 @@ def read(name):
 
 
 def parser_of(program):
-    module = f'{program}.__main__' if program.startswith('util.') else program.removesuffix('.py').replace('/', '.')
+    module = program.removesuffix('.py').replace('/', '.') if program.endswith('.py') else f'{program}.__main__'
     return importlib.import_module(module).PARSER
 
 

@@ -12,10 +12,11 @@ from test_readme import LAUNCHER, READMES, launched, parser_of, read, table
 
 import main_pretrain
 import models_zoo
+import recipes
+from recipes import ALL, RECIPES, command, find, wrapped
 from seg import flags
-from util import optim, recipes
+from util import optim
 from util.errors import InputError
-from util.recipes import ALL, RECIPES, command, find, wrapped
 
 RUNNABLE = [recipe for recipe in ALL if recipe.program]
 # Of the paper, the official documents, UM-MAE's Makefile: effective batch, rate, by the recipe's name
@@ -164,7 +165,7 @@ def test_long_commands_are_wrapped_without_tearing_a_flag_from_its_value():
 
 
 def test_the_program_lists_all():
-    listing = subprocess.run([sys.executable, '-m', 'util.recipes'], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    listing = subprocess.run([sys.executable, '-m', 'recipes'], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert listing.returncode == 0 and all(f'\n{name} ' in listing.stdout for name in RECIPES)
     line = next(line for line in listing.stdout.splitlines() if line.startswith('finetune_vit_base '))
     assert re.split(r'\s{2,}', line) == ['finetune_vit_base', 'vit_base_patch16', '100', '1024',
@@ -172,7 +173,7 @@ def test_the_program_lists_all():
 
 
 def test_who_reads_only_the_first_lines_gets_no_traceback():
-    program = [sys.executable, '-m', 'util.recipes']
+    program = [sys.executable, '-m', 'recipes']
     listing = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     listing.stdout.close()
     assert (listing.stderr.read(), listing.wait(60)) == (b'', 141)

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'parity/references'))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'originals/references'))
 import torch_ready  # noqa: F401  before torchvision, which timm imports
 
 # isort: split

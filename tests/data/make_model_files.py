@@ -3,7 +3,7 @@
     .venv-parity/bin/python tests/data/make_model_files.py tests/data/models/files.tar.xz
 
 All files hold the same numbers, `value` of a tensor's official name, so a converted file can be checked without its
-producer. They are one archive because that stores numbers once. tests/parity/test_convert.py makes it again and compares.
+producer. They are one archive because that stores numbers once. tests/originals/test_convert.py makes it again and compares.
 """
 import argparse
 import re
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[1] / 'parity/references'))
+sys.path.append(str(Path(__file__).parents[1] / 'originals/references'))
 
 # isort: split
 import mmseg_ready  # noqa: F401  before torch's kin

@@ -2,7 +2,7 @@
 
     .venv-parity/bin/python tests/data/make_torch_files.py tests/data/torch
 
-tests/test_torch_file.py has the same values by NumPy; tests/parity/test_torch_file.py makes the files again and compares.
+tests/test_torch_file.py has the same values by NumPy; tests/originals/test_torch_file.py makes the files again and compares.
 """
 import argparse
 import collections

@@ -2,8 +2,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from util.recipes import paper
-from util.recipes.recipe import Recipe
+from recipes import paper
+from recipes.recipe import Recipe
 
 RECIPES = [Recipe(
     name='digits', program='demo/reproduce.py', model='vit_nano_patch4', data='scanned digits',

@@ -1,5 +1,5 @@
 """Segmentation on ADE20K: UPerNet on the pre-trained encoder."""
-from util.recipes.recipe import Figure, Recipe
+from recipes.recipe import Figure, Recipe
 
 MMSEG = 'open-mmlab/mmsegmentation configs/mae'
 CONFIGS = 'seg/configs/upernet_mae/upernet_mae_{}.yml'

@@ -1,18 +1,20 @@
 """Records of runs, and the pages made from them.
 
-    python -m util.report finetune_vit_base --output_dir output_dir --console console.txt
-    python -m util.report eval_vit_base --checkpoint mae_finetuned_vit_base.pth --console console.txt
-    python -m util.report segment_vit_base --checkpoint output/best_model/model.pdparams --console console.txt
-    python -m util.report
-    python -m util.report --plot curves.png --logs first/log.txt second/log.txt
+    python -m reports finetune_vit_base --output_dir output_dir --console console.txt
+    python -m reports eval_vit_base --checkpoint mae_finetuned_vit_base.pth --console console.txt
+    python -m reports segment_vit_base --checkpoint output/best_model/model.pdparams --console console.txt
+    python -m reports
+    python -m reports --plot curves.png --logs first/log.txt second/log.txt
 
 With the name of a recipe: a record of that run. Without: the pages of all records, and the front page, are made anew.
 """
 from pathlib import Path
 
-from util import checkpoint, cli, recipes, report, run
+import recipes
+import reports
+from reports import front, plots, training
+from util import checkpoint, cli, run
 from util.errors import InputError
-from util.report import front, plots, training
 from util.weights import atomic
 
 
@@ -27,7 +29,7 @@ def main(args):
         add(args)
     folder = Path(args.reports)
     for path in sorted(folder.glob('*.yaml')):
-        write(path.with_suffix('.md'), report.markdown(report.read(path)))
+        write(path.with_suffix('.md'), reports.markdown(reports.read(path)))
     write(folder / 'README.md', front.page(folder))
 
 
@@ -54,12 +56,12 @@ def add(args):
         raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py, main_linprobe.py, '
                          'seg/train.py and seg/val.py')
     if args.parity:
-        record['parity'] = report.read(args.parity).get('parity')
+        record['parity'] = reports.read(args.parity).get('parity')
         if not record['parity']:
             raise InputError(f'--parity {args.parity} has no ladder; main_parity.py --report makes such a record')
     if recipe.program.startswith('main_') and record['status'] == 'measured':
         record['pictures'] = [f'{prefix.name}.png']
-    report.write(str(prefix), record, log)
+    reports.write(str(prefix), record, log)
     for name in record.get('pictures', ()):
         plots.curves(prefix.with_name(name), {recipe.name: training.read_log(log)}, recipe.figures)
     for warning in record['warnings']:
@@ -75,8 +77,8 @@ def newest(folder):
 
 
 PARSER = cli.parser(__doc__)
-PARSER.prog = 'python -m util.report'
-PARSER.add_argument('name', nargs='?', default=None, metavar='NAME', help='recipe of the run, as util.recipes lists it')
+PARSER.prog = 'python -m reports'
+PARSER.add_argument('name', nargs='?', default=None, metavar='NAME', help='a recipe; `python -m recipes` lists them')
 PARSER.add_argument('--output_dir', default=None, metavar='DIR', help="the run's, with log.txt and checkpoints")
 PARSER.add_argument('--checkpoint', default=None, metavar='FILE', help='weights (default: the newest in --output_dir)')
 PARSER.add_argument('--console', default=None, metavar='FILE', help='what the program printed: rate and memory, or the '

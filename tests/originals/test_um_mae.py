@@ -1,7 +1,7 @@
 """UM-MAE's pyramids, rung by rung: pre-training against NumPy in float64 (tests/numpy_um.py), the classifier's features,
 scores and gradients against encoders put together from timm's blocks. The published sizes by hand, which also keeps records:
 
-    MAE_REPORTS=reports python -m pytest -m full tests/parity/test_um_mae.py
+    MAE_REPORTS=reports python -m pytest -m full tests/originals/test_um_mae.py
 """
 import hashlib
 import json
@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 import models_zoo
-from util.parity import ladder
+from parity import ladder
 from util.weights.sizes import PYRAMIDS
 
 from .conftest import keep, parity_record, report
@@ -23,8 +23,8 @@ WINDOW, REDUCTIONS = 8, (4, 2, 1, 1)  # in pre-training: half of what the whole 
 DEVIATIONS = [
     'There is no package of the original to compare with. Pre-training (latent, prediction, mask, loss) is compared with a '
     'restatement in NumPy, float64; features, scores and gradients of the classifier with timm\'s blocks in PyTorch, which '
-    'are handed what makes them equal (tests/parity/references/pyramid.py). Gradients of pre-training and steps of training '
-    'are not compared',
+    'are handed what makes them equal (tests/originals/references/pyramid.py). Gradients of pre-training and steps of '
+    'training are not compared',
     'The bias of the coordinate MLP\'s last layer changes no softmax: its gradient, mere rounding, is measured by its '
     'weight\'s']
 

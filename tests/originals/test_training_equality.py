@@ -1,7 +1,7 @@
 """Training is equal in distribution: the same small recipe by Hugging Face and timm in PyTorch and by the programs here,
 each over its own seeds; figures of the two compared by Welch's test. By hand, some 25 minutes of one core:
 
-    MAE_REPORTS=reports python -m pytest -m full tests/parity/test_training_equality.py     keeps the record there
+    MAE_REPORTS=reports python -m pytest -m full tests/originals/test_training_equality.py     keeps the record there
 """
 import json
 
@@ -10,7 +10,8 @@ import pytest
 from conftest import log_of
 from scipy import stats
 
-from util import provenance, report
+import reports
+from util import provenance
 
 from .conftest import SIZES, keep
 
@@ -102,13 +103,13 @@ def record(lines, log, folder):
     return {
         'claim': 'The same small recipe here and in PyTorch: losses and accuracies agree on average', 'status': 'measured',
         'model': 'mae_vit_nano_patch4, then vit_nano_patch4',
-        'run': 'python -m pytest -m full tests/parity/test_training_equality.py',
+        'run': 'python -m pytest -m full tests/originals/test_training_equality.py',
         'result': dict(line.split(': ', 1) for line in lines),
         'settings': {'seeds': f'{SEEDS} on each side', 'pre-training': PRETRAIN,
                      'fine-tuning, 100 labels': FINETUNE},
         'environment': provenance.environment(),
-        'log': {'file': 'training_equality.log.json', 'sha256': report.sha256(log)},
-        'weights': {'file': f'{weights.name} of the first seed here', 'sha256': report.sha256(weights),
+        'log': {'file': 'training_equality.log.json', 'sha256': reports.sha256(log)},
+        'weights': {'file': f'{weights.name} of the first seed here', 'sha256': reports.sha256(weights),
                     'licence': 'none, made by this run'},
         'deviations': ["The originals are transformers' ViTMAEForPreTraining with the official initialisation (its own is "
                        "another), timm's VisionTransformer, torchvision's crop, PyTorch's AdamW",

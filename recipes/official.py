@@ -1,5 +1,5 @@
 """The official runs and the paper's: facebookresearch/mae @ efb2a80, arXiv:2111.06377 (tables of version 3)."""
-from util.recipes.recipe import Figure, Recipe
+from recipes.recipe import Figure, Recipe
 
 REPOSITORY = 'facebookresearch/mae @ efb2a80'
 PAPER = 'arXiv:2111.06377'

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
+import reports
 from util import provenance
-from util import report as reports
 
 PYTHON = ROOT / '.venv-parity/bin/python'
 REFERENCES = Path(__file__).parent / 'references'

@@ -1,13 +1,14 @@
 """Published runs and their commands here.
 
-    python -m util.recipes
-    python -m util.recipes finetune_vit_base --devices 8 --batch_size 128
+    python -m recipes
+    python -m recipes finetune_vit_base --devices 8 --batch_size 128
 
 Without a name: all of them, with the accuracy and time to expect. With one: what is known about it, and the command that
 keeps its effective batch on your devices. DATA stands for your data, CHECKPOINT for the weights that are named above it.
 """
-from util import cli, recipes, run
-from util.recipes import cost
+import recipes
+from recipes import cost
+from util import cli, run
 
 COLUMNS = ['name', 'model', 'epochs', 'batch', 'to expect', 'device-hours']
 
@@ -50,7 +51,7 @@ def describe(args) -> str:
 
 
 PARSER = cli.parser(__doc__)
-PARSER.prog = 'python -m util.recipes'
+PARSER.prog = 'python -m recipes'
 PARSER.add_argument('name', nargs='?', default=None, metavar='NAME', help='a recipe; without it all are listed')
 PARSER.add_argument('--devices', type=cli.number(int, 1), default=None, help='GPUs in all (default: as published)')
 PARSER.add_argument('--batch_size', type=cli.number(int, 1), default=None, help='images a device and iteration (default: as '

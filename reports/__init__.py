@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
+from parity import ladder
 from util import dist
 from util.errors import InputError
-from util.parity import ladder
 from util.weights import atomic
 
 STATUSES = {

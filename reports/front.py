@@ -1,8 +1,9 @@
 """reports/README.md: every claim against its status, made from the recipes and the records."""
 from pathlib import Path
 
-from util import recipes, report
-from util.recipes import cost, official, paper, ports, segment, um_mae
+import recipes
+import reports
+from recipes import cost, official, paper, ports, segment, um_mae
 
 GROUPS = {'The official runs and the paper': official, 'Other code bases': ports, 'UM-MAE and SimMIM': um_mae,
           'Segmentation on ADE20K': segment}
@@ -16,8 +17,8 @@ STEPS = {'forward': ('blocks', 'features', 'prediction', 'logits'), 'loss': ('lo
 
 HEAD = """# Reports
 
-What of the published results was measured with this code, and what is only quoted. Made by `python -m util.report` from
-[the recipes](../util/recipes) and the records in this folder; not edited by hand. How fast it is stands in
+What of the published results was measured with this code, and what is only quoted. Made by `python -m reports` from
+[the recipes](../recipes) and the records in this folder; not edited by hand. How fast it is stands in
 [speed.md](speed.md).
 
 | status | meaning | published results | others |
@@ -37,13 +38,13 @@ unless weights of that were published.
 ALIGNMENT = """## Alignment with the originals
 
 By the steps of Paddle's reproduction guide: the largest difference of any tensor, relative to its largest entry (training:
-to the way that it moved). Same weights (random ones, by tests/parity/references/make_files.py), same input, float32 on a
+to the way that it moved). Same weights (random ones, by tests/originals/references/make_files.py), same input, float32 on a
 CPU; each record says which, and what was not compared.
 ViTs are compared by main_parity.py, the segmentor (with mmsegmentation) and UM-MAE (with NumPy and timm's blocks, for there
-is no package of the original) by tests/parity; of UM-MAE loss and prediction are pre-training's, the gradients a
+is no package of the original) by tests/originals; of UM-MAE loss and prediction are pre-training's, the gradients a
 classifier's. A star: the length of the difference, relative to the tensor's, since of so many ReLUs some stand so near 0
 that rounding decides. Data and metrics need no weights: crop, resize, flip and normalisation equal torchvision's, the
-augmentations timm's, mIoU mmsegmentation's, by tests/parity; accuracies are compared by main_parity.py --data_path.
+augmentations timm's, mIoU mmsegmentation's, by tests/originals; accuracies are compared by main_parity.py --data_path.
 """
 
 SMALL = """## Small scale, without GPUs
@@ -57,25 +58,25 @@ pixels, kinds of masks, length of pre-training, partial fine-tuning, and a Swin 
 
 GPUS = """## With GPUs: from not-run to measured
 
-What pays first. `python -m util.recipes NAME --devices N` prints the command for your machines, and names the weights that
+What pays first. `python -m recipes NAME --devices N` prints the command for your machines, and names the weights that
 it begins from.
 """
 
 ADD = """## How to add a record
 
-1. `python -m util.recipes NAME --devices N` prints the command. Keep what it says: `... 2>&1 | tee console.txt`.
-2. `python -m util.report NAME --output_dir output_dir --console console.txt` reads log.txt and the newest checkpoint there.
+1. `python -m recipes NAME --devices N` prints the command. Keep what it says: `... 2>&1 | tee console.txt`.
+2. `python -m reports NAME --output_dir output_dir --console console.txt` reads log.txt and the newest checkpoint there.
    It writes `reports/NAME.yaml` (the record), `.md` (its page), `.log.txt`, `.png` (the curves, with the published points
    beside them) and this page. An evaluation of somebody's weights leaves no log.txt, nor does a segmentation:
    `--checkpoint FILE --console console.txt` makes a record, of an evaluation with the status `ported-eval`.
 3. Read the warnings: an effective batch or a flag unlike the recipe's, epochs that the log lacks, an accuracy outside the
    band around the published one. They stay in the record. What you make of the figures goes into a list `reading` there,
-   what was not as in the original into `deviations`; `python -m util.report` makes the pages anew.
+   what was not as in the original into `deviations`; `python -m reports` makes the pages anew.
 4. Commit the four files. The weights stay with you; the record holds their SHA-256.
 
 `measured` and `ported-eval` are refused without the hash of the weights and a log (or, where nothing was trained, a parity
 ladder); so is a log that was changed afterwards. Several runs in one picture:
-`python -m util.report --plot curves.png --logs first/log.txt second/log.txt`.
+`python -m reports --plot curves.png --logs first/log.txt second/log.txt`.
 """
 
 CONTRADICTIONS = """## What does not add up in the published numbers
@@ -107,7 +108,7 @@ HEADER = ('run', 'to expect', 'status', 'here', 'device-hours')
 
 def page(folder: str | Path) -> str:
     """The front page of a folder of records."""
-    records = {path.stem: report.read(path) for path in sorted(Path(folder).glob('*.yaml'))}
+    records = {path.stem: reports.read(path) for path in sorted(Path(folder).glob('*.yaml'))}
     done = {record['recipe']: (name, record) for name, record in records.items() if 'recipe' in record}
     rows = {title: [_row(recipe, done) for recipe in module.RECIPES] for title, module in GROUPS.items()}
     other = {name: record for name, record in records.items() if 'recipe' not in record}
@@ -116,9 +117,9 @@ def page(folder: str | Path) -> str:
     published = [row[2] for table in rows.values() for row in table if row[1]]
     others = [record['status'] for record in other.values()]
     lines = [HEAD + '\n'.join(f'| {status} | {meaning} | {published.count(status)} | {others.count(status) or ""} |'
-                              for status, meaning in report.STATUSES.items()), '', *([] if done else [NOTHING]), CLAIMS]
+                              for status, meaning in reports.STATUSES.items()), '', *([] if done else [NOTHING]), CLAIMS]
     for title, table in rows.items():
-        lines += [f'### {title}', '', *report.table([HEADER, *table]), '']
+        lines += [f'### {title}', '', *reports.table([HEADER, *table]), '']
     lines += [*_alignment(ladders), *_small(small), *_first(done), ADD, *_paper(), CONTRADICTIONS]
     return '\n'.join(lines)
 
@@ -141,14 +142,15 @@ def _alignment(records: dict) -> list[str]:
         rungs = {rung['name']: rung for rung in record.get('parity', [])}
         cells = [_worst([rungs[step] for step in steps if step in rungs]) for steps in STEPS.values()]
         rows.append((f'[{name.removeprefix("parity_")}]({name}.md)', record['status'], *cells))
-    return [ALIGNMENT, *report.table(rows), '']
+    return [ALIGNMENT, *reports.table(rows), '']
 
 
 def _small(records: dict) -> list[str]:
     lines = [SMALL]
     for name, record in records.items():
-        lines += [f'[{record["claim"]}]({name}.md), {record["status"]}:', '',
-                  *(f'- {figure}: {value}' for figure, value in record.get('result', {}).items()), '', *report.shown(record)]
+        lines += [f'[{record["claim"]}]({name}.md), {record["status"]}:', '']
+        lines += [f'- {figure}: {value}' for figure, value in record.get('result', {}).items()]
+        lines += ['', *reports.shown(record)]
         if reading := record.get('reading'):
             lines += ['How we read it:', '', *(f'- {entry}' for entry in reading), '']
     return lines
@@ -170,14 +172,14 @@ def _first(done: dict) -> list[str]:
             figures = recipe.figures[:1] or tuple(other.figures[0] for other in then[:1])
             rows.append((f'`{recipe.name}`', cost.hours(recipe), '; '.join(map(str, figures))
                          + (f', after {then[0].name}' if not recipe.figures and then else '')))
-    return [GPUS, *report.table(rows), '']
+    return [GPUS, *reports.table(rows), '']
 
 
 def _paper() -> list[str]:
     def cells(values):
         return ['' if value is None else str(value) for value in values]
     rows = [('table', 'result', *paper.COLUMNS), *((table, what, *cells(values)) for table, what, values in paper.TRANSFER)]
-    lines = ['## Taken over from the paper', '', *report.table(rows), '',
+    lines = ['## Taken over from the paper', '', *reports.table(rows), '',
              'ViT-L, 800 epochs, pixels not normalised (table 1, figures 5, 7): fine-tuned / linear probe, accuracy.', '']
     lines += [f'- {what}: {paper.choices(what)}' for what in paper.ABLATIONS]
     partial = ', '.join(f'{blocks:g}: {value}' for blocks, value in paper.PARTIAL.items())

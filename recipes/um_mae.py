@@ -1,6 +1,6 @@
 """UM-MAE (arXiv:2205.10063; implus/UM-MAE @ cb7776b, README and Makefile), its SimMIM baselines, and the official SimMIM
 (microsoft/SimMIM @ d3e29bc), whose recipes differ from the baselines' and which is not built here."""
-from util.recipes.recipe import Figure, Recipe
+from recipes.recipe import Figure, Recipe
 
 UM_MAE = 'implus/UM-MAE @ cb7776b'
 SIMMIM = 'microsoft/SimMIM @ d3e29bc'

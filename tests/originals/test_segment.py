@@ -1,6 +1,6 @@
 """The segmentor against mmsegmentation's classes: maps, logits, losses, gradients, statistics, sliding window.
 
-    MAE_REPORTS=reports python -m pytest -m 'parity and full' tests/parity/test_segment.py     keeps a record of ViT-B's
+    MAE_REPORTS=reports python -m pytest -m 'parity and full' tests/originals/test_segment.py     keeps a record of ViT-B's
 """
 import json
 
@@ -17,6 +17,8 @@ from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.transforms import Compose, Normalize
 from paddleseg.utils import metrics
 
+import reports
+from parity import ladder
 from seg import weights
 from seg.backbone import MAEViT
 from seg.loss import CrossEntropyOverAllPixelsLoss
@@ -24,8 +26,6 @@ from seg.model import UPerNetMAE
 from seg.optimizer import LayerDecayAdamW
 from seg.transforms import ResizeKeepRatio
 from util import convert
-from util import report as reports
-from util.parity import ladder
 
 from .conftest import keep, parity_record, report
 
@@ -40,7 +40,7 @@ DEVIATIONS = [
     "Gradients and statistics are of 3 images, or the pool of one cell would be normalised over two values. Gradients are "
     "compared by their lengths: of a hundred million ReLUs some stand so near 0 that rounding decides",
     "Biases that go through 1 x 1 convolutions into batch normalisation, whose gradients are mere rounding, are left out",
-    "Optimizer groups, rates and metrics are compared by tests of their own (tests/parity/test_segment.py)"]
+    "Optimizer groups, rates and metrics are compared by tests of their own (tests/originals/test_segment.py)"]
 NORMALISED_AWAY = {'neck.upsample_4x.0.bias', 'neck.upsample_4x.3.bias', 'neck.upsample_2x.0.bias'}
 
 

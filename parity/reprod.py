@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from parity import ladder
 from util.errors import InputError
-from util.parity import ladder
 
 STEPS = {'forward': ('logits', 'features', 'prediction', 'mask'), 'loss': ('loss',), 'bp_align': ('gradients',),
          'train_align': ('losses of the steps',), 'metric': ('metric',)}

@@ -1,6 +1,6 @@
 """Other code bases' runs of MAE: mmselfsup and mmpretrain, and the earlier Paddle ports."""
-from util.recipes.official import FINETUNE, TUNING, finetune, linprobe, pretrain, vit
-from util.recipes.recipe import Figure, Recipe
+from recipes.official import FINETUNE, TUNING, finetune, linprobe, pretrain, vit
+from recipes.recipe import Figure, Recipe
 
 MMSELFSUP = 'open-mmlab/mmselfsup @ db861f3 configs/selfsup/mae'
 MMPRETRAIN = 'open-mmlab/mmpretrain @ ee7f2e8 configs/mae'

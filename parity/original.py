@@ -1,6 +1,6 @@
 """The original in PyTorch: loads a weight file by itself, and writes what it computes from given inputs.
 
-    python -I util/parity/original.py GIVEN.npz FOLDER
+    python -I parity/original.py GIVEN.npz FOLDER
 
 A script for an environment with torch, timm and transformers. It shares no line and no name map with the project, whose
 mistakes must not repeat themselves here. GIVEN.npz: source (path), images [steps, N, C, S, S], noise [steps, N, L],

@@ -1,6 +1,6 @@
 """What a run costs: multiply-adds by formula, and hours by the rates that published runs reached."""
+from recipes.recipe import IMAGES, Recipe
 from util import masking
-from util.recipes.recipe import IMAGES, Recipe
 from util.weights.sizes import SIZES
 
 # 10^12 operations a second and V100, from the times that facebookresearch/mae published: ViT-L for 800 epochs; fine-tuning

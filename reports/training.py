@@ -6,10 +6,12 @@ import re
 import shlex
 from pathlib import Path
 
-from util import checkpoint, provenance, recipes, report, weights
+import recipes
+import reports
+from recipes import cost
+from recipes.recipe import LAUNCH
+from util import checkpoint, provenance, weights
 from util.errors import InputError
-from util.recipes import cost
-from util.recipes.recipe import LAUNCH
 
 LICENCE = 'that of the weights it began from (of the official ones: CC-BY-NC 4.0)'
 CLASSES = {'ImageNet-1K': 1000}
@@ -175,8 +177,8 @@ def _record(recipe: recipes.Recipe, headline: str, run: str, result: dict, log: 
     return {
         'claim': f'{recipe.name}: {headline}', 'recipe': recipe.name, 'status': 'measured', 'model': recipe.model,
         'run': run, 'result': result, 'published': [str(figure) for figure in recipe.figures],
-        'weights': {'file': Path(weight_file).name, 'sha256': report.sha256(weight_file), 'licence': licence},
-        'log': {'file': f'{recipe.name}.log.txt', 'sha256': report.sha256(log)}, 'deviations': list(recipe.departures)}
+        'weights': {'file': Path(weight_file).name, 'sha256': reports.sha256(weight_file), 'licence': licence},
+        'log': {'file': f'{recipe.name}.log.txt', 'sha256': reports.sha256(log)}, 'deviations': list(recipe.departures)}
 
 
 def _console(path: str | Path) -> str:

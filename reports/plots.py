@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util import recipes
+import recipes
 from util.weights import atomic
 
 PANELS = {'training loss': 'train_loss', 'accuracy, %': 'test_acc1', 'rate': 'train_lr'}
