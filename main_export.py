@@ -21,8 +21,7 @@ import numpy as np
 import paddle
 
 import models_zoo
-import reports
-from util import cli, convert, exported, masking, run
+from util import cli, convert, exported, masking, run, weights
 from util.augment import crop, transform
 from util.convert import hugging_face, names
 from util.errors import InputError
@@ -121,7 +120,7 @@ def build(args):
     return layer, inputs, {
         'what': what, 'model': name, 'inputs': inputs, 'outputs': OUTPUTS[what], 'input_size': sides[0],
         'in_chans': channels, 'resize': resize, 'mean': list(mean), 'std': list(std), **special,
-        'source': {'file': source.name, 'sha256': reports.sha256(source)}, 'paddle': paddle.__version__}
+        'source': {'file': source.name, 'sha256': weights.sha256(source)}, 'paddle': paddle.__version__}
 
 
 def encoder(args, tensors):

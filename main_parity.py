@@ -24,9 +24,9 @@ from paddle.nn import functional as F
 import layer
 import models_mae
 import models_vit
-import reports
 from parity import ladder, ours, process, reprod
-from util import checkpoint, cli, convert, optim, provenance, run
+from util import checkpoint, cli, convert, optim, provenance, run, weights
+from util import record as records
 from util.augment import crop, transform
 from util.convert import names
 from util.data import folder, loader, pictures
@@ -71,7 +71,7 @@ def main(args):
         print(f'{name}: {value}')
     log.write(rungs)
     if args.report:
-        reports.write(args.report, record(args, settings, about, original.about, rungs, figures))
+        records.write(args.report, record(args, settings, about, original.about, rungs, figures))
     if not all(rung.passed for rung in rungs):
         sys.exit(1)
 
@@ -247,12 +247,12 @@ def record(args, settings, about, original, rungs, figures):
                   f'{LR.get(settings["kind"], 1e-3):g}, where the recipes scale theirs by batches of thousands']
     if original['names'] == 'OpenMMLab':
         deviations.append(f"OpenMMLab's tensors were renamed by the original's own script and run by {original['original']}")
-    converted = {'converted file': Path(args.dst).name, 'its sha256': reports.sha256(args.dst)} if args.dst else {}
+    converted = {'converted file': Path(args.dst).name, 'its sha256': weights.sha256(args.dst)} if args.dst else {}
     figures = {**figures, 'peak memory, MB': {'original': original['peak_memory_mb'], 'ours': peak_memory()}}
     return {'claim': f'{title} ({args.weights_are})' if args.weights_are else title, 'model': settings['name'],
             'run': shlex.join(['python', 'main_parity.py', *command]),
             'environment': {**provenance.environment(), 'original': original['versions']},
-            'weights': {'file': Path(args.src).name, 'sha256': reports.sha256(args.src), 'licence': settings['licence'],
+            'weights': {'file': Path(args.src).name, 'sha256': weights.sha256(args.src), 'licence': settings['licence'],
                         'format': about.format, 'tensors': about.taken, **converted},
             'parity': [rung.record() for rung in rungs], 'figures': figures, 'deviations': deviations, 'status': 'measured'}
 

@@ -26,11 +26,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import reports
 from recipes import paper, small
 from reports import plots
 from util import cli, provenance, run
+from util import record as records
 from util.errors import InputError
+from util.weights import sha256
 
 ROOT = Path(__file__).parent.parent
 
@@ -183,7 +184,7 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | N
     start = out / f'pretrain_{small.RATIO}_0'
     weights = start / f'checkpoint-{epochs_of(start) - 1}.pd'
     log, pictures = out / 'results.json', drawings(results)
-    reports.write(prefix, {
+    records.write(prefix, {
         'claim': 'Small scale: pre-training, labels and mask ratio on scanned digits', 'status': 'measured',
         'model': 'vit_nano_patch4', 'run': f'python demo/reproduce.py {flags}',
         'result': {figure: ', '.join(f'{varied}: {spread(values)}' for varied, values in cells.items())
@@ -191,8 +192,8 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | N
         'published': published(PARTIAL in results), 'pictures': [f'{Path(prefix).name}{ending}' for ending in pictures],
         'environment': provenance.environment(),
         'figures': {'minutes': 'not recorded: the runs are of several sittings' if minutes is None else round(minutes)},
-        'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': reports.sha256(log)},
-        'weights': {'file': weights.name, 'sha256': reports.sha256(weights), 'licence': 'none, made by this run'}}, log)
+        'log': {'file': f'{Path(prefix).name}.log.json', 'sha256': sha256(log)},
+        'weights': {'file': weights.name, 'sha256': sha256(weights), 'licence': 'none, made by this run'}}, log)
     for ending, drawn in pictures.items():
         drawn(results, Path(f'{prefix}{ending}'))
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from util import record
+
 Pairs = Iterable[tuple[str, np.ndarray, np.ndarray]]  # name, ours, the original's
 
 
@@ -88,19 +90,9 @@ def places(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (~(scores <= scores[np.arange(len(labels)), labels][:, None])).sum(1)
 
 
-COLUMNS = ('rung', 'compared', 'max abs', 'mean abs', 'relative', 'finite', 'tolerance', 'verdict', 'where')
-
-
-def cells(entry: dict) -> list[str]:
-    """A rung's record as the cells of a table's row."""
-    figures = [f'{entry[name]:.2g}' for name in ('max_abs', 'mean_abs', 'relative')]
-    return [entry['name'], entry['compared'], *figures, 'yes' if entry['finite'] else 'NO', f'{entry["tolerance"]:g}',
-            'pass' if entry['passed'] else 'FAIL', entry.get('where', '')]
-
-
 def table(rungs: list[Rung]) -> str:
     """The ladder for a terminal, notes below it."""
-    rows = [COLUMNS, *(cells(step.record()) for step in rungs)]
+    rows = [record.COLUMNS, *(record.cells(step.record()) for step in rungs)]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return '\n'.join(lines + [f'{step.name}: {step.note}' for step in rungs if step.note])

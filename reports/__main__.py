@@ -11,9 +11,9 @@ With the name of a recipe: a record of that run. Without: the pages of all recor
 from pathlib import Path
 
 import recipes
-import reports
 from reports import front, plots, training
 from util import checkpoint, cli, run
+from util import record as records
 from util.errors import InputError
 from util.weights import atomic
 
@@ -29,7 +29,7 @@ def main(args):
         add(args)
     folder = Path(args.reports)
     for path in sorted(folder.glob('*.yaml')):
-        write(path.with_suffix('.md'), reports.markdown(reports.read(path)))
+        write(path.with_suffix('.md'), records.page(records.read(path)))
     write(folder / 'README.md', front.page(folder))
 
 
@@ -56,12 +56,12 @@ def add(args):
         raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py, main_linprobe.py, '
                          'seg/train.py and seg/val.py')
     if args.parity:
-        record['parity'] = reports.read(args.parity).get('parity')
+        record['parity'] = records.read(args.parity).get('parity')
         if not record['parity']:
             raise InputError(f'--parity {args.parity} has no ladder; main_parity.py --report makes such a record')
     if recipe.program.startswith('main_') and record['status'] == 'measured':
         record['pictures'] = [f'{prefix.name}.png']
-    reports.write(str(prefix), record, log)
+    records.write(str(prefix), record, log)
     for name in record.get('pictures', ()):
         plots.curves(prefix.with_name(name), {recipe.name: training.read_log(log)}, recipe.figures)
     for warning in record['warnings']:

@@ -2,8 +2,8 @@
 from pathlib import Path
 
 import recipes
-import reports
 from recipes import cost, official, paper, ports, segment, um_mae
+from util import record as records
 
 GROUPS = {'The official runs and the paper': official, 'Other code bases': ports, 'UM-MAE and SimMIM': um_mae,
           'Segmentation on ADE20K': segment}
@@ -108,18 +108,18 @@ HEADER = ('run', 'to expect', 'status', 'here', 'device-hours')
 
 def page(folder: str | Path) -> str:
     """The front page of a folder of records."""
-    records = {path.stem: reports.read(path) for path in sorted(Path(folder).glob('*.yaml'))}
-    done = {record['recipe']: (name, record) for name, record in records.items() if 'recipe' in record}
+    found = {path.stem: records.read(path) for path in sorted(Path(folder).glob('*.yaml'))}
+    done = {record['recipe']: (name, record) for name, record in found.items() if 'recipe' in record}
     rows = {title: [_row(recipe, done) for recipe in module.RECIPES] for title, module in GROUPS.items()}
-    other = {name: record for name, record in records.items() if 'recipe' not in record}
+    other = {name: record for name, record in found.items() if 'recipe' not in record}
     ladders = {name: record for name, record in other.items() if record.get('parity')}
     small = {name: record for name, record in other.items() if name not in ladders}
     published = [row[2] for table in rows.values() for row in table if row[1]]
     others = [record['status'] for record in other.values()]
     lines = [HEAD + '\n'.join(f'| {status} | {meaning} | {published.count(status)} | {others.count(status) or ""} |'
-                              for status, meaning in reports.STATUSES.items()), '', *([] if done else [NOTHING]), CLAIMS]
+                              for status, meaning in records.STATUSES.items()), '', *([] if done else [NOTHING]), CLAIMS]
     for title, table in rows.items():
-        lines += [f'### {title}', '', *reports.table([HEADER, *table]), '']
+        lines += [f'### {title}', '', *records.table([HEADER, *table]), '']
     lines += [*_alignment(ladders), *_small(small), *_first(done), ADD, *_paper(), CONTRADICTIONS]
     return '\n'.join(lines)
 
@@ -135,22 +135,22 @@ def _row(recipe: recipes.Recipe, done: dict) -> list[str]:
             here + (f', {len(record["warnings"])} warnings' if record.get('warnings') else ''), cost.hours(recipe)]
 
 
-def _alignment(records: dict) -> list[str]:
+def _alignment(found: dict) -> list[str]:
     """The steps of Paddle's reproduction guide, by the records with a ladder."""
     rows = [('record', 'status', *STEPS)]
-    for name, record in records.items():
+    for name, record in found.items():
         rungs = {rung['name']: rung for rung in record.get('parity', [])}
         cells = [_worst([rungs[step] for step in steps if step in rungs]) for steps in STEPS.values()]
         rows.append((f'[{name.removeprefix("parity_")}]({name}.md)', record['status'], *cells))
-    return [ALIGNMENT, *reports.table(rows), '']
+    return [ALIGNMENT, *records.table(rows), '']
 
 
-def _small(records: dict) -> list[str]:
+def _small(found: dict) -> list[str]:
     lines = [SMALL]
-    for name, record in records.items():
+    for name, record in found.items():
         lines += [f'[{record["claim"]}]({name}.md), {record["status"]}:', '']
         lines += [f'- {figure}: {value}' for figure, value in record.get('result', {}).items()]
-        lines += ['', *reports.shown(record)]
+        lines += ['', *records.shown(record)]
         if reading := record.get('reading'):
             lines += ['How we read it:', '', *(f'- {entry}' for entry in reading), '']
     return lines
@@ -172,14 +172,14 @@ def _first(done: dict) -> list[str]:
             figures = recipe.figures[:1] or tuple(other.figures[0] for other in then[:1])
             rows.append((f'`{recipe.name}`', cost.hours(recipe), '; '.join(map(str, figures))
                          + (f', after {then[0].name}' if not recipe.figures and then else '')))
-    return [GPUS, *reports.table(rows), '']
+    return [GPUS, *records.table(rows), '']
 
 
 def _paper() -> list[str]:
     def cells(values):
         return ['' if value is None else str(value) for value in values]
     rows = [('table', 'result', *paper.COLUMNS), *((table, what, *cells(values)) for table, what, values in paper.TRANSFER)]
-    lines = ['## Taken over from the paper', '', *reports.table(rows), '',
+    lines = ['## Taken over from the paper', '', *records.table(rows), '',
              'ViT-L, 800 epochs, pixels not normalised (table 1, figures 5, 7): fine-tuned / linear probe, accuracy.', '']
     lines += [f'- {what}: {paper.choices(what)}' for what in paper.ABLATIONS]
     partial = ', '.join(f'{blocks:g}: {value}' for blocks, value in paper.PARTIAL.items())

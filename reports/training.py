@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 import recipes
-import reports
 from recipes import cost
 from recipes.recipe import LAUNCH
 from util import checkpoint, provenance, weights
@@ -177,8 +176,8 @@ def _record(recipe: recipes.Recipe, headline: str, run: str, result: dict, log: 
     return {
         'claim': f'{recipe.name}: {headline}', 'recipe': recipe.name, 'status': 'measured', 'model': recipe.model,
         'run': run, 'result': result, 'published': [str(figure) for figure in recipe.figures],
-        'weights': {'file': Path(weight_file).name, 'sha256': reports.sha256(weight_file), 'licence': licence},
-        'log': {'file': f'{recipe.name}.log.txt', 'sha256': reports.sha256(log)}, 'deviations': list(recipe.departures)}
+        'weights': {'file': Path(weight_file).name, 'sha256': weights.sha256(weight_file), 'licence': licence},
+        'log': {'file': f'{recipe.name}.log.txt', 'sha256': weights.sha256(log)}, 'deviations': list(recipe.departures)}
 
 
 def _console(path: str | Path) -> str:

@@ -10,9 +10,9 @@ from conftest import ROOT, classifier, figures_by_hand
 
 import main_finetune
 import main_parity
-import reports
 from parity import ladder, process, reprod
 from util import convert
+from util import record as records
 from util.errors import InputError
 
 ONE = np.array([1.0, -2.0, 4.0], 'float32')
@@ -139,17 +139,17 @@ def record(**changes):
 
 
 def test_a_report_is_a_record_and_the_page_made_from_it(tmp_path):
-    reports.write(str(tmp_path / 'folder' / 'one'), record())
+    records.write(str(tmp_path / 'folder' / 'one'), record())
     kept = yaml.safe_load((tmp_path / 'folder/one.yaml').read_text())
     page = (tmp_path / 'folder/one.md').read_text()
-    assert kept == record() and page == reports.markdown(kept)
+    assert kept == record() and page == records.page(kept)
     assert '# Ours equals theirs' in page and 'FAILED: step' in page and '- original: torch 2' in page
     assert '| step | 1 tensor | 0 | 0 | 0 | yes | 1e-05 | pass | tensor 0 |' in page
     assert {file.name for file in (tmp_path / 'folder').iterdir()} == {'one.yaml', 'one.md'}
 
 
 def test_nan_survives_the_record(tmp_path):
-    reports.write(str(tmp_path / 'nan'), record(parity=[step(([np.nan], [1.0])).record()]))
+    records.write(str(tmp_path / 'nan'), record(parity=[step(([np.nan], [1.0])).record()]))
     kept = yaml.safe_load((tmp_path / 'nan.yaml').read_text())['parity'][0]
     assert np.isnan(kept['relative']) and kept['passed'] is False
     assert 'NO' in (tmp_path / 'nan.md').read_text()
@@ -157,8 +157,8 @@ def test_nan_survives_the_record(tmp_path):
 
 def test_what_people_wrote_into_a_record_is_kept_when_it_is_made_again(tmp_path, capsys):
     for extra in ({'reading': ['it holds'], 'deviations': ['none', 'a day late']}, {'claim': 'Ours still equals theirs'}):
-        reports.write(str(tmp_path / 'one'), record(**extra))
-    kept = reports.read(tmp_path / 'one.yaml')
+        records.write(str(tmp_path / 'one'), record(**extra))
+    kept = records.read(tmp_path / 'one.yaml')
     assert kept == record(**extra) | {'reading': ['it holds'], 'deviations': ['none', 'a day late']}
     assert capsys.readouterr().err.count('of the record before; read it again') == 2
 
@@ -168,7 +168,7 @@ def test_what_people_wrote_into_a_record_is_kept_when_it_is_made_again(tmp_path,
     {'weights': {'file': 'full.pth', 'sha256': 'x'}}, {'weights': {'sha256': 'ab' * 32}}])
 def test_a_report_without_what_it_needs_is_refused_and_nothing_written(change, tmp_path):
     with pytest.raises(InputError, match=next(iter(change))):
-        reports.write(str(tmp_path / 'one'), record(**change))
+        records.write(str(tmp_path / 'one'), record(**change))
     assert not list(tmp_path.iterdir())
 
 

@@ -17,12 +17,12 @@ from test_readme import accepted, parser_of, read
 import main_finetune
 import models_mae
 import recipes
-import reports
 from parity import ladder
 from recipes import cost
 from reports import __main__ as report_program
 from reports import front, plots, training
 from util import provenance
+from util import record as records
 from util.errors import InputError
 from util.weights import paddle_file
 
@@ -160,23 +160,23 @@ def test_weights_that_are_no_checkpoint_of_a_training_are_refused(finished):
     ({'log': {'file': 'log.txt', 'sha256': None}}, 'log')])
 def test_no_claim_of_a_measurement_without_evidence(finished, tmp_path, status, lacking, said):
     record = finished.record() | {'status': status}
-    reports.check(record)
+    records.check(record)
     with pytest.raises(InputError, match=said):
-        reports.write(str(tmp_path / 'one'), record | lacking)
+        records.write(str(tmp_path / 'one'), record | lacking)
     assert not (tmp_path / 'one.yaml').exists()
-    reports.check(record | lacking | {'status': 'not-run'})
+    records.check(record | lacking | {'status': 'not-run'})
 
 
 def test_a_log_that_was_changed_or_lost_is_refused(finished, tmp_path):
-    reports.write(str(tmp_path / 'one'), finished.record(), finished.folder / 'log.txt')
+    records.write(str(tmp_path / 'one'), finished.record(), finished.folder / 'log.txt')
     log = tmp_path / 'finetune_vit_base.log.txt'
-    assert reports.read(tmp_path / 'one.yaml')['result']['acc1'] == pytest.approx(83.6)
+    assert records.read(tmp_path / 'one.yaml')['result']['acc1'] == pytest.approx(83.6)
     log.write_text(log.read_text().replace('83.6', '84.6'))
     with pytest.raises(InputError, match='not the one that the record was made from'):
-        reports.read(tmp_path / 'one.yaml')
+        records.read(tmp_path / 'one.yaml')
     log.unlink()
     with pytest.raises(InputError, match='not beside it'):
-        reports.read(tmp_path / 'one.yaml')
+        records.read(tmp_path / 'one.yaml')
 
 
 def test_an_evaluation_of_others_weights(tmp_path):
@@ -185,7 +185,7 @@ def test_an_evaluation_of_others_weights(tmp_path):
     console = tmp_path / 'console.txt'
     console.write_text('Resume checkpoint weights.pth\nloss 0.7312  acc1 83.6640  acc5 96.5300\n')
     record = training.of_evaluation(recipe, console, tmp_path / 'weights.pth')
-    reports.check(record)
+    records.check(record)
     assert record['status'] == 'ported-eval' and record['result'] == {'loss': 0.7312, 'acc1': 83.664, 'acc5': 96.53}
     assert record['warnings'] == [] and record['weights']['sha256'] == hashlib.sha256(b'weights').hexdigest()
     console.write_text('Resume checkpoint weights.pth\nloss 0.7312  acc1 83.5000  acc5 96.5300\n')
@@ -214,7 +214,7 @@ def test_a_segmentation_by_what_it_printed(tmp_path, capsys):
         report_program.main(report_program.PARSER.parse_args([
             'segment_vit_base', '--checkpoint', str(tmp_path / 'model.pdparams'), '--console', str(console), '--reports',
             str(tmp_path / 'reports')]))
-        record = reports.read(tmp_path / 'reports/segment_vit_base.yaml')
+        record = records.read(tmp_path / 'reports/segment_vit_base.yaml')
         assert record['status'] == 'measured' and record['warnings'] == warnings
         assert record['result'] == {'aAcc': 83.12, 'mIoU': 48.1, 'mAcc': 59.12}
         assert record['settings']['iterations'] == iterations and record['figures'] == {'images/s and device': 5.0}
@@ -241,7 +241,7 @@ def test_a_real_run_becomes_a_record_a_page_a_picture_and_a_row(classify, tmp_pa
     assert record['environment'] == provenance.environment()
     assert len(record['warnings']) > 5 and all(f'warning: {line}' in printed for line in record['warnings'])
     page = (tmp_path / 'finetune_vit_base.md').read_text()
-    assert page == reports.markdown(record) and record['warnings'][0] in page and 'vit_nano_patch4' in page
+    assert page == records.page(record) and record['warnings'][0] in page and 'vit_nano_patch4' in page
     assert (tmp_path / 'finetune_vit_base.log.txt').read_text() == (out / 'log.txt').read_text()
     assert Image.open(tmp_path / 'finetune_vit_base.png').format == 'PNG'
     row = next(line for line in (tmp_path / 'README.md').read_text().splitlines() if 'finetune_vit_base](' in line)
@@ -261,8 +261,8 @@ def test_bad_input_is_one_line(flags, said, tmp_path):
 def test_the_pages_in_the_repository_are_those_of_its_records():
     assert (ROOT / 'reports/README.md').read_text() == front.page(ROOT / 'reports'), 'run python -m reports'
     for path in (ROOT / 'reports').glob('*.yaml'):
-        record = reports.read(path)
-        assert path.with_suffix('.md').read_text() == reports.markdown(record), path
+        record = records.read(path)
+        assert path.with_suffix('.md').read_text() == records.page(record), path
         assert all((ROOT / 'reports' / name).exists() for name in record.get('pictures', [])), path
 
 
@@ -272,7 +272,7 @@ def test_the_front_page_has_every_run_once_and_counts_results_and_records_apart(
         if recipe.name != 'digits':  # which has a section of its own
             row, = [line for line in lines if line.startswith((f'| {recipe.name} |', f'| [{recipe.name}]('))]
             assert all(str(figure) in row for figure in recipe.figures)
-    rows = [line.split('|') for line in lines if line.startswith(tuple(f'| {name} |' for name in reports.STATUSES))]
+    rows = [line.split('|') for line in lines if line.startswith(tuple(f'| {name} |' for name in records.STATUSES))]
     assert sum(int(row[3]) for row in rows) == sum(bool(recipe.figures) for recipe in recipes.ALL)
     assert sum(int(row[4].strip() or 0) for row in rows) == sum(
         'recipe' not in yaml.safe_load(path.read_text()) for path in (ROOT / 'reports').glob('*.yaml'))
@@ -280,7 +280,7 @@ def test_the_front_page_has_every_run_once_and_counts_results_and_records_apart(
 
 def test_the_front_page_names_a_failed_ladder(tmp_path):
     rungs = [ladder.rung('loss', [('loss', np.array([1.1]), np.array([1.0]))], 1e-6).record()]
-    reports.write(str(tmp_path / 'parity_x'), {'claim': 'x', 'model': 'x', 'run': 'x', 'status': 'measured', 'parity': rungs,
+    records.write(str(tmp_path / 'parity_x'), {'claim': 'x', 'model': 'x', 'run': 'x', 'status': 'measured', 'parity': rungs,
                                               'weights': {'file': 'x', 'sha256': 'ab' * 32}})
     row = next(line for line in front.page(tmp_path).splitlines() if line.startswith('| [x](parity_x.md)'))
     assert row.split('|')[4].strip() == '1.0e-01 FAILED' and row.split('|')[3].strip() == ''

@@ -9,9 +9,9 @@ import yaml
 from conftest import ROOT
 from test_readme import parser_of
 
-import reports
 from recipes import small
 from reports import front
+from util import record as records
 from util.errors import InputError
 
 
@@ -168,7 +168,7 @@ def test_what_we_read_stands_on_both_pages(reproduce, results, tmp_path):
     reproduce.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
     file = tmp_path / 'reports/digits.yaml'
     file.write_text(file.read_text() + 'reading: [few labels gain most]\n')
-    assert '\n## Reading\n\n- few labels gain most\n' in reports.markdown(reports.read(file))
+    assert '\n## Reading\n\n- few labels gain most\n' in records.page(records.read(file))
     assert '\nHow we read it:\n\n- few labels gain most\n' in front.page(tmp_path / 'reports')
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-import reports
 from util import provenance
+from util import record as records
 
 PYTHON = ROOT / '.venv-parity/bin/python'
 REFERENCES = Path(__file__).parent / 'references'
@@ -59,7 +59,7 @@ def climbed(run_program, tmp_path):
 def keep(name: str, record: dict, log: Path | None = None):
     """Write a record, in the folder that MAE_REPORTS names, if it does."""
     if folder := os.environ.get('MAE_REPORTS'):
-        reports.write(str(ROOT / folder / name), record, log)
+        records.write(str(ROOT / folder / name), record, log)
 
 
 def parity_record(claim: str, model: str, file: str, weights: dict, rungs: list, deviations: list[str]) -> dict:

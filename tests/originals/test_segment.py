@@ -17,7 +17,6 @@ from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.transforms import Compose, Normalize
 from paddleseg.utils import metrics
 
-import reports
 from parity import ladder
 from seg import weights
 from seg.backbone import MAEViT
@@ -26,6 +25,7 @@ from seg.model import UPerNetMAE
 from seg.optimizer import LayerDecayAdamW
 from seg.transforms import ResizeKeepRatio
 from util import convert
+from util.weights import sha256
 
 from .conftest import keep, parity_record, report
 
@@ -52,7 +52,7 @@ def climbed():
     def note(size, file, *rungs):
         if size is BASE:
             found['rungs'] += rungs
-            found.setdefault('sha256', reports.sha256(file))
+            found.setdefault('sha256', sha256(file))
     yield note
     if found['rungs']:
         keep('parity_upernet_vit_base', parity_record(

@@ -10,8 +10,8 @@ import pytest
 from conftest import log_of
 from scipy import stats
 
-import reports
 from util import provenance
+from util.weights import sha256
 
 from .conftest import SIZES, keep
 
@@ -108,8 +108,8 @@ def record(lines, log, folder):
         'settings': {'seeds': f'{SEEDS} on each side', 'pre-training': PRETRAIN,
                      'fine-tuning, 100 labels': FINETUNE},
         'environment': provenance.environment(),
-        'log': {'file': 'training_equality.log.json', 'sha256': reports.sha256(log)},
-        'weights': {'file': f'{weights.name} of the first seed here', 'sha256': reports.sha256(weights),
+        'log': {'file': 'training_equality.log.json', 'sha256': sha256(log)},
+        'weights': {'file': f'{weights.name} of the first seed here', 'sha256': sha256(weights),
                     'licence': 'none, made by this run'},
         'deviations': ["The originals are transformers' ViTMAEForPreTraining with the official initialisation (its own is "
                        "another), timm's VisionTransformer, torchvision's crop, PyTorch's AdamW",

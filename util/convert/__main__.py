@@ -8,9 +8,9 @@ hf it may be a folder, which `from_pretrained` then reads. The README has the ta
 """
 from pathlib import Path
 
-from reports import sha256
 from util import cli, convert, run
 from util.errors import InputError
+from util.weights import sha256
 
 LICENCE = 'that of the source; weights derived from those that facebookresearch/mae published: CC-BY-NC 4.0'
 SUFFIXES = {'paddle': ['.pd', '.pdparams'], 'torch': ['.pth', '.safetensors'], 'timm': ['.safetensors', '.pth'],

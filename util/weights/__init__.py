@@ -1,4 +1,5 @@
 """The only readers and writers of weight files. None of them runs code from a file."""
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def read(path: str | Path) -> dict:
     if path.stat().st_size == 0:
         raise InputError(f'{path} is empty; its writing was interrupted or its download failed')
     return _reader(path)(path)
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(2 ** 24):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _reader(path: Path) -> Callable[[Path], dict]:
