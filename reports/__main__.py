@@ -47,7 +47,7 @@ def add(args):
             raise InputError(f'{recipe.name}: give --checkpoint and --console')
         make = training.of_evaluation if recipe.evaluates else training.of_segmentation
         record, log = make(recipe, args.console, args.checkpoint, args.licence), args.console
-    elif recipe.program in ('main_pretrain.py', 'main_finetune.py', 'main_linprobe.py'):
+    elif recipe.program in training.PROGRAMS:
         if not args.output_dir:
             raise InputError(f'{recipe.name} is a training: give --output_dir')
         log = Path(args.output_dir) / 'log.txt'

@@ -1,17 +1,21 @@
 """A record from what a run left behind: log.txt, a checkpoint, what its program printed."""
 import hashlib
-import importlib
 import json
 import re
 import shlex
 from pathlib import Path
 
+import main_finetune
+import main_linprobe
+import main_pretrain
 import recipes
 from recipes import cost
 from recipes.recipe import LAUNCH
 from util import checkpoint, provenance, weights
 from util.errors import InputError
 
+# Of whose trainings there are records; their parsers say what a recipe leaves to defaults
+PROGRAMS = {'main_pretrain.py': main_pretrain, 'main_finetune.py': main_finetune, 'main_linprobe.py': main_linprobe}
 LICENCE = 'that of the weights it began from (of the official ones: CC-BY-NC 4.0)'
 CLASSES = {'ImageNet-1K': 1000}
 LINE = re.compile(r'time ([\d.]+) s .* mem (\d+) MB')
@@ -43,8 +47,7 @@ def read_log(path: str | Path) -> list[dict]:
 def flags_of(recipe: recipes.Recipe) -> dict:
     """What the recipe's command sets, and what its program does by default: the program's own parser knows."""
     words = recipes.command(recipe)
-    parser = importlib.import_module(recipe.program.removesuffix('.py')).PARSER
-    return vars(parser.parse_args(words[words.index(recipe.program) + 1:]))
+    return vars(PROGRAMS[recipe.program].PARSER.parse_args(words[words.index(recipe.program) + 1:]))
 
 
 def departures(recipe: recipes.Recipe, flags: dict, effective_batch: int) -> list[str]:
