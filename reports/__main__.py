@@ -12,10 +12,9 @@ from pathlib import Path
 
 import recipes
 from reports import front, plots, training
-from util import checkpoint, cli, run
+from util import atomic, checkpoint, cli, run
 from util import record as records
 from util.errors import InputError
-from util.weights import atomic
 
 
 def main(args):

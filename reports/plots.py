@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 import recipes
-from util.weights import atomic
+from util import atomic
 
 PANELS = {'training loss': 'train_loss', 'accuracy, %': 'test_acc1', 'rate': 'train_lr'}
 COLOURS = ['#1f6fb4', '#d1495b', '#3c8d5a', '#8d5fa8', '#b8860b', '#4d4d4d']

@@ -6,9 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
-from util import weights
+from util import atomic, weights
 from util.errors import InputError
-from util.weights import atomic, paddle_file
+from util.weights import paddle_file
 
 TREE = {'model': {'a.weight': np.arange(6, dtype='float32').reshape(2, 3), 'b': np.float32(7)},
         'optimizer': {'a.weight': {'moment1': np.ones(3)}}, 'epoch': 3, 'scaler': {}, 'args': {'lr': None, 'name': 'x'}}

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from util import dist, provenance, weights
+from util import atomic, dist, provenance, weights
 from util.errors import InputError
 from util.metrics import Averages, Progress
-from util.weights import atomic, paddle_file
+from util.weights import paddle_file
 
 STOPPED = 75  # exit code after a signal: EX_TEMPFAIL of sysexits.h, "try again later"
 HARMLESS = {'output_dir', 'log_dir', 'data_path', 'device', 'num_workers', 'pin_mem', 'resume', 'start_epoch', 'save_every',

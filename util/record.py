@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from util import dist
+from util import atomic, dist
 from util.errors import InputError
-from util.weights import atomic, sha256
+from util.weights import sha256
 
 STATUSES = {
     'measured': 'by the run that the record names',

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from util import dist, kernels
+from util import atomic, dist, kernels
 from util.errors import InputError
-from util.weights import atomic
 
 
 class NonFiniteLoss(RuntimeError):

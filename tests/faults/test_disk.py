@@ -11,9 +11,9 @@ from conftest import ROOT, assert_same_state
 
 import main_pretrain
 from faults.harness import Run
-from util import weights
+from util import atomic, weights
 from util.errors import InputError
-from util.weights import atomic, paddle_file, safetensors_file, torch_file
+from util.weights import paddle_file, safetensors_file, torch_file
 
 TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--num_workers', '0',
         '--batch_size', '10', '--warmup_epochs', '1', '--device', 'cpu', '--log_dir', '', '--save_every', '1']

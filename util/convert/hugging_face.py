@@ -3,9 +3,10 @@ import json
 import math
 from pathlib import Path
 
+from util import atomic
 from util.convert import names
 from util.errors import InputError
-from util.weights import atomic, safetensors_file, sizes
+from util.weights import safetensors_file, sizes
 
 FILES = ('model.safetensors', 'pytorch_model.bin')
 

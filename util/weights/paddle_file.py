@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from util import atomic
 from util.errors import InputError
-from util.weights import atomic, unpickler
+from util.weights import unpickler
 from util.weights.safetensors_file import bfloat16
 
 MAGIC = b'MAEsha256'

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from util import atomic
 from util.errors import InputError
-from util.weights import atomic
 
 DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'uint16', 'I64': 'int64', 'I32': 'int32',
           'I16': 'int16', 'I8': 'int8', 'U8': 'uint8', 'BOOL': 'bool'}

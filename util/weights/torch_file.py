@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from util import atomic
 from util.errors import InputError
-from util.weights import atomic, unpickler
+from util.weights import unpickler
 from util.weights.safetensors_file import bfloat16
 
 ZIP = b'PK'
