@@ -20,12 +20,12 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import numpy as np
 import paddle
 
+import models_sizes
 import models_zoo
 from util import cli, convert, exported, masking, run, weights
 from util.augment import crop, transform
 from util.convert import hugging_face, names
 from util.errors import InputError
-from util.weights import sizes
 
 DEFAULT = {names.ENCODER: 'features', names.AUTOENCODER: 'reconstruct', names.PROBE: 'classify', names.POOLED: 'classify',
            names.CLASS_TOKEN: 'classify'}
@@ -101,7 +101,7 @@ def build(args):
         masking.check(model.num_patches, args.mask_ratio)
         layer, sides, channels = Reconstruct(model, args.mask_ratio), model.img_size, model.in_chans
         special = {'mask_ratio': args.mask_ratio, 'patch_size': model.patch_size, 'norm_pix_loss': bool(model.norm_pix_loss)}
-        name = args.model or said.get('model') or sizes.autoencoder_of(state['model'])
+        name = args.model or said.get('model') or models_sizes.autoencoder_of(state['model'])
     else:
         if what == 'features' and DEFAULT[kind] != 'classify':
             model, said = encoder(args, state['model'])
@@ -125,7 +125,7 @@ def build(args):
 
 def encoder(args, tensors):
     """A pre-trained encoder as linear probing has it, and what is known of it."""
-    said = sizes.said_by(tensors)
+    said = models_sizes.said_by(tensors)
     name = args.model or said.get('model')
     if not name:
         raise InputError(f'{args.resume} does not say its model; give --model')

@@ -23,6 +23,7 @@ from paddle.nn import functional as F
 
 import layer
 import models_mae
+import models_sizes
 import models_vit
 from parity import ladder, ours, process, reprod
 from util import checkpoint, cli, convert, optim, provenance, run, weights
@@ -32,7 +33,6 @@ from util.convert import names
 from util.data import folder, loader, pictures
 from util.errors import InputError
 from util.metrics import peak_memory
-from util.weights import sizes
 
 STEPS, WARMUP, PART = 5, 2, 512  # optimizer steps, those of them that warm up; validation images on the disk at a time
 BATCH = {names.PROBE: 16}  # normalised over two images, features would be +-1 and gradients mere rounding
@@ -82,9 +82,9 @@ def describe(args, tensors, flags):
     if family != names.VIT or 'vis_mask_token' in tensors:
         what = family if family != names.VIT else "a ViT with UM-MAE's secondary masking"
         raise InputError(f'{args.src} holds {what}: there is no package of the original to compare with')
-    name, kind = sizes.name_of(tensors), names.kind(tensors)
-    size = sizes.SIZES.get(name)
-    channels, side = (sizes.said_by(tensors)[flag] for flag in ('in_chans', 'input_size'))
+    name, kind = models_sizes.name_of(tensors), names.kind(tensors)
+    size = models_sizes.size_of(tensors)
+    channels, side = (models_sizes.said_by(tensors)[flag] for flag in ('in_chans', 'input_size'))
     heads = args.heads or (size and size.heads)
     decoder_heads = args.decoder_heads or (size.decoder_heads if size else 1 if kind != names.AUTOENCODER else None)
     if not heads or not decoder_heads:

@@ -12,9 +12,9 @@ from paddle import nn
 from paddle.nn import initializer
 
 from layer import Block, Blocks, LayerNorm, PatchEmbed, draw_linears, pair
+from models_sizes import SIZES
 from util import masking, pos_embed
 from util.errors import InputError
-from util.weights.sizes import SIZES
 
 
 class Reconstruction(nn.Layer):

@@ -13,7 +13,7 @@ from paddle.nn import initializer
 
 from layer import LayerNorm, PatchEmbed, Pyramid, PyramidBlock, attend
 from models_classifier import PyramidClassifier
-from util.weights.sizes import PYRAMIDS
+from models_sizes import PYRAMIDS
 
 
 class PooledAttention(nn.Layer):

@@ -13,8 +13,8 @@ import models_pvt
 import models_swin
 from layer import LayerNorm, draw_pyramid, enlarge
 from models_mae import Reconstruction
+from models_sizes import PYRAMIDS
 from util.errors import InputError
-from util.weights.sizes import PYRAMIDS
 
 
 class MaskTokens(Reconstruction):

@@ -14,8 +14,8 @@ from paddle import nn
 
 from layer import Attention, LayerNorm, PatchEmbed, Pyramid, PyramidBlock
 from models_classifier import PyramidClassifier
+from models_sizes import PYRAMIDS
 from util.errors import InputError
-from util.weights.sizes import PYRAMIDS
 
 
 def cut(x: paddle.Tensor, window: int) -> paddle.Tensor:

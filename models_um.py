@@ -17,8 +17,8 @@ import models_pvt
 import models_swin
 from layer import LayerNorm, check_images, draw_pyramid, enlarge, pair
 from models_mae import Reconstruction
+from models_sizes import PYRAMIDS
 from util.errors import InputError
-from util.weights.sizes import PYRAMIDS
 
 
 class UniformMasking(Reconstruction):

@@ -14,7 +14,7 @@ from paddle.nn import initializer
 
 from layer import Block, Blocks, LayerNorm, PatchEmbed, draw_linears
 from models_classifier import Classifier
-from util.weights.sizes import SIZES
+from models_sizes import SIZES
 
 
 class Encoder(nn.Layer):

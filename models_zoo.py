@@ -8,6 +8,7 @@ from types import ModuleType
 import models_mae
 import models_pvt
 import models_simmim
+import models_sizes
 import models_swin
 import models_um
 import models_vit
@@ -17,7 +18,6 @@ from models_mae import Reconstruction
 from util import checkpoint, convert, pos_embed
 from util.convert import names
 from util.errors import InputError
-from util.weights import sizes
 
 
 def _variants(families: dict[str, ModuleType]) -> dict[str, Callable]:
@@ -62,7 +62,7 @@ def load_autoencoder(path: str, name: str | None = None, norm_pix_loss: bool | N
     if names.kind(tensors) != names.AUTOENCODER:
         raise InputError(f'{path} holds {names.kind(tensors)}, which has no decoder and cannot reconstruct. '
                          'Take a whole pre-training checkpoint (of the official files: *_full and mae_visualize_*)')
-    inferred = sizes.autoencoder_of(tensors)
+    inferred = models_sizes.autoencoder_of(tensors)
     known = {'--model': (flags.get('model', inferred), name), '--norm_pix_loss': (flags.get('norm_pix_loss'), norm_pix_loss)}
     for flag, (said, asked) in known.items():
         if said is None and asked is None:
@@ -71,7 +71,7 @@ def load_autoencoder(path: str, name: str | None = None, norm_pix_loss: bool | N
         if None not in (said, asked) and AUTOENCODERS.get(said, said) != AUTOENCODERS.get(asked, asked):  # or an alias
             raise InputError(f'{path} was trained with {flag[2:]} {said}, but {flag[2:]} {asked} was asked for')
     name, norm_pix_loss = (asked if said is None else said for said, asked in known.values())
-    said = flags | sizes.said_by(tensors)
+    said = flags | models_sizes.said_by(tensors)
     secondary = {'vis_mask_ratio': flags.get('vis_mask_ratio') or 0.25} if 'vis_mask_token' in tensors else {}
     model = autoencoder(name, norm_pix_loss=norm_pix_loss, img_size=said['input_size'], in_chans=said['in_chans'],
                         fix_um_positions=flags.get('fix_um_positions', False), **secondary)
@@ -94,7 +94,8 @@ def saved_classifier(path: str, **asked) -> tuple[Classifier, dict]:
     said['nb_classes'] = len(tensors['head.1.bias' if kind == names.PROBE else 'head.bias'])
     said['global_pool'] = 'fc_norm.weight' in tensors
     size_is_free = 'pos_embed' not in tensors and 'input_size' in said
-    said |= {name: value for name, value in sizes.said_by(tensors).items() if name != 'input_size' or not size_is_free}
+    inferred = models_sizes.said_by(tensors)
+    said |= {name: value for name, value in inferred.items() if name != 'input_size' or not size_is_free}
     for name, value in asked.items():
         if value is not None and said.setdefault(name, value) != value:
             raise InputError(f'{path} has {name} {said[name]}, but {name} {value} was asked for')

@@ -1,7 +1,7 @@
 """What a run costs: multiply-adds by formula, and hours by the rates that published runs reached."""
+from models_sizes import SIZES
 from recipes.recipe import IMAGES, Recipe
 from util import masking
-from util.weights.sizes import SIZES
 
 # 10^12 operations a second and V100, from the times that facebookresearch/mae published: ViT-L for 800 epochs; fine-tuning
 # by the encoder's width; ViT-B's linear probe. Loading and evaluation are in them

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import models_sizes
 from util import convert, weights
 from util.convert import __main__ as program
 from util.convert import hugging_face, names
@@ -228,7 +229,7 @@ def test_a_folder_needs_one_weight_file(models, tmp_path):
 
 
 def test_a_folder_says_how_the_model_is_built_or_is_not_made(run, models, encoder, tmp_path):
-    with pytest.raises(InputError, match='config.json needs the number of heads, which only nano_patch4, .* have here'):
+    with pytest.raises(InputError, match='config.json needs the number of heads, which no shape shows'):
         run(models / 'official_encoder.pth', tmp_path / 'x', '--to', 'hf')
     assert os.listdir(tmp_path) == []
     run(encoder, tmp_path / 'x', '--to', 'hf')
@@ -244,4 +245,4 @@ def test_a_folder_says_how_the_model_is_built_or_is_not_made(run, models, encode
 def test_what_config_json_assumes_is_said(encoder, tmp_path):
     state = {'model': weights.read(encoder)['model']}
     assert 'made norm_pix_loss: false in config.json, because SRC does not say it' in str(
-        convert.write(tmp_path / 'x', state, 'hf'))
+        convert.write(tmp_path / 'x', state, 'hf', models_sizes.size_of(state['model'])))

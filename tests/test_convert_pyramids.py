@@ -10,6 +10,7 @@ import pytest
 from conftest import KINDS
 from test_convert import MATRIX, UM_MAE
 
+import models_sizes
 import models_zoo
 from util import convert, weights
 from util.convert import names
@@ -245,7 +246,7 @@ def test_who_cannot_take_the_token_says_so(secondary, tmp_path):
 def test_config_json_counts_the_blocks_of_the_decoder(secondary, tmp_path):
     state = {'model': {name: array for name, array in secondary['model'].items()
                        if not name.startswith(('vis_mask', 'decoder_blocks.1.'))}}
-    convert.write(tmp_path / 'x', state, 'hf')
+    convert.write(tmp_path / 'x', state, 'hf', models_sizes.size_of(state['model']))
     assert json.loads((tmp_path / 'x/config.json').read_text())['decoder_num_hidden_layers'] == 1
 
 

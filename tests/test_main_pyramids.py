@@ -14,11 +14,11 @@ import main_infer
 import main_linprobe
 import main_parity
 import main_pretrain
+import models_sizes
 import models_zoo
 from demo import score, visualize
 from util import weights
 from util.errors import InputError
-from util.weights import sizes
 
 COMMON = ['--input_size', 32, '--in_chans', 1, '--batch_size', 10, '--num_workers', 0, '--device', 'cpu', '--log_dir', '',
           '--warmup_epochs', 0]
@@ -80,7 +80,7 @@ def test_each_method_learns_and_says_what_it_is(pretrain, pretrained, model):
     assert last < first
     assert models_zoo.load_autoencoder(str(pretrained(model)))[1]['model'] == model
     bare = weights.read(pretrained(model))['model']
-    assert sizes.autoencoder_of(bare) == model and sizes.said_by(bare)['input_size'] == 32
+    assert models_sizes.autoencoder_of(bare) == model and models_sizes.said_by(bare)['input_size'] == 32
 
 
 @pytest.mark.parametrize('model', METHODS)

@@ -3,10 +3,10 @@ import paddle
 import pytest
 
 import layer
+import models_sizes
 import models_zoo
 from util import masking
 from util.errors import InputError
-from util.weights import sizes
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +34,7 @@ def test_decoders_of_other_depths_are_known_by_their_names(depth, name):
     with paddle.LazyGuard():
         model = models_zoo.autoencoder(f'mae_vit_nano_patch4{name}')
     assert len(model.decoder_blocks) == depth and len(model.blocks) == 4
-    assert sizes.autoencoder_of(model.state_dict()) == f'mae_vit_nano_patch4{name}'
+    assert models_sizes.autoencoder_of(model.state_dict()) == f'mae_vit_nano_patch4{name}'
 
 
 def test_names_order_and_shapes_are_the_official_ones(base):

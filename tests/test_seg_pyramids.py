@@ -16,13 +16,13 @@ import seg.export
 import seg.predict
 import seg.train
 import seg.val
+from models_sizes import PYRAMIDS
 from seg import weights
 from seg.optimizer import LayerDecayAdamW
 from seg.pyramid import MAEPVT, MAESwin
 from util import convert
 from util import weights as files
 from util.errors import InputError
-from util.weights.sizes import PYRAMIDS
 
 sys.path.append(str(ROOT / 'demo'))
 import make_scenes

@@ -22,7 +22,7 @@ import pictures
 import table
 import turns
 
-from util.weights.sizes import SIZES
+from models_sizes import SIZES
 
 STEPS = (*floor.PASSES, 'load', 'folder')  # kinds whose time is that of a batch
 

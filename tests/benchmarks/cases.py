@@ -31,7 +31,7 @@ BOTH = ('paddle', 'torch')
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """model: a key of util.weights.sizes.SIZES, or of another autoencoder's full name for compare.py. cost: seconds that
+    """model: a key of models_sizes.SIZES, or of another autoencoder's full name for compare.py. cost: seconds that
     the case takes on two cores, roughly, from which the time left is judged. steps: a turn, rounds: turns that count, warm:
     turns before them that do not."""
     name: str

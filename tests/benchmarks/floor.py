@@ -1,9 +1,9 @@
 """The operations of a case, from which the time follows that they take at the machine's own rate of matrix products."""
 from cases import Case
 
+from models_sizes import SIZES
 from recipes import cost
 from util import masking
-from util.weights.sizes import SIZES
 
 PASSES = {'pretrain': 3, 'finetune': 3, 'segment': 3, 'processes': 3, 'infer': 1, 'export': 1}  # backward is two forwards
 MASKED = ('pretrain', 'processes')

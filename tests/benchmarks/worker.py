@@ -2,7 +2,7 @@
 
     python worker.py paddle|torch '{"name": ..., "kind": ..., ...}'
 
-The case is one of cases.py as a dict, with `size` (of util.weights.sizes), `products` (see floor.py) and `scratch`, a folder
+The case is one of cases.py as a dict, with `size` (of models_sizes), `products` (see floor.py) and `scratch`, a folder
 that all cases share. The process prints what it runs on as a line of JSON; then, for each number that it reads, does so
 many steps and prints another: their seconds, the process's peak of memory in MB, and what else there is to tell.
 """

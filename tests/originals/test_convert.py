@@ -6,6 +6,7 @@ import paddle
 import pytest
 from conftest import ROOT
 
+import models_sizes
 import models_zoo
 from util import convert, weights
 
@@ -64,10 +65,10 @@ def write_all(ours, folder):
             about = {'args': {'model': f'torch_{kind}', 'rates': [1, 2.5], 'lr': None} if to == 'torch' else flags,
                      'rate': np.float64(0.5), 'licence': 'made for tests'}
             if (to, convert.names.kind(model)) not in convert.REFUSED:
-                convert.write(folder / name, {'model': model, **about}, to)
+                convert.write(folder / name, {'model': model, **about}, to, models_sizes.size_of(model))
                 files[f'{to}_{kind}'] = str(folder / name)
     encoder = {name: array for name, array in ours['autoencoder'][1].items() if not name.startswith(('decoder', 'mask'))}
-    convert.write(folder / 'hf_encoder', {'model': encoder}, 'hf')
+    convert.write(folder / 'hf_encoder', {'model': encoder}, 'hf', models_sizes.size_of(encoder))
     return files | {'hf_encoder': str(folder / 'hf_encoder')}
 
 

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 import models_zoo
-from util.weights.sizes import PYRAMIDS
+from models_sizes import PYRAMIDS
 
 from .conftest import report
 

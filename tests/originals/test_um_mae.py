@@ -12,8 +12,8 @@ import paddle
 import pytest
 
 import models_zoo
+from models_sizes import PYRAMIDS
 from parity import ladder
-from util.weights.sizes import PYRAMIDS
 
 from .conftest import keep, parity_record, report
 

@@ -257,9 +257,10 @@ def _kept_by_pytorch(tensors: dict) -> dict[str, np.ndarray]:
     return counts | indices
 
 
-def write(path: str | Path, state: dict, to: str) -> Report:
+def write(path: str | Path, state: dict, to: str, size=None) -> Report:
     """Write {'model': tensors under our names, ...} for a code base, whole or not at all. What else is in it (flags,
-    class names, licence) is kept where the format has a place for it; the state of an optimizer is not."""
+    class names, licence) is kept where the format has a place for it; the state of an optimizer is not. size: by
+    models_sizes.size_of, for a folder of Hugging Face's."""
     path = Path(path)
     tensors, report = renamed(state['model'], to)
     report.file = str(path)
@@ -269,7 +270,8 @@ def write(path: str | Path, state: dict, to: str) -> Report:
         report.dropped[name] = 'more than text, numbers, lists and dicts of them'
         del about[name]
     if to == 'hf' and path.suffix == '':
-        hugging_face.write(path, tensors, about, hugging_face.config(state['model'], about.get('args', {}), report.made))
+        config = hugging_face.config(state['model'], size, about.get('args', {}), report.made)
+        hugging_face.write(path, tensors, about, config)
     elif to == 'paddle':
         paddle_file.write(path, {'model': tensors, **about})
     elif path.suffix == '.safetensors':

@@ -8,6 +8,7 @@ hf it may be a folder, which `from_pretrained` then reads. The README has the ta
 """
 from pathlib import Path
 
+import models_sizes
 from util import cli, convert, run
 from util.errors import InputError
 from util.weights import sha256
@@ -24,7 +25,7 @@ def main(args):
     state['licence'] = state.get('licence') or state.get('license') or args.licence
     state['source'] = {'file': Path(report.file).name, 'sha256': sha256(report.file)}
     try:
-        print('wrote', convert.write(args.dst, state, args.to))
+        print('wrote', convert.write(args.dst, state, args.to, models_sizes.size_of(state['model'])))
     except OSError as error:
         raise InputError(f'DST {args.dst}: cannot be written ({error.strerror})') from None
     print(f'licence: {state["licence"]}')

@@ -6,7 +6,7 @@ from pathlib import Path
 from util import atomic
 from util.convert import names
 from util.errors import InputError
-from util.weights import safetensors_file, sizes
+from util.weights import safetensors_file
 
 FILES = ('model.safetensors', 'pytorch_model.bin')
 
@@ -40,12 +40,12 @@ def write(folder: Path, tensors: dict, about: dict, config: dict) -> None:
         raise
 
 
-def config(model: dict, flags: dict, made: dict[str, str]) -> dict:
+def config(model: dict, size, flags: dict, made: dict[str, str]) -> dict:
     """config.json of ViTMAEForPreTraining, ViTMAEModel or ViTForImageClassification, for weights under our names; `made`
-    learns what is in it that nobody said. InputError for an unknown size."""
-    if not (size := sizes.SIZES.get(sizes.name_of(model))):
-        raise InputError(f'--to hf: config.json needs the number of heads, which only {", ".join(sizes.SIZES)} have here; '
-                         'name DST *.safetensors to leave config.json out')
+    learns what is in it that nobody said. size: theirs, by models_sizes.size_of; InputError where it is None."""
+    if size is None:
+        raise InputError('--to hf: config.json needs the number of heads, which no shape shows, and these weights have none '
+                         'of the sizes known here; name DST *.safetensors to leave config.json out')
     kind, patches = names.kind(model), model['pos_embed'].shape[1] - 1
     if math.isqrt(patches) ** 2 != patches:
         raise InputError(f'--to hf: config.json is for square images, but the position table has {patches} patches')

@@ -1,4 +1,4 @@
-"""Sizes of the models, and which of them weights have."""
+"""Sizes of the models, and which of them weights under our names have."""
 import math
 from dataclasses import dataclass
 
@@ -44,6 +44,11 @@ def name_of(tensors: dict) -> str | None:
     patch, width, depth, _ = _measures(tensors)
     return next((name for name, size in SIZES.items() if (size.patch, size.width, size.depth) == (patch, width, depth)),
                 None)
+
+
+def size_of(tensors: dict) -> Size | None:
+    """The size that weights under our names have; None for a vision transformer of no known size, and for other models."""
+    return SIZES.get(name_of(tensors)) if 'patch_embed.proj.weight' in tensors else None
 
 
 def said_by(tensors: dict) -> dict:
