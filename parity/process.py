@@ -9,7 +9,7 @@ import numpy as np
 
 from util.errors import InputError
 
-SCRIPT = Path(__file__).with_name('original.py')
+PROGRAM = Path(__file__).with_name('original')  # a folder, which Python puts on its path and runs
 INSTALL = 'bash requirements/install.sh .venv-parity requirements/parity.txt'
 
 
@@ -44,10 +44,18 @@ def run(python: str, folder: Path, **given) -> Results:
     # Our own threads and switches are for Paddle. The interpreter keeps its path as it is: behind the link is another
     environ = {key: value for key, value in os.environ.items() if not key.startswith(('OMP_', 'FLAGS_', 'MKL_'))}
     environ |= {'HF_HUB_OFFLINE': '1', 'TRANSFORMERS_VERBOSITY': 'error', 'HF_HUB_DISABLE_PROGRESS_BARS': '1'}
-    process = subprocess.run([os.path.abspath(python), '-I', str(SCRIPT), str(folder / 'given.npz'), str(folder)],
+    process = subprocess.run([os.path.abspath(python), '-I', str(PROGRAM), str(folder / 'given.npz'), str(folder)],
                              env=environ, cwd=folder, capture_output=True, text=True)
     if process.returncode:
         words = process.stderr.strip().splitlines() or ['it said nothing; was there enough memory?']
         advice = f'. Is the environment whole? {INSTALL}' if 'ModuleNotFoundError' in words[-1] else ''
         raise InputError(f'the original failed (exit code {process.returncode}): {words[-1]}{advice}')
     return Results(folder)
+
+
+def scores(python: str, folder: Path, source: str, heads: int, pixels: np.ndarray) -> np.ndarray:
+    """The original's scores [N, K] of images [N, C, S, S], which go through files in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / 'pixels.npy', pixels)
+    run(python, folder, source=source, heads=heads, pixels=str(folder / 'pixels.npy'))
+    return np.load(folder / 'scores.npy')

@@ -1,5 +1,6 @@
 """The ladder's arithmetic by hand, reports, and what main_parity.py says where it cannot begin."""
 import ast
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from conftest import ROOT, classifier, figures_by_hand
 
 import main_finetune
 import main_parity
-from parity import ladder, process, reprod
+from parity import climb, ladder, process, reprod
+from parity.accuracy import accuracy
 from util import convert
 from util import record as records
 from util.errors import InputError
@@ -79,7 +81,7 @@ def test_keys_and_shapes():
 
 def way(ours, theirs, start, name='blocks.0.mlp.fc1.weight'):
     """The rung of the optimizer steps over one tensor."""
-    return ladder.rung('steps', main_parity.moves([(name, start)], [(name, ours, theirs)]), main_parity.MOVES)
+    return ladder.rung('steps', climb.moves([(name, start)], [(name, ours, theirs)]), climb.MOVES)
 
 
 @pytest.fixture
@@ -218,8 +220,10 @@ def test_the_original_shares_nothing_with_the_project():
         return {f'{getattr(node, "module", None) or ""}.{alias.name}'.strip('.') for node in nodes for alias in node.names}
     ours = [*ROOT.glob('*.py'), *ROOT.glob('util/**/*.py'), *ROOT.glob('parity/*.py')]
     names = {path.relative_to(ROOT).parts[0].removesuffix('.py') for path in ours}
-    assert not {name.split('.')[0] for name in imported(ROOT / 'parity/original.py')} & names
-    assert not [path for path in ours if 'parity.original' in imported(path)]
+    originals = list(ROOT.glob('parity/original/*.py'))
+    assert ROOT / 'parity/original/__main__.py' in originals
+    assert not {name.split('.')[0] for path in originals for name in imported(path)} & names
+    assert not [path for path in ours if any(name.startswith('parity.original') for name in imported(path))]
 
 
 def test_accuracy_is_for_classifiers(run_program, encoder, digits):
@@ -237,10 +241,11 @@ def test_accuracy_by_a_list_names_the_pictures_that_the_two_see_differently(list
         scores[[1, 4]] *= -1
         np.save(folder / 'scores.npy', scores)
     monkeypatch.setattr(process, 'run', original)
+    theirs = partial(process.scores, 'python', tmp_path / 'part', str(file), 3)
     args = main_parity.PARSER.parse_args([str(file), '--data_path', str(listed)])
     state = convert.read(file)[0]
     settings = main_parity.describe(args, state['model'], state['args'])
-    (scores, _), (metric, figures) = main_parity.accuracy(args, settings, tmp_path, reprod.Log(None))
+    (scores, _), (metric, figures) = accuracy(str(listed), settings, str(file), theirs, reprod.Log(None))
     assert not scores.passed
     assert [(listed / path).resolve() for path in figures['predicted differently']] == [
         Path(pictures[i]).resolve() for i in (1, 4)]
