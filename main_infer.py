@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import time
-from glob import glob
 from pathlib import Path
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
@@ -34,11 +33,14 @@ def main(args):
     scores_of, said, how = from_folder(args) if Path(args.resume, exported.ABOUT).exists() else from_weights(args)
     print(f'Resume checkpoint {args.resume}', file=sys.stderr if args.json else sys.stdout)
     labels = class_names(args.class_names, said['labels'])
-    files = find(args.img_path, said['in_chans'])
+    files = pictures.find(args.img_path, said['in_chans'])
+    if not files:
+        suffixes = ' '.join(pictures.suffixes(said['in_chans']))
+        raise InputError(f'--img_path {args.img_path}: no picture there ({suffixes})')
     plain = transform.Evaluate(said['input_size'], *crop.statistics(said['in_chans'], said.get('mean'), said.get('std')))
     order = [files[start:start + args.batch_size] for start in range(0, len(files), args.batch_size)]
     start = time.perf_counter()
-    batches = read_batches(order, lambda file: plain(read(file, said['in_chans'])), args.num_workers)
+    batches = read_batches(order, lambda file: plain(pictures.read_as_seen(file, said['in_chans'])), args.num_workers)
     for batch, images in zip(order, tqdm(batches, unit='batch', total=len(order), disable=len(files) == 1 or None)):
         probabilities = paddle.nn.functional.softmax(paddle.to_tensor(scores_of(images)), axis=1)
         values, indices = (part.tolist() for part in probabilities.topk(min(args.topk, len(labels)), axis=1))
@@ -113,26 +115,6 @@ def class_names(file, own):
     if len(lines) != len(own):
         raise InputError(f'--class_names {file} has {len(lines)} lines, but the model has {len(own)} classes')
     return lines
-
-
-def find(img_path, in_chans):
-    """The picture, the pictures of the folder, or those that the glob matches."""
-    path = Path(img_path)
-    if path.is_dir():
-        files = sorted(file for file in path.rglob('*') if file.suffix.lower() in pictures.suffixes(in_chans))
-    else:
-        files = [path] if path.exists() else sorted(map(Path, glob(img_path, recursive=True)))
-    if not files:
-        raise InputError(f'--img_path {img_path}: no picture there ({" ".join(pictures.suffixes(in_chans))})')
-    return files
-
-
-def read(file, in_chans):
-    """A picture as a person sees it: turned as the camera was held, transparency on white."""
-    try:
-        return pictures.read(file, in_chans, as_seen=True)
-    except Exception as error:  # PIL raises a dozen kinds for broken files
-        raise InputError(f'{file} cannot be read as a picture of {in_chans} channels ({error})') from None
 
 
 PARSER = cli.parser(__doc__, cli.device)

@@ -38,7 +38,7 @@ def main(args):
     rng = np.random.default_rng(args.seed)
     rows = []
     for file in tqdm(find(args.img_path, model.in_chans), unit='picture', disable=None):
-        image = paddle.to_tensor(center(read(file, model.in_chans))[None])
+        image = paddle.to_tensor(center(pictures.read_as_seen(file, model.in_chans))[None])
         noise = paddle.to_tensor(noise_of(rng)[None])
         rows.append([part.numpy() for part in (image, *reconstruct(model, image, args.mask_ratio, noise))])
     images, shown, masks = (np.concatenate(part) for part in zip(*rows))
@@ -51,24 +51,15 @@ def main(args):
 
 
 def find(img_path: Path, in_chans: int) -> list[Path]:
-    """The file, or the first pictures of the folder and its subfolders, spread evenly over them."""
-    if img_path.is_file():
-        return [img_path]
-    if not img_path.is_dir():
+    """The file, or pictures of the folder, spread evenly over them where there are many."""
+    if not img_path.exists():
         raise InputError(f'--img_path {img_path}: no such file or folder')
-    files = sorted(path for path in img_path.rglob('*') if path.suffix.lower() in pictures.suffixes(in_chans))
+    files = pictures.find(img_path, in_chans)
     if not files:
         raise InputError(f'--img_path {img_path}: no picture in this folder ({" ".join(pictures.suffixes(in_chans))})')
     if len(files) > MOST:
         print(f'{len(files)} pictures found; {MOST} of them, evenly spread, are shown')
     return [files[i] for i in np.linspace(0, len(files) - 1, min(MOST, len(files))).astype(int)]
-
-
-def read(file: Path, in_chans: int):
-    try:
-        return pictures.read(file, in_chans, as_seen=True)
-    except Exception as error:  # PIL raises a dozen kinds for broken files
-        raise InputError(f'{file} cannot be read as a picture of {in_chans} channels ({error})') from None
 
 
 PARSER = cli.parser(__doc__, cli.device)

@@ -83,9 +83,8 @@ def find(image_path: str, save_dir: str = '') -> list[tuple[Path, Path, Path]]:
     path = Path(os.path.abspath(image_path))  # a list may name pictures by ../
     if path.is_dir():
         results = [Path(os.path.abspath(save_dir)) / folder for folder in RESULTS]
-        root, files = path, sorted(file for file in path.rglob('*') if file.suffix.lower() in pictures.PICTURES
-                                   and not any(part.startswith('.') for part in file.relative_to(path).parts)
-                                   and not any(file.is_relative_to(folder) for folder in results))
+        root, files = path, [file for file in pictures.find(path)
+                             if not any(file.is_relative_to(folder) for folder in results)]
     elif path.suffix.lower() in pictures.PICTURES:
         root, files = path.parent, [path]
     elif path.is_file():

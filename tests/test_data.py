@@ -64,6 +64,18 @@ def test_what_is_no_data_set_is_named(tmp_path, make, message):
         folder.find(str(tmp_path / 'nowhere'), 'train', pictures.PICTURES)
 
 
+def test_pictures_are_a_file_a_folder_without_what_is_hidden_or_a_glob(tmp_path):
+    for name in ('b.png', 'a/c.JPG', 'a/d.txt', '.hidden/e.png', 'a/.f.png', 'x.npy'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert pictures.find(tmp_path) == [tmp_path / 'a/c.JPG', tmp_path / 'b.png']
+    assert pictures.find(tmp_path, 5) == [tmp_path / 'x.npy']
+    assert pictures.find(tmp_path / '.hidden') == [tmp_path / '.hidden/e.png']  # asked for by name
+    assert pictures.find(tmp_path / 'a/d.txt') == [tmp_path / 'a/d.txt']
+    assert pictures.find(str(tmp_path / '**/*.png')) == [tmp_path / 'b.png']
+    assert pictures.find(tmp_path / 'nowhere') == []
+
+
 # one picture
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK'])

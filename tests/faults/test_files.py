@@ -10,7 +10,6 @@ import paddle
 import pytest
 from PIL import Image
 
-import main_infer
 import models_zoo
 from faults.harness import Run
 from util import checkpoint, weights
@@ -103,7 +102,7 @@ def test_damaged_pictures_end_no_training_and_no_inference(tmp_path, tally, amou
         for path in images.paths:
             with tally(f'damaged pictures, inference, {in_chans} channels'):
                 try:
-                    assert main_infer.read(path, in_chans).mode == pictures.MODES[in_chans]
+                    assert pictures.read_as_seen(path, in_chans).mode == pictures.MODES[in_chans]
                 except InputError as error:
                     assert path in str(error)
     named = capfd.readouterr().err

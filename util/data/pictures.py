@@ -1,8 +1,11 @@
-"""Read one picture, or one array of many channels."""
+"""Find pictures, and read one of them, or one array of many channels."""
+from glob import glob
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from util.errors import InputError
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # as torchvision's ImageFolder
 ARRAYS = ('.npy',)
@@ -12,6 +15,26 @@ MODES = {1: 'L', 3: 'RGB'}
 def suffixes(in_chans: int) -> tuple[str, ...]:
     """Endings of the files that hold images of `in_chans` channels."""
     return PICTURES if in_chans in MODES else ARRAYS
+
+
+def find(path: str | Path, in_chans: int = 3) -> list[Path]:
+    """The file of that name, else the pictures of that folder and of the folders in it, else what matches it as a glob.
+
+    In order of their names; of a folder, what begins with a dot is left out, as in training. May be empty.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path] if path.exists() else sorted(map(Path, glob(str(path), recursive=True)))
+    files = [file for file in path.rglob('*') if file.suffix.lower() in suffixes(in_chans)]
+    return sorted(file for file in files if not any(part.startswith('.') for part in file.relative_to(path).parts))
+
+
+def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
+    """As read(..., as_seen=True), for what a person names; InputError for a file that is no picture."""
+    try:
+        return read(path, in_chans, as_seen=True)
+    except Exception as error:  # PIL raises a dozen kinds for broken files
+        raise InputError(f'{path} cannot be read as a picture of {in_chans} channels ({error})') from None
 
 
 def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image | np.ndarray:
