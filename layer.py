@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.nn.initializer import Constant, Normal
+from paddle.nn.initializer import Constant, Normal, TruncatedNormal
 
 from util.dist import recompute
 from util.errors import InputError
@@ -187,7 +187,7 @@ class Pyramid(nn.Layer):
         for side in patch_embed.grid:
             if side % 2 ** (len(depths) - 1):
                 raise InputError(f'{side} patches a side cannot be halved {len(depths) - 1} times; choose another size')
-        self.patch_embed, self.width = patch_embed, widths[-1]
+        self.patch_embed, self.widths, self.width = patch_embed, tuple(widths), widths[-1]
         self.places = patch_embed.grid  # rows and columns of positions: more than of patches, where some are removed
         self.ends = [int(end) - 1 for end in np.cumsum(depths)]  # last block of each stage
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
@@ -217,6 +217,26 @@ class Pyramid(nn.Layer):
     def outputs(self, x: paddle.Tensor, positions: paddle.Tensor) -> list[paddle.Tensor]:
         """The map that leaves each block, of an embedded map and its positions [1 or N, rows, columns, any]."""
         raise NotImplementedError
+
+
+class PyramidMaps(Pyramid):
+    """The last map of each stage, projected to one width by `fpn1`, `fpn2` ..., as segmentation takes them.
+
+    Whoever inherits builds the encoder, then calls `add_projections`.
+    """
+
+    def add_projections(self, out_width: int) -> None:
+        """Add the projections, then draw the whole model as UM-MAE does for segmentation."""
+        self.projections = [f'fpn{stage}' for stage in range(1, 1 + len(self.widths))]
+        for name, width in zip(self.projections, self.widths):
+            setattr(self, name, nn.Conv2D(width, out_width, 1))
+        draw_pyramid(self, TruncatedNormal(std=0.02, a=-2.0, b=2.0))
+
+    def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Maps [N, out_width, rows, columns] of images [N, C, height, width]."""
+        features = self.features(x)
+        last = [features[end].transpose([0, 3, 1, 2]) for end in self.ends]  # [N, D, rows, columns]
+        return [getattr(self, name)(x) for name, x in zip(self.projections, last)]
 
 
 def enlarge(mask: paddle.Tensor, like: paddle.Tensor) -> paddle.Tensor:

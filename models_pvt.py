@@ -55,6 +55,11 @@ class PVT(Pyramid):
         patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dims[0])
         super().__init__(patch_embed, embed_dims, depths, drop_path_rate, block)
 
+    def learn_positions(self, initial: initializer.Initializer) -> None:
+        """Make `pos_embed` a parameter, drawn by this initializer."""
+        rows, columns = self.places
+        self.pos_embed = self.create_parameter([1, rows * columns, self.widths[0]], default_initializer=initial)
+
     def positions(self) -> paddle.Tensor:
         return self.pos_embed.reshape([1, *self.places, -1])
 
@@ -67,9 +72,7 @@ class PyramidVisionTransformer(PyramidClassifier, PVT):
 
     def __init__(self, num_classes: int = 1000, global_pool: bool = True, norm_layer=LayerNorm, **encoder):
         PVT.__init__(self, **encoder)
-        rows, columns = self.places
-        self.pos_embed = self.create_parameter([1, rows * columns, self.patch_embed.proj.weight.shape[0]],
-                                               default_initializer=initializer.Constant(0.0))
+        self.learn_positions(initializer.Constant(0.0))
         self.add_head(num_classes, global_pool, norm_layer)
 
 
