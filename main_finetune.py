@@ -13,7 +13,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import layer
 import models_zoo
 from engine_finetune import after_epoch, evaluate, train_one_epoch
-from util import amp, checkpoint, cli, dist, ema, loop, metrics, optim, run
+from util import amp, checkpoint, cli, dist, ema, flags, loop, metrics, optim, run
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
@@ -87,8 +87,8 @@ def begin_from(args, model):
         layer.enable_recompute(model)
 
 
-PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.regularization, cli.crop, cli.augmentation, cli.classification,
-                    cli.data, cli.runtime)
+PARSER = cli.parser(__doc__, flags.training, flags.rate, flags.regularization, flags.crop, flags.augmentation,
+                    flags.classification, flags.data, flags.runtime)
 PARSER.set_defaults(model='vit_large_patch16', epochs=50, min_lr=1e-6, warmup_epochs=5, save_every=1)
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 # isort: split
 import models_zoo
 from engine_finetune import after_epoch, evaluate, nearest_neighbours, train_one_epoch
-from util import amp, checkpoint, cli, dist, loop, metrics, optim, run
+from util import amp, checkpoint, cli, dist, flags, loop, metrics, optim, run
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures
@@ -76,7 +76,7 @@ def evaluation(args, split, classes, plain):
                              shared=args.dist_eval and split == 'val', timeout=args.data_timeout)
 
 
-PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.crop, cli.classification, cli.data, cli.runtime)
+PARSER = cli.parser(__doc__, flags.training, flags.rate, flags.crop, flags.classification, flags.data, flags.runtime)
 PARSER.add_argument('--knn', type=cli.number(int, 0), default=0, help='also classify by so many nearest neighbours among '
                     'the features of the training images; 0: not')
 PARSER.set_defaults(model='vit_large_patch16', batch_size=512, epochs=90, weight_decay=0.0, blr=0.1, warmup_epochs=10,

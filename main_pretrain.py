@@ -13,7 +13,7 @@ import layer
 import models_um
 import models_zoo
 from engine_pretrain import reconstruct, train_one_epoch
-from util import amp, checkpoint, cli, dist, loop, masking, metrics, optim, picture, run
+from util import amp, checkpoint, cli, dist, flags, loop, masking, metrics, optim, picture, run
 from util.augment import crop, transform
 from util.data import folder, loader, pictures
 from util.errors import InputError
@@ -78,7 +78,7 @@ def reconstruction(model, samples, mask_ratio, mean, std):
     return picture.panels(images.numpy(), shown.numpy(), masks.numpy(), mean, std)
 
 
-PARSER = cli.parser(__doc__, cli.training, cli.rate, cli.masking, cli.crop, cli.data, cli.runtime)
+PARSER = cli.parser(__doc__, flags.training, flags.rate, flags.masking, flags.crop, flags.data, flags.runtime)
 PARSER.set_defaults(scale=[0.2, 1.0])
 
 if __name__ == '__main__':
