@@ -10,12 +10,13 @@ import seg  # noqa: F401  first of all: it prepares the machine, and registers w
 
 # isort: split
 import contextlib
+import functools
 import itertools
 import random
 
 import numpy as np
 import paddle
-from paddleseg.cvlibs import SegBuilder
+from paddleseg.cvlibs import Config, SegBuilder
 
 from seg import flags
 from seg.checkpoints import Checkpoints, loop, resumable
@@ -46,6 +47,11 @@ class Stream(paddle.io.BatchSampler):
 
     def __init__(self, samples: Samples, batch_size: int, start: int):
         self.samples, self.batch_size, self.start = samples, batch_size, start
+        if not len(self):
+            raise InputError(
+                f'batch_size {batch_size} on {dist.world_size()} processes is more than the '
+                f'{len(samples)} training images'
+            )
 
     def _order(self, epoch: int, first: int = 0) -> loader.Order:
         return loader.Order(len(self.samples), self.batch_size, self.samples.seed, epoch, dist.rank(), dist.world_size(),
@@ -83,43 +89,91 @@ def belong_together(scores: list, losses: dict) -> None:
                          'needs one of both'.format(*counts))
 
 
+@contextlib.contextmanager
+def adapted(stream: Stream, kept: Checkpoints, data_timeout: float):
+    """Let paddleseg.core.train load, save, stop and check as this program has to."""
+    with (
+        loading(data_timeout),
+        in_order(stream, kept),
+        kept.kept(),
+        replaced(loop, check_logits_losses=belong_together),
+        # it would print a line for each layer, and does not count attention
+        replaced(paddle, flops=lambda *args, **kwargs: None),
+    ):
+        yield
+
+
+def seed_iterations(network: paddle.nn.Layer, schedule: paddle.optimizer.lr.LRScheduler, seed: int):
+    """Seed each iteration of training before its forward pass; the schedule counts them."""
+
+    def seed_iteration(layer, images):
+        if layer.training:
+            run.seed_step(seed, 0, schedule.last_epoch)
+
+    network.register_forward_pre_hook(seed_iteration)
+
+
+def configuration(args) -> Config:
+    """The config of --config, with --opts and the flags of the same meaning in place of its values."""
+    asked = {
+        'lr_scheduler.learning_rate': args.learning_rate,
+        'batch_size': args.batch_size,
+        'iters': args.iters,
+    }
+    overrides = [f'{key}={value}' for key, value in asked.items() if value is not None]
+    return flags.configuration(args.config, [*overrides, *(args.opts or [])])
+
+
 def main(args):
     run.begin(args.device, seed=0)
     if args.precision == 'fp16' and paddle.get_device() == 'cpu':
         raise InputError('--precision fp16: Paddle has no float16 on CPUs')
     run.make_folder('--save_dir', args.save_dir)
     run.seed_step(args.seed, 0, 0)
-    asked = {'lr_scheduler.learning_rate': args.learning_rate, 'batch_size': args.batch_size, 'iters': args.iters}
-    overrides = [f'{key}={value}' for key, value in asked.items() if value is not None]
-    config = flags.configuration(args.config, [*overrides, *(args.opts or [])])
+
+    config = configuration(args)
     flags.show(config)
     builder = SegBuilder(config)
-    network = flags.build(builder, 'model', args.config)
-    samples = Samples(flags.build(builder, 'train_dataset', args.config), args.seed, args.repeats)
+    build = functools.partial(flags.build, builder, path=args.config)
+    network = build('model')
+    samples = Samples(build('train_dataset'), args.seed, args.repeats)
     start = resumable(network, args.resume_model, args.use_ema)
     if config.iters <= start:
-        raise InputError(f'--iters {config.iters} is not beyond the {start} iterations of --resume_model '
-                         f'{args.resume_model}')
+        raise InputError(
+            f'--iters {config.iters} is not beyond the {start} iterations of --resume_model '
+            f'{args.resume_model}'
+        )
     stream = Stream(samples, config.batch_size, start)
-    if not len(stream):
-        raise InputError(f'batch_size {config.batch_size} on {dist.world_size()} processes is more than the '
-                         f'{len(samples)} training images')
-    optimizer = flags.build(builder, 'optimizer', args.config)
+    optimizer = build('optimizer')
+    seed_iterations(network, builder.lr_scheduler, args.seed)
+    validation = build('val_dataset') if args.do_eval else None
+    losses = build('loss')
+    keep, resumed = args.keep_checkpoint_max, args.resume_model
+    kept = Checkpoints(network, optimizer, args.save_dir, keep, resumed, start, config.iters)
 
-    def seed_iteration(layer, images):
-        if layer.training:
-            run.seed_step(args.seed, 0, builder.lr_scheduler.last_epoch)
-    network.register_forward_pre_hook(seed_iteration)
-    validation = flags.build(builder, 'val_dataset', args.config) if args.do_eval else None
-    losses = flags.build(builder, 'loss', args.config)
-    kept = Checkpoints(network, optimizer, args.save_dir, args.keep_checkpoint_max, args.resume_model, start, config.iters)
-    with (loading(args.data_timeout), in_order(stream, kept), kept.kept(),
-          replaced(loop, check_logits_losses=belong_together),
-          replaced(paddle, flops=lambda *args, **kwargs: None)):  # a line for each layer, and attention is not counted
-        loop.train(network, samples, validation, optimizer, args.save_dir, config.iters, config.batch_size,
-                   args.resume_model, args.save_interval, args.log_iters, args.num_workers, args.use_vdl, args.use_ema,
-                   losses, args.keep_checkpoint_max, flags.testing(config.test_config, {}), args.precision, args.amp_level,
-                   args.profiler_options, config.to_static_training)
+    with adapted(stream, kept, args.data_timeout):
+        loop.train(
+            network,
+            samples,
+            validation,
+            optimizer,
+            save_dir=args.save_dir,
+            iters=config.iters,
+            batch_size=config.batch_size,
+            resume_model=resumed,
+            save_interval=args.save_interval,
+            log_iters=args.log_iters,
+            num_workers=args.num_workers,
+            use_vdl=args.use_vdl,
+            use_ema=args.use_ema,
+            losses=losses,
+            keep_checkpoint_max=keep,
+            test_config=flags.testing(config.test_config, {}),
+            precision=args.precision,
+            amp_level=args.amp_level,
+            profiler_options=args.profiler_options,
+            to_static_training=config.to_static_training,
+        )
 
 
 PARSER = cli.parser(__doc__, flags.config, cli.device, flags.workers, flags.data_format)
