@@ -1,25 +1,27 @@
-"""One epoch of masked pre-training, and what the model makes of a few images."""
+"""Masked pre-training: the loss of a batch, and what the model makes of a few images."""
+
 import paddle
 
-from util import loop, run
+from engine_loop import Run
 
 
-def train_one_epoch(network, batches, schedule, step, progress, recorder, saver, mask_ratio: float,
-                    seed: int) -> dict[str, float]:
-    """Train on the batches (images [N, C, height, width], noise [N, L]) of an epoch; its mean loss and rate.
+def train_one_epoch(run: Run, mask_ratio: float) -> dict[str, float]:
+    """Train on the batches (images [N, C, height, width], noise [N, L]) of an epoch; its mean loss and rate."""
 
-    What is random in a step (secondary masking) depends on (seed, epoch, iteration, rank) alone.
-    """
-    def loss_of(images, noise):
-        run.seed_step(seed, progress.epoch, progress.iteration)
-        with step.autocast():
-            return network(images, mask_ratio, noise)[0]
-    return loop.train(loss_of, batches, network, schedule, step, progress, recorder, saver, loss_name='train_loss')
+    def loss_of(batch):
+        images, noise = batch
+        with run.step.autocast():
+            loss, _, _ = run.network(images, mask_ratio, noise)
+        return loss
+
+    return run.train(loss_of, loss_name='train_loss')
 
 
 @paddle.no_grad()
-def reconstruct(model, images: paddle.Tensor, mask_ratio: float, noise: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
-    """The model's pictures of `images` and the masks, both [N, C, height, width], the mask 1 where pixels were removed."""
+def reconstruct(
+    model, images: paddle.Tensor, mask_ratio: float, noise: paddle.Tensor
+) -> tuple[paddle.Tensor, ...]:
+    """The model's pictures of `images` and the masks, both [N, C, height, width]; 1 where pixels were removed."""
     model.eval()
     _, pred, mask = model(images, mask_ratio, noise)
     return model.pictures(images, pred, mask)

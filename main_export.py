@@ -22,7 +22,7 @@ import paddle
 
 import models_sizes
 import models_zoo
-from util import cli, convert, exported, masking, run, weights
+from util import cli, convert, exported, masking, program, weights
 from util.augment import crop, transform
 from util.convert import hugging_face, names
 from util.errors import InputError
@@ -63,14 +63,14 @@ class Reconstruct(paddle.nn.Layer):
 
 
 def main(args):
-    run.begin(args.device, seed=0)
+    program.start(args.device, seed=0)
     layer, inputs, about = build(args)
     layer.eval()
     samples = [random_input(inputs, batch) for batch in BATCHES]
     expected = [live(layer, sample) for sample in samples]
     about['probe'] = exported.probe(live(layer, exported.known_input(inputs)))
     folder = Path(args.out)
-    run.make_folder('--out', args.out)
+    program.make_folder('--out', args.out)
     try:
         with tempfile.TemporaryDirectory(dir=folder) as draft:
             exported.save(layer, inputs, Path(draft))
@@ -97,7 +97,7 @@ def build(args):
         raise InputError(f'{args.resume} holds {kind}; seg/export.py is for that')
     what = args.what or DEFAULT[kind]
     if what == 'reconstruct':
-        model, said = models_zoo.load_autoencoder(args.resume, args.model, args.norm_pix_loss)
+        model, said = models_zoo.autoencoder_from(args.resume, args.model, args.norm_pix_loss)
         masking.check(model.num_patches, args.mask_ratio)
         layer, sides, channels = Reconstruct(model, args.mask_ratio), model.img_size, model.in_chans
         special = {'mask_ratio': args.mask_ratio, 'patch_size': model.patch_size, 'norm_pix_loss': bool(model.norm_pix_loss)}
@@ -107,7 +107,7 @@ def build(args):
             model, said = encoder(args, state['model'])
             said |= {flag: state.get('args', {}).get(flag) for flag in ('mean', 'std')}
         else:
-            model, said = models_zoo.saved_classifier(args.resume, model=args.model, input_size=args.input_size)
+            model, said = models_zoo.classifier_from(args.resume, model=args.model, input_size=args.input_size)
         layer = (Classify if what == 'classify' else Features)(model)
         sides, channels, name = 2 * [said['input_size']], said['in_chans'], said['model']
         special = {'classes': said['labels']} if what == 'classify' else {}
@@ -132,7 +132,7 @@ def encoder(args, tensors):
     said |= {'model': name} | ({} if args.input_size is None else {'input_size': args.input_size})
     model = models_zoo.classifier(name, img_size=said['input_size'], in_chans=said['in_chans'], num_classes=1,
                                   global_pool=not name.startswith('vit_'))
-    models_zoo.load_pretrained(model, args.resume)
+    models_zoo.start_from(model, args.resume)
     return model, said
 
 
@@ -189,4 +189,4 @@ PARSER.add_argument('--norm_pix_loss', action='store_true', default=None, help='
 PARSER.add_argument('--no_norm_pix_loss', action='store_false', dest='norm_pix_loss')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

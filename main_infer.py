@@ -20,7 +20,7 @@ import paddle
 from tqdm import tqdm
 
 import models_zoo
-from util import cli, exported, run
+from util import cli, exported, program
 from util.augment import crop, transform
 from util.data import pictures, workers
 from util.errors import InputError
@@ -29,7 +29,7 @@ MOST_WORKERS = 4  # by default; each prepares some hundred images/s
 
 
 def main(args):
-    run.begin(args.device, seed=0)
+    program.start(args.device, seed=0)
     scores_of, said, how = from_folder(args) if Path(args.resume, exported.ABOUT).exists() else from_weights(args)
     print(f'Resume checkpoint {args.resume}', file=sys.stderr if args.json else sys.stdout)
     labels = class_names(args.class_names, said['labels'])
@@ -60,7 +60,7 @@ def from_weights(args):
     if bf16 and paddle.get_device() == 'cpu':
         raise InputError('--precision bf16: on a CPU the live model has float32 alone; main_export.py writes one for which '
                          '--engine inference has bfloat16')
-    model, said = models_zoo.saved_classifier(args.resume, model=args.model, nb_classes=args.nb_classes,
+    model, said = models_zoo.classifier_from(args.resume, model=args.model, nb_classes=args.nb_classes,
                                               global_pool=args.global_pool, input_size=args.input_size)
 
     @paddle.no_grad()
@@ -137,4 +137,4 @@ PARSER.add_argument('--class_names', default=None, metavar='FILE', help='a name 
 PARSER.add_argument('--json', action='store_true', help='one JSON object a line')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

@@ -21,11 +21,11 @@ import numpy as np
 import models_sizes
 from parity import climb, ladder, process, reprod
 from parity.accuracy import accuracy
-from util import cli, convert, provenance, run, weights
+from util import cli, convert, program, provenance, weights
 from util import record as records
 from util.convert import names
 from util.errors import InputError
-from util.metrics import peak_memory
+from util.progress import peak_memory
 
 KEY_BIAS = ('Key parts of qkv.bias: their gradient is 0 but for rounding, because the softmax takes no notice of them. '
             'Gradients are measured against the whole tensor; after the steps they are left out, since Adam makes rates '
@@ -33,7 +33,7 @@ KEY_BIAS = ('Key parts of qkv.bias: their gradient is 0 but for rounding, becaus
 
 
 def main(args):
-    run.begin(args.device, args.seed)
+    program.start(args.device, args.seed)
     process.check(args.python)
     source, about = convert.read(args.src)
     own = convert.read(args.dst)[0] if args.dst else source
@@ -130,4 +130,4 @@ PARSER.add_argument('--weights_are', default='', metavar='TEXT', help='where the
 PARSER.add_argument('--licence', default=None, help='of the weights, for the report; default: what they say themselves')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

@@ -3,6 +3,8 @@
     python -m paddle.distributed.launch main_pretrain.py --data_path DATA --model mae_vit_base_patch16 --norm_pix_loss \\
         --batch_size 64 --epochs 800 --warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05
 """
+from functools import partial
+
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
@@ -12,8 +14,9 @@ import paddle
 import layer
 import models_um
 import models_zoo
+from engine_loop import Run
 from engine_pretrain import reconstruct, train_one_epoch
-from util import amp, checkpoint, cli, dist, flags, loop, masking, metrics, optim, picture, run
+from util import cli, flags, masking, optim, picture, program
 from util.augment import crop, transform
 from util.data import folder, loader, pictures
 from util.errors import InputError
@@ -22,38 +25,37 @@ PICTURES = 4  # images whose reconstruction is recorded
 
 
 def main(args):
-    run.begin(args.device, args.seed, args.output_dir, args.log_dir)
+    program.start(args.device, args.seed, args.output_dir, args.log_dir)
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     images = folder.find(args.data_path, 'train', pictures.suffixes(args.in_chans))
-    model = models_zoo.autoencoder(args.model, args.fix_um_positions, img_size=args.input_size, in_chans=args.in_chans,
-                                   norm_pix_loss=args.norm_pix_loss, vis_mask_ratio=args.vis_mask_ratio)
+    model = models_zoo.autoencoder(
+        args.model,
+        args.fix_um_positions,
+        img_size=args.input_size,
+        in_chans=args.in_chans,
+        norm_pix_loss=args.norm_pix_loss,
+        vis_mask_ratio=args.vis_mask_ratio,
+    )
     masks = sampler(args, model)
     if args.recompute:
         layer.enable_recompute(model)
-    augment = transform.Train(crop.CropAndFlip(args.input_size, args.scale, args.hflip, fast=args.fast_resize), mean, std)
-    samples = loader.TrainSet(images, args.in_chans, augment, lambda index, rng: masks(rng), args.seed)
-    state = checkpoint.load(args.resume, args.output_dir, vars(args))
-    accum_iter = checkpoint.accum_iter(state, args.batch_size * dist.world_size(), args.accum_iter)
-    data = loader.TrainLoader(samples, args.batch_size, accum_iter, args.num_workers, args.pin_mem, args.data_timeout)
-    lr = optim.absolute_lr(args.lr, args.blr, data.effective_batch)
-    schedule = optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
-    step = amp.Step(optim.adamw(optim.decay_groups(model, args.weight_decay), beta2=0.95), accum_iter, args.amp)
-    start = checkpoint.restore(state, model, step) if state else checkpoint.Position(args.start_epoch)
-    network = dist.wrap(model)
-    saver = checkpoint.Saver(args.output_dir, model, step, vars(args), data.effective_batch, args.epochs,
-                             args.save_every, args.save_every_iters, args.keep)
-    saver.set_aside_later_than(start)
-    recorder = run.Recorder(args.output_dir, args.log_dir, start.epoch)
-    progress = metrics.Progress(args.epochs, len(data), args.print_freq)
-    run.announce(args.model, model, data, lr, args.epochs, state.get('path'), start)
 
-    for epoch, batches in loop.epochs(start, args.epochs, data, progress):
-        stats = train_one_epoch(network, batches, schedule, step, progress, recorder, saver, args.mask_ratio, args.seed)
-        recorder.epoch(train_lr=stats['lr'], train_loss=stats['loss'], epoch=epoch)
-        saver.after_epoch(epoch)
-        if saver.is_due(epoch):
-            recorder.picture('reconstruction', epoch, reconstruction(model, samples, args.mask_ratio, mean, std))
-            dist.wait()  # for the main process, which writes it
+    cropping = crop.CropAndFlip(args.input_size, args.scale, args.hflip, fast=args.fast_resize)
+    augment = transform.Train(cropping, mean, std)
+    samples = loader.TrainSet(
+        images, args.in_chans, augment, lambda index, rng: masks(rng), args.seed
+    )
+    data = loader.TrainLoader(
+        samples, args.batch_size, args.num_workers, args.pin_mem, args.data_timeout
+    )
+    optimizer = optim.adamw(optim.decay_groups(model, args.weight_decay), beta2=0.95)
+    run = Run(model, optimizer, data, args)
+
+    for epoch in run.epochs():
+        stats = train_one_epoch(run, args.mask_ratio)
+        record = {'train_lr': stats['lr'], 'train_loss': stats['loss'], 'epoch': epoch}
+        shown = partial(reconstruction, model, samples, args.mask_ratio, mean, std)
+        run.finish_epoch(epoch, record, picture=shown)
 
 
 def sampler(args, model):
@@ -64,8 +66,8 @@ def sampler(args, model):
     if isinstance(model, models_um.UniformMasking) and not args.mask_regular:
         raise InputError(f'--model {args.model} needs uniform masks; add --mask_regular')
     draw = masking.sampler(model.grid, args.mask_ratio, masking.kind_of(vars(args)))
-    visible = masking.kept(model.num_patches, args.mask_ratio)
-    if not masking.kept(visible, args.vis_mask_ratio):
+    visible = masking.num_visible(model.num_patches, args.mask_ratio)
+    if not masking.num_visible(visible, args.vis_mask_ratio):
         raise InputError(f'--vis_mask_ratio {args.vis_mask_ratio} replaces all {visible} kept patches; take a smaller one')
     return draw
 
@@ -82,4 +84,4 @@ PARSER = cli.parser(__doc__, flags.training, flags.rate, flags.masking, flags.cr
 PARSER.set_defaults(scale=[0.2, 1.0])
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

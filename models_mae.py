@@ -88,7 +88,7 @@ class Reconstruction(nn.Layer):
         which undoes the shuffle.
         """
         L = self.num_patches
-        K = masking.kept(L, mask_ratio)
+        K = masking.num_visible(L, mask_ratio)
         if K < 1:
             raise InputError(f'mask ratio {mask_ratio} keeps none of {L} patches; take a smaller one')
         ids_shuffle = paddle.argsort(paddle.rand([N, L]) if noise is None else noise, axis=1, stable=True)
@@ -100,7 +100,7 @@ class Reconstruction(nn.Layer):
         vis_mask_token: a share vis_mask_ratio, so that int(visible (1 - ratio)) stay; drawn anew at each call
         (arXiv:2205.10063, sec. 3.3)."""
         order = paddle.argsort(paddle.rand(mask.shape) + mask, axis=1)  # removed ones come last
-        return paddle.argsort(order, axis=1) < visible - masking.kept(visible, self.vis_mask_ratio)
+        return paddle.argsort(order, axis=1) < visible - masking.num_visible(visible, self.vis_mask_ratio)
 
     def patch_statistics(self, imgs: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Mean and standard deviation [N, L, 1] over all values of each patch (unbiased variance, plus 1e-6)."""

@@ -34,7 +34,7 @@ def join(windows: paddle.Tensor, grid: tuple[int, int]) -> paddle.Tensor:
 
 
 @lru_cache
-def strangers(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
+def shifted_window_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
     """float32 [W, 1, L, L]: -100 for two tokens that share a window only because the shifted map wraps around."""
     rows, columns = (np.digitize(np.arange(side), [side - window, side - shift]) for side in grid)
     regions = (rows[:, None] * 3 + columns).reshape(grid[0] // window, window, grid[1] // window, window)
@@ -57,7 +57,7 @@ class WindowAttention(Attention):
         x, coordinates = (cut(self._roll(part, -self.shift), self.window) for part in (x, coordinates))
         bias = self.bias(coordinates)
         if self.shift:
-            bias = bias + paddle.to_tensor(strangers(grid, self.window, self.shift))
+            bias = bias + paddle.to_tensor(shifted_window_mask(grid, self.window, self.shift))
         return self._roll(join(super().forward(x, bias), grid), self.shift)
 
     def _roll(self, x: paddle.Tensor, by: int) -> paddle.Tensor:
@@ -67,7 +67,7 @@ class WindowAttention(Attention):
         """[.., W, H, L, L] for tokens at coordinates [.., W, L, 2]; entry [i, j] is of query i and key j.
 
         Twice a distance is a whole number below four windows: the MLP sees each of them once, and pairs look theirs up.
-        Tokens that are farther apart are strangers, so that their bias does not matter.
+        Tokens that are farther apart are masked, so that their bias does not matter.
         """
         reach = 4 * self.window - 1
         steps = paddle.arange(-reach, reach + 1, dtype='float32') / 2

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from recipes import paper, small
 from reports import plots
-from util import cli, provenance, run
+from util import cli, log, program, provenance
 from util import record as records
 from util.errors import InputError
 from util.weights import sha256
@@ -67,7 +67,7 @@ def execute(cell: small.Cell, out: Path) -> None:
     if code:
         raise InputError(f'{cell.name} ended with exit code {code}; its last words are in {out / cell.name / "console.txt"}')
     with tqdm.external_write_mode():
-        run.say(f'{cell.name}: {time.perf_counter() - began:.0f} s')
+        log.info(f'{cell.name}: {time.perf_counter() - began:.0f} s')
 
 
 def execute_all(cells: list[small.Cell], out: Path, jobs: int) -> None:
@@ -201,7 +201,7 @@ def record(prefix: str, out: Path, results: dict, flags: str, minutes: float | N
 def main(args):
     out = Path(args.out).resolve()
     data = out / 'data'
-    run.make_folder('--out', str(data))
+    program.make_folder('--out', str(data))
     if not (data / 'digits').exists():
         subprocess.run([sys.executable, str(ROOT / 'demo/make_digits.py'), '--out', str(data / 'digits')], check=True)
     for seed in range(args.seeds):
@@ -217,7 +217,7 @@ def main(args):
     for ending, drawn in drawings(results).items():
         drawn(results, out / f'results{ending}')
     minutes = (time.perf_counter() - began) / 60
-    run.say(f'{table(results)}\n{len(cells)} runs; {minutes:.0f} minutes. {out / "results.png"}')
+    log.info(f'{table(results)}\n{len(cells)} runs; {minutes:.0f} minutes. {out / "results.png"}')
     if args.report:
         flags = f'--seeds {args.seeds} --epochs {args.epochs} --jobs {args.jobs}'
         flags += f' --full {full} --swin {swin}' * bool(full)
@@ -238,4 +238,4 @@ PARSER.add_argument('--report', default=None, metavar='PREFIX', help='also write
                     'and picture, such as reports/digits')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

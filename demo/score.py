@@ -14,15 +14,15 @@ import paddle
 
 import models_zoo
 from engine_pretrain import reconstruct
-from util import cli, masking, run
+from util import cli, masking, program
 from util.augment import crop
 from util.data import folder, loader, pictures
 from util.errors import InputError
 
 
 def main(args):
-    run.begin(args.device, args.seed)
-    model, trained = models_zoo.load_autoencoder(args.resume)
+    program.start(args.device, args.seed)
+    model, trained = models_zoo.autoencoder_from(args.resume)
     if 'mask_ratio' not in trained:
         raise InputError(f'{args.resume} does not say its mask_ratio; a checkpoint of main_pretrain.py is needed')
     normalize = crop.Normalize(*crop.statistics(model.in_chans, trained.get('mean'), trained.get('std')))
@@ -69,4 +69,4 @@ PARSER.add_argument('--data_path', required=True, metavar='PATH', help='folder w
 PARSER.add_argument('--seed', type=cli.number(int, 0), default=1, help='seed of the masks')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

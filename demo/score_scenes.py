@@ -15,7 +15,7 @@ from paddleseg.utils import visualize
 from PIL import Image
 
 from seg import dataset
-from util import cli, run
+from util import cli, program
 from util.errors import InputError
 
 COLUMNS, TIMES, GAP = 8, 2, 4  # scenes side by side; pixels that stand for one; between two
@@ -79,4 +79,4 @@ PARSER.add_argument('--predictions', type=Path, required=True, metavar='DIR', he
 PARSER.add_argument('--out', type=Path, default=None, metavar='FILE', help='picture to write')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

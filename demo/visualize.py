@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import models_zoo
 from engine_pretrain import reconstruct
-from util import cli, masking, picture, run
+from util import cli, masking, picture, program
 from util.augment import crop
 from util.data import pictures
 from util.errors import InputError
@@ -27,8 +27,8 @@ NOTES = {True: 'pixels: predicted normalised by patch, put back with the mean an
 
 
 def main(args):
-    run.begin(args.device, args.seed)
-    model, trained = models_zoo.load_autoencoder(args.resume, args.model, args.norm_pix_loss)
+    program.start(args.device, args.seed)
+    model, trained = models_zoo.autoencoder_from(args.resume, args.model, args.norm_pix_loss)
     kind = masking.kind_of(trained)
     if kind in masking.CELLS and args.mask_ratio != 0.75:
         kind = 'random'  # other shares can only be so
@@ -74,4 +74,4 @@ PARSER.add_argument('--seed', type=cli.number(int, 0), default=1, help='seed of 
 PARSER.add_argument('--out', type=Path, default=Path('reconstruction.png'), help='picture to write')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

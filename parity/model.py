@@ -7,7 +7,8 @@ from paddle.nn import functional as F
 import layer
 import models_mae
 import models_vit
-from util import checkpoint, optim
+from util import optim
+from util.assign import assign_weights
 from util.convert import names
 
 
@@ -30,7 +31,7 @@ def build(settings: dict, tensors: dict, path: str) -> paddle.nn.Layer:
             model.probe()
         elif kind == names.ENCODER:
             model.head = paddle.nn.Identity()
-    checkpoint.load_model(model, tensors, path)
+    assign_weights(model, tensors, path)
     return model
 
 

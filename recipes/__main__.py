@@ -8,7 +8,7 @@ keeps its effective batch on your devices. DATA stands for your data, CHECKPOINT
 """
 import recipes
 from recipes import cost
-from util import cli, run
+from util import cli, program
 
 COLUMNS = ['name', 'model', 'epochs', 'batch', 'to expect', 'device-hours']
 
@@ -59,4 +59,4 @@ PARSER.add_argument('--batch_size', type=cli.number(int, 1), default=None, help=
 PARSER.add_argument('--per_machine', type=cli.number(int, 1), default=8, help='GPUs in one machine')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

@@ -24,7 +24,7 @@ def multiply_adds(model: str, side: int = 224, mask_ratio: float = 0.75, classes
     embedding = patches * pixels * size.width
     if not model.startswith('mae_'):
         return embedding + size.depth * block(patches + 1, size.width) + classes * size.width
-    kept = masking.kept(patches, mask_ratio) + 1
+    kept = masking.num_visible(patches, mask_ratio) + 1
     decoder = size.decoder_depth * block(patches + 1, size.decoder_width) + (patches + 1) * size.decoder_width * pixels
     return embedding + size.depth * block(kept, size.width) + kept * size.width * size.decoder_width + decoder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import recipes
 from reports import front, plots, training
-from util import atomic, checkpoint, cli, run
+from util import atomic, checkpoint, cli, log, program
 from util import record as records
 from util.errors import InputError
 
@@ -45,12 +45,12 @@ def add(args):
         if not args.checkpoint or not args.console:
             raise InputError(f'{recipe.name}: give --checkpoint and --console')
         make = training.of_evaluation if recipe.evaluates else training.of_segmentation
-        record, log = make(recipe, args.console, args.checkpoint, args.licence), args.console
+        record, written = make(recipe, args.console, args.checkpoint, args.licence), args.console
     elif recipe.program in training.PROGRAMS:
         if not args.output_dir:
             raise InputError(f'{recipe.name} is a training: give --output_dir')
-        log = Path(args.output_dir) / 'log.txt'
-        record = training.of_run(recipe, log, args.checkpoint or newest(args.output_dir), args.console, args.licence)
+        written = Path(args.output_dir) / 'log.txt'
+        record = training.of_run(recipe, written, args.checkpoint or newest(args.output_dir), args.console, args.licence)
     else:
         raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py, main_linprobe.py, '
                          'seg/train.py and seg/val.py')
@@ -60,12 +60,12 @@ def add(args):
             raise InputError(f'--parity {args.parity} has no ladder; main_parity.py --report makes such a record')
     if recipe.program.startswith('main_') and record['status'] == 'measured':
         record['pictures'] = [f'{prefix.name}.png']
-    records.write(str(prefix), record, log)
+    records.write(str(prefix), record, written)
     for name in record.get('pictures', ()):
-        plots.curves(prefix.with_name(name), {recipe.name: training.read_log(log)}, recipe.figures)
+        plots.curves(prefix.with_name(name), {recipe.name: training.read_log(written)}, recipe.figures)
     for warning in record['warnings']:
-        run.say(f'warning: {warning}')
-    run.say(f'{prefix}.yaml: {record["claim"]}')
+        log.info(f'warning: {warning}')
+    log.info(f'{prefix}.yaml: {record["claim"]}')
 
 
 def newest(folder):
@@ -91,4 +91,4 @@ PARSER.add_argument('--plot', default=None, metavar='FILE', help='only draw the 
 PARSER.add_argument('--logs', nargs='+', default=None, metavar='FILE', help='log.txt of several runs')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

@@ -11,7 +11,7 @@ import main_pretrain
 import recipes
 from recipes import cost
 from recipes.recipe import LAUNCH
-from util import checkpoint, provenance, weights
+from util import provenance, resume, weights
 from util.errors import InputError
 
 # Of whose trainings there are records; their parsers say what a recipe leaves to defaults
@@ -55,7 +55,7 @@ def departures(recipe: recipes.Recipe, flags: dict, effective_batch: int) -> lis
     found = []
     if effective_batch != recipe.effective_batch:
         found.append(f"the effective batch is {effective_batch}, the recipe's {recipe.effective_batch}")
-    free = checkpoint.HARMLESS | {'seed', 'accum_iter'}
+    free = resume.HARMLESS | {'seed', 'accum_iter'}
     if recipe.program != 'main_linprobe.py':  # whose features are normalised over the images of one device
         free = free | {'batch_size'}
     for name, wanted in flags_of(recipe).items():
@@ -113,7 +113,7 @@ def of_run(recipe: recipes.Recipe, log: str | Path, weight_file: str | Path, con
     if classes and classes != CLASSES.get(recipe.data, classes):
         found.append(f'{classes} classes; {recipe.data} has {CLASSES[recipe.data]}')
     devices = max(1, effective_batch // (flags['batch_size'] * flags['accum_iter']))
-    kept = {name: value for name, value in sorted(flags.items()) if name not in checkpoint.HARMLESS and value is not None}
+    kept = {name: value for name, value in sorted(flags.items()) if name not in resume.HARMLESS and value is not None}
     hashed = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     origin = state.get('environment') or {'commit': 'not recorded by the run'}
     began = flags.get('finetune') and Path(flags['finetune']).name
@@ -212,7 +212,7 @@ def _size(tensors: dict, flags: dict, weight_file: str | Path) -> dict:
             'file, MB': round(Path(weight_file).stat().st_size / 1e6, 1)}
 
 
-def pace(console: str | Path | None, joint_batch: int) -> dict:
+def pace(console: str | Path | None, global_batch: int) -> dict:
     """Rate and memory by a program's lines of progress: the median of their times an iteration, the largest memory."""
     if not console:
         return {'images/s': 'not recorded', 'peak memory, MB': 'not recorded'}
@@ -220,5 +220,5 @@ def pace(console: str | Path | None, joint_batch: int) -> dict:
     if not lines:
         raise InputError(f'--console {console}: no line of progress in it')
     times = sorted(float(seconds) for seconds, _ in lines)
-    return {'images/s': round(joint_batch / max(times[len(times) // 2], 1e-3), 1),
+    return {'images/s': round(global_batch / max(times[len(times) // 2], 1e-3), 1),
             'peak memory, MB': max(int(memory) for _, memory in lines)}

@@ -10,9 +10,9 @@ from paddle.nn import functional as F
 from paddleseg.cvlibs import manager
 
 import models_vit
+import models_zoo
 from layer import LayerNorm
-from seg import weights
-from util import pos_embed
+from util import log, pos_embed
 from util.errors import InputError
 
 
@@ -49,7 +49,7 @@ class MAEViT(models_vit.Encoder):
         self.out_indices, self.feat_channels = list(out_indices), [embed_dim] * len(out_indices)
         self.initialize_weights()
         if pretrained:
-            weights.begin(self, pretrained)
+            log.info(models_zoo.start_from(self, pretrained))
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         features = self.block_features(x, [bias(self.index) for bias in self.position_bias])

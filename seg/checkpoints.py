@@ -10,7 +10,8 @@ from pathlib import Path
 import paddle
 
 from seg.loading import replaced
-from util import checkpoint, dist, weights
+from util import checkpoint, dist, log, weights
+from util.assign import assign_weights
 from util.errors import InputError
 
 AVERAGE = 'ema_model.pdparams'  # of --use_ema, in a checkpoint's folder
@@ -26,7 +27,7 @@ def resumable(network: paddle.nn.Layer, folder: str | None, averaged: bool) -> i
     if not number.isdecimal():
         raise InputError(f'--resume_model {folder}: expected a folder iter_N that this program has written')
     # PaddleSeg reads both again, would run what a crafted file names, and merely warns of what does not fit
-    checkpoint.load_model(network, weights.read(Path(folder) / 'model.pdparams'), folder)
+    assign_weights(network, weights.read(Path(folder) / 'model.pdparams'), folder)
     weights.read(Path(folder) / 'model.pdopt')
     if averaged and not (Path(folder) / AVERAGE).is_file():  # which PaddleSeg writes last
         raise InputError(f'--resume_model {folder} has no {AVERAGE}, with which --use_ema goes on: it was not written to '
@@ -71,7 +72,7 @@ class Checkpoints:
         def average(ema_model, model):
             self.average = ema_model
             if self.resumed is not None:
-                checkpoint.load_model(ema_model, weights.read(Path(self.resumed) / AVERAGE), self.resumed)
+                assign_weights(ema_model, weights.read(Path(self.resumed) / AVERAGE), self.resumed)
             else:
                 begin(ema_model, model)
         return average
@@ -86,10 +87,9 @@ class Checkpoints:
 
     def _stop(self, iteration: int) -> None:
         folder = self.save_dir / f'iter_{iteration}'
-        if dist.is_main():
-            if folder not in map(Path, self.written):
-                self._save(folder)
-            print(f'stopped by a signal after iteration {iteration}; --resume_model {folder} goes on from there', flush=True)
+        if dist.is_main() and folder not in map(Path, self.written):
+            self._save(folder)
+        log.info(f'stopped by a signal after iteration {iteration}; --resume_model {folder} goes on from there')
         dist.leave(checkpoint.STOPPED)
 
     def _save(self, folder: Path) -> None:

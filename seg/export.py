@@ -20,7 +20,7 @@ from paddleseg.cvlibs import SegBuilder
 from paddleseg.utils import logger
 
 from seg import flags, infer
-from util import cli, exported, run
+from util import cli, exported, program
 from util.errors import InputError
 
 OPERATIONS = {'argmax': lambda scores: paddle.argmax(scores, axis=1, dtype='int32'),
@@ -42,7 +42,7 @@ class WithScores(paddle.nn.Layer):
 
 
 def main(args):
-    run.begin(args.device, seed=0)
+    program.start(args.device, seed=0)
     config = flags.configuration(args.config, args.opts)
     flags.testing(config.test_config, {})
     flags.show(config)
@@ -117,4 +117,4 @@ PARSER.add_argument('--output_op', choices=['argmax', 'softmax', 'none'], defaul
                     'class numbers, probabilities or scores')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

@@ -13,8 +13,9 @@ from paddleseg.utils import logger, utils
 
 from seg import weights
 from seg.model import UPerNetMAE
-from util import checkpoint, cli
+from util import cli
 from util import weights as weight_files
+from util.assign import assign_weights
 from util.errors import InputError
 
 TOP = ('_base_', '_inherited_', 'batch_size', 'iters', 'train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss',
@@ -133,9 +134,9 @@ def model(builder: SegBuilder, path: str, model_path: str | None) -> paddle.nn.L
     if not model_path:
         logger.warning('no --model_path: the weights are those that the config names, or random ones')
     elif isinstance(network, UPerNetMAE):
-        weights.load(network, model_path)
+        weights.assign_from(network, model_path)
     else:
-        checkpoint.load_model(network, weight_files.read(model_path), model_path)
+        assign_weights(network, weight_files.read(model_path), model_path)
     network.eval()
     if model_path:
         logger.info(f'The weights are those of {model_path}')

@@ -6,7 +6,7 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddleseg.cvlibs import manager
 
-from util import run
+from util.errors import NonFiniteLoss
 
 
 @manager.LOSSES.add_component
@@ -25,6 +25,6 @@ class CrossEntropyOverAllPixelsLoss(nn.Layer):
                                ignore_index=self.ignore_index, reduction='none')
         loss = loss.mean()
         if paddle.in_dynamic_mode() and not math.isfinite(loss.item()):
-            raise run.NonFiniteLoss(f'the loss is {loss.item()}; training stops. Resume an earlier checkpoint with a lower '
+            raise NonFiniteLoss(f'the loss is {loss.item()}; training stops. Resume an earlier checkpoint with a lower '
                                     'rate')
         return loss.reshape([1])

@@ -11,8 +11,9 @@ from paddle.nn import functional as F
 from paddleseg.cvlibs import manager
 from paddleseg.models.layers import SyncBatchNorm
 
+import models_zoo
 from layer import Pyramid
-from seg import weights
+from util import log
 from util.errors import InputError
 
 POOL_SCALES = (1, 2, 3, 6)  # cells a side of the pyramid over the last map
@@ -119,7 +120,7 @@ class UPerNetMAE(nn.Layer):
         self.decode_head = UPerHead(width, channels, num_classes, dropout_ratio)
         self.auxiliary_head = FCNHead(width, aux_channels, num_classes, dropout_ratio)
         if pretrained:
-            weights.begin(self, pretrained)
+            log.info(models_zoo.start_from(self, pretrained))
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         maps = self.backbone(x)

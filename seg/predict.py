@@ -23,7 +23,7 @@ from paddleseg.utils import logger, progbar, visualize
 from PIL import Image
 
 from seg import dataset, flags, infer
-from util import cli, dist, run
+from util import cli, dist, program
 from util.data import pictures
 from util.errors import InputError
 
@@ -31,7 +31,7 @@ RESULTS = ('added_prediction', 'pseudo_color_prediction')  # folders below save_
 
 
 def main(args):
-    run.begin(args.device, seed=0)
+    program.start(args.device, seed=0)
     colors = palette(args.custom_color)
     files = find(args.image_path, args.save_dir)
     if args.opts and not args.config:
@@ -142,4 +142,4 @@ PARSER.add_argument('--custom_color', nargs='+', type=int, default=None, metavar
                     "class, then of the second ... (default: PaddleSeg's colours)")
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

@@ -10,8 +10,9 @@ from paddleseg.cvlibs import manager
 
 import models_pvt
 import models_swin
+import models_zoo
 from layer import PyramidMaps
-from seg import weights
+from util import log
 
 
 @manager.BACKBONES.add_component
@@ -31,7 +32,7 @@ class MAESwin(PyramidMaps, models_swin.Swin):
         self.add_projections(fpn_out_dim)
         self.feat_channels = [fpn_out_dim] * len(depths)
         if pretrained:
-            weights.begin(self, pretrained)
+            log.info(models_zoo.start_from(self, pretrained))
 
 
 @manager.BACKBONES.add_component
@@ -50,4 +51,4 @@ class MAEPVT(PyramidMaps, models_pvt.PVT):
         self.add_projections(fpn_out_dim)
         self.feat_channels = [fpn_out_dim] * len(depths)
         if pretrained:
-            weights.begin(self, pretrained)
+            log.info(models_zoo.start_from(self, pretrained))

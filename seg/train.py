@@ -21,7 +21,7 @@ from paddleseg.cvlibs import Config, SegBuilder
 from seg import flags
 from seg.checkpoints import Checkpoints, loop, resumable
 from seg.loading import loading, replaced
-from util import cli, dist, run
+from util import cli, dist, program, seeding
 from util.data import loader
 from util.errors import InputError
 
@@ -108,7 +108,7 @@ def seed_iterations(network: paddle.nn.Layer, schedule: paddle.optimizer.lr.LRSc
 
     def seed_iteration(layer, images):
         if layer.training:
-            run.seed_step(seed, 0, schedule.last_epoch)
+            seeding.seed_step(seed, 0, schedule.last_epoch)
 
     network.register_forward_pre_hook(seed_iteration)
 
@@ -125,11 +125,11 @@ def configuration(args) -> Config:
 
 
 def main(args):
-    run.begin(args.device, seed=0)
+    program.start(args.device, seed=0)
     if args.precision == 'fp16' and paddle.get_device() == 'cpu':
         raise InputError('--precision fp16: Paddle has no float16 on CPUs')
-    run.make_folder('--save_dir', args.save_dir)
-    run.seed_step(args.seed, 0, 0)
+    program.make_folder('--save_dir', args.save_dir)
+    seeding.seed_step(args.seed, 0, 0)
 
     config = configuration(args)
     flags.show(config)
@@ -198,4 +198,4 @@ group.add_argument('--use_vdl', action='store_true', help='VisualDL records in s
 group.add_argument('--use_ema', action='store_true', help='also keep and evaluate an average of the weights')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

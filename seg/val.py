@@ -17,12 +17,12 @@ from paddleseg.datasets import Dataset
 
 from seg import flags
 from seg.loading import loading
-from util import cli, run
+from util import cli, program
 from util.errors import InputError
 
 
 def main(args):
-    run.begin(args.device, seed=0)
+    program.start(args.device, seed=0)
     config = flags.configuration(args.config, args.opts)
     settings = flags.testing(config.test_config, vars(args), args.aug_eval)
     flags.show(config)
@@ -63,4 +63,4 @@ PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device, flags.w
 PARSER.add_argument('--auc_roc', action='store_true', help='also the area under the ROC curve')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

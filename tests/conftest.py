@@ -20,7 +20,7 @@ import main_finetune
 import main_linprobe
 import main_pretrain
 import models_zoo
-from util import convert, run, weights
+from util import convert, program, weights
 from util.convert import names
 from util.weights import torch_file
 
@@ -38,7 +38,7 @@ OFFICIAL = dict(zip(KINDS.values(), ('official_encoder.pth', 'official_autoencod
 @pytest.fixture(scope='session', autouse=True)
 def begun():
     """What is computed within the tests is computed as in programs."""
-    run.begin('cpu', seed=0)
+    program.start('cpu', seed=0)
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,11 @@ import json
 import numpy as np
 import paddle
 import pytest
+import toy
 
 import models_zoo
-from util import amp, checkpoint, loop, metrics, optim, run
+from engine_loop import Run
+from util import amp, optim
 from util.errors import InputError
 
 
@@ -61,18 +63,14 @@ class Scaler:
 
 def test_steps_that_a_scaler_leaves_out_are_counted_in_the_log(tmp_path):
     layer = paddle.nn.Linear(2, 1)
-    step = amp.Step(paddle.optimizer.SGD(0.1, parameters=layer.parameters()), accum_iter=2)
-    assert step.count() == {}
-    step.scaler = Scaler()
-    recorder, progress = run.Recorder(str(tmp_path), ''), metrics.Progress(1, 8, 100)
-    saver = checkpoint.Saver('', layer, step, {}, 1, 1)
+    assert amp.Step(toy.sgd(layer)).count() == {}
     factors = [1.0, 1.0, 1.0, float('inf'), 1.0, 1.0, float('nan'), 1.0]  # of the gradients; the losses are finite
-    layer.weight.register_hook(lambda gradient: gradient * factors[progress.iteration])
-
-    def loss_of(x):
-        return layer(x).mean()
-    batches = [[paddle.ones([3, 2])]] * 8
-    stats = loop.train(loss_of, batches, layer, lambda epoch: 0.1, step, progress, recorder, saver)
-    recorder.epoch(train_loss=stats['loss'], epoch=0)
+    data = toy.Data([paddle.ones([3, 2])] * 8)
+    run = Run(layer, toy.sgd(layer), data, toy.flags(tmp_path, accum_iter=2))
+    run.step.scaler = Scaler()
+    layer.weight.register_hook(lambda gradient: gradient * factors[run.progress.iteration])
+    for _ in run.epochs():
+        stats = run.train(lambda x: run.network(x).mean())
+    run.recorder.epoch(train_loss=stats['loss'], epoch=0)
     assert json.loads((tmp_path / 'log.txt').read_text())['skipped_steps'] == 2
     assert np.isfinite(layer.weight.numpy()).all()

@@ -3,9 +3,10 @@ import paddle
 import pytest
 
 import models_zoo
-from util import amp, checkpoint, optim, weights
+from util import amp, checkpoint, optim, resume, weights
+from util.assign import assign_weights
 from util.errors import InputError
-from util.metrics import Progress
+from util.progress import Progress
 from util.weights import paddle_file
 
 
@@ -16,9 +17,10 @@ def training(name='mae_vit_nano_patch4', **kwargs):
     return model, amp.Step(optimizer)
 
 
-def saver(folder, model, step, **kwargs):
+def saver(folder, model, step, **asked):
     train(model, step, seed=0)  # an optimizer has a state only after its first step
-    return checkpoint.Saver(str(folder), model, step, {'lr': None}, effective_batch=4, epochs=10, **kwargs)
+    flags = {'output_dir': str(folder), 'lr': None, 'epochs': 10, 'save_every': 20, 'save_every_iters': 0, 'keep': 0}
+    return checkpoint.Saver(model, step, flags | asked, effective_batch=4)
 
 
 def train(model, step, seed):
@@ -35,8 +37,8 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path):
 
     paddle.nn.Linear(3, 3)  # a layer made before the model shifts Paddle's own parameter names
     resumed = training()
-    state = checkpoint.load(str(tmp_path / 'checkpoint-7.pd'), '')
-    assert checkpoint.restore(state, *resumed) == checkpoint.Position(8)
+    state = resume.find(str(tmp_path / 'checkpoint-7.pd'), '')
+    assert resume.restore(state, *resumed) == checkpoint.Position(8)
     train(*resumed, seed=2)
     for (name, expected), got in zip(straight[0].named_parameters(), resumed[0].parameters()):
         np.testing.assert_array_equal(expected.numpy(), got.numpy(), err_msg=name)
@@ -59,7 +61,7 @@ def test_a_file_with_only_the_official_keys_resumes_after_its_epoch(tmp_path):
     saver(tmp_path, model, step).after_epoch(0)
     official = weights.read(tmp_path / 'checkpoint-0.pd')
     paddle.save({key: value for key, value in official.items() if key != 'position'}, str(tmp_path / 'x.pd'))
-    assert checkpoint.restore(checkpoint.load(str(tmp_path / 'x.pd'), ''), model, step) == checkpoint.Position(1)
+    assert resume.restore(resume.find(str(tmp_path / 'x.pd'), ''), model, step) == checkpoint.Position(1)
 
 
 @pytest.mark.parametrize('other, message', [
@@ -68,22 +70,22 @@ def test_a_file_with_only_the_official_keys_resumes_after_its_epoch(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_path, other, message):
     saver(tmp_path, *training(**other)).after_epoch(0)
     with pytest.raises(InputError, match=message):
-        checkpoint.restore(checkpoint.load(str(tmp_path / 'checkpoint-0.pd'), ''), *training())
+        resume.restore(resume.find(str(tmp_path / 'checkpoint-0.pd'), ''), *training())
 
 
 def test_missing_and_additional_keys_are_named():
     model, _ = training()
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     with pytest.raises(InputError, match='norm.weight .* is missing there'):
-        checkpoint.load_model(model, {name: t for name, t in tensors.items() if name != 'norm.weight'}, 'x.pd')
+        assign_weights(model, {name: t for name, t in tensors.items() if name != 'norm.weight'}, 'x.pd')
     with pytest.raises(InputError, match='it has head.weight, which'):
-        checkpoint.load_model(model, tensors | {'head.weight': tensors['norm.weight']}, 'x.pd')
+        assign_weights(model, tensors | {'head.weight': tensors['norm.weight']}, 'x.pd')
 
 
 def test_weights_alone_cannot_be_resumed(tmp_path):
     paddle.save({'model': {}}, str(tmp_path / 'x.pd'))
     with pytest.raises(InputError, match="no 'optimizer'"):
-        checkpoint.load(str(tmp_path / 'x.pd'), '')
+        resume.find(str(tmp_path / 'x.pd'), '')
 
 
 def names(folder):
@@ -100,12 +102,12 @@ def test_auto_takes_the_newest_whole_checkpoint_and_says_what_it_passes_over(tmp
     order = ['checkpoint-2.pd', 'checkpoint-9.pd', 'checkpoint-10-12.pd', 'checkpoint-10.pd']
     assert [path.name for path in checkpoint.ordered(tmp_path)] == order
     for newest in reversed(order):
-        assert checkpoint.load('auto', str(tmp_path))['path'] == str(tmp_path / newest)
+        assert resume.find('auto', str(tmp_path))['path'] == str(tmp_path / newest)
         file = tmp_path / newest
         file.write_bytes(file.read_bytes()[:-3] + b'xyz')  # from now on damaged
-    assert checkpoint.load('auto', str(tmp_path)) == {}
+    assert resume.find('auto', str(tmp_path)) == {}
     with pytest.raises(InputError, match='--resume auto looks in --output_dir'):
-        checkpoint.load('auto', '')
+        resume.find('auto', '')
     assert capsys.readouterr().err.count('passes over a checkpoint') == 1 + 2 + 3 + 4
 
 
@@ -126,26 +128,26 @@ def test_saving_within_an_epoch_waits_for_an_optimizer_step(tmp_path):
         if step.is_last(i):
             keeper.after_step(progress, stop=False)
     assert names(tmp_path) == sorted(f'checkpoint-0-{2 * i}.pd' for i in (4, 6, 10, 12))
-    state = checkpoint.load('auto', str(tmp_path))
-    position = checkpoint.restore(state, model, step)
+    state = resume.find('auto', str(tmp_path))
+    position = resume.restore(state, model, step)
     assert (state['epoch'], position) == (-1, checkpoint.Position(0, 24, {'loss': 12.0}, 12))
 
 
-@pytest.mark.parametrize('joint_batch, accum_iter, first',
+@pytest.mark.parametrize('global_batch, accum_iter, first',
                          [(8, 1, 3), (4, 2, 6), (2, 4, 12), (16, 1, 2), (5, 1, 5), (5, 2, 6)])
-def test_a_position_counts_in_samples(joint_batch, accum_iter, first):
-    assert checkpoint.Position(0, 24).iteration(joint_batch, accum_iter) == first
+def test_a_position_counts_in_samples(global_batch, accum_iter, first):
+    assert checkpoint.Position(0, 24).iteration(global_batch, accum_iter) == first
 
 
-@pytest.mark.parametrize('joint_batch, asked, kept, says', [
+@pytest.mark.parametrize('global_batch, asked, kept, says', [
     (8, 2, 2, ''), (4, 2, 4, 'so --accum_iter is now 4'), (16, 2, 1, 'so --accum_iter is now 1'),
     (3, 2, 2, 'no --accum_iter keeps it: it is now 6')])
-def test_resuming_keeps_the_effective_batch_if_it_can(capsys, joint_batch, asked, kept, says):
+def test_resuming_keeps_the_effective_batch_if_it_can(capsys, global_batch, asked, kept, says):
     state = {'position': {'effective_batch': 16}}
-    assert checkpoint.accum_iter(state, joint_batch, asked) == kept
+    assert resume.accum_iter(state, global_batch, asked) == kept
     warned = capsys.readouterr().err
     assert says in warned and bool(warned) == bool(says)
-    assert checkpoint.accum_iter({}, joint_batch, asked) == asked
+    assert resume.accum_iter({}, global_batch, asked) == asked
 
 
 def test_changed_flags_are_named(tmp_path, capsys):
@@ -153,7 +155,7 @@ def test_changed_flags_are_named(tmp_path, capsys):
     model, step = training()
     saver(tmp_path, model, step).save('x.pd', 0, checkpoint.Position(1))
     paddle_file.write(tmp_path / 'x.pd', weights.read(tmp_path / 'x.pd') | {'args': before})
-    checkpoint.load(str(tmp_path / 'x.pd'), '', {'seed': 1, 'num_workers': 2, 'lr': None})
+    resume.find(str(tmp_path / 'x.pd'), '', {'seed': 1, 'num_workers': 2, 'lr': None})
     assert capsys.readouterr().err.strip().endswith('other flags: --seed was 0 and is 1')
 
 
@@ -181,4 +183,4 @@ def test_a_state_that_is_not_whole_is_refused(tmp_path, change, message):
     change(state)
     paddle_file.write(tmp_path / 'x.pd', state)
     with pytest.raises(InputError, match=message):
-        checkpoint.restore(checkpoint.load(str(tmp_path / 'x.pd'), ''), model, step)
+        resume.restore(resume.find(str(tmp_path / 'x.pd'), ''), model, step)

@@ -9,7 +9,7 @@ import main_linprobe
 import main_pretrain
 import models_vit
 import models_zoo
-from util import checkpoint, convert
+from util import convert, resume
 from util.errors import InputError
 
 
@@ -51,7 +51,7 @@ def test_training_begins_the_same_from_an_official_file(pairs, classify, program
 
 
 def test_a_masked_autoencoder_loads_from_an_official_file(pairs):
-    (ours, said), (theirs, says) = (models_zoo.load_autoencoder(str(file)) for file in pairs['encoder'])
+    (ours, said), (theirs, says) = (models_zoo.autoencoder_from(str(file)) for file in pairs['encoder'])
     assert said == says
     for name, tensor in ours.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), theirs.state_dict()[name].numpy())
@@ -68,11 +68,11 @@ def test_training_of_pytorch_is_not_gone_on_with(models, digits, tmp_path, progr
 
 def test_a_classifier_loads_from_a_folder_of_hugging_face(models):
     model = models_vit.VisionTransformer(32, 8, embed_dim=24, depth=2, num_heads=3, num_classes=5)
-    models_zoo.load_classifier(model, str(models / 'hf_token'))
+    models_zoo.assign_from(model, str(models / 'hf_token'))
     tensors = convert.read(models / 'official_token.pth')[0]['model']
     assert all(np.array_equal(tensor.numpy(), tensors[name]) for name, tensor in model.state_dict().items())
 
 
 def test_auto_resume_looks_at_our_own_checkpoints_alone(models, tmp_path):
     (tmp_path / 'checkpoint-3.pth').write_bytes((models / 'official_autoencoder.pth').read_bytes())
-    assert checkpoint.load('auto', str(tmp_path)) == {}
+    assert resume.find('auto', str(tmp_path)) == {}

@@ -149,7 +149,7 @@ def test_other_code_bases_have_no_such_model(file, tmp_path, family, to):
 def test_a_pretrained_file_is_the_model_that_it_says_or_looks_like(file, model, secondary):
     theirs = numbers(autoencoder(model, secondary))
     for flags in ({'model': model, 'norm_pix_loss': True, 'vis_mask_ratio': 0.5 * secondary}, {}):
-        ours, said = models_zoo.load_autoencoder(str(file(theirs, **flags)), norm_pix_loss=True)
+        ours, said = models_zoo.autoencoder_from(str(file(theirs, **flags)), norm_pix_loss=True)
         assert said == flags and type(ours).__name__.endswith(('Swin', 'PVT'))
         assert_ours({name: tensor.numpy() for name, tensor in ours.state_dict().items()}, theirs)
         if 'vis_mask_token' in theirs:
@@ -160,13 +160,13 @@ def test_a_pretrained_file_is_the_model_that_it_says_or_looks_like(file, model, 
 def test_a_classifier_begins_from_a_pretrained_file_and_is_read_from_its_own(file, model):
     encoder, theirs = f'{PRETRAINED[model]}_nano_32', numbers(autoencoder(model, secondary=True))
     ours = models_zoo.classifier(encoder, in_chans=1, num_classes=3)
-    fresh = models_zoo.load_pretrained(ours, str(file(theirs)))
+    fresh = models_zoo.start_from(ours, str(file(theirs))).fresh
     assert sorted(fresh) == ['fc_norm.bias', 'fc_norm.weight', 'head.bias', 'head.weight']
     assert_ours({name: tensor.numpy() for name, tensor in ours.state_dict().items() if name not in fresh},
                 {name: array for name, array in theirs.items()
                  if not name.startswith(('decoder', 'mask_token', 'vis_mask', 'norm.'))})
     pooled = numbers(shapes_of(names.POOLED, PRETRAINED[model]))
-    models_zoo.load_classifier(ours, str(file(pooled)))
+    models_zoo.assign_from(ours, str(file(pooled)))
     assert_ours({name: tensor.numpy() for name, tensor in ours.state_dict().items()}, pooled)
 
 

@@ -161,7 +161,7 @@ def test_too_large_a_batch_or_accumulation_is_named(twelve, monkeypatch):
     with pytest.raises(InputError, match='--batch_size 13 is larger than the data set of 12'):
         loader.TrainLoader(samples(twelve), 13)
     with pytest.raises(InputError, match='--accum_iter 4 is more than the 3 iterations'):
-        loader.TrainLoader(samples(twelve), 4, accum_iter=4)
+        loader.TrainLoader(samples(twelve), 4).accumulate(4)
     monkeypatch.setenv('PADDLE_TRAINERS_NUM', '2')
     with pytest.raises(InputError, match='--batch_size 7 on 2 processes'):
         loader.TrainLoader(samples(twelve), 7)

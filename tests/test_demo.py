@@ -101,10 +101,10 @@ def test_weights_that_do_not_say_what_they_are_must_be_told(run_program, tmp_pat
 def test_a_model_may_be_asked_for_by_its_other_name(tmp_path, trained, alias, other):
     file = save(tmp_path / 'x.pd', models_zoo.autoencoder(trained, img_size=32).state_dict(), model=trained, input_size=32)
     for name in (trained, alias):
-        model, _ = models_zoo.load_autoencoder(str(file), name, norm_pix_loss=True)
+        model, _ = models_zoo.autoencoder_from(str(file), name, norm_pix_loss=True)
         assert type(model) is type(models_zoo.autoencoder(alias, img_size=32))
     with pytest.raises(InputError, match=f'{trained}, but model {other} was asked for'):
-        models_zoo.load_autoencoder(str(file), other, norm_pix_loss=True)
+        models_zoo.autoencoder_from(str(file), other, norm_pix_loss=True)
 
 
 @pytest.mark.parametrize('case, message', [

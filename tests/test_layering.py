@@ -64,7 +64,7 @@ def test_a_file_imports_only_from_its_left(path):
 
 
 @pytest.mark.parametrize('importer, imported', [
-    ('util.run', 'layer.Attention'), ('util.record', 'parity.ladder'), ('models_zoo', 'parity.ours'),
+    ('util.log', 'layer.Attention'), ('util.record', 'parity.ladder'), ('models_zoo', 'parity.ours'),
     ('layer', 'models_vit'),
     ('parity.ladder', 'engine_pretrain.x'), ('engine_finetune', 'models_zoo'), ('main_infer', 'main_export'),
     ('main_parity', 'reports.front'), ('recipes.cost', 'reports'), ('demo.score', 'main_infer'), ('seg.train', 'main_infer'),

@@ -9,7 +9,7 @@ from PIL import Image
 from visualdl import LogReader
 
 import main_pretrain
-from util import run, weights
+from util import program, weights
 from util.errors import InputError
 
 TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--batch_size', '8', '--epochs', '2',
@@ -162,13 +162,13 @@ def test_the_defaults_of_the_gpu_follow_the_build(monkeypatch):
     monkeypatch.setattr(paddle.device, 'is_compiled_with_cuda', lambda: True)
     monkeypatch.setattr(paddle.device.cuda, 'device_count', lambda: 0)
     with pytest.raises(InputError, match='Paddle finds no GPU'):
-        run.begin('cuda', 0)
+        program.start('cuda', 0)
     monkeypatch.setattr(paddle.device.cuda, 'device_count', lambda: 8)
     monkeypatch.setattr('util.dist.device_id', lambda: 3)
     chosen = []
     monkeypatch.setattr(paddle, 'set_device', chosen.append)
     for device in (None, 'gpu', 'cuda', 'cpu'):
-        run.begin(device, 0)
+        program.start(device, 0)
     assert chosen == ['gpu:3'] * 3 + ['cpu']
 
 
@@ -176,7 +176,7 @@ def test_every_rank_draws_differently(monkeypatch):
     drawn = []
     for rank in '01':
         monkeypatch.setenv('PADDLE_TRAINER_ID', rank)
-        run.begin('cpu', 0)
+        program.start('cpu', 0)
         drawn.append(paddle.rand([4]).tolist())
     assert drawn[0] != drawn[1]
 

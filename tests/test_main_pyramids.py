@@ -78,7 +78,7 @@ def kept_of_cells(noise):
 def test_each_method_learns_and_says_what_it_is(pretrain, pretrained, model):
     first, last = (line['train_loss'] for line in pretrain(model)[0])
     assert last < first
-    assert models_zoo.load_autoencoder(str(pretrained(model)))[1]['model'] == model
+    assert models_zoo.autoencoder_from(str(pretrained(model)))[1]['model'] == model
     bare = weights.read(pretrained(model))['model']
     assert models_sizes.autoencoder_of(bare) == model and models_sizes.said_by(bare)['input_size'] == 32
 
@@ -119,7 +119,7 @@ def test_the_fixed_positions_change_training_and_go_with_the_file(pretrain, pret
     fixed, out = pretrain(SWIN, '--fix_um_positions')
     assert [line['train_loss'] for line in fixed] != [line['train_loss'] for line in pretrain(SWIN)[0]]
     files = (pretrained(SWIN), out / 'checkpoint-1.pd')
-    assert [models_zoo.load_autoencoder(str(file))[0].fix_um_positions for file in files] == [False, True]
+    assert [models_zoo.autoencoder_from(str(file))[0].fix_um_positions for file in files] == [False, True]
 
 
 @pytest.mark.parametrize('model', METHODS)

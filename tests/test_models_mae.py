@@ -129,7 +129,7 @@ def test_masking_keeps_the_smallest_noise_and_restores_the_order(ratio, kept):
     noise = np.random.default_rng(0).random([3, 64]).astype('float32')
     visible, mask, ids_restore = model.random_masking(3, ratio, paddle.to_tensor(noise))
     order = noise.argsort(axis=1)
-    assert masking.kept(64, ratio) == kept
+    assert masking.num_visible(64, ratio) == kept
     np.testing.assert_array_equal(visible.numpy(), order[:, :kept])
     expected = np.ones([3, 64])
     np.put_along_axis(expected, order[:, :kept], 0, axis=1)

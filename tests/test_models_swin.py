@@ -133,7 +133,7 @@ def test_strangers_are_those_whom_the_roll_brought_together(grid, window, shift)
     for w, i, j in np.ndindex(len(rows), window ** 2, window ** 2):
         if abs(rows[w, i] - rows[w, j]) >= window or abs(columns[w, i] - columns[w, j]) >= window:
             expected[w, 0, i, j] = -100
-    np.testing.assert_array_equal(models_swin.strangers(grid, window, shift), expected)
+    np.testing.assert_array_equal(models_swin.shifted_window_mask(grid, window, shift), expected)
 
 
 def attention(window, shift=0):

@@ -77,7 +77,7 @@ def test_pre_trained_weights_fill_all_but_the_head(tmp_path):
     mae = models_zoo.autoencoder('mae_vit_nano_patch4')
     paddle.save({'model': mae.state_dict()}, str(tmp_path / 'x.pd'))
     model = nano(global_pool=True, img_size=48)
-    fresh = models_zoo.load_pretrained(model, str(tmp_path / 'x.pd'))
+    fresh = models_zoo.start_from(model, str(tmp_path / 'x.pd')).fresh
     assert set(fresh) == {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
     np.testing.assert_array_equal(model.blocks[3].mlp.fc2.weight.numpy(), mae.blocks[3].mlp.fc2.weight.numpy())
     np.testing.assert_array_equal(model.pos_embed.numpy(), pos_embed.interpolate(mae.pos_embed.numpy(), (12, 12)))
@@ -91,7 +91,7 @@ def test_pre_trained_weights_fill_all_but_the_head(tmp_path):
 def test_weights_of_another_kind_are_named(tmp_path, make, message):
     paddle.save({'model': make()}, str(tmp_path / 'x.pd'))
     with pytest.raises(InputError, match=message):
-        models_zoo.load_pretrained(nano(global_pool=True), str(tmp_path / 'x.pd'))
+        models_zoo.start_from(nano(global_pool=True), str(tmp_path / 'x.pd'))
 
 
 @pytest.mark.parametrize('global_pool', [False, True])

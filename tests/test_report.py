@@ -87,7 +87,7 @@ def test_the_command_in_a_record_has_the_run_s_flags_and_no_folders(finished):
     assert words[:4] == ['python', '-m', 'paddle.distributed.launch', 'main_finetune.py']
     args = vars(main_finetune.PARSER.parse_args(words[4:]))
     assert args['finetune'] == 'mae.pth'
-    named = set(args) - training.checkpoint.HARMLESS
+    named = set(args) - training.resume.HARMLESS
     assert {name: args[name] for name in named} == {name: finished.flags[name] for name in named}
 
 

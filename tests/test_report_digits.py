@@ -104,13 +104,13 @@ def test_a_cell_runs_once_and_the_next_begins_from_it(reproduce, data, tmp_path,
     reproduce.execute_all([start, tune], tmp_path, jobs=2)
     for cell in (start, tune):
         console = (tmp_path / cell.name / 'console.txt').read_text()
-        assert reproduce.epochs_of(tmp_path / cell.name) == 1 and ('begins from' in console) == (cell is tune)
+        assert reproduce.epochs_of(tmp_path / cell.name) == 1 and ('starts from' in console) == (cell is tune)
     with monkeypatch.context() as patch:
         patch.setattr(sys, 'executable', 'no such program')
         reproduce.execute_all([start, tune], tmp_path, jobs=2)
     times = [(tmp_path / name / 'log.txt').stat().st_mtime for name in ('pretrain_0', 'tune_0')]
     reproduce.execute_all([dataclasses.replace(start, flags=(*start.flags, '--blr', '1e-3')), tune], tmp_path, jobs=2)
-    assert all((tmp_path / name / 'log.txt').stat().st_mtime > before  # what begins from another pre-training is run again
+    assert all((tmp_path / name / 'log.txt').stat().st_mtime > before  # what starts from another pre-training is run again
                for name, before in zip(('pretrain_0', 'tune_0'), times))
 
 

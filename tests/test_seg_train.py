@@ -17,7 +17,7 @@ from seg.model import UPerNetMAE
 from seg.optimizer import LayerDecayAdamW
 from util import weights
 from util.errors import InputError
-from util.run import NonFiniteLoss
+from util.errors import NonFiniteLoss
 
 sys.path.append(str(ROOT / 'demo'))
 import make_scenes
@@ -132,7 +132,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp
                   model={'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}})
     script = tmp_path / 'grouped.py'
     script.write_text('import seg.model, paddle\nseg.model.SyncBatchNorm = lambda width: paddle.nn.GroupNorm(1, width)\n'
-                      'from seg import train\nfrom util import run\nrun.program(train.main, train.PARSER)\n')
+                      'from seg import train\nfrom util import program\nprogram.run(train.main, train.PARSER)\n')
     launcher = ['-m', 'paddle.distributed.launch', '--log_level', 'ERROR', '--nproc_per_node', '2', '--log_dir',
                 str(tmp_path / 'log')]
     for batch, before in ((4, []), (2, launcher)):

@@ -3,6 +3,7 @@ import numpy as np
 import paddle
 import pytest
 
+import models_zoo
 from seg import weights
 from seg.backbone import MAEViT
 from seg.model import UPerNetMAE
@@ -34,8 +35,8 @@ def test_a_backbone_begins_from_encoders_of_any_code_base(encoder_files, officia
             np.testing.assert_array_equal(own[name].numpy(), tensors[name], err_msg=str(file))
         assert (own['blocks.0.gamma_1'].numpy() == 1).all() and (own['position_bias.0.table'].numpy() == 0).all()
         said = capsys.readouterr().out
-        assert 'set 28 of 34 tensors here' in said
-        assert 'as drawn: blocks.0.gamma_1, blocks.0.gamma_2, blocks.1.gamma_1, blocks.1.gamma_2 and 2 more' in said
+        assert 'copied: 28 of 34 tensors' in said
+        assert 'fresh: blocks.0.gamma_1, blocks.0.gamma_2, blocks.1.gamma_1, blocks.1.gamma_2 and 2 more' in said
 
 
 def test_positions_are_interpolated_and_that_is_said(models, official, capsys):
@@ -47,12 +48,12 @@ def test_positions_are_interpolated_and_that_is_said(models, official, capsys):
 
 def test_a_segmentor_is_loaded_whole_from_mmsegmentation_and_from_paddleseg(models, official, tmp_path):
     model, tensors = segmentor(), official(names.SEGMENTOR)['model']
-    weights.load(model, str(models / 'mmseg_upernet.pth'))
+    weights.assign_from(model, str(models / 'mmseg_upernet.pth'))
     for name, tensor in model.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), tensors[name])
     paddle.save(model.state_dict(), str(tmp_path / 'model.pdparams'))  # as PaddleSeg's trainer
     again = segmentor()
-    weights.load(again, str(tmp_path / 'model.pdparams'))
+    weights.assign_from(again, str(tmp_path / 'model.pdparams'))
     x = paddle.randn([1, 3, 32, 32])
     model.eval(), again.eval()
     np.testing.assert_array_equal(model(x)[0].numpy(), again(x)[0].numpy())
@@ -64,7 +65,7 @@ def test_a_segmentor_begins_from_one_of_other_classes(models, official, capsys):
     np.testing.assert_array_equal(own['decode_head.bottleneck.conv.weight'].numpy(),
                                   tensors['decode_head.bottleneck.conv.weight'])
     assert own['decode_head.conv_seg.weight'].shape[0] == 3
-    assert 'set 109 of 113' in capsys.readouterr().out
+    assert 'copied: 109 of 113' in capsys.readouterr().out
 
 
 def test_a_segmentor_gives_its_encoder_to_a_backbone(models, official):
@@ -81,16 +82,16 @@ def test_a_segmentor_begins_from_an_encoder(models, official):
 def test_what_does_not_fit_is_named(models, tmp_path):
     encoder, whole = str(models / 'official_encoder.pth'), str(models / 'mmseg_upernet.pth')
     with pytest.raises(InputError, match='official_encoder.pth holds an encoder; a segmentor .* is needed here'):
-        weights.load(segmentor(), encoder)
+        weights.assign_from(segmentor(), encoder)
     with pytest.raises(InputError, match='does not fit the model: cls_token is \\[1, 1, 24\\] there, \\[1, 1, 48\\] here'):
         backbone(width=48, pretrained=encoder)
     with pytest.raises(InputError, match='does not fit the model: decode_head.conv_seg.weight is'):
-        weights.load(segmentor(classes=3), whole)
+        weights.assign_from(segmentor(classes=3), whole)
     with pytest.raises(InputError, match='position_bias.0.table is \\[52, 3\\] there, \\[124, 3\\] here'):
         backbone(side=48, pretrained=whole)
     paddle.save({'backbone.conv1.weight': paddle.ones([3])}, str(tmp_path / 'other.pdparams'))
     with pytest.raises(InputError, match='holds no model known here; its keys begin with backbone.conv1.weight'):
-        weights.begin(segmentor(), str(tmp_path / 'other.pdparams'))
+        models_zoo.start_from(segmentor(), str(tmp_path / 'other.pdparams'))
 
 
 def test_mmsegmentation_gets_a_file_as_it_writes_them(models, official, tmp_path):

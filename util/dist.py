@@ -32,8 +32,6 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # ask for a checkpoint and an e
 FAILED = 'mae/failed'
 
 _rounds = itertools.count()
-_warnings_seen: dict[int, int] = {}
-_warnings_pending = 0
 
 
 def rank() -> int:
@@ -89,7 +87,7 @@ def wrap(model: paddle.nn.Layer) -> paddle.nn.Layer:
     """The model as it is trained: its gradients averaged over the processes, its weights those of rank 0."""
     if world_size() == 1:
         return model
-    wait()  # some may have read files for long
+    barrier()  # some may have read files for long
     return paddle.DataParallel(model)
 
 
@@ -146,10 +144,27 @@ def without_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _add(key: str, number: int) -> int:
-    """Add to a counter of the key-value store that all ranks share; its new value."""
+def _store():
+    """The key-value store that all ranks share."""
+    return paddle.base.core.create_or_get_global_tcp_store()
+
+
+def store_add(key: str, number: int) -> int:
+    """Add to a counter of the key-value store, and return its new value."""
     with without_signals():
-        return paddle.base.core.create_or_get_global_tcp_store().add(key, number)
+        return _store().add(key, number)
+
+
+def store_set(key: str, text: str) -> None:
+    """Put a text into the key-value store."""
+    with without_signals():
+        _store().set(key, text)
+
+
+def store_get(key: str) -> str:
+    """The text under this key of the key-value store; waits until there is one."""
+    with without_signals():
+        return _store().get(key).decode()
 
 
 def _ignore_signals() -> None:
@@ -168,31 +183,31 @@ def fail(reason: str) -> None:
     if not paddle.distributed.is_initialized():
         return
     with contextlib.suppress(Exception), without_signals():  # the store may be gone, and then nobody waits
-        store = paddle.base.core.create_or_get_global_tcp_store()
+        store = _store()
         if store.add(FAILED, 1) == 1:
             store.set(f'{FAILED}/first', f'rank {rank()}: {reason}')
         elif not (first := store.get(f'{FAILED}/first').decode()).endswith(reason):
             print(f'the first to fail was {first}', file=sys.stderr, flush=True)
 
 
-def wait() -> None:
-    """Go on when all ranks have come here; RuntimeError when one has not within an hour.
+def barrier() -> None:
+    """Return when all ranks have come here; RuntimeError when one has not within an hour.
 
     Through the key-value store: in a collective operation of the CPU backend nobody may be 30 s late.
     """
     if world_size() == 1:
         return
-    key = f'mae/wait/{next(_rounds)}'
+    key = f'mae/barrier/{next(_rounds)}'
     _count_to_all(f'{key}/come')
     if is_main():  # it holds the store, and may only leave when the others need it no more
         _count_to_all(f'{key}/gone')
     else:
-        _add(f'{key}/gone', 1)
+        store_add(f'{key}/gone', 1)
 
 
 def leave(code: int) -> NoReturn:
     """End the program with this exit code, on every rank."""
-    wait()
+    barrier()
     _ignore_signals()
     raise SystemExit(code)
 
@@ -200,44 +215,11 @@ def leave(code: int) -> NoReturn:
 def _count_to_all(key: str) -> None:
     """Add one to a counter and wait until every rank has."""
     begun = time.monotonic()
-    count = _add(key, 1)
+    count = store_add(key, 1)
     while count < world_size():
         if time.monotonic() - begun > PATIENCE:
             raise RuntimeError(f'only {count} of {world_size()} processes came within {timedelta(seconds=PATIENCE)}')
-        if _add(FAILED, 0):
+        if store_add(FAILED, 0):
             raise RuntimeError('another process has failed; its own output says why')
         time.sleep(POLL)
-        count = _add(key, 0)
-
-
-def warn(text: str) -> None:
-    """Print a warning; the main process shows those of the other ranks, whose own output only the launcher's log has."""
-    global _warnings_pending
-    text = f'warning: {text}' if is_main() else f'warning (rank {rank()}): {text}'
-    print(text, file=sys.stderr, flush=True)
-    if not is_main():
-        number = _add(f'mae/warnings/{rank()}', 0)
-        with without_signals():
-            paddle.base.core.create_or_get_global_tcp_store().set(f'mae/warning/{rank()}/{number}', text)
-        _add(f'mae/warnings/{rank()}', 1)
-        _warnings_pending += 1
-
-
-def warnings_pending() -> int:
-    """Warnings of this rank since the last call. Once their sum over the ranks is not 0, the main process should
-    call show_warnings; asking the store each time would cost a round trip a rank."""
-    global _warnings_pending
-    count, _warnings_pending = _warnings_pending, 0
-    return count
-
-
-def show_warnings() -> None:
-    """On the main process, print what other ranks have warned of since the last call."""
-    if not is_main():
-        return
-    for other in range(1, world_size()):
-        for number in range(_warnings_seen.get(other, 0), _add(f'mae/warnings/{other}', 0)):
-            with without_signals():
-                text = paddle.base.core.create_or_get_global_tcp_store().get(f'mae/warning/{other}/{number}')
-            print(text.decode(), file=sys.stderr, flush=True)
-            _warnings_seen[other] = number + 1
+        count = store_add(key, 0)

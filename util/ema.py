@@ -1,6 +1,6 @@
 """Exponential moving average of a model's weights."""
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import paddle
 
@@ -29,9 +29,15 @@ class Ema:
             self.model.set_state_dict(own)
 
     def state_dict(self) -> dict:
+        """The average as arrays."""
         return {name: tensor.numpy() for name, tensor in self.average.items()}
 
     def load_state_dict(self, state: dict | None) -> None:
         """Go on with a saved average; with None, of a run that kept none, begin from the weights as they are now."""
         for name, tensor in (state or self.model.state_dict()).items():
             self.average[name].set_value(tensor)
+
+
+def in_place(average: Ema | None) -> AbstractContextManager:
+    """Context in which a model has its average's weights; its own where there is none."""
+    return average.in_place() if average else nullcontext()

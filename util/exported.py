@@ -17,7 +17,7 @@ import paddle
 import yaml
 from paddle import inference
 
-from util import dist
+from util import dist, log
 from util.errors import InputError
 
 PROGRAM, PARAMS, ONNX, ABOUT = 'model.json', 'model.pdiparams', 'model.onnx', 'export.yaml'
@@ -154,7 +154,7 @@ class Exported:
     """
 
     def __init__(self, folder: str | Path, engine: str = 'inference', precision: str = 'fp32',
-                 warn: Callable[[str], None] = dist.warn):
+                 warn: Callable[[str], None] = log.warn):
         self.folder, self.about = Path(folder), description(folder)
         self.warn, known = warn, known_input(self.about['inputs'])
         ways = self._onnx(precision) if engine == 'onnx' else self._inference(precision)

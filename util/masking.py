@@ -14,14 +14,14 @@ CELLS = {'grid': '--masking grid', 'uniform': '--mask_regular'}  # those that ke
 SMALLEST, SLIMMEST = 16 / 196, 0.3  # rectangles of BEiT: of all patches, at least; height over width, or the reverse
 
 
-def kept(patches: int, mask_ratio: float) -> int:
+def num_visible(patches: int, mask_ratio: float) -> int:
     """How many of `patches` the encoder sees; rounded down, as upstream."""
     return int(patches * (1 - mask_ratio))
 
 
 def check(patches: int, mask_ratio: float) -> None:
     """InputError where a ratio leaves nothing to see, or nothing to learn from."""
-    visible = kept(patches, mask_ratio)
+    visible = num_visible(patches, mask_ratio)
     if not 0 < visible < patches:
         raise InputError(f'--mask_ratio {mask_ratio} keeps {visible} of {patches} patches; at least one must be '
                          'kept and one removed')
@@ -47,7 +47,7 @@ def sampler(grid: tuple[int, int], mask_ratio: float, kind: str) -> Callable[[np
             raise InputError(f'{CELLS[kind]} needs an even number of patches a side, and there are {grid[0]} x {grid[1]}')
     return {'random': functools.partial(random, patches), 'uniform': functools.partial(uniform, grid),
             'grid': functools.partial(regular, grid),
-            'block': functools.partial(block, grid, patches - kept(patches, mask_ratio))}[kind]
+            'block': functools.partial(block, grid, patches - num_visible(patches, mask_ratio))}[kind]
 
 
 def random(patches: int, rng: np.random.Generator) -> np.ndarray:

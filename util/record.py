@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from util import atomic, dist
+from util import atomic, log
 from util.errors import InputError
 from util.weights import sha256
 
@@ -106,16 +106,16 @@ def read(path: str | Path, with_log: bool = True) -> dict:
         check(record)
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
-    if with_log and (log := record.get('log')):
-        beside = path.parent / log['file']
+    if with_log and (written := record.get('log')):
+        beside = path.parent / written['file']
         if not beside.is_file():
-            raise InputError(f'{path}: its log {log["file"]} is not beside it')
-        if sha256(beside) != log['sha256']:
-            raise InputError(f'{path}: its log {log["file"]} is not the one that the record was made from')
+            raise InputError(f'{path}: its log {written["file"]} is not beside it')
+        if sha256(beside) != written['sha256']:
+            raise InputError(f'{path}: its log {written["file"]} is not the one that the record was made from')
     return record
 
 
-def write(prefix: str, record: dict, log: str | Path | None = None) -> None:
+def write(prefix: str, record: dict, log_file: str | Path | None = None) -> None:
     """PREFIX.yaml and PREFIX.md, each whole or not at all, and before them a copy of the log under the record's name for
     it. What people wrote into the record that it replaces is kept."""
     if Path(f'{prefix}.yaml').exists():
@@ -123,10 +123,10 @@ def write(prefix: str, record: dict, log: str | Path | None = None) -> None:
         for name in OURS:
             if kept := [entry for entry in before.get(name) or () if entry not in (record.get(name) or ())]:
                 record = record | {name: [*(record.get(name) or ()), *kept]}
-                dist.warn(f'{prefix}.yaml keeps the {name} of the record before; read it again')
+                log.warn(f'{prefix}.yaml keeps the {name} of the record before; read it again')
     shown_as = page(record)
     text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
-    kept = [(Path(prefix).parent / record['log']['file'], Path(log).read_bytes())] if log else []
+    kept = [(Path(prefix).parent / record['log']['file'], Path(log_file).read_bytes())] if log_file else []
     try:
         Path(prefix).parent.mkdir(parents=True, exist_ok=True)
         for path, content in kept:

@@ -18,7 +18,7 @@ def products(case: Case) -> list[tuple[int, int, int]]:
     size = SIZES[case.model]
     patches = (case.side // size.patch) ** 2
     masked = case.kind in MASKED
-    parts = [((masking.kept(patches, case.mask_ratio) if masked else patches) + 1, size.width)]
+    parts = [((masking.num_visible(patches, case.mask_ratio) if masked else patches) + 1, size.width)]
     if masked:
         parts.append((patches + 1, size.decoder_width))
     return [(case.batch * rows, inner * width, outer * width) for rows, width in parts

@@ -8,12 +8,12 @@ import paddle_steps  # noqa: F401  first of all, because it prepares the machine
 import contextlib
 
 import main_pretrain
-from util import checkpoint, metrics, run
+from util import checkpoint, program, progress, recorder
 
 
 def epoch(case):
     """A step is a whole run of one epoch; its answer says the seconds of each part."""
-    run.begin(None, seed=0)
+    program.start(None, seed=0)
     scratch, lost = Path(case['scratch']), {}
 
     @contextlib.contextmanager
@@ -31,11 +31,11 @@ def epoch(case):
         setattr(owner, name, function)
     clocked(checkpoint.Saver, 'save', 'saving')
     for name in ('scalars', 'picture', 'epoch'):
-        clocked(run.Recorder, name, 'logging')
+        clocked(recorder.Recorder, name, 'logging')
     clocked(main_pretrain, 'reconstruction', 'logging')
-    follow = metrics.Progress.follow
+    follow = progress.Progress.follow
 
-    def waiting(progress, batches):
+    def waiting(own, batches):
         batches = iter(batches)
 
         def waited():
@@ -45,8 +45,8 @@ def epoch(case):
                 if batch is None:
                     return
                 yield batch
-        return follow(progress, waited())
-    metrics.Progress.follow = waiting
+        return follow(own, waited())
+    progress.Progress.follow = waiting
     flags = ['--data_path', scratch / 'pictures', '--model', f'mae_vit_{case["model"]}', '--input_size', case['side'],
              '--batch_size', case['batch'], '--epochs', 1, '--warmup_epochs', 0, '--norm_pix_loss', '--num_workers', 1,
              '--output_dir', scratch / 'epoch', '--log_dir', scratch / 'epoch']
@@ -59,5 +59,5 @@ def epoch(case):
             main_pretrain.main(main_pretrain.PARSER.parse_args(list(map(str, flags))))
             whole = time.perf_counter() - start
             seconds.append(sum(lost.values()))
-        return {'seconds': seconds, 'memory': metrics.peak_memory(), 'epoch_seconds': whole, 'parts': dict(lost)}
+        return {'seconds': seconds, 'memory': progress.peak_memory(), 'epoch_seconds': whole, 'parts': dict(lost)}
     return turn, {}

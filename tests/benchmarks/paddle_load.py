@@ -1,12 +1,13 @@
 """The project's loader and augmentation, in one process."""
 from pathlib import Path
 
-from paddle_steps import repeated, run  # first of all, because it prepares the machine before Paddle is imported
+from paddle_steps import repeated  # first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
 import numpy as np
 import pictures
 
+from util import program
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.data import folder, loader
@@ -15,7 +16,7 @@ from util.data.pictures import suffixes
 
 def load(case):
     """One step is one batch; the floor is to decode its files."""
-    run.begin(None, seed=0)
+    program.start(None, seed=0)
     images = folder.find(str(Path(case['scratch']) / 'pictures'), 'train', suffixes(3))
     mean, std = crop.statistics(3, None, None)
     if case['what'] != 'finetune':

@@ -8,14 +8,14 @@ from paddle_steps import ROOT, parameters, pictures_like, repeated
 from paddleseg.core.train import loss_computation
 from paddleseg.cvlibs import Config, SegBuilder
 
-from util import run
+from util import program
 
 CONFIGS = {'base_patch16': 'upernet_mae_base_ade20k_512x512_160k', 'nano_patch4': 'upernet_mae_tiny'}
 CLASSES = 150
 
 
 def segment(case):
-    run.begin(None, seed=0)
+    program.start(None, seed=0)
     config = Config(str(ROOT / f'seg/configs/upernet_mae/{CONFIGS[case["model"]]}.yml'))
     builder = SegBuilder(config)
     model, losses, optimizer = builder.model, builder.loss, builder.optimizer

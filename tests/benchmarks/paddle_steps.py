@@ -16,10 +16,13 @@ import paddle
 
 import engine_finetune
 import engine_pretrain
+import main_finetune
+import main_pretrain
 import models_mae
 import models_um
 import models_zoo
-from util import amp, checkpoint, exported, masking, metrics, optim, run
+from engine_loop import Run
+from util import exported, masking, optim, program, progress
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import pictures
@@ -90,16 +93,37 @@ def timed(batch, count, seconds):
         seconds.append(time.perf_counter() - start)
 
 
-def training(model, case, optimizer, epoch):
-    """turn(): so many iterations of the engine. epoch(batches, schedule, step, progress, recorder, saver) -> means."""
-    step = amp.Step(optimizer)
-    schedule = optim.Cosine(1e-4, 0.0, 0.0, 1000)
-    recorder, saver = run.Recorder('', ''), checkpoint.Saver('', model, step, {}, case['batch'], 1)
+class Repeated:
+    """Data for engine_loop.Run: one batch `count` times an epoch. `seconds` are those from one batch to the next."""
+
+    accum_iter = 1
+
+    def __init__(self, batch, count):
+        self.batch, self.count, self.seconds = batch, count, []
+        self.samples = batch[0]
+        self.global_batch = self.effective_batch = len(self.samples)
+
+    def __len__(self):
+        return self.count
+
+    def accumulate(self, accum_iter):
+        pass
+
+    def batches(self, epoch, first):
+        return timed(self.batch, self.count, self.seconds)
+
+
+def training(model, batch, optimizer, program, one_epoch):
+    """turn(): so many iterations of the engine. program: whose flags they run with. one_epoch(run) -> means."""
+    flags = {'data_path': '', 'output_dir': '', 'log_dir': '', 'lr': 1e-4, 'warmup_epochs': 0, 'print_freq': 10 ** 6}
+    args = program.PARSER.parse_args([f'--{name}={value}' for name, value in flags.items()])
 
     def turn(count):
-        seconds, progress = [], metrics.Progress(1, count, count)
-        means = epoch(lambda batch: timed(batch, count, seconds), schedule, step, progress, recorder, saver)
-        return {'seconds': seconds, 'memory': metrics.peak_memory(), 'loss': means['loss']}
+        data = Repeated(batch, count)
+        run = Run(model, optimizer, data, args)
+        next(run.epochs())
+        means = one_epoch(run)
+        return {'seconds': data.seconds, 'memory': progress.peak_memory(), 'loss': means['loss']}
     return turn
 
 
@@ -109,7 +133,7 @@ def pictures_like(case):
 
 
 def pretrain(case):
-    run.begin(None, seed=0)
+    program.start(None, seed=0)
     name, side = case['model'], case['side']
     if name == 'mask_tokens_in_encoder':
         model = EncoderWithMaskTokens(embed_dim=768, depth=12, num_heads=12, norm_pix_loss=True)
@@ -122,9 +146,9 @@ def pretrain(case):
     batch = paddle.to_tensor(pictures_like(case)), paddle.to_tensor(noise)
     optimizer = optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95)
 
-    def epoch(batches, *around):
-        return engine_pretrain.train_one_epoch(model, batches(batch), *around, case['mask_ratio'], seed=0)
-    return training(model, case, optimizer, epoch), parameters(model)
+    def one_epoch(run):
+        return engine_pretrain.train_one_epoch(run, case['mask_ratio'])
+    return training(model, batch, optimizer, main_pretrain, one_epoch), parameters(model)
 
 
 def classifier(case, drop_path_rate=0.0):
@@ -133,16 +157,16 @@ def classifier(case, drop_path_rate=0.0):
 
 
 def finetune(case):
-    run.begin(None, seed=0)
+    program.start(None, seed=0)
     model = classifier(case, drop_path_rate=0.1)
     labels = np.random.default_rng(0).integers(0, CLASSES, case['batch'])
     batch = paddle.to_tensor(pictures_like(case)), paddle.to_tensor(labels)
     mix = Mixup(mixup=0.8, cutmix=1.0, classes=CLASSES)
     optimizer = optim.adamw(optim.layer_decay_groups(model, 0.05, 0.65), beta2=0.999)
 
-    def epoch(batches, *around):
-        return engine_finetune.train_one_epoch(model, batches(batch), *around, mix, seed=0)
-    return training(model, case, optimizer, epoch), parameters(model)
+    def one_epoch(run):
+        return engine_finetune.train_one_epoch(run, mix)
+    return training(model, batch, optimizer, main_finetune, one_epoch), parameters(model)
 
 
 def repeated(step):
@@ -154,13 +178,13 @@ def repeated(step):
             step()
             wait()
             seconds.append(time.perf_counter() - start)
-        return {'seconds': seconds, 'memory': metrics.peak_memory()}
+        return {'seconds': seconds, 'memory': progress.peak_memory()}
     return turn
 
 
 def infer(case):
     """As main_infer.py runs weights."""
-    run.begin(None, seed=0)
+    program.start(None, seed=0)
     model, images = classifier(case), pictures_like(case)
     model.eval()
 
@@ -184,7 +208,7 @@ def exported_folder(case):
 def export(case):
     """As main_infer.py runs what main_export.py wrote. In bfloat16 also: on how many of 64 pictures it chooses the class
     that float32 does. The weights are random, whose scores lie closer to each other than trained ones'."""
-    run.begin(None, seed=0)
+    program.start(None, seed=0)
     core, on_cpu = paddle.base.core, paddle.get_device() == 'cpu'
     simulated = case['what'] == 'bf16' and on_cpu and not core.supports_bfloat16_fast_performance()
     if simulated and not case['model'].startswith('nano'):

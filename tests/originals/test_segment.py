@@ -65,7 +65,7 @@ def build(size, path, dropped=0.0):
     backbone = MAEViT(size['image'], size['patch'], embed_dim=size['width'], depth=size['depth'], num_heads=size['heads'],
                       drop_path_rate=dropped, out_indices=size['out_indices'])
     model = UPerNetMAE(size['classes'], backbone, size['channels'], size['auxiliary'], dropped)
-    weights.load(model, str(path))
+    weights.assign_from(model, str(path))
     return model
 
 

@@ -21,9 +21,9 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import paddle
 
 import main_pretrain
-from util import dist, optim, run
+from util import dist, optim, program
 from util.data import loader
-from util.metrics import Progress
+from util.progress import Progress
 from util.weights import paddle_file
 
 
@@ -110,4 +110,4 @@ def change(what='', *arguments):
 
 what, sys.argv[1:] = sys.argv[1].split(), sys.argv[2:]
 change(*what)
-run.program(main_pretrain.main, main_pretrain.PARSER)
+program.run(main_pretrain.main, main_pretrain.PARSER)

@@ -61,6 +61,10 @@ def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
     path = hugging_face.file_in(path)
     contents = weights.read(path)
     key, tensors = _tensors(contents, path)
+    if names.kind(tensors) == names.SEGMENTOR and names.family(tensors) != names.VIT:
+        # Segmentors over pyramids are this project's alone
+        report = Report(str(path), f'{names.PADDLE.label}, over a pyramid', names.SEGMENTOR, len(tensors))
+        return {'model': tensors}, report
     scheme = max(names.SCHEMES, key=lambda scheme: len(_recognised(scheme, tensors)))
     known = _recognised(scheme, tensors)
     if not known:
@@ -79,8 +83,8 @@ def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
     return {**others, 'model': {name: array.astype('float32', copy=False) for name, array in model.items()}}, report
 
 
-def load(path: str | Path) -> dict:
-    """As read, for programs: the main process says on stderr what it made of a file that is not our own."""
+def read_and_report(path: str | Path) -> dict:
+    """A weight file's contents as `read` gives them; the main process prints on stderr what it made of a foreign file."""
     contents, report = read(path)
     if dist.is_main() and (report.dropped or not report.format.startswith(names.PADDLE.label)):
         print(report, file=sys.stderr)
@@ -95,9 +99,9 @@ def _tensors(contents: dict, path: str | Path) -> tuple[str | None, dict]:
             break
     else:
         key, tensors = None, contents
-    strangers = [name for name, value in tensors.items() if not isinstance(value, np.ndarray) or not isinstance(name, str)]
-    if strangers or not tensors:
-        said = ', '.join(map(str, strangers[:3])) or 'nothing'
+    unknown = [name for name, value in tensors.items() if not isinstance(value, np.ndarray) or not isinstance(name, str)]
+    if unknown or not tensors:
+        said = ', '.join(map(str, unknown[:3])) or 'nothing'
         raise InputError(f'{path} holds no weights: ' + (
             f'neither "model" nor "state_dict" is in it, but {said}' if key is None else
             f'in its {key!r} is {said}, and that is no tensor'))
@@ -115,17 +119,17 @@ def _unwrapped(name: str) -> str:
 
 def _leftovers(scheme: names.Scheme, known: dict, tensors: dict, path: str | Path, partial: bool) -> dict[str, str]:
     """Names that the scheme does not know -> why they are left out; InputError where there is no reason for it."""
-    dropped, strangers = {}, []
+    dropped, unknown = {}, []
     for name in tensors:
         if name not in known:
             reason = next((why for pattern, why in names.DROPPED.items() if re.search(pattern, name)), None)
             if name in names.IDENTITY and (tensors[name] == names.IDENTITY[name]).all():
                 reason = f'{names.IDENTITY[name]} everywhere, so that it does nothing'
             dropped[name] = reason or 'no part of a model known here'
-            strangers += [] if reason else [name]
-    if strangers and not partial:
-        raise InputError(f'{path} looks like {scheme.label}, but {len(strangers)} of its tensors have no place in the '
-                         f'model: {", ".join(strangers[:5])} (python -m util.convert --partial leaves them out)')
+            unknown += [] if reason else [name]
+    if unknown and not partial:
+        raise InputError(f'{path} looks like {scheme.label}, but {len(unknown)} of its tensors have no place in the '
+                         f'model: {", ".join(unknown[:5])} (python -m util.convert --partial leaves them out)')
     return dropped
 
 
@@ -187,9 +191,9 @@ def check(model: dict, path: str | Path, partial: bool = False) -> None:
     if missing and not partial:
         raise InputError(f'{path} holds {names.kind(model)}, but {len(missing)} of its tensors are missing: '
                          f'{", ".join(missing[:20])}')
-    strangers = [name for name in model if name not in expected]
-    if strangers:
-        raise InputError(f'{path} holds {names.kind(model)}, which has no {", ".join(strangers[:5])}')
+    unknown = [name for name in model if name not in expected]
+    if unknown:
+        raise InputError(f'{path} holds {names.kind(model)}, which has no {", ".join(unknown[:5])}')
     sides = {}
     for name in expected:  # in this order, so that always the same tensor is blamed
         if name in model:
@@ -227,9 +231,9 @@ def renamed(model: dict, to: str) -> tuple[dict, Report]:
         report.dropped = dict.fromkeys((name for name in model if name.startswith(('decoder', 'mask_token', 'vis_mask'))),
                                        f'{to} has the encoder alone')
     split = {name: _split(name, scheme.stems) for name in model if name not in report.dropped}
-    strangers = [name for name, (stem, _, _) in split.items() if stem not in scheme.stems]
-    if strangers:
-        raise InputError(f'--to {to}: {scheme.label} has no place for {", ".join(strangers)}')
+    unknown = [name for name, (stem, _, _) in split.items() if stem not in scheme.stems]
+    if unknown:
+        raise InputError(f'--to {to}: {scheme.label} has no place for {", ".join(unknown)}')
     tensors = {}
     for name, array in (model if to == 'paddle' else _turned(model)).items():
         if name in split:

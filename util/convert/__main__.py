@@ -9,7 +9,7 @@ hf it may be a folder, which `from_pretrained` then reads. The README has the ta
 from pathlib import Path
 
 import models_sizes
-from util import cli, convert, run
+from util import cli, convert, program
 from util.errors import InputError
 from util.weights import sha256
 
@@ -53,4 +53,4 @@ PARSER.add_argument('--partial', action='store_true', help='leave out what is kn
 PARSER.add_argument('--licence', default=LICENCE, help='kept in DST where SRC carries none')
 
 if __name__ == '__main__':
-    run.program(main, PARSER)
+    program.run(main, PARSER)

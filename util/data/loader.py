@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import paddle
 
-from util import dist
+from util import dist, log
 from util.data import pictures, workers
 from util.data.folder import Images
 from util.errors import InputError
@@ -23,7 +23,7 @@ NEIGHBOURS = 10  # files that are tried for one sample
 class Order:
     """Which samples form which batch of one epoch: a permutation made from (seed, epoch), the incomplete end dropped.
 
-    Rank r takes the r-th part of every joint batch of batch_size * world_size, from the batch `first` on. Iterating
+    Rank r takes the r-th part of every global batch of batch_size * world_size, from the batch `first` on. Iterating
     gives, for each batch, the keys (epoch, index) of its samples.
     """
 
@@ -189,24 +189,31 @@ class TrainLoader:
     """Batches of (images, targets) of this rank, epoch by epoch.
 
     timeout: seconds that a worker may take for one sample, 0 for any.
-    joint_batch: images an iteration, over all ranks; effective_batch: images an optimizer step. InputError where the
-    data set has not enough images for a joint batch, or an epoch not enough batches for a round of accumulation.
+    global_batch: images an iteration, over all ranks. InputError where the data set has not enough images for one.
     """
 
-    def __init__(self, samples: TrainSet, batch_size: int, accum_iter: int = 1, num_workers: int = 0,
-                 pin_mem: bool = True, timeout: float = TIMEOUT):
-        self.samples, self.batch_size, self.accum_iter, self.num_workers = samples, batch_size, accum_iter, num_workers
-        self.timeout = timeout
-        self.joint_batch = batch_size * dist.world_size()
-        self.effective_batch = self.joint_batch * accum_iter
+    def __init__(self, samples: TrainSet, batch_size: int, num_workers: int = 0, pin_mem: bool = True,
+                 timeout: float = TIMEOUT):
+        self.samples, self.batch_size, self.num_workers, self.timeout = samples, batch_size, num_workers, timeout
+        self.global_batch = batch_size * dist.world_size()
+        self.accum_iter = 1
         self.named = set()  # unreadable images that were warned of
         if not len(self):
             processes = f' on {dist.world_size()} processes' if dist.world_size() > 1 else ''
             raise InputError(f'--batch_size {batch_size}{processes} is larger than the data set of {len(samples)} images')
+        paddle.io.reader.use_pinned_memory(pin_mem)
+
+    def accumulate(self, accum_iter: int) -> None:
+        """Let so many iterations make an optimizer step; InputError where an epoch has fewer."""
         if len(self) < accum_iter:
             raise InputError(f'--accum_iter {accum_iter} is more than the {len(self)} iterations of an epoch, which '
                              'would never come to an optimizer step')
-        paddle.io.reader.use_pinned_memory(pin_mem)
+        self.accum_iter = accum_iter
+
+    @property
+    def effective_batch(self) -> int:
+        """Images an optimizer step, over all ranks."""
+        return self.global_batch * self.accum_iter
 
     def order(self, epoch: int, first: int = 0) -> Order:
         return Order(len(self.samples), self.batch_size, self.samples.seed, epoch, dist.rank(), dist.world_size(), first)
@@ -227,7 +234,7 @@ class TrainLoader:
             for index in unreadable:
                 if index not in self.named:
                     self.named.add(index)
-                    dist.warn(f'{self.samples.complaint(index)}; a neighbour takes its place ({len(self.named)} so far)')
+                    log.warn_from_rank(f'{self.samples.complaint(index)}; a neighbour takes its place ({len(self.named)} so far)')
             count += len(unreadable)
             self._tolerate(count)
             yield images, targets
@@ -250,6 +257,10 @@ class EvalLoader:
         self.samples, self.num_workers, self.timeout = samples, num_workers, timeout
         order = evaluation_order(len(samples), *((dist.rank(), dist.world_size()) if shared else (0, 1)))
         self.order = [list(order[start:start + batch_size]) for start in range(0, len(order), batch_size)]
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return len(self.order)
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         for images, labels, unreadable in _batches(self.samples, self.order, self.num_workers, self.timeout):

@@ -26,7 +26,6 @@ from PIL import Image
 
 import models_mae
 import models_vit
-from seg import train
 
 # The smallest models with names are 100 times larger. models_zoo, imported later, finds these too
 SIZES = {'patch_size': 4, 'embed_dim': 8, 'depth': 2, 'num_heads': 2}
@@ -37,6 +36,7 @@ models_mae.mae_vit_before = functools.partial(models_mae.MaskedAutoencoderViT, *
 # isort: split
 import main_finetune  # noqa: E402
 import main_pretrain  # noqa: E402
+from seg import train  # noqa: E402
 
 COMMON = shlex.split(
     '--data_path data --input_size 16 --in_chans 1 --batch_size 10 --epochs 4 --warmup_epochs 1 '

@@ -1,4 +1,5 @@
-"""Averages over an epoch and the lines that report on it."""
+"""How far long work has come: the lines of a training with their averages, and a bar for everything else."""
+
 import resource
 import sys
 import time
@@ -6,8 +7,12 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 import paddle
+from tqdm import tqdm
 
 from util import dist
+
+LINE_EVERY = 30.0  # seconds between two lines where no terminal shows a bar
+LINE = '{n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left'
 
 
 class Averages:
@@ -31,6 +36,31 @@ def peak_memory() -> int:
         return paddle.device.cuda.max_memory_allocated() // 2 ** 20
     unit = 1 if sys.platform == 'darwin' else 1024  # ru_maxrss: bytes on macOS, KB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2 ** 20
+
+
+def bar(items: Iterable, unit: str, total: int | None = None) -> Iterator:
+    """The items, one by one, while stderr of the main process shows how many are done and the time left.
+
+    On a terminal that is a bar, elsewhere a line every LINE_EVERY seconds. unit: what an item is, such as 'batches'.
+    total: their number, where `items` has no length.
+    """
+    total = len(items) if total is None and hasattr(items, '__len__') else total
+    if not dist.is_main():
+        return iter(items)
+    if sys.stderr.isatty():
+        return iter(tqdm(items, unit=f' {unit}', total=total))
+    return _with_lines(items, unit, total)
+
+
+def _with_lines(items: Iterable, unit: str, total: int | None) -> Iterator:
+    begun = last = time.perf_counter()
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.perf_counter()
+        if now - last > LINE_EVERY:
+            last = now
+            line = tqdm.format_meter(number, total, now - begun, unit=unit, bar_format=LINE)
+            print(line, file=sys.stderr, flush=True)
 
 
 class Progress:

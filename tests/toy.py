@@ -1,0 +1,60 @@
+"""The smallest training: a linear layer, a few batches, the flags that engine_loop.Run reads."""
+from argparse import Namespace
+
+import paddle
+
+
+class Batches:
+    """Some batches of an epoch, of any kind, with made-up file names."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def files(self, iteration):
+        return [f'batch-{iteration}.png']
+
+
+class Data:
+    """What Run asks of data: here the same list of batches in each epoch."""
+
+    def __init__(self, batches, global_batch=1):
+        self.all, self.global_batch, self.accum_iter = batches, global_batch, 1
+        self.samples = range(len(batches) * global_batch)
+
+    def __len__(self):
+        return len(self.all)
+
+    @property
+    def effective_batch(self):
+        return self.global_batch * self.accum_iter
+
+    def accumulate(self, accum_iter):
+        self.accum_iter = accum_iter
+
+    def batches(self, epoch, first):
+        return Batches(self.all[first:])
+
+
+def flags(folder='', **asked):
+    """The flags of a training that writes to this folder, at the rate .1 without warm-up."""
+    return Namespace(**{
+        'model': 'toy', 'resume': '', 'start_epoch': 0, 'seed': 0, 'output_dir': str(folder) if folder else '',
+        'log_dir': '', 'epochs': 1, 'lr': 0.1, 'blr': None, 'min_lr': 0.0, 'warmup_epochs': 0, 'accum_iter': 1,
+        'amp': None, 'save_every': 1, 'save_every_iters': 0, 'keep': 0, 'print_freq': 100} | asked)
+
+
+def layer():
+    """Two weights and a bias that are always the same."""
+    paddle.seed(1)
+    return paddle.nn.Linear(2, 1)
+
+
+def adamw(model):
+    return paddle.optimizer.AdamW(0.0, parameters=model.parameters())
+
+
+def sgd(model):
+    return paddle.optimizer.SGD(0.0, parameters=model.parameters())
