@@ -26,6 +26,7 @@ from util import cli, convert, exported, masking, program, weights
 from util.augment import crop, transform
 from util.convert import hugging_face, names
 from util.errors import InputError
+from util.progress import bar
 
 DEFAULT = {names.ENCODER: 'features', names.AUTOENCODER: 'reconstruct', names.PROBE: 'classify', names.POOLED: 'classify',
            names.CLASS_TOKEN: 'classify'}
@@ -67,7 +68,7 @@ def main(args):
     layer, inputs, about = build(args)
     layer.eval()
     samples = [random_input(inputs, batch) for batch in BATCHES]
-    expected = [live(layer, sample) for sample in samples]
+    expected = [live(layer, sample) for sample in bar(samples, 'live runs')]
     about['probe'] = exported.probe(live(layer, exported.known_input(inputs)))
     folder = Path(args.out)
     program.make_folder('--out', args.out)
@@ -148,7 +149,8 @@ def live(layer, sample):
 
 def compare(function, samples, expected):
     """The largest difference; RuntimeError where it is more than rounding."""
-    apart = max(exported.difference(function(sample), one) for sample, one in zip(samples, expected))
+    pairs = bar(list(zip(samples, expected)), 'comparisons')
+    apart = max(exported.difference(function(sample), one) for sample, one in pairs)
     if not apart <= TOLERANCE:
         raise RuntimeError(f'the exported model differs from the live one by {apart:.1e} of the largest output; it was not '
                            'kept')

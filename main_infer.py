@@ -24,6 +24,7 @@ from util import cli, exported, program
 from util.augment import crop, transform
 from util.data import pictures, workers
 from util.errors import InputError
+from util.progress import bar
 
 MOST_WORKERS = 4  # by default; each prepares some hundred images/s
 
@@ -41,7 +42,9 @@ def main(args):
     order = [files[start:start + args.batch_size] for start in range(0, len(files), args.batch_size)]
     start = time.perf_counter()
     batches = read_batches(order, lambda file: plain(pictures.read_as_seen(file, said['in_chans'])), args.num_workers)
-    for batch, images in zip(order, tqdm(batches, unit='batch', total=len(order), disable=len(files) == 1 or None)):
+    if len(files) > 1:
+        batches = bar(batches, 'batches', len(order))
+    for batch, images in zip(order, batches):
         probabilities = paddle.nn.functional.softmax(paddle.to_tensor(scores_of(images)), axis=1)
         values, indices = (part.tolist() for part in probabilities.topk(min(args.topk, len(labels)), axis=1))
         for row in zip(batch, values, indices):

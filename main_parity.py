@@ -25,7 +25,7 @@ from util import cli, convert, program, provenance, weights
 from util import record as records
 from util.convert import names
 from util.errors import InputError
-from util.progress import peak_memory
+from util.progress import bar, peak_memory
 
 KEY_BIAS = ('Key parts of qkv.bias: their gradient is 0 but for rounding, because the softmax takes no notice of them. '
             'Gradients are measured against the whole tensor; after the steps they are left out, since Adam makes rates '
@@ -45,7 +45,8 @@ def main(args):
     with tempfile.TemporaryDirectory() as scratch:
         file = str(Path(args.src).resolve())
         original = process.run(args.python, Path(scratch) / 'ladder', source=file, **given)
-        rungs = list(climb.rungs(settings, own['model'], args.dst or args.src, original, given, log))
+        rungs = climb.rungs(settings, own['model'], args.dst or args.src, original, given, log)
+        rungs = list(bar(rungs, 'rungs', climb.count(settings)))
         figures = {}
         if args.data_path and len(rungs) > 1:
             scores = partial(process.scores, args.python, Path(scratch) / 'part', file, settings['heads'])

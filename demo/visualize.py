@@ -12,7 +12,6 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import numpy as np
 import paddle
 from PIL import Image
-from tqdm import tqdm
 
 import models_zoo
 from engine_pretrain import reconstruct
@@ -20,6 +19,7 @@ from util import cli, masking, picture, program
 from util.augment import crop
 from util.data import pictures
 from util.errors import InputError
+from util.progress import bar
 
 MOST = 8  # rows of one picture
 NOTES = {True: 'pixels: predicted normalised by patch, put back with the mean and spread of the true patch',
@@ -37,7 +37,7 @@ def main(args):
     center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
     rng = np.random.default_rng(args.seed)
     rows = []
-    for file in tqdm(find(args.img_path, model.in_chans), unit='picture', disable=None):
+    for file in bar(find(args.img_path, model.in_chans), 'pictures'):
         image = paddle.to_tensor(center(pictures.read_as_seen(file, model.in_chans))[None])
         noise = paddle.to_tensor(noise_of(rng)[None])
         rows.append([part.numpy() for part in (image, *reconstruct(model, image, args.mask_ratio, noise))])

@@ -12,6 +12,7 @@ from parity.model import build
 from util import convert
 from util.augment import crop, transform
 from util.data import folder, loader, pictures
+from util.progress import bar
 
 PART = 512  # images on the disk at a time
 SHARE = 1e-4  # tolerance of accuracies, since a tie may fall either way
@@ -29,7 +30,8 @@ def accuracy(data_path: str, settings: dict, path: str, original: Callable[[np.n
     model = build(settings, state['model'], path)
     model.eval()
     batches, pairs = iter(loader.EvalLoader(loader.EvalSet(images, channels, plain), 16)), []
-    while pixels := [batch.numpy() for batch, _ in islice(batches, PART // 16)]:
+    for _ in bar(range(0, len(images), PART), 'parts of the images'):
+        pixels = [batch.numpy() for batch, _ in islice(batches, PART // 16)]
         theirs = original(np.concatenate(pixels))
         scores = np.concatenate([model(paddle.to_tensor(batch)).numpy() for batch in pixels])
         pairs.append((f'images from {PART * len(pairs)}', scores, theirs))

@@ -33,6 +33,12 @@ def inputs(settings: dict, batch_size: int | None, seed: int) -> dict:
             'clip_grad': settings['clip_grad']}
 
 
+def count(settings: dict) -> int:
+    """How many rungs there are."""
+    outputs = 2 if settings['kind'] == names.AUTOENCODER else 1  # prediction and mask
+    return 7 + outputs
+
+
 def rungs(settings: dict, tensors: dict, path: str, original: process.Results, given: dict,
           log: reprod.Log) -> Iterator[ladder.Rung]:
     """The rungs, one after the other; keys that differ end it, since nothing beyond can be compared."""

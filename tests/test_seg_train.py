@@ -16,8 +16,7 @@ from seg.backbone import MAEViT
 from seg.model import UPerNetMAE
 from seg.optimizer import LayerDecayAdamW
 from util import weights
-from util.errors import InputError
-from util.errors import NonFiniteLoss
+from util.errors import InputError, NonFiniteLoss
 
 sys.path.append(str(ROOT / 'demo'))
 import make_scenes

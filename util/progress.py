@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from util import dist
 
+DELAY = 1.0  # seconds before a bar appears; short work shows none
 LINE_EVERY = 30.0  # seconds between two lines where no terminal shows a bar
 LINE = '{n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left'
 
@@ -48,7 +49,7 @@ def bar(items: Iterable, unit: str, total: int | None = None) -> Iterator:
     if not dist.is_main():
         return iter(items)
     if sys.stderr.isatty():
-        return iter(tqdm(items, unit=f' {unit}', total=total))
+        return iter(tqdm(items, unit=f' {unit}', total=total, delay=DELAY))
     return _with_lines(items, unit, total)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from util import dist, pos_embed, weights
 from util.convert import hugging_face, names
 from util.errors import InputError
+from util.progress import bar
 from util.weights import paddle_file, safetensors_file, torch_file
 
 TARGETS = {'paddle': names.PADDLE, 'torch': names.TORCH, 'timm': names.TORCH, 'hf': names.HUGGING_FACE,
@@ -80,7 +81,8 @@ def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
     if not isinstance(others.get('args', {}), dict):
         del others['args']  # other programs' may be of any type
     report.format, report.kind = scheme.label + (', averaged weights' if key == 'ema' else ''), names.kind(model)
-    return {**others, 'model': {name: array.astype('float32', copy=False) for name, array in model.items()}}, report
+    plain = {name: array.astype('float32', copy=False) for name, array in bar(model.items(), 'tensors')}
+    return {**others, 'model': plain}, report
 
 
 def read_and_report(path: str | Path) -> dict:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from util.errors import InputError
+from util.progress import bar
 from util.weights import paddle_file, safetensors_file, torch_file
 
+CHUNK = 2 ** 24  # bytes read at a time for a checksum
 HEADER_LIMIT = 10 ** 8  # of a safetensors header, by the format
 OTHERS = {b'<': 'a web page; its download failed', b'version https://git-lfs': 'a pointer to one; `git lfs pull` fetches it'}
 
@@ -29,9 +31,10 @@ def read(path: str | Path) -> dict:
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
+    chunks = -(-Path(path).stat().st_size // CHUNK)
     with open(path, 'rb') as file:
-        while chunk := file.read(2 ** 24):
-            digest.update(chunk)
+        for _ in bar(range(chunks), 'chunks for the checksum'):
+            digest.update(file.read(CHUNK))
     return digest.hexdigest()
 
 

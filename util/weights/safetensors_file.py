@@ -7,6 +7,7 @@ import safetensors
 
 from util import atomic
 from util.errors import InputError
+from util.progress import bar
 
 DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'uint16', 'I64': 'int64', 'I32': 'int32',
           'I16': 'int16', 'I8': 'int8', 'U8': 'uint8', 'BOOL': 'bool'}
@@ -48,7 +49,7 @@ def write(path: Path, tensors: dict, about: dict) -> None:
     text += b' ' * (-len(text) % 8)
     with atomic.writing(path) as file:
         file.write(len(text).to_bytes(8, 'little') + text)
-        for _, array in ordered:
+        for _, array in bar(ordered, 'tensors'):
             file.write(array.tobytes())
 
 

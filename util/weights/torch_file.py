@@ -18,6 +18,7 @@ import numpy as np
 
 from util import atomic
 from util.errors import InputError
+from util.progress import bar
 from util.weights import unpickler
 from util.weights.safetensors_file import bfloat16
 
@@ -246,6 +247,6 @@ def write(path: Path, tree: dict) -> None:
     with atomic.writing(path) as file, zipfile.ZipFile(file, 'w') as archive:
         archive.writestr('archive/data.pkl', pickled.getvalue())
         archive.writestr('archive/byteorder', 'little')
-        for number, array in enumerate(pickler.memory):
+        for number, array in enumerate(bar(pickler.memory, 'tensors')):
             archive.writestr(f'archive/data/{number}', array.tobytes())
         archive.writestr('archive/version', '3\n')
