@@ -107,11 +107,7 @@ def of_run(recipe: recipes.Recipe, log: str | Path, weight_file: str | Path, con
     result = {'train_loss': last['train_loss']} | {
         name: last[f'test_{name}'] for name in ('acc1', 'acc5', 'loss') if f'test_{name}' in last}
     found = departures(recipe, flags, effective_batch) + gaps(entries, flags.get('epochs', 0)) + outside(recipe, result)
-    if state['epoch'] != last['epoch']:
-        found.append(f'the checkpoint is of epoch {state["epoch"]}, the log ends with {last["epoch"]}')
-    classes = len(state['model'].get('head.bias', state['model'].get('head.1.bias', [])))
-    if classes and classes != CLASSES.get(recipe.data, classes):
-        found.append(f'{classes} classes; {recipe.data} has {CLASSES[recipe.data]}')
+    found += _mismatches(recipe, state, last['epoch'])
     devices = max(1, effective_batch // (flags['batch_size'] * flags['accum_iter']))
     kept = {name: value for name, value in sorted(flags.items()) if name not in resume.HARMLESS and value is not None}
     hashed = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
@@ -125,6 +121,17 @@ def of_run(recipe: recipes.Recipe, log: str | Path, weight_file: str | Path, con
                      'effective batch': effective_batch, 'processes': devices,
                      'precision': flags.get('amp') or ('float16' if state.get('scaler') else 'float32')},
         'environment': origin, 'figures': pace(console, effective_batch // flags['accum_iter']), 'warnings': found}
+
+
+def _mismatches(recipe: recipes.Recipe, state: dict, last_epoch: int) -> list[str]:
+    """Where a checkpoint is not of the end of its log, or of another data set than the recipe's."""
+    found = []
+    if state['epoch'] != last_epoch:
+        found.append(f'the checkpoint is of epoch {state["epoch"]}, the log ends with {last_epoch}')
+    classes = len(state['model'].get('head.bias', state['model'].get('head.1.bias', [])))
+    if classes and classes != CLASSES.get(recipe.data, classes):
+        found.append(f'{classes} classes; {recipe.data} has {CLASSES[recipe.data]}')
+    return found
 
 
 def of_evaluation(recipe: recipes.Recipe, console: str | Path, weight_file: str | Path, licence: str | None = None) -> dict:

@@ -58,22 +58,7 @@ class Original:
             tensors = renamed
         tensors = {re.sub(r'^(?=embeddings\.|encoder\.layer\.|layers\.|layernorm\.)', 'vit.', name): tensor
                    for name, tensor in tensors.items() if 'pooler.' not in name}
-        width, channels, patch, _ = tensors['vit.embeddings.patch_embeddings.projection.weight'].shape
-        side = math.isqrt(tensors['vit.embeddings.position_embeddings'].shape[1] - 1) * patch
-        config = dict(image_size=side, patch_size=patch, num_channels=channels, hidden_size=width,
-                      intermediate_size=4 * width, layer_norm_eps=1e-6, attn_implementation='eager',
-                      num_hidden_layers=depth_of(tensors, r'^vit\.(?:encoder\.layer|layers)\.(\d+)\.'),
-                      num_attention_heads=int(self.given['heads']))
-        if self.is_autoencoder:
-            width = tensors['decoder.mask_token'].shape[-1]
-            kind, config = transformers.ViTMAEForPreTraining, transformers.ViTMAEConfig(
-                **config, decoder_hidden_size=width, decoder_intermediate_size=4 * width,
-                decoder_num_hidden_layers=depth_of(tensors, r'^decoder\.decoder_(?:layers|encoder\.layer)\.(\d+)\.'),
-                decoder_num_attention_heads=int(self.given['decoder_heads']),
-                norm_pix_loss=bool(self.given['norm_pix_loss']))
-        else:
-            kind, config = transformers.ViTForImageClassification, transformers.ViTConfig(
-                **config, num_labels=len(tensors.get('classifier.bias', [])), hidden_dropout_prob=0.0)
+        kind, config = self._class_and_config(tensors)
         self.model, info = kind.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True,
                                                 dtype=torch.float32)
         if any(info.values()):
@@ -87,6 +72,24 @@ class Original:
         self.names = {name: hugging_face(name) for name in self._official_names()}
         if {theirs for names in self.names.values() for theirs in names} != dict(self.tensors()).keys():
             sys.exit(f'the names of {kind.__name__} are not those of transformers 5')
+
+    def _class_and_config(self, tensors):
+        """The class of transformers for these tensors, and a config with their sizes."""
+        width, channels, patch, _ = tensors['vit.embeddings.patch_embeddings.projection.weight'].shape
+        side = math.isqrt(tensors['vit.embeddings.position_embeddings'].shape[1] - 1) * patch
+        config = dict(image_size=side, patch_size=patch, num_channels=channels, hidden_size=width,
+                      intermediate_size=4 * width, layer_norm_eps=1e-6, attn_implementation='eager',
+                      num_hidden_layers=depth_of(tensors, r'^vit\.(?:encoder\.layer|layers)\.(\d+)\.'),
+                      num_attention_heads=int(self.given['heads']))
+        if not self.is_autoencoder:
+            return transformers.ViTForImageClassification, transformers.ViTConfig(
+                **config, num_labels=len(tensors.get('classifier.bias', [])), hidden_dropout_prob=0.0)
+        width = tensors['decoder.mask_token'].shape[-1]
+        return transformers.ViTMAEForPreTraining, transformers.ViTMAEConfig(
+            **config, decoder_hidden_size=width, decoder_intermediate_size=4 * width,
+            decoder_num_hidden_layers=depth_of(tensors, r'^decoder\.decoder_(?:layers|encoder\.layer)\.(\d+)\.'),
+            decoder_num_attention_heads=int(self.given['decoder_heads']),
+            norm_pix_loss=bool(self.given['norm_pix_loss']))
 
     def _official_names(self):
         theirs = dict(self.tensors())
