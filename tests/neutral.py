@@ -1,15 +1,14 @@
-"""Does a change that should alter no number alter none? Run a commit and the working tree, compare.
+"""Run a commit and the working tree with the same commands, and print which numbers differ.
 
     python tests/neutral.py main             # all cases: some 15 minutes on two cores
     python tests/neutral.py main --quick     # all but the tour: 4 minutes
     python tests/neutral.py main --only finetune --only seg
 
 BASE, here `main`, is any commit. It is checked out into a temporary worktree. The working tree is
-copied beside it as it lies when the program starts, with changes that are not committed, so you can
-go on editing. Both get the same commands, data, seeds and machine, one thread each, side by side.
-Arrays in checkpoints have to be equal bit for bit. So do the lines of log.txt, all other files
-that a case writes, and the figures that it prints. Times, paths, wording and flags do not count.
-Exit code 0 where all is equal, else 1.
+copied as it lies when the program starts, with changes that are not committed, so you can go on
+editing. Both trees run side by side, with the same data and seeds and one thread each. Equal means:
+arrays in checkpoints bit for bit, lines of log.txt, all other files that a case writes, and the
+figures that it prints. Times, paths, wording and flags do not count. Exit code 1 if a case differs.
 """
 
 import argparse
@@ -26,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -44,9 +44,6 @@ UNCOMPARED_KEYS = {'args', 'environment'}  # of checkpoints: flags, and where a 
 UNCOMPARED_FILES = re.compile(r'(^|/)(log/|vdlrecords)')  # hold times
 
 
-# Comparison: what a case leaves, as dicts, lists, arrays and values
-
-
 class Difference(NamedTuple):
     where: str
     how: str
@@ -54,7 +51,7 @@ class Difference(NamedTuple):
 
 
 def differences(base, now, where: str = '') -> Iterator[Difference]:
-    """What is not equal in two trees of dicts, lists, arrays and values."""
+    """What is not equal in two nested structures of dicts, lists, arrays and values."""
     if isinstance(base, list) and isinstance(now, list):
         base, now = dict(enumerate(base, 1)), dict(enumerate(now, 1))
     if isinstance(base, dict) and isinstance(now, dict):
@@ -79,18 +76,21 @@ def array_differences(base: np.ndarray, now: np.ndarray, where: str) -> Iterator
         yield Difference(where, how, math.inf)
     elif base.tobytes() != now.tobytes():
         apart = np.abs(now.astype('float64') - base.astype('float64')).max()
-        size = apart / max(np.abs(base).max(), np.abs(now).max())
+        size = apart / max(np.abs(base).max(), np.abs(now).max(), 1e-30)
         yield Difference(where, f'by {apart:.1e} ({size:.1e} of its largest)', float(size))
 
 
 def read(file: Path) -> object:
     """What a file says."""
     if file.suffix in ('.pd', '.pdparams', '.pdopt'):
+        warnings.simplefilter('ignore')  # of compilers that nobody needs here
         import paddle  # takes seconds
 
         return paddle.load(str(file), return_numpy=True)
     if file.name == 'log.txt':
         return [json.loads(line) for line in file.read_text().splitlines()]
+    if file.suffix == '.yaml':
+        return file.read_text().splitlines()
     return np.frombuffer(file.read_bytes(), 'uint8')
 
 
@@ -118,17 +118,10 @@ def report(base: dict, now: dict) -> list[str]:
         found = list(differences(base[name], now[name]))
         if found:
             largest = max(found, key=lambda difference: difference.size)
-            line = f'{name}: {len(found)} differ, first {found[0].where} {found[0].how}'
-            more = largest.size > found[0].size
-            lines.append(line + (f', most {largest.where} {largest.how}' if more else ''))
+            lines.append(f'{name}: {len(found)} differ, first {found[0].where} {found[0].how}')
+            if largest.size > found[0].size:
+                lines[-1] += f', most {largest.where} {largest.how}'
     return sorted(lines)
-
-
-# Two trees, and commands in them
-
-
-class Failed(Exception):
-    """A command ended with an error."""
 
 
 @contextlib.contextmanager
@@ -159,7 +152,7 @@ def git(*words: str) -> str:
 
 
 def run(command: list[str], trees: list[Path]) -> list[str]:
-    """Run a command in each tree, side by side; what each printed. Failed where one failed."""
+    """Run a command in each tree, side by side; what each printed. SubprocessError where one failed."""
     processes, printed = [], []
     try:
         processes += [start(command, tree) for tree in trees]
@@ -172,7 +165,7 @@ def run(command: list[str], trees: list[Path]) -> list[str]:
         texts = [tree.with_suffix(suffix).read_text() for suffix in ('.out', '.err')]
         if process.returncode:
             last = '\n    '.join(''.join(texts).strip().splitlines()[-5:])
-            raise Failed(f'{tree.name}: {" ".join(command)}\n    {last}')
+            raise subprocess.SubprocessError(f'{tree.name}: {" ".join(command)}\n    {last}')
         printed.append(texts[0])
     return printed
 
@@ -225,7 +218,8 @@ def compare(name: str, trees: list[Path], shared: Shared) -> tuple[list[str], in
 def main(args: argparse.Namespace) -> int:
     commit = git('rev-parse', '--verify', f'{args.base}^{{commit}}').strip()
     names = args.only or [name for name in CASES if not (args.quick and name in SLOW)]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is removed
+    for stop in (signal.SIGINT, signal.SIGTERM):  # an exception, so that both trees are removed
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))
     differ = 0
     with tempfile.TemporaryDirectory() as folder, two_trees(commit, Path(folder)) as trees:
         print(f'{commit[:12]} and the working tree', flush=True)
@@ -235,7 +229,7 @@ def main(args: argparse.Namespace) -> int:
             try:
                 found, count = compare(name, trees, shared)
                 verdict = f'{len(found) or "none"} of {count} outputs differ'
-            except Failed as failure:
+            except subprocess.SubprocessError as failure:
                 found, verdict = [str(failure)], 'failed'
             differ += bool(found)
             line = f'{name:14}{verdict:26}{time.monotonic() - begin:5.0f} s'
@@ -251,7 +245,4 @@ PARSER.add_argument('--quick', action='store_true', help='leave the tour out')
 PARSER.add_argument('--only', action='append', choices=CASES, help='this case; may be repeated')
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main(PARSER.parse_args()))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main(PARSER.parse_args()))

@@ -121,6 +121,17 @@ MaskedAutoencoderViT.forward_loss = changed
 """
 
 
+def test_a_command_that_fails_is_named_with_its_last_words(tmp_path):
+    for tree, code in (('base', 0), ('now', 3)):
+        (tmp_path / tree).mkdir()
+        text = f'import sys\nprint("loss 1.5")\nprint("cause", file=sys.stderr)\nsys.exit({code})'
+        (tmp_path / tree / 'train.py').write_text(text)
+    base, now = tmp_path / 'base', tmp_path / 'now'
+    assert neutral.run(['train.py'], [base]) == ['loss 1.5\n']
+    with pytest.raises(subprocess.SubprocessError, match='now: train.py\n    loss 1.5\n    cause'):
+        neutral.run(['train.py'], [base, now])
+
+
 @pytest.fixture
 def clone(tmp_path):
     """This repository at HEAD with the present neutral.py: no other edit counts."""
