@@ -121,11 +121,11 @@ def _begin(recipe: Recipe) -> list[str]:
 
 def _accum_iter(recipe: Recipe, devices: int, batch_size: int) -> int:
     """Iterations an optimizer step that keep the effective batch."""
-    joint = devices * batch_size
-    if recipe.effective_batch % joint:
+    global_batch = devices * batch_size
+    if recipe.effective_batch % global_batch:
         raise InputError(f'{recipe.name}: its effective batch {recipe.effective_batch} is no multiple of {devices} devices '
                          f'x --batch_size {batch_size}; choose numbers that divide it')
-    return recipe.effective_batch // joint
+    return recipe.effective_batch // global_batch
 
 
 def _of_segmentor(recipe: Recipe, devices: int, batch_size: int | None) -> list[str]:

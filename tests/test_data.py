@@ -114,9 +114,9 @@ def test_an_epoch_sees_every_sample_at_most_once_and_shuffles_anew():
 
 
 def test_ranks_share_the_joint_batch():
-    joint = list(loader.Order(103, 10, 5, 0, 0, 1))
+    together = list(loader.Order(103, 10, 5, 0, 0, 1))
     ranks = [list(loader.Order(103, 5, 5, 0, rank, 2)) for rank in (0, 1)]
-    assert [a + b for a, b in zip(*ranks)] == joint
+    assert [a + b for a, b in zip(*ranks)] == together
 
 
 def test_an_epoch_can_begin_at_any_batch():

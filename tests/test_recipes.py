@@ -233,8 +233,8 @@ def test_shortened_commands_keep_the_effective_batch(name, monkeypatch):
     found = 0
     for program, words, devices in commands(name, monkeypatch):
         if '...' in words and '--batch_size' in words:
-            joint = int(value(words, '--batch_size')) * int(value(words, '--accum_iter') or 1) * devices
-            assert joint in {recipe.effective_batch for recipe in RUNNABLE if recipe.program == program}, words
+            global_batch = int(value(words, '--batch_size')) * int(value(words, '--accum_iter') or 1) * devices
+            assert global_batch in {recipe.effective_batch for recipe in RUNNABLE if recipe.program == program}, words
             found += 1
     assert found
 
