@@ -12,6 +12,7 @@ import engine_finetune
 import main_export
 import main_finetune
 import main_infer
+import main_parity
 import models_zoo
 from demo import visualize
 from util import program, progress
@@ -63,8 +64,8 @@ def interrupted(monkeypatch, capsys, module, flags, where):
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize('name', ['visualize', 'infer', 'evaluate', 'export', 'convert'])
-def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(name, tmp_path, digits, encoder, monkeypatch, capsys):
+@pytest.mark.parametrize('name', ['visualize', 'infer', 'evaluate', 'export', 'convert', 'parity'])
+def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(name, tmp_path, digits, encoder, models, monkeypatch, capsys):
     out = tmp_path / 'out'
     out.mkdir()
     pictures = tmp_path / 'pictures'
@@ -81,7 +82,11 @@ def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(name, tmp_pat
         'evaluate': (main_finetune, ['--eval', '--resume', classifier, '--data_path', digits, *of_nano,
                                      '--output_dir', '', '--log_dir', ''], engine_finetune),
         'export': (main_export, ['--resume', encoder, '--out', out], main_export),
-        'convert': (convert, [encoder, out / 'x.pth', '--to', 'torch'], torch_file)}[name]
+        'convert': (convert, [encoder, out / 'x.pth', '--to', 'torch'], torch_file),
+        'parity': (main_parity, [models / 'official_encoder.pth', '--heads', 3, '--report', out / 'x'], main_parity)}[name]
+    monkeypatch.setattr(main_parity.process, 'check', lambda python: None)  # the original is not needed
+    monkeypatch.setattr(main_parity.process, 'run', lambda *about, **given: None)
+    monkeypatch.setattr(main_parity.climb, 'rungs', lambda *about: iter([None]))
     said = interrupted(monkeypatch, capsys, module, [*flags, '--device', 'cpu'] if name != 'convert' else flags, where)
     assert said.splitlines()[-1].endswith('interrupted') and 'Traceback' not in said
     assert list(out.iterdir()) == []
