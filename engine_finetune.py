@@ -16,7 +16,8 @@ from util.progress import bar
 def train_one_epoch(run: Run, mix, average: Ema | None = None) -> dict[str, float]:
     """Train on the batches (images [N, C, height, width], labels [N]) of an epoch; its mean loss and rate.
 
-    mix: (images, labels, rng) -> images, targets [N, K], which covers mixup, cutmix, label smoothing and plain targets.
+    mix: (images, labels, rng) -> images, targets [N, K], which covers mixup, cutmix, label
+    smoothing and plain targets.
     average: of the weights, updated after each optimizer step.
     """
 

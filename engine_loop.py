@@ -1,7 +1,7 @@
 """The one loop of all training: epochs, iterations, resuming, records, checkpoints.
 
-A program builds its model, optimizer and data, and makes a `Run` of them. An engine hands `Run.train` the loss of one batch
-and knows nothing of logging, saving or ranks.
+A program builds its model, optimizer and data, and makes a `Run` of them. An engine hands
+`Run.train` the loss of one batch and knows nothing of logging, saving or ranks.
 """
 
 import math
@@ -23,13 +23,15 @@ class Run:
     """A training, from the place where --resume or --start_epoch says to its last epoch.
 
     network: the model as it is trained, its gradients averaged over the ranks.
-    data: batches of any shape. It needs `len`, the iterations of an epoch; `samples`; `global_batch` and `effective_batch`, the
-        images of an iteration and of an optimizer step over all ranks; `accum_iter` with `accumulate(accum_iter)`; and
-        `batches(epoch, first)`, whose `files(iteration)` names the files of a batch.
+    data: batches of any shape. It needs `len`, the iterations of an epoch; `samples`;
+        `global_batch` and `effective_batch`, the images of an iteration and of an optimizer step
+        over all ranks; `accum_iter` with `accumulate(accum_iter)`; and `batches(epoch, first)`,
+        whose `files(iteration)` names the files of a batch.
     schedule: epoch, with a fraction -> rate, asked once an optimizer step.
     rng: NumPy's generator of the present step.
 
-    A loop that is counted in iterations is a run of one long epoch, which calls `train` for some iterations at a time.
+    A loop that is counted in iterations is a run of one long epoch, which calls `train` for some
+    iterations at a time.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Run:
     ):
         """Prepare everything, restore what is resumed, and say what is about to happen.
 
-        args: the program's flags, of the groups training, rate and runtime of util/cli. schedule: by default the
-        official half-cycle cosine, which the flags describe. kept: what else a checkpoint keeps, see Saver.
+        args: the program's flags, of the groups training, rate and runtime of util/flags. schedule:
+        by default the official half-cycle cosine, which the flags describe. kept: what else a
+        checkpoint keeps, see Saver.
         """
         state = resume.find(args.resume, args.output_dir, vars(args))
         data.accumulate(resume.accum_iter(state, data.global_batch, args.accum_iter))
@@ -101,9 +104,11 @@ class Run:
     ) -> dict[str, float]:
         """Train on the batches of the epoch that are still to come; the epoch's mean loss and rate.
 
-        loss_of: batch -> scalar. loss_name: the loss's curve in VisualDL. after_step: called after each optimizer step.
-        iterations: how many batches, None for the rest of the epoch. Gradients of an incomplete last round of
-        accumulation are dropped, as upstream. NonFiniteLoss on all ranks when the loss of one is not finite.
+        loss_of: batch -> scalar. loss_name: the loss's curve in VisualDL. after_step: called after
+        each optimizer step.
+        iterations: how many batches, None for the rest of the epoch. Gradients of an incomplete
+        last round of accumulation are dropped, as upstream. NonFiniteLoss on all ranks when the
+        loss of one is not finite.
         """
         self.network.train()
         for number, batch in enumerate(self.progress.follow(islice(self._stream, iterations))):

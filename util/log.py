@@ -23,8 +23,8 @@ def warn(text: str) -> None:
 def warn_from_rank(text: str) -> None:
     """Print a warning that this rank alone has, on its own stderr and on that of the main process.
 
-    What another rank prints goes to the launcher's log alone, so its warnings wait in the key-value store until the
-    main process calls `show_pending`.
+    What another rank prints goes to the launcher's log alone, so its warnings wait in the key-value
+    store until the main process calls `show_pending`.
     """
     global _pending
     text = f'warning: {text}' if dist.is_main() else f'warning (rank {dist.rank()}): {text}'
@@ -40,8 +40,8 @@ def warn_from_rank(text: str) -> None:
 def pending() -> int:
     """Count the warnings of this rank since the last call.
 
-    Once their sum over the ranks is not 0, the main process should call show_pending; asking the store each time would
-    cost a round trip a rank.
+    Once their sum over the ranks is not 0, the main process should call show_pending; asking the
+    store each time would cost a round trip a rank.
     """
     global _pending
     count, _pending = _pending, 0

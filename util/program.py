@@ -18,8 +18,8 @@ from util.errors import InputError, NonFiniteLoss
 def run(main: Callable, parser: ArgumentParser) -> None:
     """Run main(args) and end with the exit code that says how it went.
 
-    2 and one line for what the user can put right, 1 for a loss that is not finite, 130 after Ctrl-C, 141 where nobody
-    reads the output any more. Any other exception shows its traceback.
+    2 and one line for what the user can put right, 1 for a loss that is not finite, 130 after
+    Ctrl-C, 141 where nobody reads the output any more. Any other exception shows its traceback.
     """
     args = parser.parse_args()
     if sys.stdout.errors == 'strict':

@@ -11,9 +11,10 @@ from util import atomic, dist
 class Recorder:
     """Writes log.txt, one JSON line an epoch, and VisualDL records; on the main process.
 
-    An empty folder name leaves that record out. Lines of log.txt from `first_epoch` on belong to epochs that this run does
-    again, or to another run; they move to log.txt.old. Scalars stand on upstream's axis: 1000 steps are one epoch, so that
-    runs with different batch sizes can be laid over each other.
+    An empty folder name leaves that record out. Lines of log.txt from `first_epoch` on belong to
+    epochs that this run does again, or to another run; they move to log.txt.old. Scalars stand on
+    upstream's axis: 1000 steps are one epoch, so that runs with different batch sizes can be laid
+    over each other.
     """
 
     def __init__(self, output_dir: str, log_dir: str, first_epoch: int = 0):
