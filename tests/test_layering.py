@@ -110,10 +110,21 @@ def test_util_is_at_most_two_fifths_of_the_code():
     assert util <= 0.4 * sum(lines.values()), f'{util / sum(lines.values()):.1%}'
 
 
+def declares_flags(function):
+    """Whether a function only adds flags to a parser; such a function may be of any length."""
+    first = function.args.args[:1]
+    return bool(first) and first[0].annotation is not None and ast.unparse(first[0].annotation) == 'argparse.ArgumentParser'
+
+
 def test_functions_fit_a_screen_and_files_stay_short():
-    lengths = {f'{name_of(path)}.{node.name}': node.end_lineno - node.lineno + 1 for path, tree in TREES.items()
-               for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    assert max(lengths.values()) <= 60, max(lengths, key=lengths.get)
-    assert sorted(lengths.values())[int(0.95 * len(lengths))] <= 40
+    lengths = {}
     for path in SOURCES:
-        assert len(path.read_text().splitlines()) <= 400 or path.name == 'imagenet_classes.py', path  # a table
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and not declares_flags(node):
+                lengths[f'{name_of(path)}:{node.lineno} {node.name}'] = node.end_lineno - node.lineno + 1
+        if path.name != 'imagenet_classes.py':  # a table
+            assert len(text.splitlines()) <= 400, path
+    longest = max(lengths, key=lengths.get)
+    assert lengths[longest] <= 60, f'{longest} has {lengths[longest]} lines'
+    assert sorted(lengths.values())[int(0.95 * len(lengths))] <= 40
