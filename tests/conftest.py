@@ -35,6 +35,11 @@ OFFICIAL = dict(zip(KINDS.values(), ('official_encoder.pth', 'official_autoencod
                                      'official_token.pth', 'official_probe.pth', 'mmseg_upernet.pth')))
 
 
+def pytest_configure(config):
+    """Programs that tests start obey the warning filters of pyproject.toml as well."""
+    os.environ['PYTHONWARNINGS'] = ','.join(config.getini('filterwarnings'))
+
+
 @pytest.fixture(scope='session', autouse=True)
 def begun():
     """What is computed within the tests is computed as in programs."""
@@ -65,7 +70,7 @@ def run_program():
     def run(program, *flags, timeout=240, launcher=(), **environ):
         command = [sys.executable, *launcher, str(ROOT / program), *map(str, flags)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT,
-                              env={**os.environ, 'PYTHONWARNINGS': 'ignore', **environ})
+                              env={**os.environ, **environ})
     return run
 
 

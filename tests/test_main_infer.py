@@ -185,7 +185,8 @@ def four_inks(picture, file):
 def sixteen_bits(picture, file):
     eight = np.asarray(picture.convert('L'))
     Image.fromarray((eight * 257.0 + np.tile([-100, 100], 16)).clip(0, 65535).astype('uint16')).save(file)
-    assert Image.open(file).mode == 'I;16'
+    with Image.open(file) as saved:
+        assert saved.mode == 'I;16'
     return Image.fromarray(eight).convert('RGB')
 
 

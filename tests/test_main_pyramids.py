@@ -132,7 +132,8 @@ def test_the_demos_mask_as_in_training(pretrained, digits, tmp_path, monkeypatch
         monkeypatch.setattr(program, 'reconstruct', spy)
     out = tmp_path / 'x.png'
     run(visualize, '--resume', pretrained(model), '--img_path', digits / 'val/1', '--out', out, '--device', 'cpu')
-    assert Image.open(out).width > 4 * 32
+    with Image.open(out) as shown:
+        assert shown.width > 4 * 32
     run(score, '--resume', pretrained(model), '--data_path', digits, '--device', 'cpu')
     rows = capsys.readouterr().out.splitlines()[-3:]
     assert all(0 < float(row.split()[-1]) < 100 for row in rows) and rows[0].startswith('autoencoder')

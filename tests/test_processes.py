@@ -25,7 +25,7 @@ def start(data, out, *flags, what='', processes=1, workers=0, launcher=()):
     command += [ROOT / 'tests/programs/pretrain.py', what, *TINY, '--data_path', data, '--output_dir', out,
                 '--num_workers', workers, *flags]
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-                            env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore'})
+                            env={**os.environ, 'PYTHONPATH': str(ROOT)})
 
 
 def run(*arguments, timeout=240, **options):

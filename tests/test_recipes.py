@@ -174,9 +174,9 @@ def test_the_program_lists_all():
 
 def test_who_reads_only_the_first_lines_gets_no_traceback():
     program = [sys.executable, '-m', 'recipes']
-    listing = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
-    listing.stdout.close()
-    assert (listing.stderr.read(), listing.wait(60)) == (b'', 141)
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as listing:
+        listing.stdout.close()
+        assert (listing.stderr.read(), listing.wait(60)) == (b'', 141)
 
 
 def devices_of(words):

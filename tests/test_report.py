@@ -243,7 +243,8 @@ def test_a_real_run_becomes_a_record_a_page_a_picture_and_a_row(classify, tmp_pa
     page = (tmp_path / 'finetune_vit_base.md').read_text()
     assert page == records.page(record) and record['warnings'][0] in page and 'vit_nano_patch4' in page
     assert (tmp_path / 'finetune_vit_base.log.txt').read_text() == (out / 'log.txt').read_text()
-    assert Image.open(tmp_path / 'finetune_vit_base.png').format == 'PNG'
+    with Image.open(tmp_path / 'finetune_vit_base.png') as plot:
+        assert plot.format == 'PNG'
     row = next(line for line in (tmp_path / 'README.md').read_text().splitlines() if 'finetune_vit_base](' in line)
     assert '| measured |' in row and f'{log[-1]["test_acc1"]:.2f}, {len(record["warnings"])} warnings' in row
 
@@ -348,6 +349,8 @@ def test_runs_are_overlaid_and_published_points_stand_beside(finished, tmp_path)
     one, two, point, spread = (colours(tmp_path / f'{name}.png') for name in ('one', 'two', 'point', 'spread'))
     assert one[blue] > 100 and red not in one and two[red] > 100 and two[blue] > 100
     assert spread[black] > point[black] + 20 > one.get(black, 0) + 40
-    assert Image.open(tmp_path / 'one.png').width == 3 * 462  # a pre-training has no accuracy, hence a panel less
+    with Image.open(tmp_path / 'one.png') as plot:
+        assert plot.width == 3 * 462  # a pre-training has no accuracy, hence a panel less
     plots.curves(tmp_path / 'four.png', {'ours': [{'epoch': 0, 'train_loss': 1.0, 'train_lr': 0.1}]}, RECIPE.figures)
-    assert Image.open(tmp_path / 'four.png').width == 2 * 462
+    with Image.open(tmp_path / 'four.png') as plot:
+        assert plot.width == 2 * 462

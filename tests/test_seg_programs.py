@@ -48,7 +48,7 @@ def run(scene, tmp_path):
     def run(program, *flags, timeout=120):
         environ = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
         return subprocess.run([sys.executable, str(ROOT / f'seg/{program}.py'), *map(str, flags)], cwd=tmp_path, text=True,
-                              capture_output=True, timeout=timeout, env=environ | {'PYTHONWARNINGS': 'ignore'})
+                              capture_output=True, timeout=timeout, env=environ)
     return run
 
 

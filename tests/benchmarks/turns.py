@@ -32,8 +32,9 @@ class Worker:
         if not PYTHONS[side].exists():
             raise Failed(f'{self.name}: {PYTHONS[side]} does not exist; bash tests/run.sh --bench makes it')
         environ = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
-        environ |= {'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': str(ROOT) if side == 'paddle' else '',
-                    'PYTHONWARNINGS': 'ignore'}
+        environ |= {'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': str(ROOT) if side == 'paddle' else ''}
+        if side == 'torch':  # whose warnings are not ours
+            environ['PYTHONWARNINGS'] = 'ignore'
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  until close()
         self.process = subprocess.Popen([PYTHONS[side], Path(__file__).with_name('worker.py'), side, json.dumps(case)],
                                         text=True, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

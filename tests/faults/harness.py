@@ -25,14 +25,15 @@ class Run:
         self.process = subprocess.Popen(
             list(map(str, [sys.executable, *launcher, ROOT / program, *flags])), stdout=subprocess.PIPE, text=True, cwd=ROOT,
             stderr=subprocess.STDOUT, errors='replace', start_new_session=True,
-            env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore', key: value, **environ})
+            env={**os.environ, 'PYTHONPATH': str(ROOT), key: value, **environ})
         self.lines, self.seen = [], set()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
     def _read(self):
-        for line in self.process.stdout:
-            self.lines.append(line)
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.lines.append(line)
 
     @property
     def output(self):

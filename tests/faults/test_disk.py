@@ -37,7 +37,7 @@ def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(digit
     command = [*small_disk, out, sys.executable, ROOT / 'main_pretrain.py', *flags, '--output_dir', out]
     with tally('a full disk'):
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200, cwd=ROOT,
-                                env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore'})
+                                env={**os.environ, 'PYTHONPATH': str(ROOT)})
         assert result.returncode == 2, result.stdout + result.stderr
         error, = (line for line in result.stderr.splitlines() if 'error' in line)
         assert 'checkpoint-2.pd cannot be written (No space left on device)' in error and '--resume auto' in error

@@ -31,7 +31,8 @@ def reference(tmp_path):
     def run(script, **arrays):
         given, computed = tmp_path / 'given.npz', tmp_path / 'computed.npz'
         np.savez(given, **arrays)
-        environ = {key: value for key, value in os.environ.items() if not key.startswith(('OMP_', 'FLAGS_', 'MKL_'))}
+        ours = ('OMP_', 'FLAGS_', 'MKL_', 'PYTHONWARNINGS')
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         subprocess.run([PYTHON, REFERENCES / f'{script}.py', given, computed], check=True, env=environ, cwd=tmp_path)
         return dict(np.load(computed))
     return run
