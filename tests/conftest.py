@@ -1,4 +1,5 @@
 """Shared by the tests: small real data, and programs run as a user runs them."""
+import functools
 import json
 import os
 import shutil
@@ -7,6 +8,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+if 'PYTEST_XDIST_WORKER' in os.environ:  # workers share the cores
+    os.environ.setdefault('MAE_NUM_THREADS', '1')
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
@@ -25,6 +28,7 @@ from util.convert import names
 from util.weights import torch_file
 
 ROOT = Path(__file__).parent.parent
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)  # slow(value, ...): parameters too slow for the default suite
 TINY_VIT = ['--model', 'vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--nb_classes', '3', '--num_workers', '0',
             '--device', 'cpu', '--log_dir', '']
 ARCHIVE = Path(__file__).parent / 'data/models/files.tar.xz'
@@ -38,6 +42,21 @@ OFFICIAL = dict(zip(KINDS.values(), ('official_encoder.pth', 'official_autoencod
 def pytest_configure(config):
     """Programs that tests start obey the warning filters of pyproject.toml as well."""
     os.environ['PYTHONWARNINGS'] = ','.join(config.getini('filterwarnings'))
+
+
+@pytest.hookimpl(trylast=True)  # when every test has its markers
+def pytest_collection_modifyitems(items):
+    """Choose the group of each test. Workers of pytest-xdist take whole groups.
+
+    A file is a group, so its fixtures are made once. Tests that start several processes are one group and come first: they
+    run one after the other while another worker runs the rest.
+    """
+    for item in items:
+        if 'on_two_processes' in item.fixturenames:
+            item.add_marker(pytest.mark.processes)
+        together = item.get_closest_marker('processes')
+        item.add_marker(pytest.mark.xdist_group('processes' if together else item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker('processes') is None)
 
 
 @pytest.fixture(scope='session', autouse=True)

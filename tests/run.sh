@@ -1,22 +1,26 @@
 #!/usr/bin/env bash
 # The tests. Arguments of pytest are passed on:  bash tests/run.sh -k mask
-#     bash tests/run.sh            the default suite: no PyTorch, some minutes
+#     bash tests/run.sh            the default suite: no PyTorch, every program once; about 6 minutes on two cores
+#     bash tests/run.sh --slow     what is too slow for it: variants, sizes, interruptions
 #     bash tests/run.sh --parity   against PyTorch references, in an environment of their own (.venv-parity)
 #     bash tests/run.sh --full     what takes long, by hand
 #     bash tests/run.sh --faults   what is broken on purpose, a thousand times: a table of counts and failures at its end
 #     bash tests/run.sh --bench [CASE|LETTER ...] [--rounds N] [--threads N]   speed and memory against PyTorch
+# The first three take two tests at a time, with one thread each (-n 0 takes one, with all threads).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tests='not parity and not full and not faults'
+tests='not slow and not parity and not full and not faults'
+workers=(-n 2 --dist loadgroup --no-loadscope-reorder)  # groups: tests/conftest.py
 case ${1:-} in
+    --slow) tests='slow and not parity and not full and not faults' && shift ;;
     --parity) tests='parity and not full and not faults' && shift ;;
-    --full) tests=full && shift ;;
+    --full) tests=full && workers=() && shift ;;
     --bench) tests=bench && shift ;;
-    --faults) tests=faults && shift && set -- tests/faults "$@" ;;
+    --faults) tests=faults && workers=() && shift && set -- tests/faults "$@" ;;
 esac
 bash requirements/install.sh .venv requirements.txt requirements/test.txt
 if [[ $tests =~ ^(parity|full|bench) ]]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
 source .venv/bin/activate
 if [[ $tests == bench ]]; then exec python tests/benchmarks/bench.py "$@"; fi
-exec python -m pytest -m "$tests" "$@"
+exec python -m pytest "${workers[@]}" -m "$tests" "$@"

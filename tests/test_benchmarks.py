@@ -5,7 +5,7 @@ import json
 import numpy as np
 import paddle
 import pytest
-from conftest import ROOT
+from conftest import ROOT, slow
 
 import seg  # noqa: F401  which makes our segmentor known to PaddleSeg
 
@@ -82,8 +82,8 @@ def test_operations_of_the_segmentor_are_those_of_its_layers(bench):
     assert bench.floor.operations(case) / case.batch / 6 == pytest.approx(sum(macs) + attention, rel=1e-3)
 
 
-@pytest.mark.parametrize('name', ['a_vit_base', 'b_vit_base', 'c_live_8', 'c_exported_fp32_8', 'd_pretrain', 'd_finetune',
-                                  'e_vit_base'])
+@pytest.mark.parametrize('name', ['a_vit_base', 'b_vit_base', 'c_live_8', slow('c_exported_fp32_8'), 'd_pretrain',
+                                  'd_finetune', 'e_vit_base'])
 def test_a_case_runs_with_a_nano_model(bench, scratch, name):
     case, asked = small(bench, name, scratch)
     module = __import__(STEPS[case.kind])
@@ -100,6 +100,7 @@ def test_a_case_runs_with_a_nano_model(bench, scratch, name):
     json.dumps(kept)
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_labels(bench, scratch, monkeypatch):
     __import__('paddle_steps')  # the folder of an exported model is made there
     import programs
@@ -111,6 +112,7 @@ def test_a_folder_becomes_labels(bench, scratch, monkeypatch):
         assert 0 <= seconds < 30 and told == {'images': 4}  # which the program says to a tenth
 
 
+@pytest.mark.slow
 def test_processes_take_turns_and_a_broken_one_is_one_line(bench, scratch):
     _, asked = small(bench, 'a_vit_base', scratch)
     _, broken = small(bench, 'b_vit_base', scratch)

@@ -2,7 +2,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.processes
 def test_buffers_and_sums_are_shared(tmp_path):
     (tmp_path / 'script.py').write_text('''
 import util, paddle

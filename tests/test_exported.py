@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import paddle
 import pytest
+from conftest import slow
 from test_main_export import assert_close, export, folder, images, saved, written  # noqa: F401
 from test_main_infer import infer, trained  # noqa: F401
 
@@ -83,7 +84,7 @@ def test_a_processor_without_bfloat16_is_said(folder, monkeypatch, supported, fa
 
 
 @pytest.mark.skipif(not paddle.base.core.supports_bfloat16(), reason='this processor has no bfloat16')
-@pytest.mark.parametrize('name', ['vit_nano_patch4', 'swin_nano_32', 'pvt_nano_32'])
+@pytest.mark.parametrize('name', ['vit_nano_patch4', slow('swin_nano_32'), slow('pvt_nano_32')])
 def test_bfloat16_is_of_onednn_and_as_close_as_its_eight_bits(saved, tmp_path, name):
     model = models_zoo.classifier(name, num_classes=10, global_pool=True)
     model.reset_head(std=0.5)
@@ -94,6 +95,7 @@ def test_bfloat16_is_of_onednn_and_as_close_as_its_eight_bits(saved, tmp_path, n
     assert 1e-4 < abs(loaded(images(5))[0] - expected).max() / abs(expected).max() < 0.05
 
 
+@pytest.mark.slow
 def test_a_model_that_onednn_cannot_run_runs(saved, tmp_path):
     """Paddle 3.3.1 gets its whole numbers wrong; should it not one day, this holds as well."""
     model = models_zoo.autoencoder('mae_swin_nano_32', norm_pix_loss=False)

@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from util import machine
 
 AMD, AMD_OLD, INTEL = (f'vendor_id : {vendor}\nflags : fpu sse2 {flags} ht\n' for vendor, flags in
@@ -37,6 +39,7 @@ def seen_by_a_worker(tmp_path, **environ):
     return int(result.stdout.split('threads ')[-1].split()[0])
 
 
+@pytest.mark.processes
 def test_the_launchers_workers_get_the_threads(tmp_path):
     clean = {key: value for key, value in os.environ.items() if key not in ('OMP_NUM_THREADS', 'MAE_NUM_THREADS')}
     assert seen_by_a_worker(tmp_path, **clean) == len(os.sched_getaffinity(0))

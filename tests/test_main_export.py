@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import classifier
+from conftest import classifier, slow
 from test_main_infer import trained  # noqa: F401
 
 import main_export
@@ -60,8 +60,8 @@ def folder(trained, tmp_path_factory):
 
 # what is written
 
-@pytest.mark.parametrize('name, probe', [('vit_nano_patch4', False), ('vit_nano_patch4', True), ('swin_nano_32', False),
-                                         ('pvt_nano_32', False), ('pvt_nano_32', True)])
+@pytest.mark.parametrize('name, probe', [('vit_nano_patch4', False), ('vit_nano_patch4', True), slow('swin_nano_32', False),
+                                         ('pvt_nano_32', False), slow('pvt_nano_32', True)])
 def test_an_exported_classifier_scores_any_number_of_images_as_the_live_one(saved, tmp_path, capsys, name, probe):
     model = models_zoo.classifier(name, num_classes=10, global_pool=not (probe and name.startswith('vit')))
     model.reset_head(std=0.5)
@@ -79,9 +79,9 @@ def test_an_exported_classifier_scores_any_number_of_images_as_the_live_one(save
 
 
 @pytest.mark.parametrize('name, kwargs', [
-    ('mae_vit_nano_patch4', {'norm_pix_loss': True}), ('mae_vit_nano_patch4', {'norm_pix_loss': False}),
-    ('mae_vit_nano_patch4', {'norm_pix_loss': True, 'mask_ratio': 0.5}), ('mae_swin_nano_32', {'norm_pix_loss': True}),
-    ('mae_pvt_nano_32', {'norm_pix_loss': True}), ('simmim_swin_nano_32', {'norm_pix_loss': False})])
+    ('mae_vit_nano_patch4', {'norm_pix_loss': True}), slow('mae_vit_nano_patch4', {'norm_pix_loss': False}),
+    ('mae_vit_nano_patch4', {'norm_pix_loss': True, 'mask_ratio': 0.5}), slow('mae_swin_nano_32', {'norm_pix_loss': True}),
+    slow('mae_pvt_nano_32', {'norm_pix_loss': True}), slow('simmim_swin_nano_32', {'norm_pix_loss': False})])
 def test_an_exported_autoencoder_reconstructs_as_the_live_one(saved, tmp_path, name, kwargs):
     ratio, norm_pix_loss = kwargs.get('mask_ratio', 0.75), kwargs['norm_pix_loss']
     model = models_zoo.autoencoder(name, norm_pix_loss=norm_pix_loss)
@@ -120,7 +120,7 @@ def test_features_of_an_autoencoder_are_its_class_token_with_nothing_removed(sav
     assert_close(found, latent[:, 0])
 
 
-@pytest.mark.parametrize('name', ['vit_nano_patch4', 'swin_nano_32'])
+@pytest.mark.parametrize('name', ['vit_nano_patch4', slow('swin_nano_32')])
 def test_features_of_a_classifier_are_what_its_head_sees(saved, tmp_path, name):
     model = models_zoo.classifier(name, num_classes=10, global_pool=True)
     model.reset_head(std=0.5)

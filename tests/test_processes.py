@@ -10,11 +10,12 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, slow
 from PIL import Image
 
 from util import weights
 
+pytestmark = pytest.mark.processes
 TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--epochs', '3', '--warmup_epochs', '1',
         '--device', 'cpu', '--log_dir', '', '--save_every', '1', '--blr', '0.05']
 
@@ -77,7 +78,7 @@ def differences(a, b, last=2):
 
 # equality
 
-@pytest.mark.parametrize('what, tolerance', [('sgd', 1e-6), ('', 1e-5)], ids=['SGD', 'AdamW'])
+@pytest.mark.parametrize('what, tolerance', [slow('sgd', 1e-6), ('', 1e-5)], ids=['SGD', 'AdamW'])
 def test_two_processes_equal_one_with_the_doubled_batch(digits, tmp_path, what, tolerance):
     for out, processes, batch in ((tmp_path / 'one', 1, 6), (tmp_path / 'two', 2, 3)):
         code, output = run(digits, out, '--batch_size', batch, '--accum_iter', 2, what=what, processes=processes)
@@ -88,6 +89,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(digits, tmp_path, what, 
     assert what != 'sgd' or keys < tolerance
 
 
+@pytest.mark.slow
 def test_two_launchers_equal_one_process(digits, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
@@ -103,6 +105,7 @@ def test_two_launchers_equal_one_process(digits, tmp_path):
     assert losses < 1e-6 and max(others, keys) < 1e-6
 
 
+@pytest.mark.slow
 def test_recompute_works_in_two_processes(digits, tmp_path):
     for out, flags in ((tmp_path / 'plain', []), (tmp_path / 'recompute', ['--recompute'])):
         code, output = run(digits, out, '--batch_size', 5, *flags, what='sgd', processes=2)
@@ -113,7 +116,7 @@ def test_recompute_works_in_two_processes(digits, tmp_path):
 
 # going on
 
-@pytest.mark.parametrize('processes, workers, accum_iter', [(1, 0, 1), (1, 2, 2), (2, 0, 2), (2, 2, 1)])
+@pytest.mark.parametrize('processes, workers, accum_iter', [slow(1, 0, 1), (1, 2, 2), slow(2, 0, 2), slow(2, 2, 1)])
 def test_a_stopped_run_resumes_as_if_nothing_had_happened(digits, tmp_path, processes, workers, accum_iter):
     flags = ['--batch_size', 6 // processes, '--accum_iter', accum_iter]
     options = {'processes': processes, 'workers': workers}
@@ -132,6 +135,7 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(digits, tmp_path, proc
     assert log_of(tmp_path / 'again') == log_of(tmp_path / 'straight')[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('what, expected', [('signal SIGTERM 2', 75), ('nan 1 2', 1)])
 def test_a_job_ends_with_its_own_code_though_the_launcher_ends_the_slower_rank(digits, tmp_path, what, expected):
     """At the first rank that ends with a code, the launcher sends SIGTERM to the others, and gives the code of rank 0."""
@@ -157,6 +161,7 @@ def test_a_run_killed_three_times_ends_as_if_nothing_had_happened(digits, tmp_pa
     assert not list((tmp_path / 'out').glob('.*')), 'temporary files are left'
 
 
+@pytest.mark.slow
 def test_resuming_from_an_earlier_checkpoint_does_not_mix_two_runs(digits, tmp_path):
     flags = ['--batch_size', 6]
     code, output = run(digits, tmp_path / 'out', *flags)
@@ -170,6 +175,7 @@ def test_resuming_from_an_earlier_checkpoint_does_not_mix_two_runs(digits, tmp_p
     assert [line['epoch'] for line in log_of(tmp_path / 'out')] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_resuming_within_an_epoch_with_a_batch_that_leaves_no_iteration(digits, tmp_path):
     code, output = run(digits, tmp_path, '--batch_size', 6, what='signal SIGTERM 3')
     assert code == 75, output
@@ -178,6 +184,7 @@ def test_resuming_within_an_epoch_with_a_batch_that_leaves_no_iteration(digits, 
     assert [line['epoch'] for line in log_of(tmp_path)] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_resuming_with_other_processes_keeps_the_effective_batch(digits, tmp_path):
     code, output = run(digits, tmp_path / 'out', '--batch_size', 3, '--accum_iter', 2, what='signal SIGTERM 2')
     assert code == 75, output
@@ -191,13 +198,13 @@ def test_resuming_with_other_processes_keeps_the_effective_batch(digits, tmp_pat
 
 # faults
 
-@pytest.mark.parametrize('seconds', [40, pytest.param(90, marks=pytest.mark.full)])
+@pytest.mark.parametrize('seconds', [slow(40), pytest.param(90, marks=pytest.mark.full)])
 def test_a_slow_save_kills_nobody(digits, tmp_path, seconds):
     code, output = run(digits, tmp_path, '--batch_size', 3, '--epochs', 1, what=f'slow_save {seconds}', processes=2)
     assert code == 0, output
 
 
-@pytest.mark.parametrize('rank', [0, 1])
+@pytest.mark.parametrize('rank', [slow(0), 1])
 def test_a_rank_that_fails_ends_all_within_seconds(digits, tmp_path, rank):
     begun = time.monotonic()
     code, output = run(digits, tmp_path, '--batch_size', 3, what=f'fail {rank} 2', processes=2, timeout=60)
@@ -205,6 +212,7 @@ def test_a_rank_that_fails_ends_all_within_seconds(digits, tmp_path, rank):
     assert time.monotonic() - begun < 40
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp_path):
     code, output = run(digits, tmp_path, '--batch_size', 3, what='nan 1 2', processes=2)
     assert code == 1 and output.count('the loss is nan in epoch 0, iteration 2') >= 1, output
@@ -216,6 +224,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp
     assert f'{tmp_path}/non_finite-0-2-rank*.txt names the images of the batch' in output
 
 
+@pytest.mark.slow
 def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
     for i in range(400):
         file = tmp_path / f'data/train/a/{i:03}.png'
@@ -234,7 +243,7 @@ def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
     assert len(progress) == 2, 'one rank reports on progress'
 
 
-@pytest.mark.parametrize('processes, workers', [(1, 2), (2, 0), (2, 2)])
+@pytest.mark.parametrize('processes, workers', [slow(1, 2), slow(2, 0), (2, 2)])
 def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(digits, tmp_path, processes, workers):
     process = start(digits, tmp_path, '--batch_size', 3, '--epochs', 1000, '--save_every', 1000, '--print_freq', 1,
                     processes=processes, workers=workers, launcher=['--log_level', 'ERROR'])
@@ -250,6 +259,7 @@ def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(digits, tmp_path
     assert len(list(tmp_path.glob('checkpoint-*-*.pd'))) == 1
 
 
+@pytest.mark.slow
 def test_a_machine_that_fails_at_its_start_ends_the_other(digits, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

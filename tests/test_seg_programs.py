@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, slow
 from paddleseg.core import evaluate
 from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.datasets import Dataset
@@ -79,7 +79,7 @@ def predicted(folder):
     return {str(file.relative_to(folder / 'pseudo_color_prediction')): np.array(Image.open(file)) for file in files}
 
 
-@pytest.mark.parametrize('flags', ['', '--aug_pred --scales 0.5 1.5 --flip_horizontal'], ids=['one', 'several'])
+@pytest.mark.parametrize('flags', ['', slow('--aug_pred --scales 0.5 1.5 --flip_horizontal')], ids=['one', 'several'])
 def test_the_exported_model_gives_the_same_labels(scene, tmp_path, flags):
     images = ['--image_path', scene / 'ade/images/validation', *flags.split()]
     weights = scene / 'weights.pdparams'
@@ -159,7 +159,7 @@ def test_an_exported_model_that_differs_is_not_kept(scene, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('num_workers', [0, 2])
+@pytest.mark.parametrize('num_workers', [slow(0), 2])
 def test_a_bad_label_ends_val_in_one_line(run, scene, tmp_path, num_workers):
     write_scene(tmp_path / 'bad')
     label = tmp_path / 'bad/annotations/validation/001.png'

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, slow
 
 import seg  # noqa: F401
 
@@ -66,6 +66,7 @@ def assert_same(ours, theirs):
             np.testing.assert_array_equal(ours[name][key], expected, err_msg=key)
 
 
+@pytest.mark.slow
 def test_it_overfits_eight_scenes(config, scenes, tmp_path, capsys):
     file = config(batch_size=8, lr_scheduler={'learning_rate': 3e-3}, optimizer={'layer_decay': 0.9}, model={
         'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}})
@@ -87,7 +88,7 @@ def train_alone(run_program):
     return run
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('workers', [slow(0), 2])
 def test_an_interrupted_run_equals_an_undisturbed_one(train_alone, config, tmp_path, workers):
     flags = ['--config', config(), '--iters', 5, '--save_interval', 3, '--num_workers', workers, '--seed', 7]
     train_alone(*flags, '--save_dir', tmp_path / 'whole')
@@ -123,6 +124,8 @@ def test_bad_input_is_named(config, tmp_path, flags, message):
         run(train, '--config', config(), '--save_dir', tmp_path / 'out', *flags.format(tmp=tmp_path).split())
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp_path):
     """With normalisation in groups, because batch normalisation over processes needs GPUs, and without drop path, which is
     drawn for each rank; plain SGD, because Adam makes rates of gradients that are mere rounding."""
@@ -198,6 +201,7 @@ def test_checkpoints_are_kept_averaged_and_recorded(config, tmp_path):
     assert (tmp_path / 'best_model/model.pdparams').exists() and list(tmp_path.glob('vdlrecords.*'))
 
 
+@pytest.mark.slow
 def test_what_paddleseg_forgets_goes_on(train_alone, config, tmp_path):
     """The average of the weights, bit by bit; which checkpoints are old; and the best model, beside that of later."""
     flags = ['--config', config(), '--save_interval', 1, '--keep_checkpoint_max', 2, '--use_ema', '--do_eval']
@@ -214,6 +218,7 @@ def test_what_paddleseg_forgets_goes_on(train_alone, config, tmp_path):
     assert_same({'best': weights.read(tmp_path / 'again/best_model_to_3/model.pdparams')}, {'best': best})
 
 
+@pytest.mark.slow
 def test_going_on_in_another_folder_leaves_alone_what_is_there(train_alone, config, tmp_path):
     flags = ['--config', config(), '--keep_checkpoint_max', 1, '--do_eval']
     train_alone(*flags, '--iters', 1, '--save_dir', tmp_path / 'first')

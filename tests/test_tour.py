@@ -14,6 +14,7 @@ def digits100(run_program, tmp_path):
     return tmp_path / 'digits100'
 
 
+@pytest.mark.slow
 def test_with_100_labels_fine_tuning_beats_training_from_scratch_by_far(run_program, digits100, tmp_path):
     """By more than two standard deviations over three seeds. At 16 x 16 pixels, for time; demo/run.sh does it at 32."""
     def train(program, out, *flags):

@@ -29,6 +29,7 @@ def small_disk():
     return prefix
 
 
+@pytest.mark.processes
 def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(digits, tmp_path, small_disk, tally):
     """Two checkpoints of 7.6 MB fit."""
     out, flags = tmp_path / 'out', [*TINY, '--data_path', digits, '--epochs', 4]
@@ -51,6 +52,7 @@ def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(digit
         assert (out / 'log.txt').read_text() == (tmp_path / 'straight/log.txt').read_text()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.faults)])
 def test_a_folder_that_closes_during_a_run(digits, tmp_path, tally, processes):
     out = tmp_path / 'out'

@@ -127,6 +127,8 @@ def test_every_colour_mode_reads_as_it_looks(tmp_path):
                 assert np.asarray(pictures.read(file, 3)).mean() == pytest.approx(200, abs=3 if mode != '1' else 60), mode
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 def test_a_program_survives_what_happens_to_its_folder(tmp_path, tally):
     """Odd names, links in a circle, a wrong ending, and files that vanish while it runs."""
     root = tmp_path / 'data/train/ä b/图 ☃'

@@ -13,6 +13,7 @@ from util import weights
 SMALL = ['--input_size', '16', '--in_chans', '1', '--warmup_epochs', '1', '--device', 'cpu', '--log_dir', '',
          '--blr', '0.05', '--print_freq', '1']
 OFTEN = ['--save_every', '1', '--save_every_iters', '1', '--keep', '3', '--resume', 'auto']
+pytestmark = pytest.mark.processes
 LAST = 'ema_model.pdparams'  # of what PaddleSeg saves with --use_ema
 PROGRAMS = {'main_pretrain.py': ['--model', 'mae_vit_nano_patch4'],
             'main_finetune.py': ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--reprob', '0.25']}
@@ -124,10 +125,12 @@ def test_a_fine_tuning_with_workers_that_is_killed_ends_as_an_undisturbed_one(di
     disturb(Classic('main_finetune.py', digits, tmp_path, 4, 1, 2), tally, 'kill -9, fine-tune, 1 process', 1)
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_end_as_undisturbed_ones(digits, tmp_path, tally):
     disturb(Classic('main_pretrain.py', digits, tmp_path, 4, 2, 0), tally, 'kill -9, pre-train, 2 processes', 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('processes, workers', [(1, 2), (2, 1)])
 def test_a_segmentation_that_is_killed_leaves_no_workers_and_no_batches(config, tmp_path, tally, processes, workers):
     training = Segmentation(config(), tmp_path, 1000, processes, workers)
@@ -138,6 +141,7 @@ def test_a_segmentation_that_is_killed_leaves_no_workers_and_no_batches(config, 
         assert run.end(20)[0] == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_segmentation_that_is_asked_to_stop_ends_as_an_undisturbed_one(config, tmp_path, tally):
     disturb(Segmentation(config(), tmp_path, 20, 1, 1), tally, 'SIGUSR1, seg/train.py, 1 process', 1, by=signal.SIGUSR1)
 

@@ -28,6 +28,7 @@ def many(digits, tmp_path):
     return tmp_path
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize('times', [1, pytest.param(20, marks=pytest.mark.faults)])
 def test_a_killed_worker_ends_the_run_within_seconds(many, tmp_path, tally, times):
     draw = random.Random(0)
@@ -67,6 +68,8 @@ def test_a_sample_that_raises_is_named(digits, tally, workers, capfd):
         assert 'Traceback' in capfd.readouterr().err and time.monotonic() - begun < 10
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 def test_a_sample_that_raises_ends_every_rank(digits, tmp_path, tally):
     with tally('a sample that raises, 2 processes'):
         begun = time.monotonic()
@@ -79,6 +82,7 @@ def test_a_sample_that_raises_ends_every_rank(digits, tmp_path, tally):
             assert f'{sorted(digits.glob("train/*/*"))[17]} cannot be prepared (KeyError: 17)' in said, said
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize('split', ['val', pytest.param('train', marks=pytest.mark.faults)])
 def test_a_file_that_never_answers_ends_the_run(digits, tmp_path, tally, split):
     """A pipe that nobody writes to, as a mount whose server is gone."""
@@ -98,6 +102,8 @@ def test_a_file_that_never_answers_ends_the_run(digits, tmp_path, tally, split):
         assert ('holds what was trained before it' in output) == (split == 'val')
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize('split, place', [
     ('training', 'images'), pytest.param('training', 'annotations', marks=pytest.mark.faults),
     pytest.param('validation', 'images', marks=pytest.mark.faults)])
@@ -118,6 +124,8 @@ def test_a_file_that_never_answers_ends_a_segmentation(config, scenes, tmp_path,
         assert time.monotonic() - begun < 60 and 'Traceback' not in output, output
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize('times', [1, pytest.param(10, marks=pytest.mark.faults)])
 def test_a_killed_worker_ends_a_segmentation(config, tmp_path, tally, times):
     draw = random.Random(0)
@@ -134,6 +142,7 @@ def test_a_killed_worker_ends_a_segmentation(config, tmp_path, tally, times):
             assert 'Traceback' not in output
 
 
+@pytest.mark.processes
 @pytest.mark.faults
 @pytest.mark.parametrize('processes', [1, 2])
 def test_a_worker_that_stands_still_ends_the_run(many, tmp_path, tally, processes):

@@ -3,11 +3,13 @@ import socket
 import time
 
 import pytest
+from conftest import slow
 
 from faults.harness import Run
 
 TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--batch_size', '3', '--device', 'cpu',
         '--warmup_epochs', '1', '--log_dir', '', '--save_every', '100', '--num_workers', '2']
+pytestmark = pytest.mark.processes
 
 
 @pytest.mark.faults
@@ -34,7 +36,7 @@ def test_who_is_late_is_waited_for(digits, tmp_path, tally, what):
         assert code == 0, output
 
 
-@pytest.mark.parametrize('rank', [0, 1])
+@pytest.mark.parametrize('rank', [slow(0), 1])
 def test_who_waits_in_vain_says_so(digits, tmp_path, tally, rank):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
