@@ -5,6 +5,7 @@ import os
 import numpy as np
 import paddle
 import pytest
+from conftest import slow
 from PIL import Image
 from visualdl import LogReader
 
@@ -16,15 +17,25 @@ TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1
         '--warmup_epochs', '1', '--num_workers', '0', '--device', 'cpu', '--log_dir', '']
 
 
+def run_here(digits, out, *flags):
+    flags = [*TINY, '--data_path', digits, '--output_dir', out, *flags]
+    main_pretrain.main(main_pretrain.PARSER.parse_args(list(map(str, flags))))
+    log = out / 'log.txt'
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else None
+
+
 @pytest.fixture
 def pretrain(digits, tmp_path):
     """pretrain('--flag', value, ...) runs the program within this process; its log as a list, its output folder."""
     def pretrain(*flags, out='out'):
-        flags = [*TINY, '--data_path', digits, '--output_dir', tmp_path / out, *flags]
-        main_pretrain.main(main_pretrain.PARSER.parse_args(list(map(str, flags))))
-        log = tmp_path / out / 'log.txt'
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else None, tmp_path / out
+        return run_here(digits, tmp_path / out, *flags), tmp_path / out
     return pretrain
+
+
+@pytest.fixture(scope='module')
+def reference(digits, tmp_path_factory):
+    """The log of a run without further flags."""
+    return run_here(digits, tmp_path_factory.mktemp('reference'))
 
 
 def test_output_is_as_the_official_program_writes_it(run_program, digits, tmp_path):
@@ -59,19 +70,17 @@ def test_visualdl_has_curves_on_the_epoch_1000_axis_and_pictures(pretrain, tmp_p
     ['--norm_pix_loss'], ['--blr', '1e-2'], ['--lr', '0.1'], ['--min_lr', '0.1'],
     ['--warmup_epochs', '0'], ['--weight_decay', '50', '--lr', '0.01'], ['--accum_iter', '3'], ['--seed', '1'],
     ['--batch_size', '10'], ['--input_size', '32'], ['--in_chans', '3'], ['--mean', '0.1'], ['--std', '0.5'],
-    ['--model', 'mae_vit_small_patch16', '--input_size', '32']], ids=' '.join)
-def test_a_flag_that_changes_training_changes_the_losses(pretrain, flags):
-    reference, _ = pretrain()
-    changed, _ = pretrain(*flags, out='changed')
+    slow(['--model', 'mae_vit_small_patch16', '--input_size', '32'])], ids=' '.join)
+def test_a_flag_that_changes_training_changes_the_losses(pretrain, reference, flags):
+    changed, _ = pretrain(*flags)
     assert [line['train_loss'] for line in changed] != [line['train_loss'] for line in reference]
 
 
 @pytest.mark.parametrize('flags', [
     ['--num_workers', '2'], ['--no_pin_mem'], ['--print_freq', '1'], ['--save_every', '1'], ['--amp', 'off'],
     ['--world_size', '8', '--local_rank', '3', '--dist_on_itp', '--dist_url', 'tcp://nowhere']], ids=' '.join)
-def test_a_flag_that_should_not_change_training_does_not(pretrain, flags):
-    reference, _ = pretrain()
-    assert pretrain(*flags, out='changed')[0] == reference
+def test_a_flag_that_should_not_change_training_does_not(pretrain, reference, flags):
+    assert pretrain(*flags)[0] == reference
 
 
 def test_recompute_reaches_the_model(pretrain, monkeypatch):
