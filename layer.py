@@ -188,7 +188,8 @@ class Pyramid(nn.Layer):
             if side % 2 ** (len(depths) - 1):
                 raise InputError(f'{side} patches a side cannot be halved {len(depths) - 1} times; choose another size')
         self.patch_embed, self.widths, self.width = patch_embed, tuple(widths), widths[-1]
-        self.places = patch_embed.grid  # rows and columns of positions: more than of patches, where some are removed
+        # rows and columns of positions: more than of patches, where some are removed
+        self.places = patch_embed.grid
         self.ends = [int(end) - 1 for end in np.cumsum(depths)]  # last block of each stage
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
         self.blocks = Blocks(

@@ -114,7 +114,8 @@ class Reconstruction(nn.Layer):
 
         imgs [N, C, height, width] as the encoder saw them, pred [N, L, p*p*C], mask [N, L].
         """
-        with paddle.amp.auto_cast(False):  # squares of pixel differences and sums over a batch need float32
+        with paddle.amp.auto_cast(False):
+            # squares of pixel differences and sums over a batch need float32
             target = self.patchify(imgs)
             if self.norm_pix_loss:
                 mean, std = self.patch_statistics(imgs)

@@ -29,7 +29,8 @@ class MaskTokens(Reconstruction):
         self.sees(embed.img_size, self.unit, embed.in_chans, norm_pix_loss, 0)
         self.mask_token = self.token(embed.proj.weight.shape[0])
         self.norm = norm_layer(self.width)
-        self.decoder_pred = nn.Linear(self.width, 4 * self.patch_size ** 2 * self.in_chans)  # 2 x 2 patches a token
+        # 2 x 2 patches a token
+        self.decoder_pred = nn.Linear(self.width, 4 * self.patch_size ** 2 * self.in_chans)
         draw_pyramid(self, initializer.XavierUniform())
         self.draw_patch_projection()
 

@@ -18,7 +18,8 @@ class Size:
 # Vision transformers, by the part that their names share: vit_<name> encodes for mae_vit_<name>
 SIZES = {
     'nano_patch4': Size(4, 96, 4, 3, 64, 2, 2),  # for tests and the tour: 32 x 32 images
-    'small_patch16': Size(16, 384, 12, 6, 192, 4, 3),  # of the earlier Paddle port, flytocc/mae-paddle @ be10566
+    # of the earlier Paddle port, flytocc/mae-paddle @ be10566
+    'small_patch16': Size(16, 384, 12, 6, 192, 4, 3),
     'base_patch16': Size(16, 768, 12, 12, 512, 8, 16),  # the paper's, arXiv:2111.06377
     'large_patch16': Size(16, 1024, 24, 16, 512, 8, 16),
     'huge_patch14': Size(14, 1280, 32, 16, 512, 8, 16),

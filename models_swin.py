@@ -72,7 +72,8 @@ class WindowAttention(Attention):
         reach = 4 * self.window - 1
         steps = paddle.arange(-reach, reach + 1, dtype='float32') / 2
         logs = steps.sign() * (1 + steps.abs()).log()
-        table = self.posmlp(paddle.stack(paddle.meshgrid(logs, logs))[None]).flatten(2)[0].t()  # [distances, H]
+        # [distances, H]
+        table = self.posmlp(paddle.stack(paddle.meshgrid(logs, logs))[None]).flatten(2)[0].t()
         places = (2 * coordinates).astype('int64')
         down, across = ((part.unsqueeze(-2) - part.unsqueeze(-1)).clip(-reach, reach) + reach  # [.., query, key]
                         for part in (places[..., 0], places[..., 1]))

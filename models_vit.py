@@ -28,7 +28,8 @@ class Encoder(nn.Layer):
                  drop_path_rate: float = 0.0, norm_layer=nn.LayerNorm, init_values: float | None = None):
         super().__init__()
         patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
-        normal = initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0)  # cut at +-2, not at two deviations: as upstream
+        # cut at +-2, not at two deviations: as upstream
+        normal = initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0)
         self.cls_token = self.create_parameter([1, 1, embed_dim], default_initializer=normal)
         self.pos_embed = self.create_parameter([1, patch_embed.num_patches + 1, embed_dim], default_initializer=normal)
         self.patch_embed = patch_embed

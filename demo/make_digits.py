@@ -19,7 +19,8 @@ LABELS = 10  # of each digit in the small set
 
 def main(out: Path) -> None:
     digits = load_digits()
-    unfinished = out.with_name(out.name + '.unfinished')  # renamed at the end: half a data set must not look like one
+    # renamed at the end: half a data set must not look like one
+    unfinished = out.with_name(out.name + '.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
     counts = dict.fromkeys(range(10), 0)
     for number, (scan, digit) in enumerate(zip(digits.images, digits.target)):

@@ -49,7 +49,8 @@ def main(out: Path, seed: int, counts: dict[str, int] = COUNTS, unlabelled: int 
     held_out = len(pairs) // 5
     parts = {'training': (pairs[held_out:], [photograph[:, :400] for photograph in photographs]),
              'validation': (pairs[:held_out], [photograph[:, 400:] for photograph in photographs])}
-    unfinished = out.with_name(out.name + '.unfinished')  # renamed at the end: half a data set must not look like one
+    # renamed at the end: half a data set must not look like one
+    unfinished = out.with_name(out.name + '.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
     for part, (digits, pieces) in parts.items():
         images, labels = (unfinished / kind / part for kind in ('images', 'annotations'))

@@ -9,8 +9,10 @@ from util import optim
 from util.convert import names
 
 STEPS, WARMUP = 5, 2  # optimizer steps, those of them that warm up
-BATCH = {names.PROBE: 16}  # normalised over two images, features would be +-1 and gradients mere rounding
-LR = {names.PROBE: 0.1}  # the largest rate, for others 1e-3: the recipes' are for batches of thousands
+# normalised over two images, features would be +-1 and gradients mere rounding
+BATCH = {names.PROBE: 16}
+# the largest rate, for others 1e-3: the recipes' are for batches of thousands
+LR = {names.PROBE: 0.1}
 # Relative to the largest entry of each tensor; several times what float32 gives for ViT-H
 OUTPUT = 1e-5
 TOLERANCES = {'weights': 0.0, 'blocks': 1e-5, 'mask': 0.0, 'loss': 1e-6, 'gradients': 2e-5, 'losses of the steps': 5e-6}

@@ -56,7 +56,8 @@ def rung(name: str, pairs: Pairs, tolerance: float, note: str = '') -> Rung:
         largest_here, total_here, relative_here, finite_here = difference(ours, theirs)
         if not departs and not (finite_here and relative_here <= tolerance):
             departs = key
-        if not worst or relative_here > relative or np.isnan(relative_here):  # nothing is larger than NaN, which stays
+        if not worst or relative_here > relative or np.isnan(relative_here):
+            # nothing is larger than NaN, which stays
             worst, relative = key, float(np.maximum(relative, relative_here))
         largest, total = float(np.maximum(largest, largest_here)), total + total_here
         entries, count, finite = entries + ours.size, count + 1, finite and finite_here

@@ -10,7 +10,8 @@ import paddle
 from util.amp import Step
 from util.optim import Cosine
 
-BUFFERS = {'head.0._mean': 'head.0.running_mean', 'head.0._variance': 'head.0.running_var'}  # of a probe, in PyTorch
+# of a probe, in PyTorch
+BUFFERS = {'head.0._mean': 'head.0.running_mean', 'head.0._variance': 'head.0.running_var'}
 
 
 def tensors(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:

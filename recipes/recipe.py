@@ -9,7 +9,8 @@ MASTER = 'FIRST_MACHINE:8765'
 # Percentage points around a figure without a published spread. Five runs of the same ViT-B (paper 83.6, rerun 83.57,
 # mmselfsup 83.5, earlier Paddle ports 83.48 and 83.34) lie within 0.3; linear probes of it (67.1 to 68.08) within 1.
 BANDS = {'main_linprobe.py': 1.0, 'seg/train.py': 0.5}
-BAND, EVALUATION = 0.3, 0.1  # third parties find up to 0.08 more or less than the authors in the official files
+# third parties find up to 0.08 more or less than the authors in the official files
+BAND, EVALUATION = 0.3, 0.1
 IMAGES = {'ImageNet-1K': 1_281_167, 'ADE20K': 20_210}  # of the training sets
 
 

@@ -48,8 +48,10 @@ ABLATIONS = {
         'no pre-training': _swin('none', None)},
 }
 
-RATIOS, RATIO = (0.25, 0.5, 0.75, 0.9), 0.75  # shares of the patches that are removed; the usual one
-LABELS = {10: 100, 50: 60, 100: 30, 300: 20, 1442: 8}  # how many in all -> epochs of fine-tuning; the last are all of them
+# shares of the patches that are removed; the usual one
+RATIOS, RATIO = (0.25, 0.5, 0.75, 0.9), 0.75
+# how many in all -> epochs of fine-tuning; the last are all of them
+LABELS = {10: 100, 50: 60, 100: 30, 300: 20, 1442: 8}
 LONGER = 3  # times as many epochs from scratch, as in the paper: 300 against 100
 FEW, ALL = 100, 1442  # labels for comparing mask ratios and ablations; for partial fine-tuning
 INPUT = ['--input_size', '32', '--in_chans', '1', '--hflip', '0', '--num_workers', '0', '--log_dir', '', '--device', 'cpu',

@@ -56,7 +56,8 @@ def departures(recipe: recipes.Recipe, flags: dict, effective_batch: int) -> lis
     if effective_batch != recipe.effective_batch:
         found.append(f"the effective batch is {effective_batch}, the recipe's {recipe.effective_batch}")
     free = resume.HARMLESS | {'seed', 'accum_iter'}
-    if recipe.program != 'main_linprobe.py':  # whose features are normalised over the images of one device
+    if recipe.program != 'main_linprobe.py':
+        # whose features are normalised over the images of one device
         free = free | {'batch_size'}
     for name, wanted in flags_of(recipe).items():
         had = flags.get(name, wanted)

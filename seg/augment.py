@@ -141,7 +141,8 @@ class PhotoMetricDistortion:
     def _hue(self, pixels: np.ndarray) -> np.ndarray:
         if not np.random.randint(2):
             return pixels
-        return through_hsv(pixels, hue=(LEVELS + np.random.randint(-self.hue_delta, self.hue_delta)) % 180)  # end excluded
+        # end excluded
+        return through_hsv(pixels, hue=(LEVELS + np.random.randint(-self.hue_delta, self.hue_delta)) % 180)
 
 
 def table(values: np.ndarray) -> np.ndarray:

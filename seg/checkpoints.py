@@ -15,7 +15,8 @@ from util.assign import assign_weights
 from util.errors import InputError
 
 AVERAGE = 'ema_model.pdparams'  # of --use_ema, in a checkpoint's folder
-loop = importlib.import_module('paddleseg.core.train')  # paddleseg.core.train is also the name of its function
+# paddleseg.core.train is also the name of its function
+loop = importlib.import_module('paddleseg.core.train')
 
 
 def resumable(network: paddle.nn.Layer, folder: str | None, averaged: bool) -> int:

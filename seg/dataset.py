@@ -71,7 +71,8 @@ def sample(dataset: Dataset, index: int) -> dict:
         data = dataset.transforms(data)
         data['label'] = data['label'][np.newaxis]
         return data
-    data['gt_fields'] += [key for key in ('label',) if key in data]  # what geometric transforms change with the image
+    # what geometric transforms change with the image
+    data['gt_fields'] += [key for key in ('label',) if key in data]
     data = dataset.transforms(data)
     if dataset.edge:
         data['edge'] = mask_to_binary_edge(data['label'], radius=2, num_classes=dataset.num_classes)

@@ -18,8 +18,9 @@ from util import weights as weight_files
 from util.assign import assign_weights
 from util.errors import InputError
 
+# keys of a config that these programs read
 TOP = ('_base_', '_inherited_', 'batch_size', 'iters', 'train_dataset', 'val_dataset', 'optimizer', 'lr_scheduler', 'loss',
-       'model', 'test_config', 'to_static_training')  # keys of a config that these programs read
+       'model', 'test_config', 'to_static_training')
 TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'crop_size', 'stride')
 
 
@@ -123,7 +124,8 @@ def build(builder: SegBuilder, what: str, path: str):
         cause = error.__context__
         if isinstance(cause, InputError):
             raise cause from None
-        name = str(error).partition('Tried to create a ')[2].partition(' ')[0]  # as PaddleSeg wraps what a class raises
+        # as PaddleSeg wraps what a class raises
+        name = str(error).partition('Tried to create a ')[2].partition(' ')[0]
         reason = f'{name}: {cause}' if name and cause else str(error)
         raise InputError(f'{path}: {what}: {" ".join(reason.split())}') from None
 

@@ -44,7 +44,8 @@ class Source:
         self.original = self.edges = None
         if len(trans_info) == 1 and len(trans_info[0]) == 4:
             original, (long, short) = np.asarray(trans_info[0][2]), trans_info[0][3]
-            original = original[0] if original.ndim == 4 else original  # a data loader makes a batch of it
+            # a data loader makes a batch of it
+            original = original[0] if original.ndim == 4 else original
             if self._normalise(original, int(long), int(short)):
                 self.original, self.edges = original, (int(long), int(short))
 

@@ -27,7 +27,8 @@ from util import cli, dist, program
 from util.data import pictures
 from util.errors import InputError
 
-RESULTS = ('added_prediction', 'pseudo_color_prediction')  # folders below save_dir, by PaddleSeg's names
+# folders below save_dir, by PaddleSeg's names
+RESULTS = ('added_prediction', 'pseudo_color_prediction')
 
 
 def main(args):
@@ -96,8 +97,9 @@ def find(image_path: str, save_dir: str = '') -> list[tuple[Path, Path, Path]]:
     files = [Path(os.path.abspath(file)) for file in files]
     inside = [file.relative_to(root) if file.is_relative_to(root) else Path(*file.parts[1:]) for file in files]
     times = Counter(name.with_suffix('') for name in inside)
+    # a.jpg beside a.png: not the same mask
     return [(file, name, name.with_suffix('.png') if times[name.with_suffix('')] == 1 else Path(f'{name}.png'))
-            for file, name in zip(files, inside)]  # a.jpg beside a.png: not the same mask
+            for file, name in zip(files, inside)]
 
 
 def listed(path: Path) -> list[Path]:

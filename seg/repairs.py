@@ -47,7 +47,8 @@ def areas() -> bool:
     return replace(paddleseg_metrics, 'calculate_area', metrics.calculate_area, check)
 
 
-ONE_ABSENT = ([1, 0, 0], [1, 0, 1], [2, 0, 0])  # areas of three classes, of which the second is nowhere
+# areas of three classes, of which the second is nowhere
+ONE_ABSENT = ([1, 0, 0], [1, 0, 1], [2, 0, 0])
 
 
 def means() -> bool:
@@ -150,7 +151,8 @@ def loader_errors() -> bool:
             _thread_done_event=threading.Event(), _sampler_iter=iter([[0]]), _exit_thread_unexpectedly=left.set,
             _dataset_fetcher=types.SimpleNamespace(fetch=fetch), _exit_thread_expectedly=lambda: None)
         place = paddle.framework._current_expected_place()
-        thread = threading.Thread(target=works, args=[lambda: single._thread_loop(stub, place)])  # it renames its thread
+        # it renames its thread
+        thread = threading.Thread(target=works, args=[lambda: single._thread_loop(stub, place)])
         thread.start()
         thread.join()
         return left.is_set()
@@ -201,10 +203,12 @@ def _raising(next_batch: Callable) -> Callable:
             return next_batch(self)
         except SystemError:
             error = self.__dict__.pop('failure', None)
-            if error is not None:  # end threads and workers now: garbage collection, of a later worker too, waits for ever
+            if error is not None:
+                # end threads and workers now: garbage collection, of a later worker too, waits for ever
                 self._reader.shutdown()
                 self._try_shutdown_all(**({'timeout': 1} if hasattr(self, '_workers') else {}))
-            if isinstance(error, InputError):  # of a worker with its traceback, of which the last line is the message
+            if isinstance(error, InputError):
+                # of a worker with its traceback, of which the last line is the message
                 raise InputError(str(error).rpartition('InputError: ')[2].strip()) from None
             if error is not None:
                 raise error from None

@@ -28,7 +28,8 @@ from util.convert import names
 from util.weights import torch_file
 
 ROOT = Path(__file__).parent.parent
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)  # slow(value, ...): parameters too slow for the default suite
+# slow(value, ...): parameters too slow for the default suite
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 TINY_VIT = ['--model', 'vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--nb_classes', '3', '--num_workers', '0',
             '--device', 'cpu', '--log_dir', '']
 ARCHIVE = Path(__file__).parent / 'data/models/files.tar.xz'

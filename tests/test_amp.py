@@ -64,7 +64,8 @@ class Scaler:
 def test_steps_that_a_scaler_leaves_out_are_counted_in_the_log(tmp_path):
     layer = paddle.nn.Linear(2, 1)
     assert amp.Step(toy.sgd(layer)).count() == {}
-    factors = [1.0, 1.0, 1.0, float('inf'), 1.0, 1.0, float('nan'), 1.0]  # of the gradients; the losses are finite
+    # of the gradients; the losses are finite
+    factors = [1.0, 1.0, 1.0, float('inf'), 1.0, 1.0, float('nan'), 1.0]
     data = toy.Data([paddle.ones([3, 2])] * 8)
     run = Run(layer, toy.sgd(layer), data, toy.flags(tmp_path, accum_iter=2))
     run.step.scaler = Scaler()

@@ -47,7 +47,8 @@ def test_arrays_are_cropped_and_resized_like_pictures():
     expected = np.asarray(crop.resized_crop(picture, box, (16, 12)), dtype='float32')
     array = crop.resized_crop(np.asarray(picture, dtype='float32'), box, (16, 12))
     assert array.shape == (16, 12, 3)
-    np.testing.assert_allclose(array.clip(0, 255), expected, atol=1)  # pictures round to whole grey levels
+    # pictures round to whole grey levels
+    np.testing.assert_allclose(array.clip(0, 255), expected, atol=1)
 
 
 def test_the_fast_crop_averages_where_it_shrinks_and_is_near_the_official_one():

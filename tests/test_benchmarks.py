@@ -67,7 +67,8 @@ def test_operations_of_the_segmentor_are_those_of_its_layers(bench):
     macs = []
 
     def count(layer, inputs, output):
-        if isinstance(layer, paddle.nn.Conv2DTranspose):  # each number that goes in meets the whole kernel
+        if isinstance(layer, paddle.nn.Conv2DTranspose):
+            # each number that goes in meets the whole kernel
             macs.append(np.prod(inputs[0].shape[2:]) * np.prod(layer.weight.shape))
         elif isinstance(layer, paddle.nn.Conv2D):
             macs.append(np.prod(output.shape[2:]) * np.prod(layer.weight.shape))

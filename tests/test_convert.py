@@ -24,7 +24,8 @@ MATRIX = {
     'mmpretrain': ['exact / exact'] * 5 + ['- / refused'],
     'mmsegmentation': ['exact / exact', '- / lossy', '- / refused', '- / refused', '- / refused', 'exact / exact'],
     'earlier Paddle ports': ['exact / exact'] * 5 + ['- / exact'],
-    UM_MAE: ['- / exact', 'exact / exact', 'exact / exact', '- / -', '- / exact', '- / -'],  # tests/test_convert_pyramids.py
+    # tests/test_convert_pyramids.py
+    UM_MAE: ['- / exact', 'exact / exact', 'exact / exact', '- / -', '- / exact', '- / -'],
 }
 TO = {'official (PyTorch)': 'torch', 'timm': 'timm', 'Hugging Face': 'hf', 'mmpretrain': 'mmpretrain',
       'mmsegmentation': 'mmseg', 'earlier Paddle ports': 'paddle'}
@@ -160,7 +161,8 @@ def test_what_no_format_can_keep_is_dropped_with_a_line(official, tmp_path):
         report = convert.write(tmp_path / f'x{suffix}', state, to)
         assert 'dropped seen, average: more than text, numbers, lists and dicts of them' in str(report)
         assert weights.read(tmp_path / f'x{suffix}')['rate'] == 0.5
-    assert b'numpy' not in (tmp_path / 'x.pth').read_bytes()  # which torch.load(weights_only=True) would refuse
+    # which torch.load(weights_only=True) would refuse
+    assert b'numpy' not in (tmp_path / 'x.pth').read_bytes()
 
 
 @pytest.mark.parametrize('flags', ['text', None, [1]])

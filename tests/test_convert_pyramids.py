@@ -17,7 +17,8 @@ from util.convert import names
 from util.errors import InputError
 from util.weights import paddle_file, torch_file
 
-WIDTHS, HIDDEN, HEADS, POSMLP = (16, 32, 64, 128), 4, (1, 2, 4, 8), 16  # the nano models, of one channel
+# the nano models, of one channel
+WIDTHS, HIDDEN, HEADS, POSMLP = (16, 32, 64, 128), 4, (1, 2, 4, 8), 16
 STAGES = {'swin': (0, 0, 1, 2, 2, 3), 'pvt': (0, 1, 2, 2, 3)}  # of each block
 FAMILIES = {'swin': names.SWIN, 'pvt': names.PVT}
 PRETRAINED = {f'{method}_{family}_nano_32': family for method in ('mae', 'simmim') for family in FAMILIES}

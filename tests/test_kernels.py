@@ -152,7 +152,8 @@ def test_models_train_alike_with_and_without(name, paddles_own):
     again, others, _ = step(name)
     assert again == pytest.approx(loss, rel=1e-6)
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
-    for key, gradient in gradients.items():  # some are 0 but for rounding: what shifts all scores of a softmax alike
+    for key, gradient in gradients.items():
+        # some are 0 but for rounding: what shifts all scores of a softmax alike
         assert np.abs(others[key] - gradient).max() <= 1e-5 * np.abs(gradient).max() + 1e-8 * largest, key
 
 

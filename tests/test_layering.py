@@ -18,7 +18,8 @@ READERS_OF_PROGRAMS = ('recipes', 'reports')  # of their PARSER
 def level(name):
     """The place in the one direction of imports, where seg and det are as far as main; None for foreign modules."""
     head = name.split('.')[0]
-    if head in BESIDE or name.startswith('util.convert.__main__'):  # which is a program that lies beside its package
+    if head in BESIDE or name.startswith('util.convert.__main__'):
+        # which is a program that lies beside its package
         return LEVELS.index('main_')
     if head == 'imagenet_classes':  # a table of the models
         return LEVELS.index('models_')

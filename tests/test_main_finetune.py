@@ -15,7 +15,8 @@ import models_zoo
 from util import weights
 from util.errors import InputError
 
-STILL = ['--lr', '0', '--min_lr', '0', '--epochs', '1', '--warmup_epochs', '0']  # every weight stays where it begins
+# every weight stays where it begins
+STILL = ['--lr', '0', '--min_lr', '0', '--epochs', '1', '--warmup_epochs', '0']
 TWELVE = '--nb_classes 12 --seed 1 --mixup 0.8 --blr 5e-4 --epochs 3'
 HEAD = {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
 
@@ -50,7 +51,8 @@ def test_the_log_is_as_the_official_program_writes_it(log_with):
 
 def test_rates_in_the_log_are_those_of_the_recipe(log_with):
     log = log_with('--blr 0.01 --accum_iter 3 --epochs 4 --warmup_epochs 2 --min_lr 1e-4')
-    peak = 0.01 * 10 * 3 / 256  # one optimizer step an epoch: the rate is that of its first iteration
+    # one optimizer step an epoch: the rate is that of its first iteration
+    peak = 0.01 * 10 * 3 / 256
     assert [line['train_lr'] for line in log] == pytest.approx([0, peak / 2, peak, (peak + 1e-4) / 2])
 
 
@@ -158,7 +160,8 @@ def test_training_begins_from_the_encoders_weights_and_a_nearly_empty_head(finet
     begun, file = (weights.read(path)['model'] for path in (out / 'checkpoint-0.pd', encoder))
     assert len(begun) == 4 * 12 + 4 + 4
     assert all(np.array_equal(begun[name], file[name]) for name in begun.keys() - HEAD)
-    assert begun['head.weight'].std() == pytest.approx(2e-5, rel=0.05)  # of 9600 values: 7 standard errors
+    # of 9600 values: 7 standard errors
+    assert begun['head.weight'].std() == pytest.approx(2e-5, rel=0.05)
     assert 3 < abs(begun['head.weight']).max() / 2e-5 < 6  # so it is not cut at two deviations
     assert not begun['head.bias'].any()
 

@@ -90,7 +90,8 @@ def test_figures_are_those_of_a_count_by_hand_and_of_eval(probed, probe, digits,
 def test_nearest_neighbours_are_those_of_a_search_by_hand(probe, probed, digits, capsys, count):
     probe('--knn', count, '--epochs', '1')
     printed = re.search(rf'{count} nearest neighbours .*: acc1 ([\d.]+)', capsys.readouterr().out)
-    model = classifier(probed[1] / 'checkpoint-latest.pd', global_pool=False)  # its backbone is the encoder's
+    # its backbone is the encoder's
+    model = classifier(probed[1] / 'checkpoint-latest.pd', global_pool=False)
 
     def features(split):
         files = sorted((digits / split).glob('*/*'))

@@ -101,7 +101,8 @@ def test_steps_of_a_little_too_much_decay_or_rate_depart(start, wrong):
     assert way(ended(start), ended(start), start).relative == 0
     theirs, ours = ended(start), ended(start, **wrong)
     assert not way(ours, theirs, start).passed
-    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()  # which the largest entries alone hardly show
+    # which the largest entries alone hardly show
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 
 def test_ways_that_are_shorter_than_rounding_may_differ_by_it_but_not_by_more(start):

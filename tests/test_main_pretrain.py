@@ -98,7 +98,8 @@ def test_cadence_of_lines_and_checkpoints(pretrain, capsys):
 
 def test_rates_in_the_log_are_those_of_the_recipe(pretrain):
     log, _ = pretrain('--blr', '0.01', '--accum_iter', '3', '--epochs', '4', '--warmup_epochs', '2')
-    peak = 0.01 * 8 * 3 / 256  # one optimizer step an epoch: the rate is that of its first iteration
+    # one optimizer step an epoch: the rate is that of its first iteration
+    peak = 0.01 * 8 * 3 / 256
     assert [line['train_lr'] for line in log] == pytest.approx([0, peak / 2, peak, peak / 2])
 
 

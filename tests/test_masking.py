@@ -27,7 +27,8 @@ def test_a_uniform_mask_keeps_one_of_each_cell_from_a_balanced_pool(grid, pool):
     assert (counts.sum(1) == cells).all()
     np.testing.assert_allclose(counts.mean(0), cells / 4, rtol=0.1)
     variance = cells * 3 / 16 * (pool - cells) / (pool - 1)
-    np.testing.assert_allclose(counts.var(0), variance, rtol=0.12)  # of independent draws it would be about twice this
+    # of independent draws it would be about twice this
+    np.testing.assert_allclose(counts.var(0), variance, rtol=0.12)
 
 
 def test_each_cell_keeps_any_of_its_four_equally_often_and_no_two_depend_much_on_each_other():
@@ -53,7 +54,8 @@ def test_a_grid_keeps_the_same_one_of_every_cell_and_each_as_often():
         rows, columns = np.nonzero(mask == 0)
         assert len({*zip(rows % 2, columns % 2)}) == 1
         corners.append(2 * rows[0] + columns[0])
-    assert np.unique(corners, return_counts=True)[1] == pytest.approx([100] * 4, abs=35)  # 4 standard deviations
+    # 4 standard deviations
+    assert np.unique(corners, return_counts=True)[1] == pytest.approx([100] * 4, abs=35)
 
 
 def blocks_by_hand(grid, removed, rng):
@@ -88,7 +90,8 @@ def test_blocks_hang_together_and_are_anywhere():
     scattered = np.mean([ndimage.label(masking.random(196, rng).reshape(14, 14) < 0.5)[1] for _ in range(500)])
     assert parts < 3 < 15 < scattered
     assert masks.mean(0).min() > 0.02 and masks.mean(0).max() < 0.9
-    np.testing.assert_allclose(masks.mean(0), masks.mean(0).T, atol=0.15)  # neither lying nor standing ones are preferred
+    # neither lying nor standing ones are preferred
+    np.testing.assert_allclose(masks.mean(0), masks.mean(0).T, atol=0.15)
 
 
 def test_the_sampler_draws_random_noise_or_masks():

@@ -107,7 +107,8 @@ def test_normalised_target_uses_the_unbiased_variance():
 def test_normalised_target_has_the_golden_value_of_vit_base(base):
     patch = paddle.arange(768, dtype='float32').reshape([1, 16, 16, 3]).transpose([0, 3, 1, 2])
     mean, std = base.patch_statistics(paddle.tile(patch, [1, 1, 14, 14]))
-    assert ((0 - mean) / std)[0, 0, 0].item() == pytest.approx(-1.728670, abs=1e-5)  # biased: -1.729797
+    # biased: -1.729797
+    assert ((0 - mean) / std)[0, 0, 0].item() == pytest.approx(-1.728670, abs=1e-5)
 
 
 @pytest.mark.parametrize('norm_pix_loss', [False, True])

@@ -125,7 +125,8 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(digits, tmp_path, proc
     name = 'SIGTERM' if workers else 'SIGUSR1'
     code, output = run(digits, tmp_path / 'out', *flags, what=f'signal {name} 2', **options)
     assert code == 75, output
-    done = -(-3 // accum_iter) * accum_iter  # the signal comes in the third iteration; its round is finished first
+    # the signal comes in the third iteration; its round is finished first
+    done = -(-3 // accum_iter) * accum_iter
     assert f'stopped by a signal in epoch 1 after iteration {done}' in output
     code, output = run(digits, tmp_path / 'out', *flags, '--resume', 'auto', **options)
     assert code == 0 and f'checkpoint-1-{6 * done}.pd: epoch 1, {6 * done} samples' in output, output

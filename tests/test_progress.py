@@ -84,7 +84,8 @@ def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(name, tmp_pat
         'export': (main_export, ['--resume', encoder, '--out', out], main_export),
         'convert': (convert, [encoder, out / 'x.pth', '--to', 'torch'], torch_file),
         'parity': (main_parity, [models / 'official_encoder.pth', '--heads', 3, '--report', out / 'x'], main_parity)}[name]
-    monkeypatch.setattr(main_parity.process, 'check', lambda python: None)  # the original is not needed
+    # the original is not needed
+    monkeypatch.setattr(main_parity.process, 'check', lambda python: None)
     monkeypatch.setattr(main_parity.process, 'run', lambda *about, **given: None)
     monkeypatch.setattr(main_parity.climb, 'rungs', lambda *about: iter([None]))
     said = interrupted(monkeypatch, capsys, module, [*flags, '--device', 'cpu'] if name != 'convert' else flags, where)

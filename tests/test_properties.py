@@ -31,7 +31,8 @@ SMALL = st.integers(1, 12)
 def test_an_epoch_has_each_index_once_whatever_the_world_and_the_start(samples, batch, world, seed, epoch, first):
     ranks = [list(loader.Order(samples, batch, seed, epoch, rank, world, first)) for rank in range(world)]
     whole = list(loader.Order(samples, batch * world, seed, epoch, 0, 1))
-    assert [[*itertools.chain(*parts)] for parts in zip(*ranks)] == whole[first:]  # cut anyhow, the same
+    # cut anyhow, the same
+    assert [[*itertools.chain(*parts)] for parts in zip(*ranks)] == whole[first:]
     seen = [index for keys in whole for _, index in keys]
     assert len(set(seen)) == len(seen) == samples // (batch * world) * batch * world and all(0 <= i < samples for i in seen)
 

@@ -46,7 +46,8 @@ def parser_of(program):
 def flags():
     """All flags that exist, of any program."""
     with pytest.MonkeyPatch.context() as patch:
-        for folder in (ROOT, ROOT / 'tests/benchmarks'):  # as where these programs run, their neighbours are found
+        for folder in (ROOT, ROOT / 'tests/benchmarks'):
+            # as where these programs run, their neighbours are found
             patch.syspath_prepend(folder)
         yield {flag for program in PROGRAMS for flag in parser_of(program)._option_string_actions}
 

@@ -92,7 +92,8 @@ def test_effective_batch_and_rate_are_the_published_ones(recipe):
         assert optim.absolute_lr(args.lr, args.blr, recipe.effective_batch) == pytest.approx(rate)
         assert args.batch_size * args.accum_iter * recipe.devices == batch
         if recipe.program == 'main_finetune.py':
-            assert args.beta2 == (0.95 if recipe.name.startswith('scratch_') else 0.999)  # tables 11 and 9
+            # tables 11 and 9
+            assert args.beta2 == (0.95 if recipe.name.startswith('scratch_') else 0.999)
 
 
 @pytest.mark.parametrize('recipe', ALL, ids=lambda recipe: recipe.name)
@@ -100,7 +101,8 @@ def test_what_a_recipe_begins_from_is_a_recipe_or_a_file(recipe):
     start = recipe.checkpoint
     assert start in RECIPES or re.fullmatch(r'[\w.-]+\.(pth|pd)( of mae_paddle_pretrain_vit_base)?|', start)
     assert not recipe.file or start in RECIPES
-    if start in RECIPES:  # mae_vit_base_patch16_dec512d2b for vit_base_patch16, simmim_swin_tiny_256 for swin_tiny_256
+    if start in RECIPES:
+        # mae_vit_base_patch16_dec512d2b for vit_base_patch16, simmim_swin_tiny_256 for swin_tiny_256
         encoder = recipe.model.removeprefix('UPerNet, ')
         assert f'_{encoder}' in f'_{RECIPES[start].model}'
         assert RECIPES[start].program == 'main_pretrain.py' or recipe.program == 'seg/train.py'
@@ -151,7 +153,8 @@ def test_what_is_taken_over_has_a_figure_but_no_command():
 
 def test_a_band_is_two_deviations_or_the_programs():
     recipe = find('finetune_vit_base')
-    assert recipe.band(recipe.figures[0]) == pytest.approx((83.57 - 0.3, 83.57 + 0.3))  # 2 x 0.08 is less
+    # 2 x 0.08 is less
+    assert recipe.band(recipe.figures[0]) == pytest.approx((83.57 - 0.3, 83.57 + 0.3))
     assert recipe.band(recipes.Figure(80, 'somebody', spread=0.4)) == pytest.approx((79.2, 80.8))
     probe = find('linprobe_vit_base')
     assert probe.band(probe.figures[0]) == pytest.approx((66.8, 68.8))

@@ -73,7 +73,8 @@ def test_a_run_by_the_recipe_has_no_warnings(finished):
     assert record['settings']['epochs'] == 100 and record['settings']['precision'] == 'float16'
     assert record['environment'] == {'commit': 'abc', 'device': 'gpu:0'}  # the run's, not ours
     assert record['size']['parameters'] == 1004 and record['size']['GFLOPs an image, forward'] == 35.13
-    assert record['figures'] == {'images/s': 1000.0, 'peak memory, MB': 21000}  # 8 x 64 images in 0.512 s, the median
+    # 8 x 64 images in 0.512 s, the median
+    assert record['figures'] == {'images/s': 1000.0, 'peak memory, MB': 21000}
     for part, file in (('weights', 'checkpoint-99.pd'), ('log', 'log.txt')):
         assert record[part]['sha256'] == hashlib.sha256((finished.folder / file).read_bytes()).hexdigest()
 
@@ -108,7 +109,8 @@ def change(name, value):
     (change('epochs', 90), "--epochs is 90, the recipe's 100"),
     (change('layer_decay', 0.75), "--layer_decay is 0.75, the recipe's 0.65"),
     (change('lr', 1e-3), '--lr is 0.001, which the recipe leaves unset'),
-    (change('warmup_epochs', 30), "--warmup_epochs is 30, the recipe's 5"),  # which is the program's default
+    # which is the program's default
+    (change('warmup_epochs', 30), "--warmup_epochs is 30, the recipe's 5"),
     (change('min_lr', 0.01), "--min_lr is 0.01, the recipe's 1e-06"),
     (change('clip_grad', 1.0), '--clip_grad is 1.0, which the recipe leaves unset'),
     (change('finetune', ''), 'it began from no weights, the recipe from pretrain_vit_base'),

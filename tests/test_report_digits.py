@@ -34,7 +34,8 @@ BASE = 4 + 4 + 1 + 5 + 3 + 5  # pre-train, probe, untrained, tune twice, scratch
 FULL = 2 + 1 + 4 + 2 + 4  # depths, target, masks, lengths, Swins: to pre-train
 
 
-@pytest.mark.parametrize('full, count', [(False, BASE), (True, BASE + 3 * FULL + 2 + 4)])  # a Swin from scratch, partial
+# a Swin from scratch, partial
+@pytest.mark.parametrize('full, count', [(False, BASE), (True, BASE + 3 * FULL + 2 + 4)])
 def test_every_cell_is_a_run_that_its_program_takes(reproduce, data, tmp_path, full, count):
     cells = small.plan(3, 40, data, 3 * full, 3 * full)
     names = [cell.name for cell in cells]
@@ -141,8 +142,9 @@ def results(reproduce, tmp_path, full):
 
 @pytest.mark.parametrize('full', [True], indirect=True)
 def test_ablations_stand_beside_the_usual_run_and_the_papers_figures(reproduce, results, tmp_path):
+    # tune_depth_1_100_0, tune_0.75_100_0
     assert results['decoder depth, in blocks: fine-tuned with 100 labels'] == {
-        '1': [18, 19], '2': [15, 16], '4': [18, 19]}  # tune_depth_1_100_0, tune_0.75_100_0
+        '1': [18, 19], '2': [15, 16], '4': [18, 19]}
     assert results['Swin: linear probe']['no pre-training'] == [17]  # probe_swin_none_0
     assert results[reproduce.PARTIAL] == {**{str(blocks): [11, 12] for blocks in range(4)}, '4': [16, 17]}
     (tmp_path / 'results.json').write_text(json.dumps(results))

@@ -49,10 +49,11 @@ def drawn(monkeypatch):
     return set_draws
 
 
+# 64 x .65 is 41.6 pixels, of which mmsegmentation takes 41
 @pytest.mark.parametrize('size, draw, expected', [
     ((50, 100), 0.0, (32, 64)), ((50, 100), 0.999999, (127, 254)), ((50, 100), 1 / 3, (64, 128)),  # the short edge
     ((10, 100), 1 / 3, (26, 256)), ((100, 10), 0.0, (128, 13)),  # the long one
-    ((50, 100), 0.1, (41, 82))])  # 64 x .65 is 41.6 pixels, of which mmsegmentation takes 41
+    ((50, 100), 0.1, (41, 82))])
 def test_sizes_between_half_and_double(drawn, size, draw, expected):
     drawn(random=[draw])
     data = RandomResize([256, 64], [0.5, 2.0])(scene(*size))
@@ -174,7 +175,8 @@ def test_saturation_is_a_factor(drawn, factor):
 
 @pytest.mark.parametrize('steps', [-18, -5, 0, 17])
 def test_hue_is_turned_by_two_degrees_a_step_and_wraps(drawn, steps):
-    red = np.array([[[250, 120, 120], [250, 120, 135], [250, 135, 120]]], 'float32')  # on both sides of 0
+    # on both sides of 0
+    red = np.array([[[250, 120, 120], [250, 120, 135], [250, 135, 120]]], 'float32')
     for before in (colors(), red):
         image, asked = distorted(before, drawn, [0, 0, 0, 1, steps, 0])
         np.testing.assert_allclose(image, recolored(before, lambda h, s, v: ((h + steps / 180) % 1, s, v)), atol=5)
@@ -185,7 +187,8 @@ def test_contrast_comes_before_or_after_the_colours(drawn):
     color = np.array([[[200, 100, 150]]], 'float32')
     first, _ = distorted(color, drawn, [0, 1, 1, 1, 0], [1.5, 0.5])
     last, _ = distorted(color, drawn, [0, 0, 1, 0, 1], [0.5, 1.5])
-    np.testing.assert_allclose(first.ravel(), [255, 202, 240], atol=2)  # 255, 150, 225 at half the saturation
+    # 255, 150, 225 at half the saturation
+    np.testing.assert_allclose(first.ravel(), [255, 202, 240], atol=2)
     np.testing.assert_allclose(last.ravel(), [255, 225, 255], atol=2)  # 200, 150, 175 times 1.5
 
 

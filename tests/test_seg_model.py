@@ -48,7 +48,8 @@ def test_a_position_moves_the_attention_of_its_head_and_block_alone(segmentor):
 
 def test_the_published_model_has_its_235_parameters():
     """Counted from the recipe: 4 of the embedding, 12 x 15 of the blocks; 12, 8 and 31 of neck and heads."""
-    model = UPerNetMAE(150, MAEViT(64, 16), channels=8, aux_channels=4)  # narrow heads: their number is the same
+    # narrow heads: their number is the same
+    model = UPerNetMAE(150, MAEViT(64, 16), channels=8, aux_channels=4)
     names = [name for name, _ in model.named_parameters() if not name.endswith(('_mean', '_variance'))]
     assert len(names) == 235
     assert sum(name.startswith('backbone.') for name in names) == 3 + 1 + 12 * (12 + 2 + 1)

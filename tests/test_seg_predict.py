@@ -13,7 +13,8 @@ def test_pictures_are_found_in_folders_and_lists_and_keep_their_names(tmp_path):
     (tmp_path / 'label.tmp.png').unlink()
     assert [tuple(map(str, names)) for _, *names in seg.predict.find(str(tmp_path))] == [
         ('a.jpg', 'a.jpg.png'), ('a.png', 'a.png.png'), ('deep/b.bmp', 'deep/b.png')]
-    for folder in ('out/added_prediction', 'out/pseudo_color_prediction'):  # of an earlier run, into the pictures' folder
+    for folder in ('out/added_prediction', 'out/pseudo_color_prediction'):
+        # of an earlier run, into the pictures' folder
         (tmp_path / folder).mkdir(parents=True)
         write_pair(tmp_path / folder / 'a.png', tmp_path / folder / 'label.png', np.zeros([8, 9], 'uint8'))
     assert len(seg.predict.find(str(tmp_path), str(tmp_path / 'out'))) == 3 < len(seg.predict.find(str(tmp_path)))

@@ -76,7 +76,8 @@ def test_the_published_encoders_are_tapped_after_their_stages(name):
     assert model.ends == ends and model.feat_channels == [768] * 4 and model.patch_embed.grid == (sides[0], sides[0])
     assert [getattr(model, f'fpn{i}').weight.shape for i in (1, 2, 3, 4)] == [[768, width, 1, 1] for width in widths]
     classifier = {'swin_tiny': models_swin.swin_tiny_256, 'pvt_small': models_pvt.pvt_small_256}[name]()
-    count = sum(p.size for p in classifier.parameters()) - 1000 * (widths[3] + 1) - 2 * widths[3]  # head, its norm
+    # head, its norm
+    count = sum(p.size for p in classifier.parameters()) - 1000 * (widths[3] + 1) - 2 * widths[3]
     grown = 64 * (128 ** 2 - 64 ** 2) if name == 'pvt_small' else 0  # of the positions
     assert sum(p.size for p in model.parameters()) == count + grown + sum(768 * (width + 1) for width in widths)
     rates = [block.drop_path.rate for block in model.blocks]
@@ -121,7 +122,8 @@ def finetuned(classify):
 @both
 def test_a_backbone_has_the_features_of_the_fine_tuned_classifier(name, finetuned, capsys):
     file = finetuned(name)
-    classifier = {'swin_nano': partial(models_swin.swin_nano_32, norm_layer=paddle.nn.LayerNorm),  # epsilon as here
+    # epsilon as here
+    classifier = {'swin_nano': partial(models_swin.swin_nano_32, norm_layer=paddle.nn.LayerNorm),
                   'pvt_nano': models_pvt.pvt_nano_32}[name](num_classes=3)
     tensors = files.read(file)['model']
     classifier.set_state_dict(tensors)
@@ -173,7 +175,8 @@ def test_swins_weights_fit_any_grid_and_pvts_positions_are_interpolated(finetune
     assert 'resized: pos_embed 1024 to 4096 patches' in capsys.readouterr().out
     places = pvt.pos_embed.numpy().reshape(64, 64, 16)
     between = np.broadcast_to((np.arange(64)[4:-4, None, None] - 0.5) / 2, [56, 64, 16])
-    np.testing.assert_allclose(places[4:-4], between, atol=0.05)  # a cubic with a = -.75 leaves the line by 3/64
+    # a cubic with a = -.75 leaves the line by 3/64
+    np.testing.assert_allclose(places[4:-4], between, atol=0.05)
     assert not pvt.pos_embed.stop_gradient
 
 

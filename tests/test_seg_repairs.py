@@ -49,7 +49,8 @@ def test_a_repair_is_made_where_it_is_needed_and_not_made_twice(name, monkeypatc
     components = dict(paddleseg.datasets.dataset.manager.DATASETS.components_dict)
     installed = original(owner, attribute)
     monkeypatch.setattr(owner, attribute, installed)
-    paddleseg.datasets.dataset.manager.DATASETS.components_dict.update(components)  # which as_installed() registers anew
+    # which as_installed() registers anew
+    paddleseg.datasets.dataset.manager.DATASETS.components_dict.update(components)
     assert repair() and vars(owner)[attribute] is not installed
 
 
@@ -73,7 +74,8 @@ def test_a_repaired_function_of_a_later_paddleseg_stays(monkeypatch):
 def test_a_deploy_file_of_paddlesegs_own_export_finds_the_model(tmp_path):
     (tmp_path / 'deploy.yaml').write_text('Deploy: {model: model.pdmodel, params: model.pdiparams, transforms: []}')
     config = paddleseg.deploy.infer.DeployConfig(str(tmp_path / 'deploy.yaml'))
-    assert config.model == str(tmp_path / 'model.pdmodel')  # neither is there: the name that the file has
+    # neither is there: the name that the file has
+    assert config.model == str(tmp_path / 'model.pdmodel')
     (tmp_path / 'model.json').touch()
     assert config.model == str(tmp_path / 'model.json')
 

@@ -142,7 +142,8 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp
                              batch, '--device', 'cpu', launcher=before)
         assert result.returncode == 0, result.stdout + result.stderr
     one, two = (weights.read(tmp_path / f'by{batch}/iter_3/model.pdparams') for batch in (4, 2))
-    assert one.keys() == two.keys() and np.abs(one['decode_head.conv_seg.bias']).max() > 1e-3  # which was 0
+    # which was 0
+    assert one.keys() == two.keys() and np.abs(one['decode_head.conv_seg.bias']).max() > 1e-3
     for name, array in one.items():
         np.testing.assert_allclose(two[name], array, atol=2e-6, err_msg=name)
 

@@ -9,10 +9,11 @@ from seg.transforms import ResizeKeepRatio, rescaled_size
 from util.errors import InputError
 
 
+# the long one
 @pytest.mark.parametrize('size, expected', [
     ((512, 683), (512, 683)), ((683, 512), (683, 512)), ((256, 341), (512, 682)),  # the short edge decides
     ((1000, 1501), (512, 769)), ((300, 301), (512, 514)), ((333, 250), (682, 512)),
-    ((100, 1000), (205, 2048)), ((1000, 100), (2048, 205)), ((512, 2048), (512, 2048))])  # the long one
+    ((100, 1000), (205, 2048)), ((1000, 100), (2048, 205)), ((512, 2048), (512, 2048))])
 def test_sizes_are_mmcvs(size, expected):
     assert rescaled_size(*size, 2048, 512) == expected
 

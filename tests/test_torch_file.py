@@ -128,14 +128,16 @@ def test_every_type_of_storage(path, write, kind, dtype):
 
 @WRITERS
 def test_bfloat16_becomes_float32(path, write):
-    bits = np.array([0x3fc0, 0xc000, 0x7f80, 0x0001], 'uint16')  # sign, 8 bits of exponent, 7 of fraction
+    # sign, 8 bits of exponent, 7 of fraction
+    bits = np.array([0x3fc0, 0xc000, 0x7f80, 0x0001], 'uint16')
     write(path, {'x': tensor((4,), of=storage('BFloat16Storage', 4))}, {'0': bits})
     assert_same(weights.read(path), {'x': np.array([1.5, -2, np.inf, 2.0 ** -133], 'float32')})
 
 
 @pytest.mark.parametrize('kind, dtype', [('FloatStorage', '>f4'), ('LongStorage', '>i8'), ('BFloat16Storage', '>u2')])
 def test_a_zip_of_a_big_endian_machine(path, kind, dtype):
-    values = np.array([0x3f80, 0x4000] if kind == 'BFloat16Storage' else [1, 2]).astype(dtype)  # 1 and 2 in bfloat16 too
+    # 1 and 2 in bfloat16 too
+    values = np.array([0x3f80, 0x4000] if kind == 'BFloat16Storage' else [1, 2]).astype(dtype)
     write_zip(path, {'x': tensor((2,), of=storage(kind, 2))}, {'0': values}, byteorder=b'big')
     assert_same(weights.read(path), {'x': np.array([1, 2], 'int64' if kind == 'LongStorage' else 'float32')})
 
@@ -168,7 +170,8 @@ def test_attributes_of_a_namespace_become_keys_and_those_of_an_ordered_dict_are_
 
 
 def test_a_nest_of_shared_lists_is_read_once(path):
-    nest = b'](K\x01e' + b''.join(b'q%c0](h%ch%ce' % (i, i, i) for i in range(200))  # 2 ** 200 ones, written out
+    # 2 ** 200 ones, written out
+    nest = b'](K\x01e' + b''.join(b'q%c0](h%ch%ce' % (i, i, i) for i in range(200))
     write_zip(path, {'x': nest})
     read = weights.read(path)['x']
     assert read[0] is read[1]
@@ -260,7 +263,8 @@ def test_a_flipped_byte_of_a_zip_changes_nothing_unseen(path):
         except InputError as error:
             assert str(path) in str(error) and '\n' not in str(error)
     write_zip(path, {'x': 'a' * 10 ** 6})
-    path.write_bytes(path.read_bytes().replace(b'\x80\x02}(', b'\x80\x02}.'))  # an empty dict; the rest need not be read
+    # an empty dict; the rest need not be read
+    path.write_bytes(path.read_bytes().replace(b'\x80\x02}(', b'\x80\x02}.'))
     assert 'Bad CRC-32' in message(path)
 
 
@@ -288,7 +292,8 @@ def test_what_is_no_pytorch_file_of_weights_is_named(path, make, said):
 
 @pytest.mark.parametrize('name', ['x.pth', 'x.bin', 'x.safetensors', 'x.pdparams', 'x'])
 def test_the_contents_and_not_the_name_tell_the_format(tmp_path, name):
-    header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(0x3c)  # whose length is a '<' at the beginning
+    # whose length is a '<' at the beginning
+    header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(0x3c)
     plain, by_torch = {'x': np.ones(1, 'float32')}, {'x': tensor((1,), of=storage(count=1))}
     makers = [lambda path: path.write_bytes(struct.pack('<Q', len(header)) + header + plain['x'].tobytes()),
               lambda path: write_zip(path, by_torch, {'0': plain['x']}, root='a/b c'),

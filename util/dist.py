@@ -55,7 +55,8 @@ def is_main() -> bool:
 def begin() -> None:
     """Join the other processes that the launcher started; ends where they have not come within JOIN seconds."""
     if 'PADDLE_TRAINER_ID' in os.environ:
-        end_with_parent(signal.SIGTERM)  # a launcher that is killed would leave its processes to themselves
+        # a launcher that is killed would leave its processes to themselves
+        end_with_parent(signal.SIGTERM)
     if world_size() > 1:
         watch = multiprocessing.get_context('fork').Process(target=_give_up, args=[os.getpid()], daemon=True)
         with without_signals():
@@ -182,7 +183,8 @@ def fail(reason: str) -> None:
     _ignore_signals()
     if not paddle.distributed.is_initialized():
         return
-    with contextlib.suppress(Exception), without_signals():  # the store may be gone, and then nobody waits
+    with contextlib.suppress(Exception), without_signals():
+        # the store may be gone, and then nobody waits
         store = _store()
         if store.add(FAILED, 1) == 1:
             store.set(f'{FAILED}/first', f'rank {rank()}: {reason}')

@@ -23,7 +23,8 @@ from util.errors import InputError
 PROGRAM, PARAMS, ONNX, ABOUT = 'model.json', 'model.pdiparams', 'model.onnx', 'export.yaml'
 NEEDED = ('what', 'model', 'inputs', 'outputs', 'input_size', 'in_chans', 'mean', 'std', 'probe')
 ENGINES, PRECISIONS = ('inference', 'onnx'), ('fp32', 'bf16')
-CLOSE = {'fp32': 1e-3, 'bf16': 0.1}  # of the largest output; what an engine may depart by. bfloat16 has 8 bits
+# of the largest output; what an engine may depart by. bfloat16 has 8 bits
+CLOSE = {'fp32': 1e-3, 'bf16': 0.1}
 KEPT = 8  # numbers of an output that are kept for the comparison
 
 

@@ -129,7 +129,8 @@ def install() -> None:
     if hasattr(nn.Linear.forward, '__wrapped__'):
         return
     _put(nn.Linear, 'forward', linear)
-    if onednn.library.path.exists():  # not in wheels for GPUs of other systems than Linux, nor for Arm
+    if onednn.library.path.exists():
+        # not in wheels for GPUs of other systems than Linux, nor for Arm
         _put(nn.LayerNorm, 'forward', layer_norm)
         _put(nn.GELU, 'forward', gelu)
         _put(nn.functional, 'softmax', softmax)

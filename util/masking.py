@@ -10,8 +10,10 @@ import numpy as np
 from util.errors import InputError
 
 KINDS = ('random', 'block', 'grid', 'uniform')
-CELLS = {'grid': '--masking grid', 'uniform': '--mask_regular'}  # those that keep one of every 2 x 2 patches
-SMALLEST, SLIMMEST = 16 / 196, 0.3  # rectangles of BEiT: of all patches, at least; height over width, or the reverse
+# those that keep one of every 2 x 2 patches
+CELLS = {'grid': '--masking grid', 'uniform': '--mask_regular'}
+# rectangles of BEiT: of all patches, at least; height over width, or the reverse
+SMALLEST, SLIMMEST = 16 / 196, 0.3
 
 
 def num_visible(patches: int, mask_ratio: float) -> int:

@@ -21,7 +21,8 @@ STATUSES = {
 NEEDED = ('claim', 'model', 'run', 'status')
 SHOWN = ('measured', 'ported-eval')
 TABLES = ('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures')
-BEFORE, OURS = ('warnings', 'published'), ('reading', 'deviations')  # lists; what people write comes last
+# lists; what people write comes last
+BEFORE, OURS = ('warnings', 'published'), ('reading', 'deviations')
 # Of a rung of the parity ladder, as parity/ladder.py makes it and shows it
 COLUMNS = ('rung', 'compared', 'max abs', 'mean abs', 'relative', 'finite', 'tolerance', 'verdict', 'where')
 LEGEND = ("Relative: the largest difference in a tensor over the largest entry of the original's, for the worst tensor, "

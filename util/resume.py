@@ -94,7 +94,8 @@ def restore(state: dict, model: paddle.nn.Layer, step, kept: dict | None = None)
     for name, value in kept.items():
         if hasattr(value, 'load_state_dict') and name in state:
             value.load_state_dict(state[name])
-        elif name in state and name != 'ema':  # an average that only the earlier run kept would grow stale
+        elif name in state and name != 'ema':
+            # an average that only the earlier run kept would grow stale
             kept[name] = state[name]
     # Upstream's files say no more than the epoch
     position = dict(state.get('position', {'epoch': state['epoch'] + 1}))

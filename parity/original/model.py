@@ -9,7 +9,8 @@ import torch
 
 try:
     import torchvision  # noqa: F401
-except RuntimeError:  # beside a CPU build of PyTorch it misses two operators of its own, which nothing here uses
+except RuntimeError:
+    # beside a CPU build of PyTorch it misses two operators of its own, which nothing here uses
     library = torch.library.Library('torchvision', 'DEF')
     for operator in ('nms', 'qnms'):
         library.define(f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
@@ -68,7 +69,8 @@ class Original:
         if self.is_autoencoder:
             self.stacks['decoder_blocks'] = self.model.decoder.decoder_layers
             for table in (self.model.vit.embeddings.position_embeddings, self.model.decoder.decoder_pos_embed):
-                table.requires_grad_(False)  # as upstream, and as the class makes them; from_pretrained forgets it
+                # as upstream, and as the class makes them; from_pretrained forgets it
+                table.requires_grad_(False)
         self.names = {name: hugging_face(name) for name in self._official_names()}
         if {theirs for names in self.names.values() for theirs in names} != dict(self.tensors()).keys():
             sys.exit(f'the names of {kind.__name__} are not those of transformers 5')

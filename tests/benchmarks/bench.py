@@ -65,7 +65,8 @@ def measure(case, rounds, threads, scratch):
              'size': dataclasses.asdict(SIZES[case.model])}
     workers = []
     try:
-        for side in case.sides:  # one after the other, so that none disturbs the other's measuring of rates
+        for side in case.sides:
+            # one after the other, so that none disturbs the other's measuring of rates
             workers.append(turns.Worker(side, asked, threads))
             workers[-1].ready()
         counts = {worker.about['parameters'] for worker in workers if 'parameters' in worker.about}

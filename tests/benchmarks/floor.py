@@ -5,10 +5,12 @@ from models_sizes import SIZES
 from recipes import cost
 from util import masking
 
-PASSES = {'pretrain': 3, 'finetune': 3, 'segment': 3, 'processes': 3, 'infer': 1, 'export': 1}  # backward is two forwards
+# backward is two forwards
+PASSES = {'pretrain': 3, 'finetune': 3, 'segment': 3, 'processes': 3, 'infer': 1, 'export': 1}
 MASKED = ('pretrain', 'processes')
 CLASSES = 150  # of the segmentor
-SEGMENTOR = {'base_patch16': (768, 256), 'nano_patch4': (32, 16)}  # channels of UPerNet's head and of the auxiliary one
+# channels of UPerNet's head and of the auxiliary one
+SEGMENTOR = {'base_patch16': (768, 256), 'nano_patch4': (32, 16)}
 
 
 def products(case: Case) -> list[tuple[int, int, int]]:
@@ -43,7 +45,8 @@ def operations(case: Case) -> float:
 def _upernet(side: int, width: int, channels: int, auxiliary: int) -> int:
     """Multiply-adds of the neck and both heads over four maps of side x side cells (seg/model.py)."""
     cells = side ** 2
-    neck = 4 * width ** 2 * (cells + 4 * cells + cells)  # transposed convolutions of 2 x 2, from 1 to 2 to 4 times the side
+    # transposed convolutions of 2 x 2, from 1 to 2 to 4 times the side
+    neck = 4 * width ** 2 * (cells + 4 * cells + cells)
     pools = (1 + 4 + 9 + 36) * width * channels + 9 * (cells // 4) * (width + 4 * channels) * channels
     pyramid = (16 + 4 + 1) * cells * (width * channels + 9 * channels ** 2)
     last = 16 * cells * (9 * 4 * channels * channels + channels * CLASSES)

@@ -1,7 +1,8 @@
 """The project's loader and augmentation, in one process."""
 from pathlib import Path
 
-from paddle_steps import repeated  # first of all, because it prepares the machine before Paddle is imported
+# first of all, because it prepares the machine before Paddle is imported
+from paddle_steps import repeated
 
 # isort: split
 import numpy as np

@@ -1,5 +1,6 @@
 """Training steps of mmsegmentation's UPerNet over its MAE backbone, with its optimizer, as mmengine does them."""
-from torch_steps import DEVICE, parameters, pictures_like, repeated  # which finds the references of the parity tests
+# which finds the references of the parity tests
+from torch_steps import DEVICE, parameters, pictures_like, repeated
 
 # isort: split
 import segment as references

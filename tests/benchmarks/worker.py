@@ -11,7 +11,8 @@ import json
 import os
 import sys
 
-OUTSIDE = ('startup', 'convert', 'folder', 'processes')  # whole programs, which are timed from outside
+# whole programs, which are timed from outside
+OUTSIDE = ('startup', 'convert', 'folder', 'processes')
 MODULES = {'load': '{}_load', 'segment': '{}_segment', 'epoch': '{}_epoch', **dict.fromkeys(OUTSIDE, 'programs')}
 
 

@@ -48,10 +48,11 @@ HUGGING_FACE = [(r'^cls_token', 'vit.embeddings.cls_token'), (r'^pos_embed', 'vi
 OLDER = [(r'^blocks', 'vit.encoder.layer'), (r'decoder_blocks', 'decoder_layers'), (r'attn\.proj', 'attention.output.dense'),
          (r'attn\.(query|key|value)', r'attention.attention.\1'), (r'mlp\.fc1', 'intermediate.dense'),
          (r'mlp\.fc2', 'output.dense')]
+# theirs -> official, where a segmentor's encoder has official names
 MMSEGMENTATION = [(r'^backbone\.layers\.(\d+)\.attn\.relative_position_bias_table', r'position_bias.\1.table'),
                   (r'^backbone\.layers', 'blocks'), (r'^backbone\.patch_embed\.projection', 'patch_embed.proj'),
                   (r'^backbone\.', ''), (r'\.ln(\d)', r'.norm\1'), (r'ffn\.layers\.0\.0', 'mlp.fc1'),
-                  (r'ffn\.layers\.1', 'mlp.fc2')]  # theirs -> official, where a segmentor's encoder has official names
+                  (r'ffn\.layers\.1', 'mlp.fc2')]
 IN_MEMORY = [(r'^blocks', 'vit.layers'), (r'decoder_blocks', 'decoder_layers'), (r'attn\.proj', 'attention.o_proj'),
              (r'attn\.([qkv])[a-z]+', r'attention.\1_proj')]
 

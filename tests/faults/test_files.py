@@ -28,7 +28,8 @@ def damage(data, draw):
     """(what was done, the data after it): bytes flipped, cut, inserted, overwritten, or appended."""
     kind, data = draw.choice(['flipped', 'cut', 'inserted', 'overwritten', 'appended']), bytearray(data)
     low, high = draw.choice([(0, len(data)), (0, min(3000, len(data))), (max(0, len(data) - 3000), len(data))])
-    place, some = draw.randrange(low, high), draw.randbytes(draw.randint(1, 40))  # anywhere, or where the structure is
+    # anywhere, or where the structure is
+    place, some = draw.randrange(low, high), draw.randbytes(draw.randint(1, 40))
     if kind == 'flipped':
         for _ in range(draw.choice([1, 1, 3, 20])):
             data[draw.randrange(low, high)] ^= 1 << draw.randrange(8)

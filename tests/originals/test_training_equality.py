@@ -35,7 +35,8 @@ def ours(run_program, tmp_path, digits):
     """ours(seed) -> its figures, by main_pretrain.py and main_finetune.py."""
     def run(seed):
         begun, tuned = tmp_path / f'pretrained_{seed}', tmp_path / f'tuned_{seed}'
-        begin = {name: value for name, value in PRETRAIN.items() if name != 'beta2'}  # the program has no other
+        # the program has no other
+        begin = {name: value for name, value in PRETRAIN.items() if name != 'beta2'}
         for program, more in (
                 ('main_pretrain.py', ['--model', 'mae_vit_nano_patch4', '--mask_ratio', MASKED, *flags(begin),
                                       '--data_path', digits, '--output_dir', begun]),

@@ -68,7 +68,8 @@ def classifying(reference):
     """classifying(name) -> rungs of the classifier."""
     def compare(name):
         pvt = name.startswith('pvt')
-        side = PYRAMIDS[name]['patch_size'] * 56 if pvt else int(name.rpartition('_')[2])  # timm's PVT has 7 x 7 keys
+        # timm's PVT has 7 x 7 keys
+        side = PYRAMIDS[name]['patch_size'] * 56 if pvt else int(name.rpartition('_')[2])
         more = {'sr_ratios': (8, 4, 2, 1)} if pvt else {'window': 16}
         model = models_zoo.classifier(name, img_size=side, num_classes=5, **more)
         weights = {key: value.astype('float32') for key, value in by_hand.perturb(model).items()}

@@ -31,7 +31,8 @@ def test_files_of_openmmlab_pass_every_rung(made, climbed, tmp_path, kind):
 
 def test_clipped_steps_pass_as_well(made, climbed, tmp_path):
     source, losses = made('nano', 'pooled'), []
-    for flags in (['--clip_grad', 1e-6], []):  # so short that epsilon slows Adam down: it takes no notice of a mere scale
+    for flags in (['--clip_grad', 1e-6], []):
+        # so short that epsilon slows Adam down: it takes no notice of a mere scale
         result, _ = climbed(source, '--reprod_log', tmp_path, *flags)
         assert result.returncode == 0, result.stdout
         losses.append(np.load(tmp_path / 'train_align_paddle.npy', allow_pickle=True).item()['losses'])

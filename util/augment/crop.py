@@ -88,7 +88,8 @@ class Normalize:
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         self.mean, self.std = (np.asarray(values, dtype='float32')[:, None, None] for values in (mean, std))
-        self.table = self._standardize(np.arange(256, dtype='float32') / np.float32(255))[:, 0]  # [C, 256]
+        # [C, 256]
+        self.table = self._standardize(np.arange(256, dtype='float32') / np.float32(255))[:, 0]
 
     def _standardize(self, values: np.ndarray) -> np.ndarray:
         return (values - self.mean) / self.std
@@ -100,7 +101,8 @@ class Normalize:
         pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         result = np.empty(pixels.shape, 'float32')
         for row, channel, place in zip(self.table, pixels, result):
-            np.take(row, channel, out=place, mode='clip')  # which no byte needs, but the default copies `out` to be safe
+            # which no byte needs, but the default copies `out` to be safe
+            np.take(row, channel, out=place, mode='clip')
         return result
 
 

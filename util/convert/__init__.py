@@ -30,7 +30,8 @@ REFUSED = {
     **{(to, names.SEGMENTOR): 'it has no such segmentor' for to in ('torch', 'timm', 'hf', 'mmpretrain')},
     **{('mmseg', kind): 'it has no classifiers' for kind in (names.PROBE, names.POOLED, names.CLASS_TOKEN)},
 }
-TRAINING = ('optimizer', 'scaler', 'param_schedulers', 'message_hub')  # states that only their own program goes on from
+# states that only their own program goes on from
+TRAINING = ('optimizer', 'scaler', 'param_schedulers', 'message_hub')
 
 
 @dataclass
@@ -95,7 +96,8 @@ def read_and_report(path: str | Path) -> dict:
 
 def _tensors(contents: dict, path: str | Path) -> tuple[str | None, dict]:
     """The key that the tensors are under, None where they are the whole file, and the tensors without wrappers' names."""
-    for key in ('ema', 'model', 'state_dict'):  # the average where a run kept one: its accuracy is of that
+    for key in ('ema', 'model', 'state_dict'):
+        # the average where a run kept one: its accuracy is of that
         if isinstance(contents.get(key), dict):
             tensors = contents[key]
             break

@@ -68,7 +68,8 @@ _SIMMIM = {'mask_token': '1 1 D1', **_with_bias('decoder_pred', 'D 4O')}
 _SECONDARY = {'vis_mask_token': '1 1 D1'}  # UM-MAE's, where it masks visible patches too
 _HEAD = _with_bias('head', 'D K')
 _PROBE = {'head.0._mean': 'D', 'head.0._variance': 'D', **_with_bias('head.1', 'D K')}
-_NORM, _FC_NORM = _with_bias('norm', 'D'), _with_bias('fc_norm', 'D')  # never both, and a segmentor has neither
+# never both, and a segmentor has neither
+_NORM, _FC_NORM = _with_bias('norm', 'D'), _with_bias('fc_norm', 'D')
 
 
 def _batch_norm(stem: str, width: str) -> dict[str, str]:

@@ -68,7 +68,8 @@ class _Samples(paddle.io.Dataset):
             source %= len(self)
             try:
                 return self._read(source), source, np.int64(-1 if source == index else index)
-            except Exception:  # PIL raises a dozen kinds for broken files; the loader names the file
+            except Exception:
+                # PIL raises a dozen kinds for broken files; the loader names the file
                 continue
         return pictures.blank(self.in_chans), index, np.int64(index)
 
@@ -161,7 +162,8 @@ def _batches(samples: _Samples, order: Iterable[list], num_workers: int, timeout
         return
     pool = workers.Pool(samples.sample, _collate, order, num_workers, samples.name, timeout)
     feed = _Feed(pool)
-    batches = iter(paddle.io.DataLoader(feed, batch_size=None))  # kept, for its end waits for the pool's
+    # kept, for its end waits for the pool's
+    batches = iter(paddle.io.DataLoader(feed, batch_size=None))
     try:
         yield from batches
         if feed.failure:

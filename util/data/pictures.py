@@ -7,7 +7,8 @@ from PIL import Image, ImageOps
 
 from util.errors import InputError
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # as torchvision's ImageFolder
+# as torchvision's ImageFolder
+PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 ARRAYS = ('.npy',)
 MODES = {1: 'L', 3: 'RGB'}
 
@@ -52,7 +53,8 @@ def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image 
         return (array / largest(array.dtype)).astype('float32')
     with Image.open(path) as picture:
         kind, picture = picture.format, _as_seen(picture) if as_seen else picture
-        sixteen = picture.mode.startswith('I;16') or (picture.mode == 'I' and kind == 'PPM')  # PIL gives those in 32 bits
+        # PIL gives those in 32 bits
+        sixteen = picture.mode.startswith('I;16') or (picture.mode == 'I' and kind == 'PPM')
         if sixteen:  # PIL's own conversion would clip nearly all to white
             picture = Image.fromarray((np.asarray(picture, dtype='float32') / 257).round().astype('uint8'))
         elif picture.mode in ('I', 'F'):

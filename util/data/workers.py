@@ -43,10 +43,12 @@ class Pool:
     def __init__(self, prepare: Callable, collate: Callable, order: Iterable[list], count: int, name: Callable[[Any], str],
                  timeout: float = 0):
         self.order, self.count, self.name, self.timeout = order, count, name, timeout
-        self.places = np.frombuffer(mmap.mmap(-1, 8 * count), 'int64')  # where in its batch each worker is
+        # where in its batch each worker is
+        self.places = np.frombuffer(mmap.mmap(-1, 8 * count), 'int64')
         self.sockets, self.processes = [], []
         self.close = weakref.finalize(self, _end, self.processes, self.sockets)
-        atexit.register(self.close)  # before Paddle's, which waits for a thread that waits for a worker
+        # before Paddle's, which waits for a thread that waits for a worker
+        atexit.register(self.close)
         fork = multiprocessing.get_context('fork')
         for worker in range(count):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -116,7 +118,8 @@ def _end(processes: list, sockets: list) -> None:
     for ours in sockets:
         ours.close()
     for process in processes:
-        process.join(POLL)  # one that waits for a dead mount does not even die; it is left to the system
+        # one that waits for a dead mount does not even die; it is left to the system
+        process.join(POLL)
 
 
 def _work(prepare, collate, order, count, worker, places, theirs, others, parent) -> None:

@@ -42,7 +42,8 @@ def _reader(path: Path) -> Callable[[Path], dict]:
     """The function that reads what this file begins like."""
     with open(path, 'rb') as file:
         head = file.read(512)
-    if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= HEADER_LIMIT:  # first, since it may begin with '<'
+    if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= HEADER_LIMIT:
+        # first, since it may begin with '<'
         return safetensors_file.read
     for beginning, what in OTHERS.items():
         if head.lstrip(b'\xef\xbb\xbf\t\r\n ').startswith(beginning):

@@ -40,7 +40,8 @@ def write(path: Path, tensors: dict, about: dict) -> None:
     By hand, tensor by tensor, because the library copies them all before it writes.
     """
     header, end = {'__metadata__': {'format': 'pt', **{name: json.dumps(value) for name, value in about.items()}}}, 0
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)  # which keeps every tensor aligned
+    # which keeps every tensor aligned
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)
     for name, array in ordered:
         kind = next(kind for kind, dtype in DTYPES.items() if dtype == array.dtype.name)
         header[name] = {'dtype': kind, 'shape': array.shape, 'data_offsets': [end, end + array.nbytes]}

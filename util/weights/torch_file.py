@@ -58,7 +58,8 @@ class _Dict(dict):
 
 
 def _tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *rest: Any) -> _Tensor:
-    if any(rest[2:]):  # behind requires_grad and the hooks: a negation or conjugation that PyTorch put off
+    if any(rest[2:]):
+        # behind requires_grad and the hooks: a negation or conjugation that PyTorch put off
         raise ValueError('it holds a tensor that is still to be negated or conjugated')
     return _Tensor(storage, offset, size, stride)
 

@@ -46,7 +46,8 @@ def swin_merge(x, weights, name):
     dim, kernel = x.shape[-1], weights[f'{name}.proj.weight']
     merging = swin_transformer.PatchMerging(dim, len(kernel), norm_layer=nn.Identity)
     x = F.layer_norm(x, [dim], weights[f'{name}.norm.weight'], weights[f'{name}.norm.bias'], 1e-6)
-    joined = {'reduction.weight': kernel.permute(0, 3, 2, 1).flatten(1)}  # timm joins column by column
+    # timm joins column by column
+    joined = {'reduction.weight': kernel.permute(0, 3, 2, 1).flatten(1)}
     return functional_call(merging, joined, x) + weights[f'{name}.proj.bias']
 
 
@@ -54,7 +55,8 @@ def pvt_block(x, weights, name, stage, index, settings):
     _, rows, columns, dim = x.shape
     block = pvt_v2.Block(dim, settings['num_heads'][stage], settings['mlp_ratios'][stage], linear_attn=True, qkv_bias=True,
                          norm_layer=nn.LayerNorm)
-    assert rows == columns == 7 * settings['sr_ratios'][stage]  # timm averages over any map so that 7 x 7 are left
+    # timm averages over any map so that 7 x 7 are left
+    assert rows == columns == 7 * settings['sr_ratios'][stage]
     block.attn.act = block.mlp.relu = block.mlp.dwconv = nn.Identity()
     given = {key: value for key, value in under(weights, f'{name}.').items() if 'downsample' not in key}
     return functional_call(block, given, (x.flatten(1, 2), [rows, columns])).reshape(x.shape)

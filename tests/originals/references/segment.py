@@ -269,7 +269,8 @@ def main(given, computed):
     register_all_modules()
     if size['image'] < 256:
         torch.set_num_threads(1)  # threads wait for each other longer than a tiny model takes
-    with contextlib.redirect_stdout(io.StringIO()):  # mmengine and mmseg print the name of every parameter several times
+    with contextlib.redirect_stdout(io.StringIO()):
+        # mmengine and mmseg print the name of every parameter several times
         segmentor = perturbed(fresh(size)) if set(parts) - {'metrics', 'init'} else None
         for part in PARTS:
             if part.__name__ in parts:

@@ -59,7 +59,8 @@ def autoencoder(recipe):
         nn.init.normal_(token, std=0.02)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear):
-            fused = 3 if re.search(r'\.[qkv]_proj$', name) else 1  # the official query, key and value are one matrix
+            # the official query, key and value are one matrix
+            fused = 3 if re.search(r'\.[qkv]_proj$', name) else 1
             bound = math.sqrt(6 / (layer.in_features + fused * layer.out_features))
             nn.init.uniform_(layer.weight, -bound, bound)
             nn.init.zeros_(layer.bias)
