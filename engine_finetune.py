@@ -77,7 +77,9 @@ def nearest_neighbours(model, train, val, count: int) -> float:
 
     model.eval()
     vote = KNeighborsClassifier(count, metric='cosine').fit(*_features(model, train))
-    hits, images = dist.sum_over_ranks([float(value) for value in _hits(vote, *_features(model, val))])
+    hits, images = dist.sum_over_ranks(
+        [float(value) for value in _hits(vote, *_features(model, val))]
+    )
     return 100 * hits / images
 
 

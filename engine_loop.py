@@ -80,7 +80,9 @@ class Run:
             f'{self.progress.epochs} epochs of {len(data)} iterations'
         )
         if resumed:
-            log.info(f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it')
+            log.info(
+                f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it'
+            )
 
     def epochs(self) -> Iterator[int]:
         """Each epoch that is still to come; the first one may have been begun by the run that is resumed."""

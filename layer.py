@@ -3,6 +3,7 @@
 Parameter names equal timm's (vision_transformer.py @ 0.3.2), on which facebookresearch/mae is built.
 Shapes: N images, C channels, L tokens, D width, H heads, p patch side.
 """
+
 import math
 from collections.abc import Callable
 from functools import partial
@@ -27,18 +28,24 @@ def check_images(x: paddle.Tensor, in_chans: int, img_size: tuple[int, int]) -> 
     """InputError where images are not [N, in_chans, *img_size]."""
     expected = [in_chans, *img_size]
     if list(x.shape[1:]) != expected:
-        raise InputError(f'the model was built for images {expected} (channels, height, width), got {list(x.shape[1:])}')
+        raise InputError(
+            f'the model was built for images {expected} (channels, height, width), got {list(x.shape[1:])}'
+        )
 
 
 class PatchEmbed(nn.Layer):
     """Cut [N, C, height, width] into patches and project each: [N, L, D], tokens in row-major order."""
 
-    def __init__(self, img_size: int | tuple[int, int], patch_size: int, in_chans: int, embed_dim: int):
+    def __init__(
+        self, img_size: int | tuple[int, int], patch_size: int, in_chans: int, embed_dim: int
+    ):
         super().__init__()
         self.img_size, self.patch_size = pair(img_size), patch_size
         for side, length in zip(('height', 'width'), self.img_size):
             if length % patch_size or length < patch_size:
-                raise InputError(f'image {side} {length} is no multiple of the patch size {patch_size}')
+                raise InputError(
+                    f'image {side} {length} is no multiple of the patch size {patch_size}'
+                )
         self.grid = tuple(length // patch_size for length in self.img_size)
         self.num_patches = self.grid[0] * self.grid[1]
         self.in_chans = in_chans
@@ -49,7 +56,9 @@ class PatchEmbed(nn.Layer):
         return self.proj(x).flatten(2).transpose([0, 2, 1])
 
 
-def attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
+def attend(
+    q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, bias: paddle.Tensor | None = None
+) -> paddle.Tensor:
     """The mean of the values [.., M, d] that each query [.., L, d] takes by its keys; `bias` is added to the scores."""
     scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
     if bias is not None:
@@ -112,8 +121,17 @@ class Block(nn.Layer):
     arXiv:2103.17239).
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, norm_layer=LayerNorm,
-                 drop_path: float = 0.0, init_values: float | None = None, attention: Callable[..., nn.Layer] = Attention):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        norm_layer=LayerNorm,
+        drop_path: float = 0.0,
+        init_values: float | None = None,
+        attention: Callable[..., nn.Layer] = Attention,
+    ):
         super().__init__()
         self.norm1 = norm_layer(dim)
         self.attn = attention(dim, num_heads, qkv_bias)
@@ -121,8 +139,11 @@ class Block(nn.Layer):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
         self.gamma_1, self.gamma_2 = (
-            None if init_values is None else self.create_parameter([dim], default_initializer=Constant(init_values))
-            for _ in range(2))
+            None
+            if init_values is None
+            else self.create_parameter([dim], default_initializer=Constant(init_values))
+            for _ in range(2)
+        )
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
         x = x + self._branch(self.attn(self.norm1(x), bias), self.gamma_1)
@@ -162,7 +183,9 @@ class Blocks(nn.LayerList):
 
     recompute = False
 
-    def outputs(self, x: paddle.Tensor, biases: list[paddle.Tensor] | None = None) -> list[paddle.Tensor]:
+    def outputs(
+        self, x: paddle.Tensor, biases: list[paddle.Tensor] | None = None
+    ) -> list[paddle.Tensor]:
         """What leaves each block. `biases`, one a block, are for its attention."""
         results = []
         for block, bias in zip(self, biases or [None] * len(self)):
@@ -181,21 +204,38 @@ class Pyramid(nn.Layer):
     the first of all later stages is given what halves the map. `widths` are those of the stages.
     """
 
-    def __init__(self, patch_embed: PatchEmbed, widths: tuple[int, ...], depths: tuple[int, ...], drop_path_rate: float,
-                 block: Callable[..., PyramidBlock], merge_norm: Callable[[int], nn.Layer] | None = None):
+    def __init__(
+        self,
+        patch_embed: PatchEmbed,
+        widths: tuple[int, ...],
+        depths: tuple[int, ...],
+        drop_path_rate: float,
+        block: Callable[..., PyramidBlock],
+        merge_norm: Callable[[int], nn.Layer] | None = None,
+    ):
         super().__init__()
         for side in patch_embed.grid:
             if side % 2 ** (len(depths) - 1):
-                raise InputError(f'{side} patches a side cannot be halved {len(depths) - 1} times; choose another size')
+                raise InputError(
+                    f'{side} patches a side cannot be halved {len(depths) - 1} times; choose another size'
+                )
         self.patch_embed, self.widths, self.width = patch_embed, tuple(widths), widths[-1]
         # rows and columns of positions: more than of patches, where some are removed
         self.places = patch_embed.grid
         self.ends = [int(end) - 1 for end in np.cumsum(depths)]  # last block of each stage
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
         self.blocks = Blocks(
-            block(stage, i, next(rates),
-                  PatchMerge(widths[stage - 1], widths[stage], merge_norm) if stage and i == 0 else None)
-            for stage, depth in enumerate(depths) for i in range(depth))
+            block(
+                stage,
+                i,
+                next(rates),
+                PatchMerge(widths[stage - 1], widths[stage], merge_norm)
+                if stage and i == 0
+                else None,
+            )
+            for stage, depth in enumerate(depths)
+            for i in range(depth)
+        )
 
     @property
     def unit(self) -> int:

@@ -5,6 +5,7 @@
         --weight_decay 0.05 --reprob 0.25 --mixup 0.8 --cutmix 1.0 --dist_eval
     python main_finetune.py --eval --resume checkpoint-best.pd --data_path DATA --model vit_base_patch16
 """
+
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
@@ -108,9 +109,20 @@ def begin_from(args, model):
         layer.enable_recompute(model)
 
 
-PARSER = cli.parser(__doc__, flags.training, flags.rate, flags.regularization, flags.crop, flags.augmentation, flags.classification,
-                    flags.data, flags.runtime)
-PARSER.set_defaults(model='vit_large_patch16', epochs=50, min_lr=1e-6, warmup_epochs=5, save_every=1)
+PARSER = cli.parser(
+    __doc__,
+    flags.training,
+    flags.rate,
+    flags.regularization,
+    flags.crop,
+    flags.augmentation,
+    flags.classification,
+    flags.data,
+    flags.runtime,
+)
+PARSER.set_defaults(
+    model='vit_large_patch16', epochs=50, min_lr=1e-6, warmup_epochs=5, save_every=1
+)
 
 if __name__ == '__main__':
     program.run(main, PARSER)

@@ -4,6 +4,7 @@
         --model vit_base_patch16 --cls_token --batch_size 1024 --accum_iter 2 --epochs 90 --blr 0.1 --weight_decay 0 \\
         --dist_eval
 """
+
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
@@ -94,11 +95,26 @@ def vote(args, model, images, val, plain):
     log.info(f'{args.knn} nearest neighbours of the frozen features: acc1 {share:.2f}')
 
 
-PARSER = cli.parser(__doc__, flags.training, flags.rate, flags.crop, flags.classification, flags.data, flags.runtime)
-PARSER.add_argument('--knn', type=cli.number(int, 0), default=0, help='also classify by so many nearest neighbours among '
-                    'the features of the training images; 0: not')
-PARSER.set_defaults(model='vit_large_patch16', batch_size=512, epochs=90, weight_decay=0.0, blr=0.1, warmup_epochs=10,
-                    global_pool=False, save_every=1)
+PARSER = cli.parser(
+    __doc__, flags.training, flags.rate, flags.crop, flags.classification, flags.data, flags.runtime
+)
+PARSER.add_argument(
+    '--knn',
+    type=cli.number(int, 0),
+    default=0,
+    help='also classify by so many nearest neighbours among '
+    'the features of the training images; 0: not',
+)
+PARSER.set_defaults(
+    model='vit_large_patch16',
+    batch_size=512,
+    epochs=90,
+    weight_decay=0.0,
+    blr=0.1,
+    warmup_epochs=10,
+    global_pool=False,
+    save_every=1,
+)
 
 if __name__ == '__main__':
     program.run(main, PARSER)

@@ -3,6 +3,7 @@
     python -m paddle.distributed.launch main_pretrain.py --data_path DATA --model mae_vit_base_patch16 --norm_pix_loss \\
         --batch_size 64 --epochs 800 --warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05
 """
+
 from functools import partial
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
@@ -61,14 +62,18 @@ def main(args):
 def sampler(args, model):
     """What draws a mask; an error where the model needs other ones."""
     if args.token_size not in (None, model.grid[0]):
-        raise InputError(f'--token_size {args.token_size}: {args.model} has {model.grid[0]} patches a side at --input_size '
-                         f'{args.input_size}; leave --token_size out')
+        raise InputError(
+            f'--token_size {args.token_size}: {args.model} has {model.grid[0]} patches a side at --input_size '
+            f'{args.input_size}; leave --token_size out'
+        )
     if isinstance(model, models_um.UniformMasking) and not args.mask_regular:
         raise InputError(f'--model {args.model} needs uniform masks; add --mask_regular')
     draw = masking.sampler(model.grid, args.mask_ratio, masking.kind_of(vars(args)))
     visible = masking.num_visible(model.num_patches, args.mask_ratio)
     if not masking.num_visible(visible, args.vis_mask_ratio):
-        raise InputError(f'--vis_mask_ratio {args.vis_mask_ratio} replaces all {visible} kept patches; take a smaller one')
+        raise InputError(
+            f'--vis_mask_ratio {args.vis_mask_ratio} replaces all {visible} kept patches; take a smaller one'
+        )
     return draw
 
 
@@ -80,7 +85,9 @@ def reconstruction(model, samples, mask_ratio, mean, std):
     return picture.panels(images.numpy(), shown.numpy(), masks.numpy(), mean, std)
 
 
-PARSER = cli.parser(__doc__, flags.training, flags.rate, flags.masking, flags.crop, flags.data, flags.runtime)
+PARSER = cli.parser(
+    __doc__, flags.training, flags.rate, flags.masking, flags.crop, flags.data, flags.runtime
+)
 PARSER.set_defaults(scale=[0.2, 1.0])
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 Shapes: N images, D width, K classes.
 """
+
 from collections.abc import Callable
 
 import paddle
@@ -47,9 +48,13 @@ class PyramidClassifier(Classifier):
     Whoever inherits builds the encoder, then calls this.
     """
 
-    def add_head(self, num_classes: int, global_pool: bool, norm_layer: Callable[[int], nn.Layer]) -> None:
+    def add_head(
+        self, num_classes: int, global_pool: bool, norm_layer: Callable[[int], nn.Layer]
+    ) -> None:
         if not global_pool:
-            raise InputError(f'--cls_token: a {type(self).__name__} has no class token; --global_pool is what it does')
+            raise InputError(
+                f'--cls_token: a {type(self).__name__} has no class token; --global_pool is what it does'
+            )
         self.global_pool, self.num_classes = global_pool, num_classes
         self.head = nn.Linear(self.width, num_classes)
         self.fc_norm = norm_layer(self.width)
@@ -77,7 +82,9 @@ class FeatureNorm(nn.Layer):
         mean, variance = self._mean, self._variance
         if self.training:
             if x.shape[0] < 2:
-                raise InputError('normalising features needs at least 2 images a batch and process; raise --batch_size')
+                raise InputError(
+                    'normalising features needs at least 2 images a batch and process; raise --batch_size'
+                )
             mean = x.mean(0)
             variance = (x - mean).square().mean(0)
             with paddle.no_grad():

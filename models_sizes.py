@@ -1,4 +1,5 @@
 """Sizes of the models, and which of them weights under our names have."""
+
 import math
 from dataclasses import dataclass
 
@@ -6,6 +7,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Size:
     """Patch side; width, depth and heads of the encoder, then of the decoder."""
+
     patch: int
     width: int
     depth: int
@@ -27,15 +29,41 @@ SIZES = {
 # Pyramids, by the encoder's name, which ends in the side of its images; what their constructors are given. The nano ones
 # are for tests and the tour: a patch a pixel, so that masks go by units of 4 x 4
 PYRAMIDS = {
-    'swin_nano_32': {'patch_size': 1, 'embed_dim': 16, 'depths': (2, 1, 2, 1), 'num_heads': (1, 2, 4, 8), 'posmlp_dim': 16},
-    'swin_tiny_256': {'patch_size': 4, 'embed_dim': 96, 'depths': (2, 2, 6, 2), 'num_heads': (3, 6, 12, 24),
-                      'posmlp_dim': 32},
-    'swin_large_256': {'patch_size': 4, 'embed_dim': 192, 'depths': (2, 2, 18, 2), 'num_heads': (6, 12, 24, 48),
-                       'posmlp_dim': 64},
-    'pvt_nano_32': {'patch_size': 1, 'embed_dims': (16, 32, 64, 128), 'depths': (1, 1, 2, 1), 'num_heads': (1, 2, 4, 8),
-                    'mlp_ratios': (4, 4, 4, 4)},
-    'pvt_small_256': {'patch_size': 4, 'embed_dims': (64, 128, 320, 512), 'depths': (3, 4, 6, 3), 'num_heads': (1, 2, 5, 8),
-                      'mlp_ratios': (8, 8, 4, 4)},
+    'swin_nano_32': {
+        'patch_size': 1,
+        'embed_dim': 16,
+        'depths': (2, 1, 2, 1),
+        'num_heads': (1, 2, 4, 8),
+        'posmlp_dim': 16,
+    },
+    'swin_tiny_256': {
+        'patch_size': 4,
+        'embed_dim': 96,
+        'depths': (2, 2, 6, 2),
+        'num_heads': (3, 6, 12, 24),
+        'posmlp_dim': 32,
+    },
+    'swin_large_256': {
+        'patch_size': 4,
+        'embed_dim': 192,
+        'depths': (2, 2, 18, 2),
+        'num_heads': (6, 12, 24, 48),
+        'posmlp_dim': 64,
+    },
+    'pvt_nano_32': {
+        'patch_size': 1,
+        'embed_dims': (16, 32, 64, 128),
+        'depths': (1, 1, 2, 1),
+        'num_heads': (1, 2, 4, 8),
+        'mlp_ratios': (4, 4, 4, 4),
+    },
+    'pvt_small_256': {
+        'patch_size': 4,
+        'embed_dims': (64, 128, 320, 512),
+        'depths': (3, 4, 6, 3),
+        'num_heads': (1, 2, 5, 8),
+        'mlp_ratios': (8, 8, 4, 4),
+    },
 }
 
 
@@ -43,8 +71,14 @@ def name_of(tensors: dict) -> str | None:
     """The size that a vision transformer's weights under our names have, by patch side, width and depth; None where it is
     no known one."""
     patch, width, depth, _ = _measures(tensors)
-    return next((name for name, size in SIZES.items() if (size.patch, size.width, size.depth) == (patch, width, depth)),
-                None)
+    return next(
+        (
+            name
+            for name, size in SIZES.items()
+            if (size.patch, size.width, size.depth) == (patch, width, depth)
+        ),
+        None,
+    )
 
 
 def size_of(tensors: dict) -> Size | None:
@@ -59,11 +93,18 @@ def said_by(tensors: dict) -> dict:
     said = {'in_chans': channels}
     if 'cls_token' in tensors:
         side = math.isqrt(tensors['pos_embed'].shape[1] - 1) * patch
-        return said | {'input_size': side} | ({'model': f'vit_{name}'} if (name := name_of(tensors)) else {})
+        return (
+            said
+            | {'input_size': side}
+            | ({'model': f'vit_{name}'} if (name := name_of(tensors)) else {})
+        )
     family = 'pvt' if 'pos_embed' in tensors else 'swin'
     for name, size in PYRAMIDS.items():
         if name.startswith(family) and (patch, width, depth) == (
-                size['patch_size'], size.get('embed_dim') or size['embed_dims'][0], sum(size['depths'])):
+            size['patch_size'],
+            size.get('embed_dim') or size['embed_dims'][0],
+            sum(size['depths']),
+        ):
             said |= {'model': name, 'input_size': int(name.rpartition('_')[2])}
     if 'pos_embed' in tensors:
         said['input_size'] = math.isqrt(tensors['pos_embed'].shape[1]) * patch
@@ -78,7 +119,9 @@ def autoencoder_of(tensors: dict) -> str | None:
     encoder = said_by(tensors).get('model')
     if encoder is None or encoder.startswith('vit_'):
         size = encoder and SIZES[encoder.removeprefix('vit_')]
-        depth = sum(name.endswith('norm1.weight') for name in tensors if name.startswith('decoder_blocks.'))
+        depth = sum(
+            name.endswith('norm1.weight') for name in tensors if name.startswith('decoder_blocks.')
+        )
         usual = size and depth == size.decoder_depth
         return size and f'mae_{encoder}' + ('' if usual else f'_dec{size.decoder_width}d{depth}b')
     if 'decoder_embed.weight' not in tensors:

@@ -6,6 +6,7 @@ convolution. Normalisations in blocks have epsilon 1e-5, the others 1e-6, as the
 Departure, with its test in tests/test_models_swin.py: the MLP runs once for each distance and not for each pair.
 Shapes: N images, D width of a stage, H heads, W windows of L = window^2 tokens; maps are [N, rows, columns, D].
 """
+
 from functools import lru_cache, partial
 
 import numpy as np
@@ -21,15 +22,19 @@ from util.errors import InputError
 def cut(x: paddle.Tensor, window: int) -> paddle.Tensor:
     """Map [N, rows, columns, D] -> windows [N, W, L, D], in row-major order."""
     _, rows, columns, D = x.shape
-    x = x.reshape([-1, rows // window, window, columns // window, window, D]).transpose([0, 1, 3, 2, 4, 5])
-    return x.reshape([-1, rows * columns // window ** 2, window ** 2, D])
+    x = x.reshape([-1, rows // window, window, columns // window, window, D]).transpose(
+        [0, 1, 3, 2, 4, 5]
+    )
+    return x.reshape([-1, rows * columns // window**2, window**2, D])
 
 
 def join(windows: paddle.Tensor, grid: tuple[int, int]) -> paddle.Tensor:
     """The inverse of cut."""
     (rows, columns), (*_, L, D) = grid, windows.shape
-    side = round(L ** 0.5)
-    x = windows.reshape([-1, rows // side, columns // side, side, side, D]).transpose([0, 1, 3, 2, 4, 5])
+    side = round(L**0.5)
+    x = windows.reshape([-1, rows // side, columns // side, side, side, D]).transpose(
+        [0, 1, 3, 2, 4, 5]
+    )
     return x.reshape([-1, rows, columns, D])
 
 
@@ -37,8 +42,10 @@ def join(windows: paddle.Tensor, grid: tuple[int, int]) -> paddle.Tensor:
 def shifted_window_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
     """float32 [W, 1, L, L]: -100 for two tokens that share a window only because the shifted map wraps around."""
     rows, columns = (np.digitize(np.arange(side), [side - window, side - shift]) for side in grid)
-    regions = (rows[:, None] * 3 + columns).reshape(grid[0] // window, window, grid[1] // window, window)
-    regions = regions.transpose(0, 2, 1, 3).reshape(-1, 1, window ** 2)
+    regions = (rows[:, None] * 3 + columns).reshape(
+        grid[0] // window, window, grid[1] // window, window
+    )
+    regions = regions.transpose(0, 2, 1, 3).reshape(-1, 1, window**2)
     return np.where(regions[..., None] == regions[..., None, :], 0, -100).astype('float32')
 
 
@@ -46,15 +53,21 @@ class WindowAttention(Attention):
     """Attention over maps [N, rows, columns, D] within windows, on a map rolled by `shift`. Its bias is `posmlp` of the
     logarithms of the distance from query to key, down and across."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, posmlp_dim: int, window: int, shift: int):
+    def __init__(
+        self, dim: int, num_heads: int, qkv_bias: bool, posmlp_dim: int, window: int, shift: int
+    ):
         super().__init__(dim, num_heads, qkv_bias)
-        self.posmlp = nn.Sequential(nn.Conv2D(2, posmlp_dim, 1), nn.ReLU(), nn.Conv2D(posmlp_dim, num_heads, 1))
+        self.posmlp = nn.Sequential(
+            nn.Conv2D(2, posmlp_dim, 1), nn.ReLU(), nn.Conv2D(posmlp_dim, num_heads, 1)
+        )
         self.window, self.shift = window, shift
 
     def forward(self, x: paddle.Tensor, coordinates: paddle.Tensor) -> paddle.Tensor:
         """coordinates [1 or N, rows, columns, 2]: multiples of one half."""
         grid = tuple(x.shape[1:3])
-        x, coordinates = (cut(self._roll(part, -self.shift), self.window) for part in (x, coordinates))
+        x, coordinates = (
+            cut(self._roll(part, -self.shift), self.window) for part in (x, coordinates)
+        )
         bias = self.bias(coordinates)
         if self.shift:
             bias = bias + paddle.to_tensor(shifted_window_mask(grid, self.window, self.shift))
@@ -75,8 +88,11 @@ class WindowAttention(Attention):
         # [distances, H]
         table = self.posmlp(paddle.stack(paddle.meshgrid(logs, logs))[None]).flatten(2)[0].t()
         places = (2 * coordinates).astype('int64')
-        down, across = ((part.unsqueeze(-2) - part.unsqueeze(-1)).clip(-reach, reach) + reach  # [.., query, key]
-                        for part in (places[..., 0], places[..., 1]))
+        down, across = (
+            (part.unsqueeze(-2) - part.unsqueeze(-1)).clip(-reach, reach)
+            + reach  # [.., query, key]
+            for part in (places[..., 0], places[..., 1])
+        )
         bias = nn.functional.embedding(down * (2 * reach + 1) + across, table)
         return bias.transpose([0, 1, 4, 2, 3])
 
@@ -95,27 +111,51 @@ class NormedPatchEmbed(PatchEmbed):
 class Swin(Pyramid):
     """The encoder. Every second block of a stage shifts its windows by half, unless one window is the whole map."""
 
-    def __init__(self, img_size: int | tuple[int, int] = 256, patch_size: int = 4, in_chans: int = 3, embed_dim: int = 96,
-                 depths: tuple[int, ...] = (2, 2, 6, 2), num_heads: tuple[int, ...] = (3, 6, 12, 24), window: int = 16,
-                 posmlp_dim: int = 32, mlp_ratio: float = 4.0, drop_path_rate: float = 0.0, norm_layer=LayerNorm):
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 256,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        depths: tuple[int, ...] = (2, 2, 6, 2),
+        num_heads: tuple[int, ...] = (3, 6, 12, 24),
+        window: int = 16,
+        posmlp_dim: int = 32,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        norm_layer=LayerNorm,
+    ):
         patch_embed = NormedPatchEmbed(img_size, patch_size, in_chans, embed_dim, norm_layer)
-        widths = tuple(embed_dim * 2 ** stage for stage in range(len(depths)))
+        widths = tuple(embed_dim * 2**stage for stage in range(len(depths)))
 
         def block(stage, index, rate, merge):
-            sides = [side // 2 ** stage for side in patch_embed.grid]
+            sides = [side // 2**stage for side in patch_embed.grid]
             clipped = min(window, *sides)
             if any(side % clipped for side in sides):
-                raise InputError(f'windows of {clipped} x {clipped} do not divide a map of {sides[0]} x {sides[1]} (stage '
-                                 f'{stage + 1}); choose another image size')
+                raise InputError(
+                    f'windows of {clipped} x {clipped} do not divide a map of {sides[0]} x {sides[1]} (stage '
+                    f'{stage + 1}); choose another image size'
+                )
             shift = clipped // 2 if index % 2 and clipped < min(sides) else 0
             attention = partial(WindowAttention, posmlp_dim=posmlp_dim, window=clipped, shift=shift)
-            return PyramidBlock(widths[stage], num_heads[stage], mlp_ratio, norm_layer=nn.LayerNorm, drop_path=rate,
-                                attention=attention, downsample=merge)
+            return PyramidBlock(
+                widths[stage],
+                num_heads[stage],
+                mlp_ratio,
+                norm_layer=nn.LayerNorm,
+                drop_path=rate,
+                attention=attention,
+                downsample=merge,
+            )
+
         super().__init__(patch_embed, widths, depths, drop_path_rate, block, merge_norm=norm_layer)
 
     def positions(self) -> paddle.Tensor:
         """Row and column of each patch, [1, rows, columns, 2]."""
-        return paddle.stack(paddle.meshgrid(*(paddle.arange(side, dtype='float32') for side in self.places)), axis=-1)[None]
+        return paddle.stack(
+            paddle.meshgrid(*(paddle.arange(side, dtype='float32') for side in self.places)),
+            axis=-1,
+        )[None]
 
     def outputs(self, x: paddle.Tensor, positions: paddle.Tensor) -> list[paddle.Tensor]:
         of_blocks = []
@@ -129,7 +169,9 @@ class Swin(Pyramid):
 class SwinTransformer(PyramidClassifier, Swin):
     """Class scores [N, K] from images [N, C, height, width]."""
 
-    def __init__(self, num_classes: int = 1000, global_pool: bool = True, norm_layer=LayerNorm, **encoder):
+    def __init__(
+        self, num_classes: int = 1000, global_pool: bool = True, norm_layer=LayerNorm, **encoder
+    ):
         Swin.__init__(self, **encoder, norm_layer=norm_layer)
         self.add_head(num_classes, global_pool, norm_layer)
 

@@ -5,6 +5,7 @@ Names, order and shapes of the parameters equal facebookresearch/mae models_vit.
 without Paddle's BatchNorm; outputs of all blocks on request.
 Shapes: N images, C channels, L patches, D width, K classes.
 """
+
 import math
 
 import numpy as np
@@ -23,19 +24,34 @@ class Encoder(nn.Layer):
     Whoever adds layers calls initialize_weights at the end.
     """
 
-    def __init__(self, img_size: int | tuple[int, int] = 224, patch_size: int = 16, in_chans: int = 3, embed_dim: int = 768,
-                 depth: int = 12, num_heads: int = 12, mlp_ratio: float = 4.0, qkv_bias: bool = True,
-                 drop_path_rate: float = 0.0, norm_layer=nn.LayerNorm, init_values: float | None = None):
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        norm_layer=nn.LayerNorm,
+        init_values: float | None = None,
+    ):
         super().__init__()
         patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
         # cut at +-2, not at two deviations: as upstream
         normal = initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0)
         self.cls_token = self.create_parameter([1, 1, embed_dim], default_initializer=normal)
-        self.pos_embed = self.create_parameter([1, patch_embed.num_patches + 1, embed_dim], default_initializer=normal)
+        self.pos_embed = self.create_parameter(
+            [1, patch_embed.num_patches + 1, embed_dim], default_initializer=normal
+        )
         self.patch_embed = patch_embed
         rates = np.linspace(0, drop_path_rate, depth)
-        self.blocks = Blocks(Block(embed_dim, num_heads, mlp_ratio, qkv_bias, norm_layer, float(rate), init_values)
-                             for rate in rates)
+        self.blocks = Blocks(
+            Block(embed_dim, num_heads, mlp_ratio, qkv_bias, norm_layer, float(rate), init_values)
+            for rate in rates
+        )
 
     def initialize_weights(self) -> None:
         """Linear weights nearly normal with deviation .02, their biases 0; the patch projection as PyTorch's default for a
@@ -52,7 +68,9 @@ class Encoder(nn.Layer):
         cls_token = self.cls_token.expand([x.shape[0], -1, -1]).astype(x.dtype)
         return paddle.concat([cls_token, x], axis=1) + self.pos_embed
 
-    def block_features(self, x: paddle.Tensor, biases: list[paddle.Tensor] | None = None) -> list[paddle.Tensor]:
+    def block_features(
+        self, x: paddle.Tensor, biases: list[paddle.Tensor] | None = None
+    ) -> list[paddle.Tensor]:
         """Tokens [N, 1 + L, D] as they leave each block; `biases` [H, 1 + L, 1 + L], one a block, for its attention."""
         return self.blocks.outputs(self.embed(x), biases)
 
@@ -64,12 +82,33 @@ class VisionTransformer(Classifier, Encoder):
     `fc_norm` to the head, and there is no `norm`; without, the class token goes through `norm`.
     """
 
-    def __init__(self, img_size: int | tuple[int, int] = 224, patch_size: int = 16, in_chans: int = 3,
-                 num_classes: int = 1000, embed_dim: int = 768, depth: int = 12, num_heads: int = 12,
-                 mlp_ratio: float = 4.0, qkv_bias: bool = True, drop_path_rate: float = 0.0, norm_layer=nn.LayerNorm,
-                 global_pool: bool = False):
-        super().__init__(img_size, patch_size, in_chans, embed_dim, depth, num_heads, mlp_ratio, qkv_bias, drop_path_rate,
-                         norm_layer)
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        norm_layer=nn.LayerNorm,
+        global_pool: bool = False,
+    ):
+        super().__init__(
+            img_size,
+            patch_size,
+            in_chans,
+            embed_dim,
+            depth,
+            num_heads,
+            mlp_ratio,
+            qkv_bias,
+            drop_path_rate,
+            norm_layer,
+        )
         self.global_pool, self.num_classes = global_pool, num_classes
         if not global_pool:
             self.norm = norm_layer(embed_dim)
@@ -86,8 +125,14 @@ class VisionTransformer(Classifier, Encoder):
 
 def _of_size(name: str, **kwargs) -> VisionTransformer:
     size = SIZES[name]
-    return VisionTransformer(**kwargs, patch_size=size.patch, embed_dim=size.width, depth=size.depth, num_heads=size.heads,
-                             norm_layer=LayerNorm)
+    return VisionTransformer(
+        **kwargs,
+        patch_size=size.patch,
+        embed_dim=size.width,
+        depth=size.depth,
+        num_heads=size.heads,
+        norm_layer=LayerNorm,
+    )
 
 
 def vit_nano_patch4(**kwargs) -> VisionTransformer:

@@ -27,12 +27,23 @@ from util.errors import InputError
 
 
 def _variants(families: dict[str, ModuleType]) -> dict[str, Callable]:
-    return {name: variant for prefix, module in families.items() for name, variant in vars(module).items()
-            if name.startswith(prefix)}
+    return {
+        name: variant
+        for prefix, module in families.items()
+        for name, variant in vars(module).items()
+        if name.startswith(prefix)
+    }
 
 
 CLASSIFIERS = _variants({'vit_': models_vit, 'swin_': models_swin, 'pvt_': models_pvt})
-AUTOENCODERS = _variants({'mae_vit_': models_mae, 'mae_swin_': models_um, 'mae_pvt_': models_um, 'simmim_': models_simmim})
+AUTOENCODERS = _variants(
+    {
+        'mae_vit_': models_mae,
+        'mae_swin_': models_um,
+        'mae_pvt_': models_um,
+        'simmim_': models_simmim,
+    }
+)
 
 
 def classifier(name: str, **kwargs) -> Classifier:
@@ -46,7 +57,9 @@ def autoencoder(name: str, fix_um_positions: bool = False, **kwargs) -> Reconstr
     variant = _choose(AUTOENCODERS, name)
     if fix_um_positions:
         if variant.__module__ != models_um.__name__:
-            raise InputError(f'--fix_um_positions: the positions of {name} are right as they are; leave it out')
+            raise InputError(
+                f'--fix_um_positions: the positions of {name} are right as they are; leave it out'
+            )
         kwargs['fix_um_positions'] = True
     return variant(**kwargs)
 
@@ -226,8 +239,10 @@ def start_from(model: nn.Layer, path: str, fresh: tuple[str, ...] = ()) -> Start
 
     resized = _interpolate_positions(model, tensors)
     dropped = [
-        name for name, array in tensors.items()
-        if name not in own or name in fresh
+        name
+        for name, array in tensors.items()
+        if name not in own
+        or name in fresh
         or (CLASSES.fullmatch(name) and list(array.shape) != own[name].shape)
     ]
     copied = {name: array for name, array in tensors.items() if name not in dropped}
@@ -260,7 +275,9 @@ def _named_as_in(own: dict, tensors: dict) -> dict:
         return {prefix + name: array for name, array in tensors.items()}
     if theirs and not ours:
         return {
-            name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)
+            name.removeprefix(prefix): array
+            for name, array in tensors.items()
+            if name.startswith(prefix)
         }
     return dict(tensors)
 
@@ -270,7 +287,11 @@ def _interpolate_positions(model: nn.Layer, tensors: dict) -> list[str]:
     own, encoder = model.state_dict(), getattr(model, 'backbone', model)
     resized = []
     for name, table in tensors.items():
-        if not name.endswith('pos_embed') or name not in own or list(table.shape) == own[name].shape:
+        if (
+            not name.endswith('pos_embed')
+            or name not in own
+            or list(table.shape) == own[name].shape
+        ):
             continue
         grid = model.grid if name.startswith('decoder') else encoder.patch_embed.grid
         first = own[name].shape[1] - grid[0] * grid[1]  # 1 with a class token

@@ -6,6 +6,7 @@
 1797 scans of 8 x 8 grey levels (UCI "Optical Recognition of Handwritten Digits"), enlarged to 32 x 32, so that one
 patch of the nano model is one scanned pixel. Every fifth scan of a class is held out for validation.
 """
+
 import argparse
 import shutil
 from pathlib import Path
@@ -34,15 +35,23 @@ def main(out: Path) -> None:
     few = out.with_name(out.name + '100')
     few.mkdir(exist_ok=True)
     for split, most in (('train', LABELS), ('val', None)):
-        files = [file for digit in sorted((out / split).iterdir()) for file in sorted(digit.iterdir())[:most]]
+        files = [
+            file
+            for digit in sorted((out / split).iterdir())
+            for file in sorted(digit.iterdir())[:most]
+        ]
         lines = [f'../{file.relative_to(out.parent)} {file.parent.name}\n' for file in files]
         (few / f'{split}.txt').write_text(''.join(lines))
     print(f'{sum(counts.values())} digits written to {out}')
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, default=Path('demo/data/digits'), help='folder to write')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('demo/data/digits'), help='folder to write'
+    )
     target = parser.parse_args().out.resolve()
     if target.exists():
         parser.error(f'--out {target} exists already; name a new folder')

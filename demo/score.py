@@ -6,6 +6,7 @@ The error is the mean squared difference over the removed patches, of pixels nor
 the same images with the same masks: every removed patch filled with the mean patch of the training images; with its
 nearest visible patch.
 """
+
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
@@ -24,8 +25,12 @@ def main(args):
     program.start(args.device, args.seed)
     model, trained = models_zoo.autoencoder_from(args.resume)
     if 'mask_ratio' not in trained:
-        raise InputError(f'{args.resume} does not say its mask_ratio; a checkpoint of main_pretrain.py is needed')
-    normalize = crop.Normalize(*crop.statistics(model.in_chans, trained.get('mean'), trained.get('std')))
+        raise InputError(
+            f'{args.resume} does not say its mask_ratio; a checkpoint of main_pretrain.py is needed'
+        )
+    normalize = crop.Normalize(
+        *crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
+    )
     center = crop.CenterCrop(model.img_size[0], normalize)
     train, val = (load(args.data_path, split, center, model.in_chans) for split in ('train', 'val'))
     rng = np.random.default_rng(args.seed)
@@ -38,14 +43,22 @@ def main(args):
     removed = removed[:, :, 0] > 0  # [N, L]
     mean_patch = model.patchify(paddle.to_tensor(train)).numpy().mean((0, 1))
     print(f'{len(val)} images, mean squared error over the removed patches')
-    for name, filled in (('autoencoder', guess), ('mean patch', np.broadcast_to(mean_patch, truth.shape)),
-                         ('nearest visible', nearest_visible(truth, removed, model.grid))):
+    for name, filled in (
+        ('autoencoder', guess),
+        ('mean patch', np.broadcast_to(mean_patch, truth.shape)),
+        ('nearest visible', nearest_visible(truth, removed, model.grid)),
+    ):
         print(f'{name:16} {error(truth, filled, removed):.4f}')
 
 
 def load(data_path: str, split: str, center: crop.CenterCrop, in_chans: int) -> np.ndarray:
     found = folder.find(data_path, split, pictures.suffixes(in_chans))
-    return np.concatenate([images.numpy() for images, _ in loader.EvalLoader(loader.EvalSet(found, in_chans, center), 256)])
+    return np.concatenate(
+        [
+            images.numpy()
+            for images, _ in loader.EvalLoader(loader.EvalSet(found, in_chans, center), 256)
+        ]
+    )
 
 
 def error(truth: np.ndarray, guess: np.ndarray, removed: np.ndarray) -> float:
@@ -65,7 +78,9 @@ def nearest_visible(patches: np.ndarray, removed: np.ndarray, grid: tuple[int, i
 
 PARSER = cli.parser(__doc__, cli.device)
 PARSER.add_argument('--resume', required=True, metavar='FILE', help='a pre-training checkpoint')
-PARSER.add_argument('--data_path', required=True, metavar='PATH', help='folder with train/ and val/')
+PARSER.add_argument(
+    '--data_path', required=True, metavar='PATH', help='folder with train/ and val/'
+)
 PARSER.add_argument('--seed', type=cli.number(int, 0), default=1, help='seed of the masks')
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """From the keys to the end of some optimizer steps, rung by rung."""
+
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,10 +16,19 @@ BATCH = {names.PROBE: 16}
 LR = {names.PROBE: 0.1}
 # Relative to the largest entry of each tensor; several times what float32 gives for ViT-H
 OUTPUT = 1e-5
-TOLERANCES = {'weights': 0.0, 'blocks': 1e-5, 'mask': 0.0, 'loss': 1e-6, 'gradients': 2e-5, 'losses of the steps': 5e-6}
+TOLERANCES = {
+    'weights': 0.0,
+    'blocks': 1e-5,
+    'mask': 0.0,
+    'loss': 1e-6,
+    'gradients': 2e-5,
+    'losses of the steps': 5e-6,
+}
 MOVES = 1e-4  # of how far the steps move a tensor; a fifth of the weight decay more or less makes some 5e-4
-LENGTHS = ('lengths (roots of the sums of squares): how far the ends of the two ways lie apart, relative to the way; to '
-           'that comes what float32 may round off in each step')
+LENGTHS = (
+    'lengths (roots of the sums of squares): how far the ends of the two ways lie apart, relative to the way; to '
+    'that comes what float32 may round off in each step'
+)
 
 
 def inputs(settings: dict, batch_size: int | None, seed: int) -> dict:
@@ -28,11 +38,23 @@ def inputs(settings: dict, batch_size: int | None, seed: int) -> dict:
     images = rng.normal(size=[*batch, settings['channels'], side, side]).astype('float32')
     noise = rng.random([*batch, settings['patches']]).astype('float32')
     classes = settings['classes']
-    targets = rng.dirichlet(np.ones(classes), size=batch) if classes else rng.normal(size=[*batch, settings['width']])
-    return {'images': images, 'noise': noise, 'targets': targets.astype('float32'), 'heads': settings['heads'],
-            'decoder_heads': settings['decoder_heads'], 'norm_pix_loss': settings['norm_pix_loss'],
-            'lr': LR.get(settings['kind'], 1e-3), 'warmup': WARMUP, 'layer_decay': settings['layer_decay'],
-            'clip_grad': settings['clip_grad']}
+    targets = (
+        rng.dirichlet(np.ones(classes), size=batch)
+        if classes
+        else rng.normal(size=[*batch, settings['width']])
+    )
+    return {
+        'images': images,
+        'noise': noise,
+        'targets': targets.astype('float32'),
+        'heads': settings['heads'],
+        'decoder_heads': settings['decoder_heads'],
+        'norm_pix_loss': settings['norm_pix_loss'],
+        'lr': LR.get(settings['kind'], 1e-3),
+        'warmup': WARMUP,
+        'layer_decay': settings['layer_decay'],
+        'clip_grad': settings['clip_grad'],
+    }
 
 
 def count(settings: dict) -> int:
@@ -41,22 +63,40 @@ def count(settings: dict) -> int:
     return 7 + outputs
 
 
-def rungs(settings: dict, tensors: dict, path: str, original: process.Results, given: dict,
-          log: reprod.Log) -> Iterator[ladder.Rung]:
+def rungs(
+    settings: dict,
+    tensors: dict,
+    path: str,
+    original: process.Results,
+    given: dict,
+    log: reprod.Log,
+) -> Iterator[ladder.Rung]:
     """The rungs, one after the other; keys that differ end it, since nothing beyond can be compared."""
+
     def rung(name, pairs, tolerance=None):
-        return ladder.rung(name, log.through(name, pairs), TOLERANCES.get(name, OUTPUT) if tolerance is None else tolerance)
+        return ladder.rung(
+            name,
+            log.through(name, pairs),
+            TOLERANCES.get(name, OUTPUT) if tolerance is None else tolerance,
+        )
 
     def part(name, arrays):
         return ladder.paired(arrays, original.items(name))
-    named = {ours.BUFFERS.get(name, name): list(array.shape[::-1] if array.ndim == 2 else array.shape)
-             for name, array in tensors.items()}
+
+    named = {
+        ours.BUFFERS.get(name, name): list(array.shape[::-1] if array.ndim == 2 else array.shape)
+        for name, array in tensors.items()
+    }
     yield (keys := ladder.keys(named, original.shapes('weights')))
     if not keys.passed:
         return
     model, objective = build(settings, tensors, path), objective_of(given)
     tensors.clear()  # the model has them; at ViT-H twice is too often
-    stacks = {name: list(getattr(model, name)) for name in ('blocks', 'decoder_blocks') if hasattr(model, name)}
+    stacks = {
+        name: list(getattr(model, name))
+        for name in ('blocks', 'decoder_blocks')
+        if hasattr(model, name)
+    }
     yield rung('weights', part('weights', ours.Arrays(ours.tensors(model))))
     seen, outputs = ours.forward(model, stacks, objective)
     yield rung('blocks', part('blocks', seen))
@@ -67,10 +107,14 @@ def rungs(settings: dict, tensors: dict, path: str, original: process.Results, g
     yield rung('gradients', part('gradients', gradients))
     del gradients
     schedule = optim.Cosine(given['lr'], 0.0, WARMUP, STEPS)
-    losses = ours.train(model, optimizer_of(model, settings), schedule, STEPS, objective, given['clip_grad'])
+    losses = ours.train(
+        model, optimizer_of(model, settings), schedule, STEPS, objective, given['clip_grad']
+    )
     yield rung('losses of the steps', [('losses', losses, theirs['losses'])])
     ends = part('after', ours.Arrays(ours.tensors(model)))
-    yield ladder.rung('weights after the steps', moves(original.items('weights'), ends), MOVES, LENGTHS)
+    yield ladder.rung(
+        'weights after the steps', moves(original.items('weights'), ends), MOVES, LENGTHS
+    )
 
 
 def moves(starts: Iterator, ends: ladder.Pairs) -> ladder.Pairs:
@@ -82,7 +126,9 @@ def moves(starts: Iterator, ends: ladder.Pairs) -> ladder.Pairs:
     for (name, *arrays), (_, start) in zip(ends, starts):
         if name.endswith('qkv.bias'):
             third = len(start) // 3
-            start, *arrays = (np.delete(array, slice(third, 2 * third)) for array in (start, *arrays))
+            start, *arrays = (
+                np.delete(array, slice(third, 2 * third)) for array in (start, *arrays)
+            )
         end, theirs = (array.astype('float64') for array in arrays)
         way = np.linalg.norm(theirs - start) + roundings * np.linalg.norm(start)
         yield name, np.array([way + np.linalg.norm(end - theirs)]), np.array([way])

@@ -2,6 +2,7 @@
 
 A figure that is no number never passes: every verdict is `not (x <= tolerance)` turned round, and NaN <= x is false.
 """
+
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -16,6 +17,7 @@ Pairs = Iterable[tuple[str, np.ndarray, np.ndarray]]  # name, ours, the original
 class Rung:
     """One step of the ladder. `relative` is the largest over the tensors of (largest difference / largest entry of the
     original's tensor); `where` is the first tensor that departs, else the one with the largest relative difference."""
+
     name: str
     compared: str
     max_abs: float
@@ -62,18 +64,42 @@ def rung(name: str, pairs: Pairs, tolerance: float, note: str = '') -> Rung:
         largest, total = float(np.maximum(largest, largest_here)), total + total_here
         entries, count, finite = entries + ours.size, count + 1, finite and finite_here
     passed = count > 0 and not departs and finite and bool(relative <= tolerance)
-    return Rung(name, f'{count} tensors' if count != 1 else '1 tensor', largest, total / max(entries, 1), relative, finite,
-                tolerance, passed, departs or worst, note)
+    return Rung(
+        name,
+        f'{count} tensors' if count != 1 else '1 tensor',
+        largest,
+        total / max(entries, 1),
+        relative,
+        finite,
+        tolerance,
+        passed,
+        departs or worst,
+        note,
+    )
 
 
 def keys(ours: dict[str, list[int]], theirs: dict[str, list[int]]) -> Rung:
     """The first rung: the same names, with the same shapes. Its figures count the names that differ."""
-    different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    different = sorted(
+        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
+    )
     count = float(len(different))
-    note = '; '.join(f'{name} is {ours.get(name, "missing")} here, {theirs.get(name, "missing")} there'
-                     for name in different[:3])
-    return Rung('keys and shapes', f'{len(theirs)} tensors', count, count / max(len(theirs), 1), count, True, 0.0,
-                not different and bool(theirs), different[0] if different else '', note)
+    note = '; '.join(
+        f'{name} is {ours.get(name, "missing")} here, {theirs.get(name, "missing")} there'
+        for name in different[:3]
+    )
+    return Rung(
+        'keys and shapes',
+        f'{len(theirs)} tensors',
+        count,
+        count / max(len(theirs), 1),
+        count,
+        True,
+        0.0,
+        not different and bool(theirs),
+        different[0] if different else '',
+        note,
+    )
 
 
 def paired(ours: dict[str, np.ndarray], theirs: Iterable[tuple[str, np.ndarray]]) -> Pairs:
@@ -95,5 +121,7 @@ def table(rungs: list[Rung]) -> str:
     """The ladder for a terminal, notes below it."""
     rows = [record.COLUMNS, *(record.cells(step.record()) for step in rungs)]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = [
+        '  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    ]
     return '\n'.join(lines + [f'{step.name}: {step.note}' for step in rungs if step.note])

@@ -2,6 +2,7 @@
 
 `objective(model, i)` gives the outputs for batch i as a dictionary of tensors, the loss under 'loss'.
 """
+
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +22,10 @@ def tensors(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
 
 def shapes(model: paddle.nn.Layer) -> dict[str, list[int]]:
     """Shapes in PyTorch's layout, which has Linear weights as [out, in]."""
-    return {name: tensor.shape[::-1] if tensor.ndim == 2 else list(tensor.shape) for name, tensor in tensors(model).items()}
+    return {
+        name: tensor.shape[::-1] if tensor.ndim == 2 else list(tensor.shape)
+        for name, tensor in tensors(model).items()
+    }
 
 
 class Arrays(dict):
@@ -32,15 +36,23 @@ class Arrays(dict):
         return array.T if array.ndim == 2 else array
 
 
-def forward(model: paddle.nn.Layer, stacks: dict[str, list[paddle.nn.Layer]], objective: Callable) -> tuple[dict, dict]:
+def forward(
+    model: paddle.nn.Layer, stacks: dict[str, list[paddle.nn.Layer]], objective: Callable
+) -> tuple[dict, dict]:
     """Evaluation mode, batch 0: (what enters and leaves each block, by name; outputs)."""
     seen, hooks = {}, []
     for stack, blocks in stacks.items():
-        hooks.append(blocks[0].register_forward_pre_hook(
-            lambda block, inputs, name=f'{stack}.input': seen.update({name: inputs[0].numpy()})))
-        hooks += [block.register_forward_post_hook(
-            lambda block, inputs, out, name=f'{stack}.{i}': seen.update({name: out.numpy()}))
-            for i, block in enumerate(blocks)]
+        hooks.append(
+            blocks[0].register_forward_pre_hook(
+                lambda block, inputs, name=f'{stack}.input': seen.update({name: inputs[0].numpy()})
+            )
+        )
+        hooks += [
+            block.register_forward_post_hook(
+                lambda block, inputs, out, name=f'{stack}.{i}': seen.update({name: out.numpy()})
+            )
+            for i, block in enumerate(blocks)
+        ]
     model.eval()
     with paddle.no_grad():
         outputs = {name: value.numpy() for name, value in objective(model, 0).items()}
@@ -54,14 +66,28 @@ def gradients(model: paddle.nn.Layer, objective: Callable) -> tuple[np.ndarray, 
     model.train()
     loss = objective(model, 0)['loss']
     loss.backward()
-    return loss.numpy(), Arrays({name: parameter.grad for name, parameter in model.named_parameters()
-                                 if parameter.grad is not None})
+    return loss.numpy(), Arrays(
+        {
+            name: parameter.grad
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
+    )
 
 
-def train(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, schedule: Cosine, steps: int,
-          objective: Callable, clip_grad: float) -> np.ndarray:
+def train(
+    model: paddle.nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    schedule: Cosine,
+    steps: int,
+    objective: Callable,
+    clip_grad: float,
+) -> np.ndarray:
     """The losses of so many optimizer steps, float32 [steps]; `schedule` counts steps, `clip_grad` may be infinite."""
-    step, losses = Step(optimizer, precision='off', clip_grad=None if np.isinf(clip_grad) else clip_grad), []
+    step, losses = (
+        Step(optimizer, precision='off', clip_grad=None if np.isinf(clip_grad) else clip_grad),
+        [],
+    )
     model.clear_gradients()
     for i in range(steps):
         optimizer.set_lr(schedule(i))

@@ -1,4 +1,5 @@
 """Run the original in its own process: two frameworks in one starve each other, and at ViT-H there is no room for both."""
+
 import json
 import os
 import subprocess
@@ -32,8 +33,10 @@ class Results:
 def check(python: str) -> None:
     """InputError where there is no interpreter, before anything takes time."""
     if not Path(python).is_file():
-        raise InputError(f'--python {python}: no such interpreter. The original runs in PyTorch, in an environment of its '
-                         f'own: {INSTALL}')
+        raise InputError(
+            f'--python {python}: no such interpreter. The original runs in PyTorch, in an environment of its '
+            f'own: {INSTALL}'
+        )
 
 
 def run(python: str, folder: Path, **given) -> Results:
@@ -42,14 +45,31 @@ def run(python: str, folder: Path, **given) -> Results:
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / 'given.npz', **given)
     # Our own threads and switches are for Paddle. The interpreter keeps its path as it is: behind the link is another
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(('OMP_', 'FLAGS_', 'MKL_'))}
-    environ |= {'HF_HUB_OFFLINE': '1', 'TRANSFORMERS_VERBOSITY': 'error', 'HF_HUB_DISABLE_PROGRESS_BARS': '1'}
-    process = subprocess.run([os.path.abspath(python), '-I', str(PROGRAM), str(folder / 'given.npz'), str(folder)],
-                             env=environ, cwd=folder, capture_output=True, text=True)
+    environ = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(('OMP_', 'FLAGS_', 'MKL_'))
+    }
+    environ |= {
+        'HF_HUB_OFFLINE': '1',
+        'TRANSFORMERS_VERBOSITY': 'error',
+        'HF_HUB_DISABLE_PROGRESS_BARS': '1',
+    }
+    process = subprocess.run(
+        [os.path.abspath(python), '-I', str(PROGRAM), str(folder / 'given.npz'), str(folder)],
+        env=environ,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     if process.returncode:
         words = process.stderr.strip().splitlines() or ['it said nothing; was there enough memory?']
-        advice = f'. Is the environment whole? {INSTALL}' if 'ModuleNotFoundError' in words[-1] else ''
-        raise InputError(f'the original failed (exit code {process.returncode}): {words[-1]}{advice}')
+        advice = (
+            f'. Is the environment whole? {INSTALL}' if 'ModuleNotFoundError' in words[-1] else ''
+        )
+        raise InputError(
+            f'the original failed (exit code {process.returncode}): {words[-1]}{advice}'
+        )
     return Results(folder)
 
 

@@ -3,6 +3,7 @@
 Each .npy is a pickled dictionary of arrays, as that guide's tools read it. The verdicts in the logs are our ladder's:
 those tools call a NaN a success.
 """
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,13 @@ import numpy as np
 from parity import ladder
 from util.errors import InputError
 
-STEPS = {'forward': ('logits', 'features', 'prediction', 'mask'), 'loss': ('loss',), 'bp_align': ('gradients',),
-         'train_align': ('losses of the steps',), 'metric': ('metric',)}
+STEPS = {
+    'forward': ('logits', 'features', 'prediction', 'mask'),
+    'loss': ('loss',),
+    'bp_align': ('gradients',),
+    'train_align': ('losses of the steps',),
+    'metric': ('metric',),
+}
 
 
 class Log:
@@ -34,7 +40,11 @@ class Log:
             yield pair
         with self._folder():
             for side, name in ((1, 'paddle'), (2, 'torch')):
-                np.save(self.folder / f'{step}_{name}.npy', {pair[0]: pair[side] for pair in kept}, allow_pickle=True)
+                np.save(
+                    self.folder / f'{step}_{name}.npy',
+                    {pair[0]: pair[side] for pair in kept},
+                    allow_pickle=True,
+                )
         self.lines[step] = [_line(*pair) for pair in kept]
         if len(STEPS[step]) == 1:
             kept.clear()  # no rung adds to them, and at ViT-H the gradients take 5 GB that the optimizer needs next
@@ -42,8 +52,11 @@ class Log:
     def write(self, rungs: list[ladder.Rung]) -> None:
         """The logs of the steps that were reached."""
         for step, lines in self.lines.items():
-            verdicts = [f'{rung.name}: {"passed" if rung.passed else "FAILED"}, tolerance {rung.tolerance:g}'
-                        for rung in rungs if rung.name in STEPS[step]]
+            verdicts = [
+                f'{rung.name}: {"passed" if rung.passed else "FAILED"}, tolerance {rung.tolerance:g}'
+                for rung in rungs
+                if rung.name in STEPS[step]
+            ]
             with self._folder():
                 (self.folder / f'{step}_diff.log').write_text('\n'.join(lines + verdicts) + '\n')
 
@@ -54,10 +67,14 @@ class Log:
             self.folder.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
-            raise InputError(f'--reprod_log {self.folder}: cannot be written ({error.strerror})') from None
+            raise InputError(
+                f'--reprod_log {self.folder}: cannot be written ({error.strerror})'
+            ) from None
 
 
 def _line(name: str, ours: np.ndarray, theirs: np.ndarray) -> str:
     largest, total, relative, finite = ladder.difference(ours, theirs)
-    return (f'{name}: max {largest:.3g}, mean {total / max(ours.size, 1):.3g}, relative {relative:.3g}'
-            f'{"" if finite else ", NOT FINITE"}')
+    return (
+        f'{name}: max {largest:.3g}, mean {total / max(ours.size, 1):.3g}, relative {relative:.3g}'
+        f'{"" if finite else ", NOT FINITE"}'
+    )

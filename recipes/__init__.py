@@ -7,6 +7,7 @@ The table, the commands of the READMEs and the front page of reports/ are made f
 DATA stands for a data set of the reader's, CHECKPOINT for what `checkpoint` names: a file, or another recipe's result,
 for which the published `file` does as well.
 """
+
 import difflib
 
 from recipes import official, ports, segment, small, um_mae
@@ -22,6 +23,8 @@ def find(name: str) -> Recipe:
     """The recipe of that name; InputError with the nearest names where there is none."""
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES)
-        raise InputError(f'no recipe is called {name}; ' + (f'near it are {", ".join(near)}' if near else
-                                                            'python -m recipes lists them'))
+        raise InputError(
+            f'no recipe is called {name}; '
+            + (f'near it are {", ".join(near)}' if near else 'python -m recipes lists them')
+        )
     return RECIPES[name]

@@ -1,4 +1,5 @@
 """What a recipe is, and the command that it makes."""
+
 import shlex
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ IMAGES = {'ImageNet-1K': 1_281_167, 'ADE20K': 20_210}  # of the training sets
 @dataclass(frozen=True)
 class Figure:
     """A published result. `spread` is the standard deviation over `seeds` runs, None where it was not published."""
+
     value: float
     by: str
     metric: str = 'acc1'
@@ -34,6 +36,7 @@ class Recipe:
     accum_iter it has none that must be kept (an evaluation). The first of the figures is the one to expect. checkpoint: a
     file or the name of the recipe that it begins from, file: published weights that do as well. hours: of the published run
     on its devices. departures: where our program does otherwise than the published run."""
+
     name: str
     model: str
     source: str
@@ -61,7 +64,10 @@ class Recipe:
 
     @property
     def accumulates(self) -> bool:
-        return self.program in ('main_pretrain.py', 'main_finetune.py', 'main_linprobe.py') and self.accum_iter > 0
+        return (
+            self.program in ('main_pretrain.py', 'main_finetune.py', 'main_linprobe.py')
+            and self.accum_iter > 0
+        )
 
     @property
     def evaluates(self) -> bool:
@@ -74,11 +80,17 @@ class Recipe:
 
     def band(self, figure: Figure) -> tuple[float, float]:
         """Between which values a rerun is in order: two published deviations, or its program's band if that is wider."""
-        width = EVALUATION if self.evaluates else max(2 * (figure.spread or 0), BANDS.get(self.program, BAND))
+        width = (
+            EVALUATION
+            if self.evaluates
+            else max(2 * (figure.spread or 0), BANDS.get(self.program, BAND))
+        )
         return figure.value - width, figure.value + width
 
 
-def command(recipe: Recipe, devices: int | None = None, batch_size: int | None = None, machine: int = 8) -> list[str]:
+def command(
+    recipe: Recipe, devices: int | None = None, batch_size: int | None = None, machine: int = 8
+) -> list[str]:
     """The words of the command on so many devices, `machine` of them in one machine, with the published effective batch.
 
     batch_size: images a device and iteration, default the published one. InputError where the effective batch cannot be
@@ -110,7 +122,9 @@ def _launcher(recipe: Recipe, devices: int, machine: int) -> list[str]:
     if devices <= machine:
         return [*LAUNCH, '--gpus', ','.join(map(str, range(devices)))]
     if devices % machine:
-        raise InputError(f'{recipe.name}: {devices} devices do not fill machines of {machine}; give --per_machine')
+        raise InputError(
+            f'{recipe.name}: {devices} devices do not fill machines of {machine}; give --per_machine'
+        )
     return [*LAUNCH, '--nnodes', str(devices // machine), '--master', MASTER, '--rank', '0']
 
 
@@ -124,8 +138,10 @@ def _accum_iter(recipe: Recipe, devices: int, batch_size: int) -> int:
     """Iterations an optimizer step that keep the effective batch."""
     global_batch = devices * batch_size
     if recipe.effective_batch % global_batch:
-        raise InputError(f'{recipe.name}: its effective batch {recipe.effective_batch} is no multiple of {devices} devices '
-                         f'x --batch_size {batch_size}; choose numbers that divide it')
+        raise InputError(
+            f'{recipe.name}: its effective batch {recipe.effective_batch} is no multiple of {devices} devices '
+            f'x --batch_size {batch_size}; choose numbers that divide it'
+        )
     return recipe.effective_batch // global_batch
 
 
@@ -134,8 +150,10 @@ def _of_segmentor(recipe: Recipe, devices: int, batch_size: int | None) -> list[
     share = recipe.effective_batch // devices
     if share * devices != recipe.effective_batch or batch_size not in (None, share):
         each = f'--batch_size {batch_size} on ' if batch_size else ''
-        raise InputError(f'{recipe.name}: {each}{devices} devices cannot make the effective batch {recipe.effective_batch}; '
-                         'PaddleSeg does not accumulate gradients')
+        raise InputError(
+            f'{recipe.name}: {each}{devices} devices cannot make the effective batch {recipe.effective_batch}; '
+            'PaddleSeg does not accumulate gradients'
+        )
     return [] if share == recipe.batch_size else ['--batch_size', str(share)]
 
 
@@ -143,7 +161,12 @@ def wrapped(words: list[str], width: int = 125, indent: str = '') -> str:
     """The command over several lines of a shell, as a README has it."""
     pieces = []  # a flag and its value stay together
     for word in map(shlex.quote, words):
-        if pieces and pieces[-1].startswith('-') and ' ' not in pieces[-1] and not word.startswith('--'):
+        if (
+            pieces
+            and pieces[-1].startswith('-')
+            and ' ' not in pieces[-1]
+            and not word.startswith('--')
+        ):
             pieces[-1] += ' ' + word
         else:
             pieces.append(word)

@@ -8,6 +8,7 @@
 
 With the name of a recipe: a record of that run. Without: the pages of all records, and the front page, are made anew.
 """
+
 from pathlib import Path
 
 import recipes
@@ -22,7 +23,11 @@ def main(args):
         if not args.logs:
             raise InputError('--plot needs --logs')
         recipe = args.name and recipes.find(args.name)
-        plots.curves(args.plot, {log: training.read_log(log) for log in args.logs}, recipe.figures if recipe else ())
+        plots.curves(
+            args.plot,
+            {log: training.read_log(log) for log in args.logs},
+            recipe.figures if recipe else (),
+        )
         return
     if args.name:
         add(args)
@@ -50,19 +55,27 @@ def add(args):
         if not args.output_dir:
             raise InputError(f'{recipe.name} is a training: give --output_dir')
         written = Path(args.output_dir) / 'log.txt'
-        record = training.of_run(recipe, written, args.checkpoint or newest(args.output_dir), args.console, args.licence)
+        record = training.of_run(
+            recipe, written, args.checkpoint or newest(args.output_dir), args.console, args.licence
+        )
     else:
-        raise InputError(f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py, main_linprobe.py, '
-                         'seg/train.py and seg/val.py')
+        raise InputError(
+            f'{recipe.name}: records are made of main_pretrain.py, main_finetune.py, main_linprobe.py, '
+            'seg/train.py and seg/val.py'
+        )
     if args.parity:
         record['parity'] = records.read(args.parity).get('parity')
         if not record['parity']:
-            raise InputError(f'--parity {args.parity} has no ladder; main_parity.py --report makes such a record')
+            raise InputError(
+                f'--parity {args.parity} has no ladder; main_parity.py --report makes such a record'
+            )
     if recipe.program.startswith('main_') and record['status'] == 'measured':
         record['pictures'] = [f'{prefix.name}.png']
     records.write(str(prefix), record, written)
     for name in record.get('pictures', ()):
-        plots.curves(prefix.with_name(name), {recipe.name: training.read_log(written)}, recipe.figures)
+        plots.curves(
+            prefix.with_name(name), {recipe.name: training.read_log(written)}, recipe.figures
+        )
     for warning in record['warnings']:
         log.info(f'warning: {warning}')
     log.info(f'{prefix}.yaml: {record["claim"]}')
@@ -77,18 +90,41 @@ def newest(folder):
 
 PARSER = cli.parser(__doc__)
 PARSER.prog = 'python -m reports'
-PARSER.add_argument('name', nargs='?', default=None, metavar='NAME', help='a recipe; `python -m recipes` lists them')
-PARSER.add_argument('--output_dir', default=None, metavar='DIR', help="the run's, with log.txt and checkpoints")
-PARSER.add_argument('--checkpoint', default=None, metavar='FILE', help='weights (default: the newest in --output_dir)')
-PARSER.add_argument('--console', default=None, metavar='FILE', help='what the program printed: rate and memory, or the '
-                    'accuracy of an evaluation')
-PARSER.add_argument('--parity', default=None, metavar='FILE', help='record of main_parity.py about the '
-                    "run's weights, whose ladder is taken over")
+PARSER.add_argument(
+    'name', nargs='?', default=None, metavar='NAME', help='a recipe; `python -m recipes` lists them'
+)
+PARSER.add_argument(
+    '--output_dir', default=None, metavar='DIR', help="the run's, with log.txt and checkpoints"
+)
+PARSER.add_argument(
+    '--checkpoint',
+    default=None,
+    metavar='FILE',
+    help='weights (default: the newest in --output_dir)',
+)
+PARSER.add_argument(
+    '--console',
+    default=None,
+    metavar='FILE',
+    help='what the program printed: rate and memory, or the accuracy of an evaluation',
+)
+PARSER.add_argument(
+    '--parity',
+    default=None,
+    metavar='FILE',
+    help="record of main_parity.py about the run's weights, whose ladder is taken over",
+)
 PARSER.add_argument('--licence', default=None, help='of the weights')
 PARSER.add_argument('--reports', default='reports', metavar='DIR', help='folder of the records')
-PARSER.add_argument('--plot', default=None, metavar='FILE', help='only draw the curves of --logs into a PNG; '
-                    'with NAME, its published points beside them')
-PARSER.add_argument('--logs', nargs='+', default=None, metavar='FILE', help='log.txt of several runs')
+PARSER.add_argument(
+    '--plot',
+    default=None,
+    metavar='FILE',
+    help='only draw the curves of --logs into a PNG; with NAME, its published points beside them',
+)
+PARSER.add_argument(
+    '--logs', nargs='+', default=None, metavar='FILE', help='log.txt of several runs'
+)
 
 if __name__ == '__main__':
     program.run(main, PARSER)

@@ -1,19 +1,39 @@
 """reports/README.md: every claim against its status, made from the recipes and the records."""
+
 from pathlib import Path
 
 import recipes
 from recipes import cost, official, paper, ports, segment, um_mae
 from util import record as records
 
-GROUPS = {'The official runs and the paper': official, 'Other code bases': ports, 'UM-MAE and SimMIM': um_mae,
-          'Segmentation on ADE20K': segment}
+GROUPS = {
+    'The official runs and the paper': official,
+    'Other code bases': ports,
+    'UM-MAE and SimMIM': um_mae,
+    'Segmentation on ADE20K': segment,
+}
 # In the order in which they pay: an hour first, then days
-FIRST = ('eval_vit_base', 'eval_vit_large', 'eval_vit_huge', 'eval_segment_vit_base', 'linprobe_vit_base',
-         'finetune_vit_base', 'finetune_vit_large', 'um_mae_pretrain_pvt_small', 'um_mae_pretrain_swin_tiny',
-         'pretrain_vit_base', 'pretrain_vit_large')
+FIRST = (
+    'eval_vit_base',
+    'eval_vit_large',
+    'eval_vit_huge',
+    'eval_segment_vit_base',
+    'linprobe_vit_base',
+    'finetune_vit_base',
+    'finetune_vit_large',
+    'um_mae_pretrain_pvt_small',
+    'um_mae_pretrain_swin_tiny',
+    'pretrain_vit_base',
+    'pretrain_vit_large',
+)
 # Of Paddle's reproduction guide
-STEPS = {'forward': ('blocks', 'features', 'prediction', 'logits'), 'loss': ('loss',), 'backward': ('gradients',),
-         'training': ('losses of the steps', 'weights after the steps'), 'evaluation': ('metric', 'sliding window')}
+STEPS = {
+    'forward': ('blocks', 'features', 'prediction', 'logits'),
+    'loss': ('loss',),
+    'backward': ('gradients',),
+    'training': ('losses of the steps', 'weights after the steps'),
+    'evaluation': ('metric', 'sliding window'),
+}
 
 HEAD = """# Reports
 
@@ -109,15 +129,27 @@ HEADER = ('run', 'to expect', 'status', 'here', 'device-hours')
 def page(folder: str | Path) -> str:
     """The front page of a folder of records."""
     found = {path.stem: records.read(path) for path in sorted(Path(folder).glob('*.yaml'))}
-    done = {record['recipe']: (name, record) for name, record in found.items() if 'recipe' in record}
-    rows = {title: [_row(recipe, done) for recipe in module.RECIPES] for title, module in GROUPS.items()}
+    done = {
+        record['recipe']: (name, record) for name, record in found.items() if 'recipe' in record
+    }
+    rows = {
+        title: [_row(recipe, done) for recipe in module.RECIPES] for title, module in GROUPS.items()
+    }
     other = {name: record for name, record in found.items() if 'recipe' not in record}
     ladders = {name: record for name, record in other.items() if record.get('parity')}
     small = {name: record for name, record in other.items() if name not in ladders}
     published = [row[2] for table in rows.values() for row in table if row[1]]
     others = [record['status'] for record in other.values()]
-    lines = [HEAD + '\n'.join(f'| {status} | {meaning} | {published.count(status)} | {others.count(status) or ""} |'
-                              for status, meaning in records.STATUSES.items()), '', *([] if done else [NOTHING]), CLAIMS]
+    lines = [
+        HEAD
+        + '\n'.join(
+            f'| {status} | {meaning} | {published.count(status)} | {others.count(status) or ""} |'
+            for status, meaning in records.STATUSES.items()
+        ),
+        '',
+        *([] if done else [NOTHING]),
+        CLAIMS,
+    ]
     for title, table in rows.items():
         lines += [f'### {title}', '', *records.table([HEADER, *table]), '']
     lines += [*_alignment(ladders), *_small(small), *_first(done), ADD, *_paper(), CONTRADICTIONS]
@@ -127,12 +159,23 @@ def page(folder: str | Path) -> str:
 def _row(recipe: recipes.Recipe, done: dict) -> list[str]:
     expected = '; '.join(map(str, recipe.figures))
     if recipe.name not in done:
-        return [recipe.name, expected, 'not-run' if recipe.program else 'taken-over', '', cost.hours(recipe)]
+        return [
+            recipe.name,
+            expected,
+            'not-run' if recipe.program else 'taken-over',
+            '',
+            cost.hours(recipe),
+        ]
     name, record = done[recipe.name]
     value = record['result'].get(recipe.figures[0].metric) if recipe.figures else None
     here = '' if value is None else f'{value:.2f}'
-    return [f'[{recipe.name}]({name}.md)', expected, record['status'],
-            here + (f', {len(record["warnings"])} warnings' if record.get('warnings') else ''), cost.hours(recipe)]
+    return [
+        f'[{recipe.name}]({name}.md)',
+        expected,
+        record['status'],
+        here + (f', {len(record["warnings"])} warnings' if record.get('warnings') else ''),
+        cost.hours(recipe),
+    ]
 
 
 def _alignment(found: dict) -> list[str]:
@@ -140,7 +183,9 @@ def _alignment(found: dict) -> list[str]:
     rows = [('record', 'status', *STEPS)]
     for name, record in found.items():
         rungs = {rung['name']: rung for rung in record.get('parity', [])}
-        cells = [_worst([rungs[step] for step in steps if step in rungs]) for steps in STEPS.values()]
+        cells = [
+            _worst([rungs[step] for step in steps if step in rungs]) for steps in STEPS.values()
+        ]
         rows.append((f'[{name.removeprefix("parity_")}]({name}.md)', record['status'], *cells))
     return [ALIGNMENT, *records.table(rows), '']
 
@@ -160,27 +205,51 @@ def _worst(rungs: list[dict]) -> str:
     if not rungs:
         return ''
     largest = max(rung['relative'] for rung in rungs)
-    star = '\\*' if any('length of the difference' in rung.get('note', '') for rung in rungs) else ''
-    return (f'{largest:.1e}' if largest else '0') + star + ('' if all(rung['passed'] for rung in rungs) else ' FAILED')
+    star = (
+        '\\*' if any('length of the difference' in rung.get('note', '') for rung in rungs) else ''
+    )
+    return (
+        (f'{largest:.1e}' if largest else '0')
+        + star
+        + ('' if all(rung['passed'] for rung in rungs) else ' FAILED')
+    )
 
 
 def _first(done: dict) -> list[str]:
     rows = [('run', 'device-hours', 'settles')]
     for recipe in map(recipes.find, FIRST):
         if recipe.name not in done:
-            then = [other for other in recipes.ALL if other.checkpoint == recipe.name and other.figures]
+            then = [
+                other for other in recipes.ALL if other.checkpoint == recipe.name and other.figures
+            ]
             figures = recipe.figures[:1] or tuple(other.figures[0] for other in then[:1])
-            rows.append((f'`{recipe.name}`', cost.hours(recipe), '; '.join(map(str, figures))
-                         + (f', after {then[0].name}' if not recipe.figures and then else '')))
+            rows.append(
+                (
+                    f'`{recipe.name}`',
+                    cost.hours(recipe),
+                    '; '.join(map(str, figures))
+                    + (f', after {then[0].name}' if not recipe.figures and then else ''),
+                )
+            )
     return [GPUS, *records.table(rows), '']
 
 
 def _paper() -> list[str]:
     def cells(values):
         return ['' if value is None else str(value) for value in values]
-    rows = [('table', 'result', *paper.COLUMNS), *((table, what, *cells(values)) for table, what, values in paper.TRANSFER)]
-    lines = ['## Taken over from the paper', '', *records.table(rows), '',
-             'ViT-L, 800 epochs, pixels not normalised (table 1, figures 5, 7): fine-tuned / linear probe, accuracy.', '']
+
+    rows = [
+        ('table', 'result', *paper.COLUMNS),
+        *((table, what, *cells(values)) for table, what, values in paper.TRANSFER),
+    ]
+    lines = [
+        '## Taken over from the paper',
+        '',
+        *records.table(rows),
+        '',
+        'ViT-L, 800 epochs, pixels not normalised (table 1, figures 5, 7): fine-tuned / linear probe, accuracy.',
+        '',
+    ]
     lines += [f'- {what}: {paper.choices(what)}' for what in paper.ABLATIONS]
     partial = ', '.join(f'{blocks:g}: {value}' for blocks, value in paper.PARTIAL.items())
     return [*lines, f'- blocks that are fine-tuned (figure 9): {partial}', '']

@@ -4,6 +4,7 @@
 does not do on Paddle 3; then PaddleSeg's own functions and configs work. The programs are seg/train.py, seg/val.py,
 seg/predict.py and seg/export.py.
 """
+
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split

@@ -4,6 +4,7 @@ All draws come from NumPy's global generator, in mmsegmentation's order: the sam
 (PaddleSeg's own transforms, of which the flip, Normalize and Padding complete the recipe, draw from the module random too.)
 In between PaddleSeg's images are floats, which here are taken and given back as whole numbers from 0 to 255.
 """
+
 import cv2
 import numpy as np
 from paddleseg.cvlibs import manager
@@ -30,12 +31,18 @@ class RandomResize:
     """Rescale image and label within two edges, scale (long, short) pixels times a factor evenly drawn from ratio_range,
     whichever edge is reached first."""
 
-    def __init__(self, scale: tuple[int, int] = (2048, 512), ratio_range: tuple[float, float] = (0.5, 2.0)):
+    def __init__(
+        self, scale: tuple[int, int] = (2048, 512), ratio_range: tuple[float, float] = (0.5, 2.0)
+    ):
         if len(scale) != 2 or min(scale) < 1:
-            raise InputError(f'RandomResize: scale is two edges in pixels, as [2048, 512], not {scale}')
+            raise InputError(
+                f'RandomResize: scale is two edges in pixels, as [2048, 512], not {scale}'
+            )
         if len(ratio_range) != 2 or not 0 < ratio_range[0] <= ratio_range[1]:
-            raise InputError(f'RandomResize: ratio_range is the smallest and the largest factor, as [0.5, 2.0], not '
-                             f'{ratio_range}')
+            raise InputError(
+                f'RandomResize: ratio_range is the smallest and the largest factor, as [0.5, 2.0], not '
+                f'{ratio_range}'
+            )
         self.long, self.short, self.ratio_range = max(scale), min(scale), tuple(ratio_range)
 
     def __call__(self, data: dict) -> dict:
@@ -58,13 +65,26 @@ class RandomCropWithCategoryLimit:
     but puts the label in the place of the image.
     """
 
-    def __init__(self, crop_size: tuple[int, int] = (512, 512), category_max_ratio: float = 0.75, ignore_index: int = 255):
+    def __init__(
+        self,
+        crop_size: tuple[int, int] = (512, 512),
+        category_max_ratio: float = 0.75,
+        ignore_index: int = 255,
+    ):
         if len(crop_size) != 2 or min(crop_size) < 1:
-            raise InputError(f'RandomCropWithCategoryLimit: crop_size is width and height in pixels, as [512, 512], not '
-                             f'{crop_size}')
+            raise InputError(
+                f'RandomCropWithCategoryLimit: crop_size is width and height in pixels, as [512, 512], not '
+                f'{crop_size}'
+            )
         if not 0 < category_max_ratio <= 1:
-            raise InputError(f'RandomCropWithCategoryLimit: category_max_ratio is a share up to 1, not {category_max_ratio}')
-        (self.width, self.height), self.limit, self.ignored = crop_size, category_max_ratio, ignore_index
+            raise InputError(
+                f'RandomCropWithCategoryLimit: category_max_ratio is a share up to 1, not {category_max_ratio}'
+            )
+        (self.width, self.height), self.limit, self.ignored = (
+            crop_size,
+            category_max_ratio,
+            ignore_index,
+        )
 
     def __call__(self, data: dict) -> dict:
         place = self._draw(*data['img'].shape[:2])
@@ -78,8 +98,10 @@ class RandomCropWithCategoryLimit:
         return data
 
     def _draw(self, height: int, width: int) -> tuple[slice, slice]:
-        top, left = (np.random.randint(max(whole - part, 0) + 1)
-                     for whole, part in ((height, self.height), (width, self.width)))
+        top, left = (
+            np.random.randint(max(whole - part, 0) + 1)
+            for whole, part in ((height, self.height), (width, self.width))
+        )
         return slice(top, top + self.height), slice(left, left + self.width)
 
     def mixed(self, label: np.ndarray) -> bool:
@@ -97,22 +119,36 @@ class PhotoMetricDistortion:
     is done by a table of the 256 levels, which is bit-equal to computing and faster.
     """
 
-    def __init__(self, brightness_delta: int = 32, contrast_range: tuple[float, float] = (0.5, 1.5),
-                 saturation_range: tuple[float, float] = (0.5, 1.5), hue_delta: int = 18):
-        for name, pair in (('contrast_range', contrast_range), ('saturation_range', saturation_range)):
+    def __init__(
+        self,
+        brightness_delta: int = 32,
+        contrast_range: tuple[float, float] = (0.5, 1.5),
+        saturation_range: tuple[float, float] = (0.5, 1.5),
+        hue_delta: int = 18,
+    ):
+        for name, pair in (
+            ('contrast_range', contrast_range),
+            ('saturation_range', saturation_range),
+        ):
             if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:
-                raise InputError(f'PhotoMetricDistortion: {name} is the smallest and the largest factor, as [0.5, 1.5], not '
-                                 f'{pair}')
+                raise InputError(
+                    f'PhotoMetricDistortion: {name} is the smallest and the largest factor, as [0.5, 1.5], not '
+                    f'{pair}'
+                )
         if brightness_delta < 0 or hue_delta < 1:
-            raise InputError(f'PhotoMetricDistortion: brightness_delta {brightness_delta} must be 0 or more, hue_delta '
-                             f'{hue_delta} 1 or more')
+            raise InputError(
+                f'PhotoMetricDistortion: brightness_delta {brightness_delta} must be 0 or more, hue_delta '
+                f'{hue_delta} 1 or more'
+            )
         self.brightness_delta, self.hue_delta = brightness_delta, hue_delta
         self.contrast_range, self.saturation_range = tuple(contrast_range), tuple(saturation_range)
 
     def __call__(self, data: dict) -> dict:
         image = data['img']
         if image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(f'PhotoMetricDistortion changes hue and saturation; an image {list(image.shape)} has none')
+            raise InputError(
+                f'PhotoMetricDistortion changes hue and saturation; an image {list(image.shape)} has none'
+            )
         pixels = self._brightness(in_bytes(image))
         contrast_first = np.random.randint(2)
         if contrast_first:
@@ -126,7 +162,9 @@ class PhotoMetricDistortion:
     def _brightness(self, pixels: np.ndarray) -> np.ndarray:
         if not np.random.randint(2):
             return pixels
-        return cv2.LUT(pixels, table(LEVELS + np.random.uniform(-self.brightness_delta, self.brightness_delta)))
+        return cv2.LUT(
+            pixels, table(LEVELS + np.random.uniform(-self.brightness_delta, self.brightness_delta))
+        )
 
     def _contrast(self, pixels: np.ndarray) -> np.ndarray:
         if not np.random.randint(2):
@@ -142,7 +180,9 @@ class PhotoMetricDistortion:
         if not np.random.randint(2):
             return pixels
         # end excluded
-        return through_hsv(pixels, hue=(LEVELS + np.random.randint(-self.hue_delta, self.hue_delta)) % 180)
+        return through_hsv(
+            pixels, hue=(LEVELS + np.random.randint(-self.hue_delta, self.hue_delta)) % 180
+        )
 
 
 def table(values: np.ndarray) -> np.ndarray:
@@ -150,7 +190,9 @@ def table(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 0, 255).astype('uint8')
 
 
-def through_hsv(pixels: np.ndarray, hue: np.ndarray = LEVELS, saturation: np.ndarray = LEVELS) -> np.ndarray:
+def through_hsv(
+    pixels: np.ndarray, hue: np.ndarray = LEVELS, saturation: np.ndarray = LEVELS
+) -> np.ndarray:
     """RGB to RGB, uint8, with what becomes of each hue (0 to 179) and saturation."""
     tables = table(np.stack([hue, saturation, LEVELS], axis=1))[None]
     return cv2.cvtColor(cv2.LUT(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), tables), cv2.COLOR_HSV2RGB)

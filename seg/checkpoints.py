@@ -1,4 +1,5 @@
 """What paddleseg.core.train forgets of its checkpoints, and the one that it does not write: of a job asked to stop."""
+
 import collections
 import contextlib
 import importlib
@@ -26,14 +27,18 @@ def resumable(network: paddle.nn.Layer, folder: str | None, averaged: bool) -> i
         return 0
     number = Path(folder).name.rpartition('_')[2]
     if not number.isdecimal():
-        raise InputError(f'--resume_model {folder}: expected a folder iter_N that this program has written')
+        raise InputError(
+            f'--resume_model {folder}: expected a folder iter_N that this program has written'
+        )
     # PaddleSeg reads both again, would run what a crafted file names, and merely warns of what does not fit
     assign_weights(network, weights.read(Path(folder) / 'model.pdparams'), folder)
     weights.read(Path(folder) / 'model.pdopt')
     if averaged and not (Path(folder) / AVERAGE).is_file():  # which PaddleSeg writes last
-        raise InputError(f'--resume_model {folder} has no {AVERAGE}, with which --use_ema goes on: it was not written to '
-                         'its end, or without --use_ema. Take an earlier one, or let the average begin with a copy of '
-                         'its model.pdparams under that name')
+        raise InputError(
+            f'--resume_model {folder} has no {AVERAGE}, with which --use_ema goes on: it was not written to '
+            'its end, or without --use_ema. Take an earlier one, or let the average begin with a copy of '
+            'its model.pdparams under that name'
+        )
     return int(number)
 
 
@@ -43,9 +48,22 @@ class Checkpoints:
     resumed: the one that the run goes on from, after iteration `start`; None for none.
     """
 
-    def __init__(self, network: paddle.nn.Layer, optimizer, save_dir: str, keep: int, resumed: str | None, start: int,
-                 iters: int):
-        self.network, self.optimizer, self.save_dir, self.keep = network, optimizer, Path(save_dir), keep
+    def __init__(
+        self,
+        network: paddle.nn.Layer,
+        optimizer,
+        save_dir: str,
+        keep: int,
+        resumed: str | None,
+        start: int,
+        iters: int,
+    ):
+        self.network, self.optimizer, self.save_dir, self.keep = (
+            network,
+            optimizer,
+            Path(save_dir),
+            keep,
+        )
         self.resumed, self.start, self.iters = resumed, start, iters
         self.written, self.average, self.stop_requested = collections.deque(), None, False
 
@@ -54,16 +72,32 @@ class Checkpoints:
         """Let paddleseg.core.train know what it forgets of the checkpoint that it goes on from: the average of --use_ema,
         and which others there are, of which the oldest go. Its record of the best mIoU cannot be set; so that a worse model
         does not take the best one's place, that is renamed to best_model_to_N. Signals now ask for a checkpoint."""
-        if self.resumed is not None and Path(self.resumed).resolve().parent == self.save_dir.resolve():
-            numbers = sorted(int(path.name[5:]) for path in self.save_dir.glob('iter_*') if path.name[5:].isdecimal())
-            self.written.extend(str(self.save_dir / f'iter_{number}') for number in numbers if number <= self.start)
+        if (
+            self.resumed is not None
+            and Path(self.resumed).resolve().parent == self.save_dir.resolve()
+        ):
+            numbers = sorted(
+                int(path.name[5:])
+                for path in self.save_dir.glob('iter_*')
+                if path.name[5:].isdecimal()
+            )
+            self.written.extend(
+                str(self.save_dir / f'iter_{number}') for number in numbers if number <= self.start
+            )
             if dist.is_main():
                 for best in self.save_dir.glob('*best_model'):
                     best.replace(best.with_name(f'{best.name}_to_{self.start}'))
         before = {number: signal.signal(number, self._request_stop) for number in dist.STOP_SIGNALS}
-        with replaced(loop, deque=lambda: self.written, init_ema_params=self._begin_average(loop.init_ema_params)):
+        with replaced(
+            loop,
+            deque=lambda: self.written,
+            init_ema_params=self._begin_average(loop.init_ema_params),
+        ):
             yield
-        for number, handler in before.items():  # not where it fails or is stopped: dist.leave has chosen others
+        for (
+            number,
+            handler,
+        ) in before.items():  # not where it fails or is stopped: dist.leave has chosen others
             signal.signal(number, handler)
 
     def _request_stop(self, number: int, frame) -> None:
@@ -76,6 +110,7 @@ class Checkpoints:
                 assign_weights(ema_model, weights.read(Path(self.resumed) / AVERAGE), self.resumed)
             else:
                 begin(ema_model, model)
+
         return average
 
     def following(self, batches: Iterable) -> Iterator:
@@ -90,7 +125,9 @@ class Checkpoints:
         folder = self.save_dir / f'iter_{iteration}'
         if dist.is_main() and folder not in map(Path, self.written):
             self._save(folder)
-        log.info(f'stopped by a signal after iteration {iteration}; --resume_model {folder} goes on from there')
+        log.info(
+            f'stopped by a signal after iteration {iteration}; --resume_model {folder} goes on from there'
+        )
         dist.leave(checkpoint.STOPPED)
 
     def _save(self, folder: Path) -> None:

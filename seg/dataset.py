@@ -3,6 +3,7 @@
 Pictures are read as PaddleSeg and mmsegmentation read them, turned the way the camera was held; those of 16 bits are scaled
 to 8, grey ones get three equal channels. Whatever is wrong with a file is an InputError that names it.
 """
+
 import os
 from pathlib import Path
 
@@ -37,19 +38,25 @@ def read_label(path: str | Path) -> np.ndarray:
     except Exception as error:
         raise InputError(f'{path} cannot be read as a label ({error})') from None
     if label.ndim != 2 or label.dtype.kind not in 'bui':
-        raise InputError(f'{path}: a label has one channel of class numbers; this is {label.dtype} {list(label.shape)}')
+        raise InputError(
+            f'{path}: a label has one channel of class numbers; this is {label.dtype} {list(label.shape)}'
+        )
     return label.astype('int64')
 
 
-def checked(label: np.ndarray, path: str | Path, num_classes: int, ignore_index: int, first: int = 0) -> np.ndarray:
+def checked(
+    label: np.ndarray, path: str | Path, num_classes: int, ignore_index: int, first: int = 0
+) -> np.ndarray:
     """The label as PaddleSeg has it, classes counted from 0, uint8 where that suffices. `first` is the file's number of the
     first class; where that is 1, 0 means none of them and is ignored."""
     ignored = (label == ignore_index) | ((label == 0) & (first == 1))
     wrong = np.unique(label[((label < first) | (label >= num_classes + first)) & ~ignored])
     if len(wrong):
-        raise InputError(f'{path} has the labels {", ".join(map(str, wrong[:5]))}{" and more" * (len(wrong) > 5)}; its '
-                         f'{num_classes} classes are {first} to {num_classes + first - 1}, and '
-                         f'{f"0 or {ignore_index}" if first else ignore_index} is ignored')
+        raise InputError(
+            f'{path} has the labels {", ".join(map(str, wrong[:5]))}{" and more" * (len(wrong) > 5)}; its '
+            f'{num_classes} classes are {first} to {num_classes + first - 1}, and '
+            f'{f"0 or {ignore_index}" if first else ignore_index} is ignored'
+        )
     dtype = 'uint8' if max(num_classes, ignore_index) < 256 else 'int64'
     return np.where(ignored, ignore_index, label - first).astype(dtype)
 
@@ -63,8 +70,10 @@ def sample(dataset: Dataset, index: int) -> dict:
     if label_path is not None:
         label = read_label(label_path)
         if label.shape != image.shape[:2]:
-            raise InputError(f'{label_path} is {label.shape[1]} x {label.shape[0]} pixels, but its image {image_path} is '
-                             f'{image.shape[1]} x {image.shape[0]}')
+            raise InputError(
+                f'{label_path} is {label.shape[1]} x {label.shape[0]} pixels, but its image {image_path} is '
+                f'{image.shape[1]} x {image.shape[0]}'
+            )
         first = 1 if getattr(dataset, 'reduce_zero_label', False) else 0
         data['label'] = checked(label, label_path, dataset.num_classes, dataset.ignore_index, first)
     if dataset.mode == 'val':
@@ -86,13 +95,20 @@ class ADE20KDataset(Dataset):
     dataset_root holds images/{training,validation} and annotations/{training,validation}; mode is 'train' or 'val'.
     PaddleSeg's own ADE20K takes the files in the order of the disk and downloads 900 MB where the root is missing.
     """
+
     NUM_CLASSES, IGNORE_INDEX, IMG_CHANNELS = 150, 255, 3
 
-    def __init__(self, transforms: list, dataset_root: str, mode: str = 'train', edge: bool = False):
+    def __init__(
+        self, transforms: list, dataset_root: str, mode: str = 'train', edge: bool = False
+    ):
         if mode not in FOLDERS:
             raise InputError(f"ADE20KDataset: mode is 'train' or 'val', not {mode!r}")
         self.dataset_root, self.mode, self.edge = dataset_root, mode, edge
-        self.num_classes, self.ignore_index, self.img_channels = self.NUM_CLASSES, self.IGNORE_INDEX, self.IMG_CHANNELS
+        self.num_classes, self.ignore_index, self.img_channels = (
+            self.NUM_CLASSES,
+            self.IGNORE_INDEX,
+            self.IMG_CHANNELS,
+        )
         self.reduce_zero_label = True
         self.transforms = Compose(transforms)
         self.file_list = pairs(Path(dataset_root), FOLDERS[mode])
@@ -104,6 +120,7 @@ class ADE20KDataset(Dataset):
 @manager.DATASETS.add_component
 class Scenes(ADE20KDataset):
     """What demo/make_scenes.py writes: ADE20K's layout, but four classes. (PaddleSeg asks the class for their number.)"""
+
     NUM_CLASSES = 4
 
 
@@ -112,16 +129,26 @@ def pairs(root: Path, folder: str) -> list[list[str]]:
     images, labels = (root / kind / folder for kind in ('images', 'annotations'))
     missing = [str(path) for path in (images, labels) if not path.is_dir()]
     if missing:
-        raise InputError(f'ADE20K is not at dataset_root {root} (looked in {os.getcwd()}): no folder '
-                         f'{" nor ".join(missing)}. Expected there: images/training, images/validation, '
-                         f'annotations/training, annotations/validation, as {SOURCE} unpacks to')
-    files = {path.stem: str(path) for path in sorted(images.iterdir())
-             if path.suffix.lower() in pictures.PICTURES and not path.name.startswith('.')}
-    partners = {path.stem: str(path) for path in labels.iterdir()
-                if path.suffix.lower() == '.png' and not path.name.startswith('.')}
+        raise InputError(
+            f'ADE20K is not at dataset_root {root} (looked in {os.getcwd()}): no folder '
+            f'{" nor ".join(missing)}. Expected there: images/training, images/validation, '
+            f'annotations/training, annotations/validation, as {SOURCE} unpacks to'
+        )
+    files = {
+        path.stem: str(path)
+        for path in sorted(images.iterdir())
+        if path.suffix.lower() in pictures.PICTURES and not path.name.startswith('.')
+    }
+    partners = {
+        path.stem: str(path)
+        for path in labels.iterdir()
+        if path.suffix.lower() == '.png' and not path.name.startswith('.')
+    }
     if not files:
         raise InputError(f'{images} holds no picture')
     if alone := sorted(files.keys() ^ partners.keys()):
-        raise InputError(f'{root}: {len(alone)} files of {folder} have no partner of the same name in images and '
-                         f'annotations: {", ".join((files | partners)[stem] for stem in alone[:5])}')
+        raise InputError(
+            f'{root}: {len(alone)} files of {folder} have no partner of the same name in images and '
+            f'annotations: {", ".join((files | partners)[stem] for stem in alone[:5])}'
+        )
     return [[files[stem], partners[stem]] for stem in files]

@@ -3,6 +3,7 @@
 `slide_inference` and `multi_scale` have the signatures of paddleseg.core.infer's slide_inference and aug_inference, whose
 place seg.repairs gives them. Shapes: K classes; crop_size and stride are (width, height).
 """
+
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,9 @@ from util.errors import InputError
 _slide = infer.slide_inference
 
 
-def slide_inference(model: Callable, im: paddle.Tensor, crop_size: tuple[int, int],
-                    stride: tuple[int, int]) -> paddle.Tensor:
+def slide_inference(
+    model: Callable, im: paddle.Tensor, crop_size: tuple[int, int], stride: tuple[int, int]
+) -> paddle.Tensor:
     """Mean scores [1, K, height, width] of windows over an image [1, C, height, width], in PaddleSeg's grid.
 
     An edge shorter than the window is filled up with 0, the mean colour, for that time: the model has a table of positions
@@ -52,14 +54,20 @@ class Source:
     def _normalise(self, original: np.ndarray, long: int, short: int) -> bool:
         """Find each channel's normalisation, value * slope + offset, from its darkest and its brightest pixel; True if it
         explains the prepared image."""
-        plain = transforms.resize(original, transforms.rescaled_size(*original.shape[:2], long, short))
+        plain = transforms.resize(
+            original, transforms.rescaled_size(*original.shape[:2], long, short)
+        )
         if plain.shape != self.prepared.shape:
             return False
-        plain, prepared = (array.reshape(-1, array.shape[-1]).astype('float64') for array in (plain, self.prepared))
+        plain, prepared = (
+            array.reshape(-1, array.shape[-1]).astype('float64') for array in (plain, self.prepared)
+        )
         channels = range(plain.shape[1])
         low, high = plain.argmin(axis=0), plain.argmax(axis=0)
         span = plain[high, channels] - plain[low, channels]
-        self.slope = (prepared[high, channels] - prepared[low, channels]) / np.where(span > 0, span, 1)
+        self.slope = (prepared[high, channels] - prepared[low, channels]) / np.where(
+            span > 0, span, 1
+        )
         self.offset = prepared[low, channels] - self.slope * plain[low, channels]
         return np.abs(plain * self.slope + self.offset - prepared).max() < 1e-4
 
@@ -71,21 +79,33 @@ class Source:
         height, width = self.prepared.shape[:2]
         if self.original is None:
             factor = max(ratio, shortest / min(height, width))
-            image = transforms.resize(self.prepared, (int(height * factor + 0.5), int(width * factor + 0.5)))
+            image = transforms.resize(
+                self.prepared, (int(height * factor + 0.5), int(width * factor + 0.5))
+            )
         else:
             height, width = self.original.shape[:2]
             long, short = (int(edge * ratio) for edge in self.edges)
             if shortest:
                 short = max(short, shortest)
                 long = short * max(height, width) / min(height, width)
-            image = transforms.resize(self.original, transforms.rescaled_size(height, width, long, short))
+            image = transforms.resize(
+                self.original, transforms.rescaled_size(height, width, long, short)
+            )
             image = image * self.slope + self.offset
         return paddle.to_tensor(image.astype('float32').transpose(2, 0, 1)[None])
 
 
-def multi_scale(model: Callable, im: paddle.Tensor, trans_info: list, scales: float | list[float] = 1.0,
-                flip_horizontal: bool = False, flip_vertical: bool = False, is_slide: bool = False,
-                stride: tuple[int, int] | None = None, crop_size: tuple[int, int] | None = None) -> tuple:
+def multi_scale(
+    model: Callable,
+    im: paddle.Tensor,
+    trans_info: list,
+    scales: float | list[float] = 1.0,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+    is_slide: bool = False,
+    stride: tuple[int, int] | None = None,
+    crop_size: tuple[int, int] | None = None,
+) -> tuple:
     """(labels int32 [1, 1, height, width], logarithm of the probabilities [1, K, height, width]) at the original size: the
     mean of the probabilities of every scale and flip."""
     source, shortest = Source(im, trans_info), max(crop_size) if is_slide else 0
@@ -95,24 +115,46 @@ def multi_scale(model: Callable, im: paddle.Tensor, trans_info: list, scales: fl
     for ratio in ratios:
         image = source.at(ratio, shortest)
         for flip in flips:
-            scores = infer.inference(model, infer.tensor_flip(image, flip), is_slide=is_slide, stride=stride,
-                                     crop_size=crop_size)
-            scores = infer.reverse_transform(scores, trans_info, mode='bilinear') if trans_info else \
-                F.interpolate(scores, im.shape[-2:], mode='bilinear')
+            scores = infer.inference(
+                model,
+                infer.tensor_flip(image, flip),
+                is_slide=is_slide,
+                stride=stride,
+                crop_size=crop_size,
+            )
+            scores = (
+                infer.reverse_transform(scores, trans_info, mode='bilinear')
+                if trans_info
+                else F.interpolate(scores, im.shape[-2:], mode='bilinear')
+            )
             total += infer.tensor_flip(F.softmax(scores, axis=1), flip)
     total /= len(ratios) * len(flips)
     return total.argmax(axis=1, keepdim=True, dtype='int32'), total.log()
 
 
 @paddle.no_grad()
-def labels(model: Callable, image: np.ndarray, prepare: Callable, aug_eval: bool = False, scales: float | list[float] = 1.0,
-           flip_horizontal: bool = False, flip_vertical: bool = False, is_slide: bool = False,
-           stride: tuple[int, int] | None = None, crop_size: tuple[int, int] | None = None) -> np.ndarray:
+def labels(
+    model: Callable,
+    image: np.ndarray,
+    prepare: Callable,
+    aug_eval: bool = False,
+    scales: float | list[float] = 1.0,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+    is_slide: bool = False,
+    stride: tuple[int, int] | None = None,
+    crop_size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Class numbers [height, width] of a picture [height, width, 3], BGR; `prepare` is a Compose of transforms."""
     data = prepare({'img': image.astype('float32')})
-    tensor, slide = paddle.to_tensor(data['img'][None]), {'is_slide': is_slide, 'stride': stride, 'crop_size': crop_size}
+    tensor, slide = (
+        paddle.to_tensor(data['img'][None]),
+        {'is_slide': is_slide, 'stride': stride, 'crop_size': crop_size},
+    )
     if aug_eval:
-        pred = multi_scale(model, tensor, data['trans_info'], scales, flip_horizontal, flip_vertical, **slide)[0]
+        pred = multi_scale(
+            model, tensor, data['trans_info'], scales, flip_horizontal, flip_vertical, **slide
+        )[0]
     else:
         pred = infer.inference(model, tensor, data['trans_info'], **slide)[0]
     return pred.numpy()[0, 0]
@@ -134,17 +176,23 @@ class Exported:
             *_, height, width = deploy['input_shape']
             self.window = (width, height) if min(height or 0, width or 0) > 0 else None
         except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f'{file} is no deploy.yaml of an exported model ({type(error).__name__}: {error})') from None
+            raise InputError(
+                f'{file} is no deploy.yaml of an exported model ({type(error).__name__}: {error})'
+            ) from None
         for part in (config.model, config.params):
             if not os.path.isfile(part):
                 raise InputError(f'{file} names {part}, which is not there')
         try:  # without oneDNN, whose bilinear interpolation fails on this model
             self.predictor = exported.predictor(config.model, config.params)
         except Exception as error:
-            raise InputError(f'{config.model}: paddle.inference cannot load it ({exported.gist(error)})') from None
+            raise InputError(
+                f'{config.model}: paddle.inference cannot load it ({exported.gist(error)})'
+            ) from None
         if len(self.predictor.get_output_names()) == 1 and deploy.get('output_op') != 'none':
-            raise InputError(f'{file}: this model gives the {deploy.get("output_op")} of one window and not its scores, '
-                             'which joining windows needs; export it with seg/export.py')
+            raise InputError(
+                f'{file}: this model gives the {deploy.get("output_op")} of one window and not its scores, '
+                'which joining windows needs; export it with seg/export.py'
+            )
 
     def outputs(self, x: np.ndarray) -> list[np.ndarray]:
         """All outputs for float32 [N, C, height, width]; the scores come last."""
@@ -152,7 +200,9 @@ class Exported:
 
     def __call__(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         if self.window and tuple(x.shape[:1:-1]) != self.window:
-            raise InputError(f'the exported model takes images of {self.window[0]} x {self.window[1]} pixels, not '
-                             f'{x.shape[3]} x {x.shape[2]}: slide it over larger ones (--is_slide --crop_size '
-                             f'{self.window[0]} {self.window[1]} --stride WIDTH HEIGHT)')
+            raise InputError(
+                f'the exported model takes images of {self.window[0]} x {self.window[1]} pixels, not '
+                f'{x.shape[3]} x {x.shape[2]}: slide it over larger ones (--is_slide --crop_size '
+                f'{self.window[0]} {self.window[1]} --stride WIDTH HEIGHT)'
+            )
         return [paddle.to_tensor(self.outputs(x.numpy())[-1])]

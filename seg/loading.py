@@ -3,6 +3,7 @@
 Paddle's own loader waits for ever for a file that does not answer (its timeout only makes it look again), and does not
 say at which file a worker was killed.
 """
+
 import contextlib
 import traceback
 from collections.abc import Iterable, Iterator
@@ -23,14 +24,23 @@ class Loader:
     take for one sample, 0 for any. InputError names the file where a sample raises, takes longer, or its worker dies.
     """
 
-    def __init__(self, samples: paddle.io.Dataset, order: Iterable[list], num_workers: int, timeout: float):
-        self.samples, self.order, self.num_workers, self.timeout = samples, order, num_workers, timeout
+    def __init__(
+        self, samples: paddle.io.Dataset, order: Iterable[list], num_workers: int, timeout: float
+    ):
+        self.samples, self.order, self.num_workers, self.timeout = (
+            samples,
+            order,
+            num_workers,
+            timeout,
+        )
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
-        pool = workers.Pool(self._sample, default_collate_fn, self.order, self.num_workers, self._name, self.timeout)
+        pool = workers.Pool(
+            self._sample, default_collate_fn, self.order, self.num_workers, self._name, self.timeout
+        )
         try:
             for batch in pool:
                 yield _tensors(batch)
@@ -44,10 +54,14 @@ class Loader:
             raise
         except Exception as error:
             traceback.print_exc()
-            raise InputError(f'{self._name(key)} cannot be prepared ({type(error).__name__}: {error})') from None
+            raise InputError(
+                f'{self._name(key)} cannot be prepared ({type(error).__name__}: {error})'
+            ) from None
 
     def _name(self, key: Any) -> str:
-        samples, key = (self.samples.samples, key[1]) if isinstance(key, tuple) else (self.samples, key)
+        samples, key = (
+            (self.samples.samples, key[1]) if isinstance(key, tuple) else (self.samples, key)
+        )
         if not hasattr(samples, 'file_list'):
             return f'sample {key} of {type(samples).__name__}'
         image, label = samples.file_list[key % len(samples)]
@@ -71,6 +85,7 @@ def loading(timeout: float):
         if num_workers and batch_sampler is not None and workers.supported():
             return Loader(samples, batch_sampler, num_workers, timeout)
         return plain(samples, *args, batch_sampler=batch_sampler, num_workers=num_workers, **kwargs)
+
     return replaced(paddle.io, DataLoader=loader)
 
 

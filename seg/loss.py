@@ -1,4 +1,5 @@
 """The recipe's loss."""
+
 import math
 
 import paddle
@@ -21,10 +22,17 @@ class CrossEntropyOverAllPixelsLoss(nn.Layer):
         self.ignore_index = ignore_index
 
     def forward(self, logit: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
-        loss = F.cross_entropy(logit.astype('float32'), label.astype('int64').reshape([0, 1, *label.shape[-2:]]), axis=1,
-                               ignore_index=self.ignore_index, reduction='none')
+        loss = F.cross_entropy(
+            logit.astype('float32'),
+            label.astype('int64').reshape([0, 1, *label.shape[-2:]]),
+            axis=1,
+            ignore_index=self.ignore_index,
+            reduction='none',
+        )
         loss = loss.mean()
         if paddle.in_dynamic_mode() and not math.isfinite(loss.item()):
-            raise NonFiniteLoss(f'the loss is {loss.item()}; training stops. Resume an earlier checkpoint with a lower '
-                                    'rate')
+            raise NonFiniteLoss(
+                f'the loss is {loss.item()}; training stops. Resume an earlier checkpoint with a lower '
+                'rate'
+            )
         return loss.reshape([1])

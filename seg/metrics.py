@@ -4,6 +4,7 @@ left out of a mean instead of counting 0.
 The functions have the signatures of paddleseg.utils.metrics, whose place seg.repairs gives them. Areas are int64 [K],
 pixels a class: where label and prediction agree, of the prediction, of the label; ignored pixels are in none.
 """
+
 import numpy as np
 import paddle
 from paddleseg.utils import logger
@@ -11,15 +12,23 @@ from paddleseg.utils import logger
 Areas = tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]
 
 
-def calculate_area(pred: paddle.Tensor, label: paddle.Tensor, num_classes: int, ignore_index: int = 255) -> Areas:
+def calculate_area(
+    pred: paddle.Tensor, label: paddle.Tensor, num_classes: int, ignore_index: int = 255
+) -> Areas:
     """Areas of predictions and labels of any, but the same, number of pixels; ValueError for different sizes."""
     if pred.shape[-2:] != label.shape[-2:]:
-        raise ValueError(f'the prediction is {list(pred.shape[-2:])} pixels, the label {list(label.shape[-2:])}')
+        raise ValueError(
+            f'the prediction is {list(pred.shape[-2:])} pixels, the label {list(label.shape[-2:])}'
+        )
     pred, label = (values.numpy().ravel().astype('int64') for values in (pred, label))
     counts = label != ignore_index
     pred, label = pred[counts], label[counts]
-    return tuple(paddle.to_tensor(np.bincount(values[(values >= 0) & (values < num_classes)], minlength=num_classes))
-                 for values in (pred[pred == label], pred, label))
+    return tuple(
+        paddle.to_tensor(
+            np.bincount(values[(values >= 0) & (values < num_classes)], minlength=num_classes)
+        )
+        for values in (pred[pred == label], pred, label)
+    )
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -32,22 +41,27 @@ def mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if not np.isnan(values).all() else float('nan')
 
 
-def mean_iou(intersect_area: paddle.Tensor, pred_area: paddle.Tensor, label_area: paddle.Tensor) -> tuple[np.ndarray, float]:
+def mean_iou(
+    intersect_area: paddle.Tensor, pred_area: paddle.Tensor, label_area: paddle.Tensor
+) -> tuple[np.ndarray, float]:
     """IoU of each class, NaN for one that is absent from both, and their mean."""
     both, pred, label = (area.numpy() for area in (intersect_area, pred_area, label_area))
     iou = ratio(both, pred + label - both)
     return iou, mean(iou)
 
 
-def dice(intersect_area: paddle.Tensor, pred_area: paddle.Tensor, label_area: paddle.Tensor) -> tuple[np.ndarray, float]:
+def dice(
+    intersect_area: paddle.Tensor, pred_area: paddle.Tensor, label_area: paddle.Tensor
+) -> tuple[np.ndarray, float]:
     """Dice of each class, NaN for one that is absent from both, and their mean."""
     both, pred, label = (area.numpy() for area in (intersect_area, pred_area, label_area))
     values = ratio(2 * both, pred + label)
     return values, mean(values)
 
 
-def class_measurement(intersect_area: paddle.Tensor, pred_area: paddle.Tensor,
-                      label_area: paddle.Tensor) -> tuple[float, np.ndarray, np.ndarray]:
+def class_measurement(
+    intersect_area: paddle.Tensor, pred_area: paddle.Tensor, label_area: paddle.Tensor
+) -> tuple[float, np.ndarray, np.ndarray]:
     """aAcc, the share of pixels that are right, then precision and recall of each class, NaN where there is no pixel.
 
     Logs mmsegmentation's three figures: paddleseg.core.evaluate, in training as well, has no place for mAcc.
@@ -56,6 +70,8 @@ def class_measurement(intersect_area: paddle.Tensor, pred_area: paddle.Tensor,
     right = float(ratio(both.sum(keepdims=True), label.sum(keepdims=True))[0])
     recall = ratio(both, label)
     iou, miou = mean_iou(intersect_area, pred_area, label_area)
-    logger.info(f'[EVAL] aAcc: {right:.4f} mIoU: {miou:.4f} mAcc: {mean(recall):.4f} '
-                f'({np.isnan(iou).sum()} of {len(iou)} classes are absent and left out)')
+    logger.info(
+        f'[EVAL] aAcc: {right:.4f} mIoU: {miou:.4f} mAcc: {mean(recall):.4f} '
+        f'({np.isnan(iou).sum()} of {len(iou)} classes are absent and left out)'
+    )
     return right, ratio(both, pred), recall

@@ -5,6 +5,7 @@ names that differ. Over a pyramid it is UM-MAE's, whose heads take the maps as t
 on GPUs and plain on CPUs, where Paddle has no kernel for it.
 Shapes: N images, D width of the backbone, K classes; maps are [N, channels, height, width].
 """
+
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -20,7 +21,11 @@ POOL_SCALES = (1, 2, 3, 6)  # cells a side of the pyramid over the last map
 
 
 def resize(x: paddle.Tensor, size: list[int]) -> paddle.Tensor:
-    return x if list(x.shape[2:]) == list(size) else F.interpolate(x, size, mode='bilinear', align_corners=False)
+    return (
+        x
+        if list(x.shape[2:]) == list(size)
+        else F.interpolate(x, size, mode='bilinear', align_corners=False)
+    )
 
 
 class ConvModule(nn.Layer):
@@ -28,8 +33,10 @@ class ConvModule(nn.Layer):
 
     def __init__(self, in_channels: int, channels: int, kernel: int):
         super().__init__()
-        he = nn.initializer.KaimingNormal(fan_in=channels * kernel ** 2)  # by fan-out, as mmcv
-        self.conv = nn.Conv2D(in_channels, channels, kernel, padding=kernel // 2, weight_attr=he, bias_attr=False)
+        he = nn.initializer.KaimingNormal(fan_in=channels * kernel**2)  # by fan-out, as mmcv
+        self.conv = nn.Conv2D(
+            in_channels, channels, kernel, padding=kernel // 2, weight_attr=he, bias_attr=False
+        )
         self.bn = SyncBatchNorm(channels)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -46,12 +53,19 @@ class Feature2Pyramid(nn.Layer):
 
     def __init__(self, width: int):
         super().__init__()
-        self.upsample_4x = nn.Sequential(twice(width), SyncBatchNorm(width), nn.GELU(), twice(width))
+        self.upsample_4x = nn.Sequential(
+            twice(width), SyncBatchNorm(width), nn.GELU(), twice(width)
+        )
         self.upsample_2x = nn.Sequential(twice(width))
 
     def forward(self, maps: list[paddle.Tensor]) -> list[paddle.Tensor]:
         first, second, third, fourth = maps
-        return [self.upsample_4x(first), self.upsample_2x(second), third, F.max_pool2d(fourth, 2, 2)]
+        return [
+            self.upsample_4x(first),
+            self.upsample_2x(second),
+            third,
+            F.max_pool2d(fourth, 2, 2),
+        ]
 
 
 def twice(width: int) -> nn.Conv2DTranspose:
@@ -66,8 +80,10 @@ class UPerHead(nn.Layer):
 
     def __init__(self, width: int, channels: int, num_classes: int, dropout: float):
         super().__init__()
-        self.psp_modules = nn.LayerList(nn.Sequential(nn.AdaptiveAvgPool2D(scale), ConvModule(width, channels, 1))
-                                        for scale in POOL_SCALES)
+        self.psp_modules = nn.LayerList(
+            nn.Sequential(nn.AdaptiveAvgPool2D(scale), ConvModule(width, channels, 1))
+            for scale in POOL_SCALES
+        )
         self.bottleneck = ConvModule(width + len(POOL_SCALES) * channels, channels, 3)
         self.lateral_convs = nn.LayerList(ConvModule(width, channels, 1) for _ in range(3))
         self.fpn_convs = nn.LayerList(ConvModule(channels, channels, 3) for _ in range(3))
@@ -109,12 +125,21 @@ class UPerNetMAE(nn.Layer):
     pretrained: weights of a whole segmentor, of any code base that util.convert knows; what does not fit is left out.
     """
 
-    def __init__(self, num_classes: int, backbone: nn.Layer, channels: int = 768, aux_channels: int = 256,
-                 dropout_ratio: float = 0.1, pretrained: str | None = None):
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: nn.Layer,
+        channels: int = 768,
+        aux_channels: int = 256,
+        dropout_ratio: float = 0.1,
+        pretrained: str | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
         if len(backbone.feat_channels) != 4 or len(set(backbone.feat_channels)) > 1:
-            raise InputError(f'UPerNetMAE: four maps of one width are needed, not {backbone.feat_channels}')
+            raise InputError(
+                f'UPerNetMAE: four maps of one width are needed, not {backbone.feat_channels}'
+            )
         width = backbone.feat_channels[0]
         self.neck = None if isinstance(backbone, Pyramid) else Feature2Pyramid(width)
         self.decode_head = UPerHead(width, channels, num_classes, dropout_ratio)

@@ -1,4 +1,5 @@
 """The recipe's optimizer."""
+
 import paddle
 from paddleseg.cvlibs import manager
 
@@ -16,19 +17,45 @@ class LayerDecayAdamW:
     knows no groups.
     """
 
-    def __init__(self, layer_decay: float = 0.65, weight_decay: float = 0.05, beta1: float = 0.9, beta2: float = 0.999,
-                 undecayed: tuple[str, ...] = ()):
-        self.layer_decay, self.weight_decay, self.betas = layer_decay, weight_decay, {'beta1': beta1, 'beta2': beta2}
+    def __init__(
+        self,
+        layer_decay: float = 0.65,
+        weight_decay: float = 0.05,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        undecayed: tuple[str, ...] = (),
+    ):
+        self.layer_decay, self.weight_decay, self.betas = (
+            layer_decay,
+            weight_decay,
+            {'beta1': beta1, 'beta2': beta2},
+        )
         self.undecayed = undecayed
 
-    def __call__(self, model: paddle.nn.Layer, lr: paddle.optimizer.lr.LRScheduler) -> paddle.optimizer.AdamW:
+    def __call__(
+        self, model: paddle.nn.Layer, lr: paddle.optimizer.lr.LRScheduler
+    ) -> paddle.optimizer.AdamW:
         if unknown := set(self.undecayed) - {name for name, _ in model.named_parameters()}:
-            raise InputError(f'LayerDecayAdamW: undecayed names {min(unknown)}, which the model has not')
-        groups = optim.layer_decay_groups(model, self.weight_decay, self.layer_decay, self.undecayed)
+            raise InputError(
+                f'LayerDecayAdamW: undecayed names {min(unknown)}, which the model has not'
+            )
+        groups = optim.layer_decay_groups(
+            model, self.weight_decay, self.layer_decay, self.undecayed
+        )
         for group in groups:
             for parameter in group['params']:
                 parameter.optimize_attr['learning_rate'] = group['learning_rate']
-        decayed = {parameter.name for group in groups if group['weight_decay'] for parameter in group['params']}
+        decayed = {
+            parameter.name
+            for group in groups
+            if group['weight_decay']
+            for parameter in group['params']
+        }
         return paddle.optimizer.AdamW(
-            lr, **self.betas, epsilon=1e-8, parameters=[parameter for group in groups for parameter in group['params']],
-            weight_decay=self.weight_decay, apply_decay_param_fun=decayed.__contains__)
+            lr,
+            **self.betas,
+            epsilon=1e-8,
+            parameters=[parameter for group in groups for parameter in group['params']],
+            weight_decay=self.weight_decay,
+            apply_decay_param_fun=decayed.__contains__,
+        )

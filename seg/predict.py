@@ -8,6 +8,7 @@ PICTURE may be a folder, or a text file with a path a line. The second form runs
 test it (windows, scales) is then said by the flags, by --config, or by the export. save_dir gets added_prediction/, the
 pictures under the colours of their classes, and pseudo_color_prediction/, palette PNGs whose numbers are the classes.
 """
+
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
@@ -37,22 +38,33 @@ def main(args):
     files = find(args.image_path, args.save_dir)
     if args.opts and not args.config:
         raise InputError('--opts changes a config; give --config')
-    config = flags.configuration(args.config, args.opts) if args.config or args.engine == 'dygraph' else None
+    config = (
+        flags.configuration(args.config, args.opts)
+        if args.config or args.engine == 'dygraph'
+        else None
+    )
     if args.engine == 'inference':
         if not args.model_path:
-            raise InputError('--engine inference needs --model_path, the folder that seg/export.py has written')
+            raise InputError(
+                '--engine inference needs --model_path, the folder that seg/export.py has written'
+            )
         model = infer.Exported(args.model_path)
         transforms, said = model.transforms, config.test_config if config else model.test_config
     else:
         flags.show(config)
         builder = SegBuilder(config)
-        transforms, said = Compose(flags.build(builder, 'val_transforms', args.config)), config.test_config
+        transforms, said = (
+            Compose(flags.build(builder, 'val_transforms', args.config)),
+            config.test_config,
+        )
         model = flags.model(builder, args.config, args.model_path)
     settings = flags.testing(said, vars(args), args.aug_pred)
     settings = {key: settings[key] for key in flags.TEST if key in settings}
 
-    mine = files[dist.rank()::dist.world_size()]
-    logger.info(f'{len(files)} pictures, {len(mine)} for this process; results go to {args.save_dir}')
+    mine = files[dist.rank() :: dist.world_size()]
+    logger.info(
+        f'{len(files)} pictures, {len(mine)} for this process; results go to {args.save_dir}'
+    )
     progress = progbar.Progbar(target=len(mine), verbose=1)
     for number, (file, name, mask_name) in enumerate(mine, 1):
         try:
@@ -71,9 +83,13 @@ def main(args):
 def palette(custom: list[int] | None) -> np.ndarray:
     """uint8 [256, 3], PaddleSeg's colours, the first of them replaced by `custom`: red, green and blue of a class each."""
     if custom and (len(custom) % 3 or min(custom) < 0 or max(custom) > 255):
-        raise InputError(f'--custom_color takes three numbers of 0 to 255 for each class, not {len(custom)} numbers '
-                         f'from {min(custom)} to {max(custom)}')
-    return np.asarray(visualize.get_color_map_list(256, custom_color=custom)[:768], dtype='uint8').reshape(-1, 3)
+        raise InputError(
+            f'--custom_color takes three numbers of 0 to 255 for each class, not {len(custom)} numbers '
+            f'from {min(custom)} to {max(custom)}'
+        )
+    return np.asarray(
+        visualize.get_color_map_list(256, custom_color=custom)[:768], dtype='uint8'
+    ).reshape(-1, 3)
 
 
 def find(image_path: str, save_dir: str = '') -> list[tuple[Path, Path, Path]]:
@@ -84,8 +100,14 @@ def find(image_path: str, save_dir: str = '') -> list[tuple[Path, Path, Path]]:
     path = Path(os.path.abspath(image_path))  # a list may name pictures by ../
     if path.is_dir():
         results = [Path(os.path.abspath(save_dir)) / folder for folder in RESULTS]
-        root, files = path, [file for file in pictures.find(path)
-                             if not any(file.is_relative_to(folder) for folder in results)]
+        root, files = (
+            path,
+            [
+                file
+                for file in pictures.find(path)
+                if not any(file.is_relative_to(folder) for folder in results)
+            ],
+        )
     elif path.suffix.lower() in pictures.PICTURES:
         root, files = path.parent, [path]
     elif path.is_file():
@@ -93,38 +115,59 @@ def find(image_path: str, save_dir: str = '') -> list[tuple[Path, Path, Path]]:
     else:
         raise InputError(f'--image_path {image_path}: no such picture, folder or list')
     if not files:
-        raise InputError(f'--image_path {image_path}: no picture there ({" ".join(pictures.PICTURES)})')
+        raise InputError(
+            f'--image_path {image_path}: no picture there ({" ".join(pictures.PICTURES)})'
+        )
     files = [Path(os.path.abspath(file)) for file in files]
-    inside = [file.relative_to(root) if file.is_relative_to(root) else Path(*file.parts[1:]) for file in files]
+    inside = [
+        file.relative_to(root) if file.is_relative_to(root) else Path(*file.parts[1:])
+        for file in files
+    ]
     times = Counter(name.with_suffix('') for name in inside)
     # a.jpg beside a.png: not the same mask
-    return [(file, name, name.with_suffix('.png') if times[name.with_suffix('')] == 1 else Path(f'{name}.png'))
-            for file, name in zip(files, inside)]
+    return [
+        (
+            file,
+            name,
+            name.with_suffix('.png') if times[name.with_suffix('')] == 1 else Path(f'{name}.png'),
+        )
+        for file, name in zip(files, inside)
+    ]
 
 
 def listed(path: Path) -> list[Path]:
     """The pictures of a list: a path a line, relative to the list's folder, which a label's path may follow."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+        lines = [
+            line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()
+        ]
     except UnicodeDecodeError:
-        raise InputError(f'--image_path {path} is neither a list of pictures nor one of '
-                         f'{" ".join(pictures.PICTURES)}') from None
+        raise InputError(
+            f'--image_path {path} is neither a list of pictures nor one of '
+            f'{" ".join(pictures.PICTURES)}'
+        ) from None
     names = [line if (path.parent / line).is_file() else line.split()[0] for line in lines]
     for number, name in enumerate(names, 1):
         if not name.lower().endswith(pictures.PICTURES):
-            raise InputError(f'--image_path {path}, entry {number}: {name!r} does not end in one of '
-                             f'{" ".join(pictures.PICTURES)}')
+            raise InputError(
+                f'--image_path {path}, entry {number}: {name!r} does not end in one of '
+                f'{" ".join(pictures.PICTURES)}'
+            )
     return [path.parent / name for name in names]
 
 
-def drawn(image: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> tuple[Image.Image, Image.Image]:
+def drawn(
+    image: np.ndarray, labels: np.ndarray, colors: np.ndarray
+) -> tuple[Image.Image, Image.Image]:
     """The picture, BGR [height, width, 3], under the colours of its classes [height, width]; these as a palette picture."""
     if labels.max() > 255:
         raise InputError(f'class {labels.max()} does not fit into a picture of 256 colours')
     labels = labels.astype('uint8')
     mask = Image.fromarray(labels)
     mask.putpalette(colors.ravel().tolist())
-    return Image.fromarray((0.6 * image[..., ::-1] + 0.4 * colors[labels]).round().astype('uint8')), mask
+    return Image.fromarray(
+        (0.6 * image[..., ::-1] + 0.4 * colors[labels]).round().astype('uint8')
+    ), mask
 
 
 def save(picture: Image.Image, file: Path) -> None:
@@ -136,12 +179,28 @@ def save(picture: Image.Image, file: Path) -> None:
 
 
 PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device, flags.prediction)
-PARSER.add_argument('--image_path', required=True, metavar='PATH', help='a picture, a folder, or a list of pictures')
-PARSER.add_argument('--save_dir', default='./output/result', metavar='DIR', help='folder of the results')
-PARSER.add_argument('--engine', choices=['dygraph', 'inference'], default='dygraph', help='what runs the model: this '
-                    'Python, or paddle.inference, for which --model_path is an exported folder')
-PARSER.add_argument('--custom_color', nargs='+', type=int, default=None, metavar='N', help='red, green, blue of the first '
-                    "class, then of the second ... (default: PaddleSeg's colours)")
+PARSER.add_argument(
+    '--image_path', required=True, metavar='PATH', help='a picture, a folder, or a list of pictures'
+)
+PARSER.add_argument(
+    '--save_dir', default='./output/result', metavar='DIR', help='folder of the results'
+)
+PARSER.add_argument(
+    '--engine',
+    choices=['dygraph', 'inference'],
+    default='dygraph',
+    help='what runs the model: this '
+    'Python, or paddle.inference, for which --model_path is an exported folder',
+)
+PARSER.add_argument(
+    '--custom_color',
+    nargs='+',
+    type=int,
+    default=None,
+    metavar='N',
+    help='red, green, blue of the first '
+    "class, then of the second ... (default: PaddleSeg's colours)",
+)
 
 if __name__ == '__main__':
     program.run(main, PARSER)

@@ -4,6 +4,7 @@ They are the classifiers' encoders (models_swin.py, models_pvt.py) with a projec
 parameters are called as there; there is no last normalisation.
 Shapes: N images, D width of the outputs; maps are [N, D, rows, columns], from `patch_size` to 8 times that apart.
 """
+
 from paddle import nn
 from paddle.nn import initializer
 from paddleseg.cvlibs import manager
@@ -23,12 +24,35 @@ class MAESwin(PyramidMaps, models_swin.Swin):
     knows; they fit any img_size.
     """
 
-    def __init__(self, img_size: int = 512, patch_size: int = 4, in_channels: int = 3, embed_dim: int = 96,
-                 depths: tuple[int, ...] = (2, 2, 6, 2), num_heads: tuple[int, ...] = (3, 6, 12, 24), window: int = 16,
-                 posmlp_dim: int = 32, mlp_ratio: float = 4.0, drop_path_rate: float = 0.1, fpn_out_dim: int = 768,
-                 pretrained: str | None = None):
-        models_swin.Swin.__init__(self, img_size, patch_size, in_channels, embed_dim, depths, num_heads, window, posmlp_dim,
-                                  mlp_ratio, drop_path_rate, norm_layer=nn.LayerNorm)
+    def __init__(
+        self,
+        img_size: int = 512,
+        patch_size: int = 4,
+        in_channels: int = 3,
+        embed_dim: int = 96,
+        depths: tuple[int, ...] = (2, 2, 6, 2),
+        num_heads: tuple[int, ...] = (3, 6, 12, 24),
+        window: int = 16,
+        posmlp_dim: int = 32,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.1,
+        fpn_out_dim: int = 768,
+        pretrained: str | None = None,
+    ):
+        models_swin.Swin.__init__(
+            self,
+            img_size,
+            patch_size,
+            in_channels,
+            embed_dim,
+            depths,
+            num_heads,
+            window,
+            posmlp_dim,
+            mlp_ratio,
+            drop_path_rate,
+            norm_layer=nn.LayerNorm,
+        )
         self.add_projections(fpn_out_dim)
         self.feat_channels = [fpn_out_dim] * len(depths)
         if pretrained:
@@ -40,13 +64,32 @@ class MAEPVT(PyramidMaps, models_pvt.PVT):
     """Maps of images [N, C, img_size, img_size] by PVT, its positions learnt. pretrained: as MAESwin's; positions are
     interpolated to this grid."""
 
-    def __init__(self, img_size: int = 512, patch_size: int = 4, in_channels: int = 3,
-                 embed_dims: tuple[int, ...] = (64, 128, 320, 512), depths: tuple[int, ...] = (3, 4, 6, 3),
-                 num_heads: tuple[int, ...] = (1, 2, 5, 8), mlp_ratios: tuple[int, ...] = (8, 8, 4, 4),
-                 sr_ratios: tuple[int, ...] = (8, 4, 2, 1), drop_path_rate: float = 0.1, fpn_out_dim: int = 768,
-                 pretrained: str | None = None):
-        models_pvt.PVT.__init__(self, img_size, patch_size, in_channels, embed_dims, depths, num_heads, mlp_ratios,
-                                sr_ratios, drop_path_rate)
+    def __init__(
+        self,
+        img_size: int = 512,
+        patch_size: int = 4,
+        in_channels: int = 3,
+        embed_dims: tuple[int, ...] = (64, 128, 320, 512),
+        depths: tuple[int, ...] = (3, 4, 6, 3),
+        num_heads: tuple[int, ...] = (1, 2, 5, 8),
+        mlp_ratios: tuple[int, ...] = (8, 8, 4, 4),
+        sr_ratios: tuple[int, ...] = (8, 4, 2, 1),
+        drop_path_rate: float = 0.1,
+        fpn_out_dim: int = 768,
+        pretrained: str | None = None,
+    ):
+        models_pvt.PVT.__init__(
+            self,
+            img_size,
+            patch_size,
+            in_channels,
+            embed_dims,
+            depths,
+            num_heads,
+            mlp_ratios,
+            sr_ratios,
+            drop_path_rate,
+        )
         self.learn_positions(initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0))
         self.add_projections(fpn_out_dim)
         self.feat_channels = [fpn_out_dim] * len(depths)

@@ -3,6 +3,7 @@
 A repair first asks the installed code to do what it is about, and leaves it alone where it does. PaddleSeg looks these
 functions up in their modules when it calls them, so replacing them there reaches evaluation, prediction and training.
 """
+
 import contextlib
 import copy
 import functools
@@ -40,10 +41,12 @@ def works(check: Callable[[], bool]) -> bool:
 
 def areas() -> bool:
     """calculate_area concatenates 0-D tensors, which Paddle 3 refuses. (Ours is also 80 times faster at 150 classes.)"""
+
     def check():
         pred, label = paddle.to_tensor([[[[0, 1, 1]]]]), paddle.to_tensor([[[[0, 0, 255]]]])
         found = paddleseg_metrics.calculate_area(pred, label, 2, ignore_index=255)
         return [area.tolist() for area in found] == [[1, 0], [1, 1], [2, 0]]
+
     return replace(paddleseg_metrics, 'calculate_area', metrics.calculate_area, check)
 
 
@@ -53,62 +56,95 @@ ONE_ABSENT = ([1, 0, 0], [1, 0, 1], [2, 0, 0])
 
 def means() -> bool:
     """mean_iou and dice count a class that occurs nowhere as 0 (later PaddleSeg: as 1); published figures leave it out."""
+
     def check(name, expected):
-        return abs(getattr(paddleseg_metrics, name)(*map(paddle.to_tensor, ONE_ABSENT))[1] - expected) < 1e-6
-    return any([replace(paddleseg_metrics, 'mean_iou', metrics.mean_iou, lambda: check('mean_iou', 1 / 4)),
-                replace(paddleseg_metrics, 'dice', metrics.dice, lambda: check('dice', 1 / 3))])
+        return (
+            abs(getattr(paddleseg_metrics, name)(*map(paddle.to_tensor, ONE_ABSENT))[1] - expected)
+            < 1e-6
+        )
+
+    return any(
+        [
+            replace(
+                paddleseg_metrics, 'mean_iou', metrics.mean_iou, lambda: check('mean_iou', 1 / 4)
+            ),
+            replace(paddleseg_metrics, 'dice', metrics.dice, lambda: check('dice', 1 / 3)),
+        ]
+    )
 
 
 def accuracies() -> bool:
     """class_measurement gives absent classes a recall of 0, and evaluate prints no mean of them: mAcc is missing."""
+
     def check():
         with contextlib.redirect_stdout(io.StringIO()):  # ours has a line to say
             recall = paddleseg_metrics.class_measurement(*map(paddle.to_tensor, ONE_ABSENT))[2]
         return np.isnan(recall[1])
+
     return replace(paddleseg_metrics, 'class_measurement', metrics.class_measurement, check)
 
 
 def windows() -> bool:
     """slide_inference hands the model an image that is smaller than its window, for which it has no positions."""
+
     def check():
         sizes = []
 
         def model(x):
             sizes.append(x.shape[2:])
             return [x]
+
         paddleseg_infer.slide_inference(model, paddle.zeros([1, 1, 2, 3]), (4, 4), (4, 4))
         return sizes == [[4, 4]]
+
     return replace(paddleseg_infer, 'slide_inference', infer.slide_inference, check)
 
 
 def augmentation() -> bool:
     """aug_inference averages scores where mmsegmentation averages probabilities, and scales the image that was scaled
     before; its multi-scale figures are not comparable."""
+
     def check():  # probabilities .99 and .2 of the first class have the mean .6; the scores' mean is another one
         def model(x):
-            return [paddle.concat([x * 0 + np.log([0.99 / 0.01, 0.2 / 0.8])[x[0, 0, 0, 0] > 0], x * 0], axis=1)]
+            return [
+                paddle.concat(
+                    [x * 0 + np.log([0.99 / 0.01, 0.2 / 0.8])[x[0, 0, 0, 0] > 0], x * 0], axis=1
+                )
+            ]
+
         image = paddle.to_tensor([[[[0.0, 1.0]]]])
-        scores = paddleseg_infer.aug_inference(model, image, [('resize', (1, 2))], [1.0], flip_horizontal=True)[1]
+        scores = paddleseg_infer.aug_inference(
+            model, image, [('resize', (1, 2))], [1.0], flip_horizontal=True
+        )[1]
         return abs(paddle.nn.functional.softmax(scores, axis=1)[0, 0, 0, 0] - 0.595) < 1e-3
+
     return replace(paddleseg_infer, 'aug_inference', infer.multi_scale, check)
 
 
 def reading() -> bool:
     """Compose fails on an unreadable picture with an AttributeError of None, and neither sizes nor labels are checked; the
     error should name the file."""
+
     def check():
         some = Dataset.__new__(Dataset)
-        some.__dict__.update(file_list=[(os.devnull, os.devnull)], mode='val', transforms=Compose([]), num_classes=2,
-                             ignore_index=255)
+        some.__dict__.update(
+            file_list=[(os.devnull, os.devnull)],
+            mode='val',
+            transforms=Compose([]),
+            num_classes=2,
+            ignore_index=255,
+        )
         try:
             some[0]
         except Exception as error:
             return os.devnull in str(error)
+
     return replace(Dataset, '__getitem__', dataset.sample, check)
 
 
 def deploy_files() -> bool:
     """A deploy.yaml of PaddleSeg's own export names model.pdmodel, but Paddle 3 writes model.json."""
+
     def check():
         with tempfile.TemporaryDirectory() as folder:
             open(f'{folder}/model.json', 'w').close()
@@ -122,11 +158,13 @@ def deploy_files() -> bool:
         path = named(self)
         other = os.path.splitext(path)[0] + '.json'
         return other if not os.path.exists(path) and os.path.exists(other) else path
+
     return replace(DeployConfig, 'model', property(model), check)
 
 
 def logged_text() -> bool:
     """log prints UTF-8 as if it were Latin-1, which garbles every name that is not in ASCII."""
+
     def check():
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             logger.log(0, 'ä')
@@ -134,28 +172,41 @@ def logged_text() -> bool:
 
     def log(level: int = 2, message: str = '') -> None:
         if level <= logger.log_level and dist.is_main():
-            print(f'{time.strftime("%Y-%m-%d %H:%M:%S")} [{logger.levels[level]}]\t{message}', flush=True)
+            print(
+                f'{time.strftime("%Y-%m-%d %H:%M:%S")} [{logger.levels[level]}]\t{message}',
+                flush=True,
+            )
+
     return replace(logger, 'log', log, check)
 
 
 def loader_errors() -> bool:
     """An exception of a data set never comes out of Paddle's loader: without workers the program waits for ever, with
     workers it is a SystemError about a queue. Keep the exception and raise it where the batch is asked for."""
-    single, several = dataloader_iter._DataLoaderIterSingleProcess, dataloader_iter._DataLoaderIterMultiProcess
+    single, several = (
+        dataloader_iter._DataLoaderIterSingleProcess,
+        dataloader_iter._DataLoaderIterMultiProcess,
+    )
 
     def check():
         def fetch(indices, done):
             raise InputError
+
         left = threading.Event()
         stub = types.SimpleNamespace(
-            _thread_done_event=threading.Event(), _sampler_iter=iter([[0]]), _exit_thread_unexpectedly=left.set,
-            _dataset_fetcher=types.SimpleNamespace(fetch=fetch), _exit_thread_expectedly=lambda: None)
+            _thread_done_event=threading.Event(),
+            _sampler_iter=iter([[0]]),
+            _exit_thread_unexpectedly=left.set,
+            _dataset_fetcher=types.SimpleNamespace(fetch=fetch),
+            _exit_thread_expectedly=lambda: None,
+        )
         place = paddle.framework._current_expected_place()
         # it renames its thread
         thread = threading.Thread(target=works, args=[lambda: single._thread_loop(stub, place)])
         thread.start()
         thread.join()
         return left.is_set()
+
     if works(check):
         return False
     for kind in (single, several):
@@ -173,8 +224,12 @@ def loader_orphans() -> bool:
     @functools.wraps(kind.__init__)
     def init(self, loader):
         loader = copy.copy(loader)
-        loader.use_shared_memory, loader.worker_init_fn = False, functools.partial(_begin_worker, loader.worker_init_fn)
+        loader.use_shared_memory, loader.worker_init_fn = (
+            False,
+            functools.partial(_begin_worker, loader.worker_init_fn),
+        )
         init.__wrapped__(self, loader)
+
     kind.__init__ = init
     return True
 
@@ -193,6 +248,7 @@ def _keeping(loop: Callable) -> Callable:
         except Exception as error:
             self.failure = error
             self._exit_thread_unexpectedly()
+
     return kept
 
 
@@ -213,6 +269,7 @@ def _raising(next_batch: Callable) -> Callable:
             if error is not None:
                 raise error from None
             raise
+
     return raised
 
 
@@ -224,8 +281,18 @@ def replace(owner, name: str, ours, check: Callable[[], bool]) -> bool:
     return True
 
 
-REPAIRS = (areas, means, accuracies, windows, augmentation, reading, deploy_files, logged_text, loader_errors,
-           loader_orphans)
+REPAIRS = (
+    areas,
+    means,
+    accuracies,
+    windows,
+    augmentation,
+    reading,
+    deploy_files,
+    logged_text,
+    loader_errors,
+    loader_orphans,
+)
 
 
 def apply() -> list[str]:

@@ -6,6 +6,7 @@
 The loop is paddleseg.core.train. What is random in a sample depends on (seed, epoch, index) alone, and in an iteration on
 (seed, iteration, rank), so that a resumed run equals an undisturbed one.
 """
+
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
@@ -54,8 +55,15 @@ class Stream(paddle.io.BatchSampler):
             )
 
     def _order(self, epoch: int, first: int = 0) -> loader.Order:
-        return loader.Order(len(self.samples), self.batch_size, self.samples.seed, epoch, dist.rank(), dist.world_size(),
-                            first)
+        return loader.Order(
+            len(self.samples),
+            self.batch_size,
+            self.samples.seed,
+            epoch,
+            dist.rank(),
+            dist.world_size(),
+            first,
+        )
 
     def __len__(self) -> int:
         return len(self._order(0))
@@ -77,6 +85,7 @@ def in_order(stream: Stream, kept: Checkpoints):
     def our_loader(samples, **kwargs):
         batches = loader(samples, **kwargs)
         return kept.following(batches) if samples is stream.samples else batches
+
     with replaced(paddle.io, DistributedBatchSampler=our_sampler, DataLoader=our_loader):
         yield
 
@@ -85,8 +94,10 @@ def belong_together(scores: list, losses: dict) -> None:
     """In place of PaddleSeg's check, which overlooks the coefficients."""
     counts = len(scores), len(losses['types']), len(losses['coef'])
     if len(set(counts)) > 1:
-        raise InputError('the model gives {} maps of scores in training, but loss.types are {} and loss.coef {}; each map '
-                         'needs one of both'.format(*counts))
+        raise InputError(
+            'the model gives {} maps of scores in training, but loss.types are {} and loss.coef {}; each map '
+            'needs one of both'.format(*counts)
+        )
 
 
 @contextlib.contextmanager
@@ -179,23 +190,65 @@ def main(args):
 PARSER = cli.parser(__doc__, flags.config, cli.device, flags.workers, flags.data_format)
 group = PARSER.add_argument_group('training', 'default: what the config says')
 group.add_argument('--iters', type=cli.number(int, 1), default=None, help='iterations in all')
-group.add_argument('--batch_size', type=cli.number(int, 1), default=None, help='images a process and iteration')
-group.add_argument('--learning_rate', type=cli.number(float, 0), default=None, help='the largest rate')
-group.add_argument('--precision', choices=['fp32', 'fp16'], default='fp32', help='fp16: mixed precision, on GPUs')
-group.add_argument('--amp_level', choices=['O1', 'O2'], default='O1', help='O2: pure float16 but for a few operators')
+group.add_argument(
+    '--batch_size', type=cli.number(int, 1), default=None, help='images a process and iteration'
+)
+group.add_argument(
+    '--learning_rate', type=cli.number(float, 0), default=None, help='the largest rate'
+)
+group.add_argument(
+    '--precision', choices=['fp32', 'fp16'], default='fp32', help='fp16: mixed precision, on GPUs'
+)
+group.add_argument(
+    '--amp_level',
+    choices=['O1', 'O2'],
+    default='O1',
+    help='O2: pure float16 but for a few operators',
+)
 group.add_argument('--seed', type=cli.number(int, 0), default=0, help='seed of everything random')
-group.add_argument('--repeats', type=cli.number(int, 1), default=1, help='take each training image so many times an epoch')
-group.add_argument('--profiler_options', default=None, metavar='OPTIONS', help="of PaddleSeg's profiler, such as "
-                   '"batch_range=[10,20];profile_path=model.profile"')
+group.add_argument(
+    '--repeats',
+    type=cli.number(int, 1),
+    default=1,
+    help='take each training image so many times an epoch',
+)
+group.add_argument(
+    '--profiler_options',
+    default=None,
+    metavar='OPTIONS',
+    help='of PaddleSeg\'s profiler, such as "batch_range=[10,20];profile_path=model.profile"',
+)
 group = PARSER.add_argument_group('evaluation and records')
-group.add_argument('--do_eval', action='store_true', help='evaluate whenever a checkpoint is saved, and keep the best')
-group.add_argument('--save_dir', default='./output', metavar='DIR', help='checkpoints iter_N and best_model')
-group.add_argument('--resume_model', default=None, metavar='DIR', help='checkpoint iter_N to go on from')
-group.add_argument('--save_interval', type=cli.number(int, 1), default=1000, help='iterations between two checkpoints')
-group.add_argument('--keep_checkpoint_max', type=cli.number(int, 0), default=5, help='checkpoints that stay; 0: all')
-group.add_argument('--log_iters', type=cli.number(int, 1), default=10, help='iterations between two lines')
+group.add_argument(
+    '--do_eval',
+    action='store_true',
+    help='evaluate whenever a checkpoint is saved, and keep the best',
+)
+group.add_argument(
+    '--save_dir', default='./output', metavar='DIR', help='checkpoints iter_N and best_model'
+)
+group.add_argument(
+    '--resume_model', default=None, metavar='DIR', help='checkpoint iter_N to go on from'
+)
+group.add_argument(
+    '--save_interval',
+    type=cli.number(int, 1),
+    default=1000,
+    help='iterations between two checkpoints',
+)
+group.add_argument(
+    '--keep_checkpoint_max',
+    type=cli.number(int, 0),
+    default=5,
+    help='checkpoints that stay; 0: all',
+)
+group.add_argument(
+    '--log_iters', type=cli.number(int, 1), default=10, help='iterations between two lines'
+)
 group.add_argument('--use_vdl', action='store_true', help='VisualDL records in save_dir')
-group.add_argument('--use_ema', action='store_true', help='also keep and evaluate an average of the weights')
+group.add_argument(
+    '--use_ema', action='store_true', help='also keep and evaluate an average of the weights'
+)
 
 if __name__ == '__main__':
     program.run(main, PARSER)

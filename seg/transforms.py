@@ -1,4 +1,5 @@
 """Transforms of images and labels that PaddleSeg lacks, as mmsegmentation has them."""
+
 import cv2
 import numpy as np
 from paddleseg.cvlibs import manager
@@ -30,7 +31,9 @@ class ResizeKeepRatio:
 
     def __init__(self, scale: tuple[int, int] = (2048, 512)):
         if len(scale) != 2 or min(scale) < 1:
-            raise InputError(f'ResizeKeepRatio: scale is two edges in pixels, as [2048, 512], not {scale}')
+            raise InputError(
+                f'ResizeKeepRatio: scale is two edges in pixels, as [2048, 512], not {scale}'
+            )
         self.long, self.short = max(scale), min(scale)
 
     def __call__(self, data: dict) -> dict:
@@ -38,5 +41,7 @@ class ResizeKeepRatio:
         if image.dtype != np.uint8 and (image == image.astype('uint8')).all():
             image = image.astype('uint8')
         data['trans_info'].append(('resize', image.shape[:2], image, (self.long, self.short)))
-        data['img'] = resize(image, rescaled_size(*image.shape[:2], self.long, self.short)).astype('float32')
+        data['img'] = resize(image, rescaled_size(*image.shape[:2], self.long, self.short)).astype(
+            'float32'
+        )
         return data

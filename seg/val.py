@@ -5,6 +5,7 @@
 Prints mIoU, mAcc and aAcc as mmsegmentation counts them, and PaddleSeg's own figures. Several scales and flips:
 upernet_mae_base_ade20k_512x512_160k_ms.yml, or --aug_eval --scales 0.5 0.75 1 1.25 1.5 1.75 --flip_horizontal.
 """
+
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
@@ -35,7 +36,12 @@ def main(args):
     model = flags.model(builder, args.config, args.model_path)
     try:
         with loading(args.data_timeout):
-            evaluate(model, samples, num_workers=args.num_workers, **settings | ({'auc_roc': True} if args.auc_roc else {}))
+            evaluate(
+                model,
+                samples,
+                num_workers=args.num_workers,
+                **settings | ({'auc_roc': True} if args.auc_roc else {}),
+            )
     except InputError:
         print(file=sys.stderr)  # below the progress bar
         raise
@@ -49,17 +55,29 @@ def check_auc_roc(samples: Dataset) -> None:
         label = samples[number]['label'][0]
         shape = shape or label.shape
         if label.shape != shape:
-            raise InputError(f'--auc_roc needs labels of one size; {path} has {label.shape[1]} x {label.shape[0]} pixels, '
-                             f'{samples.file_list[0][1]} has {shape[1]} x {shape[0]}')
+            raise InputError(
+                f'--auc_roc needs labels of one size; {path} has {label.shape[1]} x {label.shape[0]} pixels, '
+                f'{samples.file_list[0][1]} has {shape[1]} x {shape[0]}'
+            )
         found |= set(np.unique(label).tolist())
         if samples.ignore_index in found:
             raise InputError(f'--auc_roc needs labels without ignored pixels; {path} has some')
     if absent := set(range(samples.num_classes)) - found:
-        raise InputError(f'--auc_roc needs every class in the labels; {len(absent)} of {samples.num_classes} are in none of '
-                         f'them, such as {min(absent)}')
+        raise InputError(
+            f'--auc_roc needs every class in the labels; {len(absent)} of {samples.num_classes} are in none of '
+            f'them, such as {min(absent)}'
+        )
 
 
-PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device, flags.workers, flags.data_format, flags.evaluation)
+PARSER = cli.parser(
+    __doc__,
+    flags.config,
+    flags.model_path,
+    cli.device,
+    flags.workers,
+    flags.data_format,
+    flags.evaluation,
+)
 PARSER.add_argument('--auc_roc', action='store_true', help='also the area under the ROC curve')
 
 if __name__ == '__main__':

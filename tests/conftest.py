@@ -1,4 +1,5 @@
 """Shared by the tests: small real data, and programs run as a user runs them."""
+
 import functools
 import json
 import os
@@ -30,14 +31,44 @@ from util.weights import torch_file
 ROOT = Path(__file__).parent.parent
 # slow(value, ...): parameters too slow for the default suite
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
-TINY_VIT = ['--model', 'vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--nb_classes', '3', '--num_workers', '0',
-            '--device', 'cpu', '--log_dir', '']
+TINY_VIT = [
+    '--model',
+    'vit_nano_patch4',
+    '--input_size',
+    '16',
+    '--in_chans',
+    '1',
+    '--nb_classes',
+    '3',
+    '--num_workers',
+    '0',
+    '--device',
+    'cpu',
+    '--log_dir',
+    '',
+]
 ARCHIVE = Path(__file__).parent / 'data/models/files.tar.xz'
-KINDS = {'encoder': names.ENCODER, 'masked autoencoder': names.AUTOENCODER, 'fine-tuned, global pool': names.POOLED,
-         'fine-tuned, class token': names.CLASS_TOKEN, 'linear probe': names.PROBE,
-         'segmentor': names.SEGMENTOR}
-OFFICIAL = dict(zip(KINDS.values(), ('official_encoder.pth', 'official_autoencoder.pth', 'official_pooled.pth',
-                                     'official_token.pth', 'official_probe.pth', 'mmseg_upernet.pth')))
+KINDS = {
+    'encoder': names.ENCODER,
+    'masked autoencoder': names.AUTOENCODER,
+    'fine-tuned, global pool': names.POOLED,
+    'fine-tuned, class token': names.CLASS_TOKEN,
+    'linear probe': names.PROBE,
+    'segmentor': names.SEGMENTOR,
+}
+OFFICIAL = dict(
+    zip(
+        KINDS.values(),
+        (
+            'official_encoder.pth',
+            'official_autoencoder.pth',
+            'official_pooled.pth',
+            'official_token.pth',
+            'official_probe.pth',
+            'mmseg_upernet.pth',
+        ),
+    )
+)
 
 
 def pytest_configure(config):
@@ -80,43 +111,81 @@ def digits(tmp_path_factory):
     for number, (scan, digit) in enumerate(zip(scans.images[:40], scans.target)):
         file = root / ('train' if number < 30 else 'val') / str(digit) / f'{number:02}.png'
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((scan * 255 / 16).astype('uint8')).resize((32, 32), Image.BICUBIC).save(file)
+        Image.fromarray((scan * 255 / 16).astype('uint8')).resize((32, 32), Image.BICUBIC).save(
+            file
+        )
     return root
 
 
 @pytest.fixture
 def run_program():
     """run_program('main_pretrain.py', '--flag', value, ...) -> the finished process, output as text."""
+
     def run(program, *flags, timeout=240, launcher=(), **environ):
         command = [sys.executable, *launcher, str(ROOT / program), *map(str, flags)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT,
-                              env={**os.environ, **environ})
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=ROOT,
+            env={**os.environ, **environ},
+        )
+
     return run
 
 
 @pytest.fixture
 def on_two_processes(run_program, tmp_path):
     """on_two_processes('main_finetune', [flags of a run], [flags of the next] ...) -> what the main process printed."""
+
     def run(program, *runs):
         script = tmp_path / 'runs.py'
-        script.write_text(f'import {program} as program\nfor flags in {[list(map(str, flags)) for flags in runs]}:\n'
-                          '    program.main(program.PARSER.parse_args(flags))\n')
-        launcher = ['-m', 'paddle.distributed.launch', '--log_level', 'ERROR', '--nproc_per_node', '2', '--log_dir']
-        result = run_program(script, launcher=[*launcher, str(tmp_path / 'launch')], PYTHONPATH=str(ROOT))
+        script.write_text(
+            f'import {program} as program\nfor flags in {[list(map(str, flags)) for flags in runs]}:\n'
+            '    program.main(program.PARSER.parse_args(flags))\n'
+        )
+        launcher = [
+            '-m',
+            'paddle.distributed.launch',
+            '--log_level',
+            'ERROR',
+            '--nproc_per_node',
+            '2',
+            '--log_dir',
+        ]
+        result = run_program(
+            script, launcher=[*launcher, str(tmp_path / 'launch')], PYTHONPATH=str(ROOT)
+        )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
+
     return run
 
 
 @pytest.fixture(scope='session')
 def classify(digits, tmp_path_factory):
     """classify(program, '--flag', value, ...) trains a tiny classifier within this process; its log, its output folder."""
+
     def classify(program, *flags, out=None):
         out = out or tmp_path_factory.mktemp('out')
-        flags = [*TINY_VIT, '--batch_size', 10, '--epochs', 2, '--warmup_epochs', 1, '--data_path', digits,
-                 '--output_dir', out, *flags]
+        flags = [
+            *TINY_VIT,
+            '--batch_size',
+            10,
+            '--epochs',
+            2,
+            '--warmup_epochs',
+            1,
+            '--data_path',
+            digits,
+            '--output_dir',
+            out,
+            *flags,
+        ]
         program.main(program.PARSER.parse_args(list(map(str, flags))))
         return log_of(out), out
+
     return classify
 
 
@@ -125,17 +194,25 @@ def flawed(digits, encoder, classify, tmp_path_factory):
     """What programs should refuse, by a name each: files of other kinds and of part of a model, folders, lists."""
     root = tmp_path_factory.mktemp('flawed')
     tensors = weights.read(encoder)['model']
-    paddle.save({name: tensor for name, tensor in tensors.items() if 'blocks.2.norm' not in name}, str(root / 'part.pd'))
+    paddle.save(
+        {name: tensor for name, tensor in tensors.items() if 'blocks.2.norm' not in name},
+        str(root / 'part.pd'),
+    )
     for name in ('missing', 'extra'):
         shutil.copytree(digits, root / name)
     shutil.rmtree(root / 'missing/val/2')
     shutil.copytree(digits / 'val/2', root / 'extra/val/9')
     (root / 'unlabelled').mkdir()
-    (root / 'unlabelled/train.txt').write_text(''.join(f'{file}\n' for file in (digits / 'train').glob('*/*')))
+    (root / 'unlabelled/train.txt').write_text(
+        ''.join(f'{file}\n' for file in (digits / 'train').glob('*/*'))
+    )
     return {name: root / name for name in ('missing', 'extra', 'unlabelled')} | {
-        'part': root / 'part.pd', 'encoder': encoder, 'list': root / 'unlabelled/train.txt',
+        'part': root / 'part.pd',
+        'encoder': encoder,
+        'list': root / 'unlabelled/train.txt',
         'probe': classify(main_linprobe)[1] / 'checkpoint-latest.pd',
-        'class_token': classify(main_finetune, '--cls_token')[1] / 'checkpoint-latest.pd'}
+        'class_token': classify(main_finetune, '--cls_token')[1] / 'checkpoint-latest.pd',
+    }
 
 
 @pytest.fixture(scope='session')
@@ -144,7 +221,9 @@ def listed(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp('listed')
     for split, end in (('train', None), ('val', -1)):
         files = sorted((digits / split).glob('*/*'))[:end]
-        (folder / f'{split}.txt').write_text(''.join(f'{file} {file.parent.name}\n' for file in files))
+        (folder / f'{split}.txt').write_text(
+            ''.join(f'{file} {file.parent.name}\n' for file in files)
+        )
     return folder
 
 
@@ -155,13 +234,25 @@ def models(tmp_path_factory):
     with tarfile.open(ARCHIVE) as tar:
         tar.extractall(folder, filter='data')
     whole = torch_file.read(folder / 'mmpretrain_autoencoder.pth')['state_dict']
-    torch_file.write(folder / 'mmpretrain_encoder.pth', {'state_dict': {
-        name: array for name, array in whole.items() if name.startswith('backbone.')}})
+    torch_file.write(
+        folder / 'mmpretrain_encoder.pth',
+        {
+            'state_dict': {
+                name: array for name, array in whole.items() if name.startswith('backbone.')
+            }
+        },
+    )
     for column, kind in KINDS.items():
-        state = {name: paddle.to_tensor(array) for name, array in convert.read(folder / OFFICIAL[kind])[0]['model'].items()}
+        state = {
+            name: paddle.to_tensor(array)
+            for name, array in convert.read(folder / OFFICIAL[kind])[0]['model'].items()
+        }
         if kind == names.PROBE:  # Paddle's BatchNorm has them even where they are switched off
             state |= {'head.0.weight': paddle.ones([24]), 'head.0.bias': paddle.zeros([24])}
-        paddle.save({'model': state, 'optimizer': {}, 'epoch': 3, 'scaler': None}, str(folder / f'port_{column}.pd'))
+        paddle.save(
+            {'model': state, 'optimizer': {}, 'epoch': 3, 'scaler': None},
+            str(folder / f'port_{column}.pd'),
+        )
     return folder
 
 
@@ -180,17 +271,43 @@ def log_of(folder):
 def encoder(digits, tmp_path_factory):
     """A checkpoint of main_pretrain.py that fits the tiny classifiers."""
     out = tmp_path_factory.mktemp('encoder')
-    main_pretrain.main(main_pretrain.PARSER.parse_args([
-        '--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--num_workers', '0', '--device', 'cpu',
-        '--log_dir', '', '--batch_size', '10', '--epochs', '1', '--warmup_epochs', '0', '--data_path', str(digits),
-        '--output_dir', str(out)]))
+    main_pretrain.main(
+        main_pretrain.PARSER.parse_args(
+            [
+                '--model',
+                'mae_vit_nano_patch4',
+                '--input_size',
+                '16',
+                '--in_chans',
+                '1',
+                '--num_workers',
+                '0',
+                '--device',
+                'cpu',
+                '--log_dir',
+                '',
+                '--batch_size',
+                '10',
+                '--epochs',
+                '1',
+                '--warmup_epochs',
+                '0',
+                '--data_path',
+                str(digits),
+                '--output_dir',
+                str(out),
+            ]
+        )
+    )
     return out / 'checkpoint-0.pd'
 
 
 def classifier(file, key='model', **kwargs):
     """The tiny classifier with weights of a checkpoint, ready for evaluation."""
-    model = models_zoo.classifier('vit_nano_patch4', **{'img_size': 16, 'in_chans': 1, 'num_classes': 3, 'global_pool': True}
-                              | kwargs)
+    model = models_zoo.classifier(
+        'vit_nano_patch4',
+        **{'img_size': 16, 'in_chans': 1, 'num_classes': 3, 'global_pool': True} | kwargs,
+    )
     if 'head.1.weight' in weights.read(file)[key]:
         model.probe()
     model.set_state_dict(weights.read(file)[key])
@@ -212,7 +329,10 @@ def figures_by_hand(model, files):
         scores, label = model(pixels(file)).numpy()[0].astype('float64'), int(file.parent.name)
         losses.append(np.log(np.exp(scores).sum()) - scores[label])
         places.append((scores > scores[label]).sum())
-    return {'loss': np.mean(losses), **{f'acc{k}': 100 * np.mean(np.array(places) < k) for k in (1, 5)}}
+    return {
+        'loss': np.mean(losses),
+        **{f'acc{k}': 100 * np.mean(np.array(places) < k) for k in (1, 5)},
+    }
 
 
 def printed_figures(output):
@@ -223,6 +343,7 @@ def printed_figures(output):
 
 def assert_same_state(ours, theirs):
     """Two checkpoints are equal bit by bit in all but the flags."""
+
     def compare(a, b, where):
         if isinstance(b, dict):
             assert a.keys() == b.keys(), where
@@ -230,4 +351,5 @@ def assert_same_state(ours, theirs):
                 compare(a[key], b[key], f'{where}.{key}')
         else:
             np.testing.assert_array_equal(a, b, err_msg=where)
+
     compare(*({**weights.read(file), 'args': None} for file in (ours, theirs)), '')

@@ -4,6 +4,7 @@ Every function takes a dict `w` of weights under UM-MAE's names, Linear weights 
 feature grids [N, rows, columns, width]. What is removed or kept as a whole is a unit, `unit` patches a side; masks are
 [N, rows, columns] over units, True where removed (or replaced by the token of secondary masking).
 """
+
 import numpy as np
 from scipy.special import erf
 
@@ -14,7 +15,10 @@ def linear(x, w, name):
 
 def norm(x, w, name, epsilon):
     x = x - x.mean(-1, keepdims=True)
-    return x / np.sqrt((x ** 2).mean(-1, keepdims=True) + epsilon) * w[f'{name}.weight'] + w[f'{name}.bias']
+    return (
+        x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * w[f'{name}.weight']
+        + w[f'{name}.bias']
+    )
 
 
 def softmax(scores):
@@ -50,6 +54,7 @@ def attend(q, k, v, heads, bias=0.0):
 
 # ---- masks and compaction
 
+
 def spread(units, side):
     """A mask over units as one over patches or pixels, `side` of them a unit's side, with an axis for the channels."""
     return units.repeat(side, 1).repeat(side, 2)[..., None]
@@ -59,7 +64,11 @@ def compact(x, removed, side):
     """Clear what is removed, then sum the four quadrants of each 2 x 2 cell of units, place by place."""
     n, h, w, c = x.shape
     x = x * ~spread(removed, side)
-    return x.reshape(n, h // (2 * side), 2, side, w // (2 * side), 2, side, c).sum((2, 5)).reshape(n, h // 2, w // 2, c)
+    return (
+        x.reshape(n, h // (2 * side), 2, side, w // (2 * side), 2, side, c)
+        .sum((2, 5))
+        .reshape(n, h // 2, w // 2, c)
+    )
 
 
 def coordinates(n, rows, columns):
@@ -82,6 +91,7 @@ def embed(w, images, removed, replaced, unit, norm_epsilon):
 
 # ---- Swin
 
+
 def pair_bias(w, name, query, key):
     """Bias [..., heads, query, key] of coordinates [..., query, 2] and [..., key, 2], the MLP run once per pair."""
     apart = key[..., None, :, :] - query[..., :, None, :]
@@ -100,7 +110,7 @@ def windows(x, side):
 
 def joined(x, h, w):
     n, _, area, c = x.shape
-    side = round(area ** 0.5)
+    side = round(area**0.5)
     return x.reshape(n, h // side, w // side, side, side, c).swapaxes(2, 3).reshape(n, h, w, c)
 
 
@@ -124,7 +134,13 @@ def swin_block(x, places, w, name, heads, window, shift, hidden=None):
         region = windows(shifted_regions(height, width, window, shift), window)[..., 0]
         bias = bias + np.where(region[..., :, None] == region[..., None, :], 0, -100)[:, :, None]
     if hidden is not None:
-        bias = bias - 1e9 * windows(np.roll(hidden, (-shift, -shift), (1, 2)), window)[..., 0][:, :, None, None, :]
+        bias = (
+            bias
+            - 1e9
+            * windows(np.roll(hidden, (-shift, -shift), (1, 2)), window)[..., 0][
+                :, :, None, None, :
+            ]
+        )
     q, k, v = np.split(linear(x, w, f'{name}.attn.qkv'), 3, -1)
     x = linear(attend(q, k, v, heads, bias), w, f'{name}.attn.proj')
     x = shortcut + np.roll(joined(x, height, width), (shift, shift), (1, 2))
@@ -138,7 +154,9 @@ def swin_blocks(x, places, w, depths, heads, window, hidden=None):
         for i in range(depth):
             name = f'blocks.{number}'
             if stage and not i:
-                x = strided(norm(x, w, f'{name}.downsample.norm', 1e-6), w, f'{name}.downsample.proj')
+                x = strided(
+                    norm(x, w, f'{name}.downsample.norm', 1e-6), w, f'{name}.downsample.proj'
+                )
                 places = places[:, ::2, ::2] / 2
                 hidden = hidden if hidden is None else hidden[:, ::2, ::2]
             x = swin_block(x, places, w, name, heads[stage], window, i % 2 * (window // 2), hidden)
@@ -149,17 +167,24 @@ def swin_blocks(x, places, w, depths, heads, window, hidden=None):
 def swin_latent(w, images, removed, depths, heads, window, replaced=None, unit=4):
     x = embed(w, images, removed, replaced, unit, 1e-6)
     places = coordinates(*x.shape[:3])
-    *_, x = swin_blocks(compact(x, removed, unit), compact(places, removed, unit), w, depths, heads, window)
+    *_, x = swin_blocks(
+        compact(x, removed, unit), compact(places, removed, unit), w, depths, heads, window
+    )
     return norm(x, w, 'norm', 1e-6)
 
 
 # ---- PVT
 
+
 def pvt_block(x, w, name, heads, reduction):
     n, height, width, d = x.shape
     y = norm(x, w, f'{name}.norm1', 1e-5)
-    pooled = y.reshape(n, height // reduction, reduction, width // reduction, reduction, d).mean((2, 4))
-    pooled = norm(strided(pooled, w, f'{name}.attn.sr'), w, f'{name}.attn.norm', 1e-5).reshape(n, -1, d)
+    pooled = y.reshape(n, height // reduction, reduction, width // reduction, reduction, d).mean(
+        (2, 4)
+    )
+    pooled = norm(strided(pooled, w, f'{name}.attn.sr'), w, f'{name}.attn.norm', 1e-5).reshape(
+        n, -1, d
+    )
     k, v = np.split(linear(pooled, w, f'{name}.attn.kv'), 2, -1)
     y = attend(linear(y.reshape(n, -1, d), w, f'{name}.attn.q'), k, v, heads)
     x = x + linear(y, w, f'{name}.attn.proj').reshape(x.shape)
@@ -181,23 +206,37 @@ def pvt_blocks(x, w, depths, heads, reductions):
 def pvt_latent(w, images, removed, depths, heads, reductions, replaced=None, unit=4):
     x = embed(w, images, removed, replaced, unit, None)
     positions = np.tile(w['pos_embed'].reshape(1, *x.shape[1:]), [len(x), 1, 1, 1])
-    *_, x = pvt_blocks(compact(x, removed, unit) + compact(positions, removed, unit), w, depths, heads, reductions)
+    *_, x = pvt_blocks(
+        compact(x, removed, unit) + compact(positions, removed, unit), w, depths, heads, reductions
+    )
     return norm(x, w, 'norm', 1e-6)
 
 
 # ---- decoder and losses
 
+
 def pixel_shuffle(x):
     """[N, H, W, 4 D] -> [N, 2 H, 2 W, D]; as torch's, channel d * 4 + row * 2 + column."""
     n, h, w, d = x.shape
-    return x.reshape(n, h, w, d // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(n, 2 * h, 2 * w, d // 4)
+    return (
+        x.reshape(n, h, w, d // 4, 2, 2)
+        .transpose(0, 1, 4, 2, 5, 3)
+        .reshape(n, 2 * h, 2 * w, d // 4)
+    )
 
 
 def cell_order(removed):
     """Numbers of one sample's kept units, in raster order of the 2 x 2 cells."""
     h, w = removed.shape
-    return np.array([(2 * r + y) * w + 2 * c + x for r, c in np.ndindex(h // 2, w // 2)
-                     for y in (0, 1) for x in (0, 1) if not removed[2 * r + y, 2 * c + x]])
+    return np.array(
+        [
+            (2 * r + y) * w + 2 * c + x
+            for r, c in np.ndindex(h // 2, w // 2)
+            for y in (0, 1)
+            for x in (0, 1)
+            if not removed[2 * r + y, 2 * c + x]
+        ]
+    )
 
 
 def vit_block(x, w, name, heads):
@@ -220,7 +259,9 @@ def decode(w, latent, removed, heads, fixed=False):
         tokens = np.concatenate([tokens, np.tile(w['mask_token'].reshape(1, -1), [len(hidden), 1])])
         sequences.append(tokens + rows[np.concatenate([kept if fixed else np.sort(kept), hidden])])
         units.append(np.argsort(np.concatenate([kept, hidden])))
-    return np.stack([rows[order] for rows, order in zip(decoder(w, np.stack(sequences), heads), units)])
+    return np.stack(
+        [rows[order] for rows, order in zip(decoder(w, np.stack(sequences), heads), units)]
+    )
 
 
 def decoder(w, x, heads):
@@ -241,11 +282,14 @@ def loss(images, predicted, removed, side, normalised, error=np.square):
     """The mean error over all values of the removed units."""
     target = patches(images, side)
     if normalised:
-        target = (target - target.mean(-1, keepdims=True)) / np.sqrt(target.var(-1, ddof=1, keepdims=True) + 1e-6)
+        target = (target - target.mean(-1, keepdims=True)) / np.sqrt(
+            target.var(-1, ddof=1, keepdims=True) + 1e-6
+        )
     return error(predicted - target)[removed.reshape(len(removed), -1)].mean()
 
 
 # ---- SimMIM: the whole grid, with mask tokens in place of what is removed
+
 
 def simmim_input(w, images, removed, unit, norm_epsilon):
     x = embed(w, images, None, None, unit, norm_epsilon)
@@ -272,6 +316,7 @@ def simmim_pvt(w, images, removed, depths, heads, reductions, unit=4):
 
 # ---- ViT: the ordinary MAE's encoder over the kept patches, with secondary masking
 
+
 def vit_latent(w, images, kept, replaced, heads):
     """Latents [N, 1 + kept, D] of the patches `kept` [N, K]; `replaced` [N, K] is True where the token stands instead."""
     x = strided(images.transpose(0, 2, 3, 1), w, 'patch_embed.proj')
@@ -288,16 +333,24 @@ def vit_latent(w, images, kept, replaced, heads):
 
 def vit_decode(w, latent, removed, heads):
     """As UM-MAE has it: visible first, in raster order; the predictions are put back into raster order here."""
-    x, rows, sequences, units = linear(latent, w, 'decoder_embed'), w['decoder_pos_embed'][0], [], []
+    x, rows, sequences, units = (
+        linear(latent, w, 'decoder_embed'),
+        w['decoder_pos_embed'][0],
+        [],
+        [],
+    )
     for tokens, mask in zip(x, removed):
         order = np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)])
         hidden = np.tile(w['mask_token'].reshape(1, -1), [mask.sum(), 1])
         sequences.append(np.concatenate([tokens, hidden]) + rows[np.concatenate([[0], 1 + order])])
         units.append(np.argsort(order))
-    return np.stack([rows[1:][order] for rows, order in zip(decoder(w, np.stack(sequences), heads), units)])
+    return np.stack(
+        [rows[1:][order] for rows, order in zip(decoder(w, np.stack(sequences), heads), units)]
+    )
 
 
 # ---- a model to compare with
+
 
 def perturb(model, seed=0):
     """Move every parameter by noise, so that no zero hides a mistake; the weights as float64, by name."""

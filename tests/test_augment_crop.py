@@ -53,13 +53,17 @@ def test_arrays_are_cropped_and_resized_like_pictures():
 
 def test_the_fast_crop_averages_where_it_shrinks_and_is_near_the_official_one():
     pixels = np.asarray(noise_picture(42, 30))
-    shrunk = np.asarray(crop.fast_resized_crop(Image.fromarray(pixels), (2, 0, 42, 30), (15, 20)), dtype=float)
+    shrunk = np.asarray(
+        crop.fast_resized_crop(Image.fromarray(pixels), (2, 0, 42, 30), (15, 20)), dtype=float
+    )
     means = pixels[:, 2:].reshape([15, 2, 20, 2, 3]).mean((1, 3))
     assert abs(shrunk - means).max() <= 0.5
     photograph = Image.fromarray(load_sample_image('china.jpg'))
     for box in ((100, 60, 500, 380), (200, 100, 360, 240), (10, 20, 270, 200)):
-        fast, official = (np.asarray(resize(photograph, box, (224, 224)), dtype=float)
-                          for resize in (crop.fast_resized_crop, crop.resized_crop))
+        fast, official = (
+            np.asarray(resize(photograph, box, (224, 224)), dtype=float)
+            for resize in (crop.fast_resized_crop, crop.resized_crop)
+        )
         assert abs(fast - official).mean() < 2.5 and abs((fast - official).mean()) < 0.1, box
     grey = photograph.convert('L')
     assert crop.CropAndFlip(32, (0.2, 1), fast=True)(grey, np.random.default_rng(0)).mode == 'L'
@@ -69,15 +73,19 @@ def test_as_many_images_are_mirrored_as_asked():
     ramp = Image.fromarray(np.tile(np.arange(0, 256, 8, dtype='uint8'), [32, 1]))
     for hflip in (0, 0.5, 1):
         augment, rng = crop.CropAndFlip(8, (0.2, 1), hflip), np.random.default_rng(0)
-        falling = [np.diff(np.asarray(augment(ramp, rng), dtype=float)).mean() < 0 for _ in range(1000)]
+        falling = [
+            np.diff(np.asarray(augment(ramp, rng), dtype=float)).mean() < 0 for _ in range(1000)
+        ]
         assert abs(np.mean(falling) - hflip) <= (0.05 if hflip == 0.5 else 0)
 
 
 def test_a_crop_takes_a_share_of_the_area_within_scale():
     for scale in [(0.5, 0.6), (1, 1)]:
         for seed in range(50):
-            left, top, right, bottom = crop.random_box(64, 64, np.random.default_rng(seed), scale, ratio=(1, 1))
-            assert scale[0] - 0.03 <= (right - left) * (bottom - top) / 64 ** 2 <= scale[1] + 0.03
+            left, top, right, bottom = crop.random_box(
+                64, 64, np.random.default_rng(seed), scale, ratio=(1, 1)
+            )
+            assert scale[0] - 0.03 <= (right - left) * (bottom - top) / 64**2 <= scale[1] + 0.03
     for scale in [(0, 1), (0.5, 0.2), (0.5, 1.5)]:
         with pytest.raises(InputError, match='--scale'):
             crop.CropAndFlip(8, scale)
@@ -93,7 +101,10 @@ def test_the_centre_crop_takes_the_middle():
 def test_statistics_default_to_imagenets_and_are_checked():
     assert crop.statistics(3, None, None) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert crop.statistics(2, [0, 1], [1, 2]) == ((0, 1), (1, 2))
-    for arguments, message in [((4, None, None), '--in_chans 4 needs --mean and --std'), ((3, [0.5], None), '--mean has 1'),
-                               ((1, None, [0.0]), '--std 0.0')]:
+    for arguments, message in [
+        ((4, None, None), '--in_chans 4 needs --mean and --std'),
+        ((3, [0.5], None), '--mean has 1'),
+        ((1, None, [0.0]), '--std 0.0'),
+    ]:
         with pytest.raises(InputError, match=message):
             crop.statistics(*arguments)

@@ -19,13 +19,23 @@ def training(name='mae_vit_nano_patch4', **kwargs):
 
 def saver(folder, model, step, **asked):
     train(model, step, seed=0)  # an optimizer has a state only after its first step
-    flags = {'output_dir': str(folder), 'lr': None, 'epochs': 10, 'save_every': 20, 'save_every_iters': 0, 'keep': 0}
+    flags = {
+        'output_dir': str(folder),
+        'lr': None,
+        'epochs': 10,
+        'save_every': 20,
+        'save_every_iters': 0,
+        'keep': 0,
+    }
     return checkpoint.Saver(model, step, flags | asked, effective_batch=4)
 
 
 def train(model, step, seed):
     paddle.seed(seed)
-    step.backward(model(paddle.randn([4, model.patch_embed.in_chans, *model.patch_embed.img_size]))[0], step.accum_iter - 1)
+    step.backward(
+        model(paddle.randn([4, model.patch_embed.in_chans, *model.patch_embed.img_size]))[0],
+        step.accum_iter - 1,
+    )
 
 
 def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path):
@@ -49,24 +59,45 @@ def test_a_checkpoint_has_the_official_keys_and_structured_optimizer_state(tmp_p
     train(model, step, seed=1)
     saver(tmp_path, model, step).after_epoch(0)
     saved = weights.read(tmp_path / 'checkpoint-0.pd')
-    assert list(saved) == ['model', 'optimizer', 'epoch', 'scaler', 'args', 'position', 'environment']
+    assert list(saved) == [
+        'model',
+        'optimizer',
+        'epoch',
+        'scaler',
+        'args',
+        'position',
+        'environment',
+    ]
     trainable = [name for name, p in model.named_parameters() if not p.stop_gradient]
     assert sorted(name for name, kinds in saved['optimizer'].items() if kinds) == sorted(trainable)
     moments = saved['optimizer']['blocks.1.mlp.fc1.weight']
-    assert set(moments) == {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'} and moments['moment1'].shape == (96, 384)
+    assert set(moments) == {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'} and moments[
+        'moment1'
+    ].shape == (96, 384)
 
 
 def test_a_file_with_only_the_official_keys_resumes_after_its_epoch(tmp_path):
     model, step = training()
     saver(tmp_path, model, step).after_epoch(0)
     official = weights.read(tmp_path / 'checkpoint-0.pd')
-    paddle.save({key: value for key, value in official.items() if key != 'position'}, str(tmp_path / 'x.pd'))
-    assert resume.restore(resume.find(str(tmp_path / 'x.pd'), ''), model, step) == checkpoint.Position(1)
+    paddle.save(
+        {key: value for key, value in official.items() if key != 'position'}, str(tmp_path / 'x.pd')
+    )
+    assert resume.restore(
+        resume.find(str(tmp_path / 'x.pd'), ''), model, step
+    ) == checkpoint.Position(1)
 
 
-@pytest.mark.parametrize('other, message', [
-    ({'img_size': 16}, r'pos_embed is \[1, 17, 96\] there, \[1, 65, 96\] here'),
-    ({'in_chans': 3}, r'patch_embed.proj.weight is \[96, 3, 4, 4\] there, \[96, 1, 4, 4\] here')])
+@pytest.mark.parametrize(
+    'other, message',
+    [
+        ({'img_size': 16}, r'pos_embed is \[1, 17, 96\] there, \[1, 65, 96\] here'),
+        (
+            {'in_chans': 3},
+            r'patch_embed.proj.weight is \[96, 3, 4, 4\] there, \[96, 1, 4, 4\] here',
+        ),
+    ],
+)
 def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_path, other, message):
     saver(tmp_path, *training(**other)).after_epoch(0)
     with pytest.raises(InputError, match=message):
@@ -77,7 +108,9 @@ def test_missing_and_additional_keys_are_named():
     model, _ = training()
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     with pytest.raises(InputError, match='norm.weight .* is missing there'):
-        assign_weights(model, {name: t for name, t in tensors.items() if name != 'norm.weight'}, 'x.pd')
+        assign_weights(
+            model, {name: t for name, t in tensors.items() if name != 'norm.weight'}, 'x.pd'
+        )
     with pytest.raises(InputError, match='it has head.weight, which'):
         assign_weights(model, tensors | {'head.weight': tensors['norm.weight']}, 'x.pd')
 
@@ -133,15 +166,23 @@ def test_saving_within_an_epoch_waits_for_an_optimizer_step(tmp_path):
     assert (state['epoch'], position) == (-1, checkpoint.Position(0, 24, {'loss': 12.0}, 12))
 
 
-@pytest.mark.parametrize('global_batch, accum_iter, first',
-                         [(8, 1, 3), (4, 2, 6), (2, 4, 12), (16, 1, 2), (5, 1, 5), (5, 2, 6)])
+@pytest.mark.parametrize(
+    'global_batch, accum_iter, first',
+    [(8, 1, 3), (4, 2, 6), (2, 4, 12), (16, 1, 2), (5, 1, 5), (5, 2, 6)],
+)
 def test_a_position_counts_in_samples(global_batch, accum_iter, first):
     assert checkpoint.Position(0, 24).iteration(global_batch, accum_iter) == first
 
 
-@pytest.mark.parametrize('global_batch, asked, kept, says', [
-    (8, 2, 2, ''), (4, 2, 4, 'so --accum_iter is now 4'), (16, 2, 1, 'so --accum_iter is now 1'),
-    (3, 2, 2, 'no --accum_iter keeps it: it is now 6')])
+@pytest.mark.parametrize(
+    'global_batch, asked, kept, says',
+    [
+        (8, 2, 2, ''),
+        (4, 2, 4, 'so --accum_iter is now 4'),
+        (16, 2, 1, 'so --accum_iter is now 1'),
+        (3, 2, 2, 'no --accum_iter keeps it: it is now 6'),
+    ],
+)
 def test_resuming_keeps_the_effective_batch_if_it_can(capsys, global_batch, asked, kept, says):
     state = {'position': {'effective_batch': 16}}
     assert resume.accum_iter(state, global_batch, asked) == kept
@@ -169,12 +210,29 @@ def test_checkpoints_beyond_the_beginning_are_set_aside(tmp_path, capsys):
     assert capsys.readouterr().err.count('is from another run') == 3
 
 
-@pytest.mark.parametrize('change, message', [
-    (lambda state: state.update(optimizer={}), 'no beta1_pow_acc and beta2_pow_acc and moment1 and moment2 for cls_token'),
-    (lambda state: state['optimizer'].update({'norm.bias': {'velocity': np.zeros(96)}}), 'for norm.bias'),
-    (lambda state: state['optimizer']['norm.bias'].update(moment1=np.zeros(7)), r'moment1 of norm.bias is \[7\] there'),
-    (lambda state: state['model'].update({'norm.bias': np.zeros(96, 'int64')}), 'norm.bias is int64 there'),
-    (lambda state: state.update(epoch=None), "no 'epoch'"), (lambda state: state.update(model=3), "no 'model'")])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            lambda state: state.update(optimizer={}),
+            'no beta1_pow_acc and beta2_pow_acc and moment1 and moment2 for cls_token',
+        ),
+        (
+            lambda state: state['optimizer'].update({'norm.bias': {'velocity': np.zeros(96)}}),
+            'for norm.bias',
+        ),
+        (
+            lambda state: state['optimizer']['norm.bias'].update(moment1=np.zeros(7)),
+            r'moment1 of norm.bias is \[7\] there',
+        ),
+        (
+            lambda state: state['model'].update({'norm.bias': np.zeros(96, 'int64')}),
+            'norm.bias is int64 there',
+        ),
+        (lambda state: state.update(epoch=None), "no 'epoch'"),
+        (lambda state: state.update(model=3), "no 'model'"),
+    ],
+)
 def test_a_state_that_is_not_whole_is_refused(tmp_path, change, message):
     model, step = training()
     train(model, step, seed=1)

@@ -1,5 +1,6 @@
 """Conversion between code bases: what their own classes wrote (tests/data/models), and what we write for them, reads as
 the same numbers."""
+
 import re
 import zlib
 
@@ -19,16 +20,43 @@ UM_MAE = 'UM-MAE: Swin, PVT (PyTorch)'
 # The README's table has these rows. '-': the code base has no such model, or no such writer is here
 MATRIX = {
     'official (PyTorch)': ['exact / exact'] * 5 + ['- / refused'],
-    'timm': ['exact / exact', '- / lossy', 'exact / exact', 'exact / exact', '- / refused', '- / refused'],
-    'Hugging Face': ['exact / exact', 'exact / exact', '- / refused', 'exact / exact', '- / refused', '- / refused'],
+    'timm': [
+        'exact / exact',
+        '- / lossy',
+        'exact / exact',
+        'exact / exact',
+        '- / refused',
+        '- / refused',
+    ],
+    'Hugging Face': [
+        'exact / exact',
+        'exact / exact',
+        '- / refused',
+        'exact / exact',
+        '- / refused',
+        '- / refused',
+    ],
     'mmpretrain': ['exact / exact'] * 5 + ['- / refused'],
-    'mmsegmentation': ['exact / exact', '- / lossy', '- / refused', '- / refused', '- / refused', 'exact / exact'],
+    'mmsegmentation': [
+        'exact / exact',
+        '- / lossy',
+        '- / refused',
+        '- / refused',
+        '- / refused',
+        'exact / exact',
+    ],
     'earlier Paddle ports': ['exact / exact'] * 5 + ['- / exact'],
     # tests/test_convert_pyramids.py
     UM_MAE: ['- / exact', 'exact / exact', 'exact / exact', '- / -', '- / exact', '- / -'],
 }
-TO = {'official (PyTorch)': 'torch', 'timm': 'timm', 'Hugging Face': 'hf', 'mmpretrain': 'mmpretrain',
-      'mmsegmentation': 'mmseg', 'earlier Paddle ports': 'paddle'}
+TO = {
+    'official (PyTorch)': 'torch',
+    'timm': 'timm',
+    'Hugging Face': 'hf',
+    'mmpretrain': 'mmpretrain',
+    'mmsegmentation': 'mmseg',
+    'earlier Paddle ports': 'paddle',
+}
 PYTORCH, FACE, LAB = 'PyTorch, official or timm names', 'Hugging Face', 'OpenMMLab'
 FILES = {  # row and column of the matrix that a file is proof of, what the report calls its format, its tensors that count
     'official_encoder.pth': ('official (PyTorch)', 'encoder', PYTORCH, 30),
@@ -41,10 +69,25 @@ FILES = {  # row and column of the matrix that a file is proof of, what the repo
     'timm_pooled.safetensors': ('timm', 'fine-tuned, global pool', PYTORCH, 32),
     'timm_token.safetensors': ('timm', 'fine-tuned, class token', PYTORCH, 32),
     'hf_encoder': ('Hugging Face', 'encoder', FACE, 38),
-    'hf_encoder_memory.bin': ('Hugging Face', 'encoder', f'{FACE}, as transformers 5 has it in memory', 38),
-    'hf_autoencoder': ('Hugging Face', 'masked autoencoder', f'{FACE}, as transformers 5 saves', 62),
+    'hf_encoder_memory.bin': (
+        'Hugging Face',
+        'encoder',
+        f'{FACE}, as transformers 5 has it in memory',
+        38,
+    ),
+    'hf_autoencoder': (
+        'Hugging Face',
+        'masked autoencoder',
+        f'{FACE}, as transformers 5 saves',
+        62,
+    ),
     'hf_older.bin': ('Hugging Face', 'masked autoencoder', FACE, 62),
-    'hf_memory.bin': ('Hugging Face', 'masked autoencoder', f'{FACE}, as transformers 5 has it in memory', 62),
+    'hf_memory.bin': (
+        'Hugging Face',
+        'masked autoencoder',
+        f'{FACE}, as transformers 5 has it in memory',
+        62,
+    ),
     'hf_token': ('Hugging Face', 'fine-tuned, class token', FACE, 40),
     'mmpretrain_encoder.pth': ('mmpretrain', 'encoder', LAB, 30),
     'mmpretrain_autoencoder.pth': ('mmpretrain', 'masked autoencoder', LAB, 50),
@@ -53,8 +96,11 @@ FILES = {  # row and column of the matrix that a file is proof of, what the repo
     'mmpretrain_probe.pth': ('mmpretrain', 'linear probe', LAB, 34),
     'mae_mmcls.pth': ('mmsegmentation', 'encoder', f'{LAB}, as mmsegmentation converts', 30),
     'mmseg_upernet.pth': ('mmsegmentation', 'segmentor', f'{LAB}, UPerNet of mmsegmentation', 113),
-    **{f'port_{column}.pd': ('earlier Paddle ports', column, 'Paddle', COUNTS[kind]) for column, kind in KINDS.items()
-       if kind != names.SEGMENTOR},
+    **{
+        f'port_{column}.pd': ('earlier Paddle ports', column, 'Paddle', COUNTS[kind])
+        for column, kind in KINDS.items()
+        if kind != names.SEGMENTOR
+    },
 }
 
 
@@ -62,17 +108,28 @@ def assert_numbers(model):
     """Each tensor is the formula of tests/data/make_model_files.py for its official name, Linear weights turned."""
     assert len(model) == COUNTS[names.kind(model)]
     for name, array in model.items():
-        official = name.replace('._mean', '.running_mean').replace('._variance', '.running_var').removeprefix('backbone.')
+        official = (
+            name.replace('._mean', '.running_mean')
+            .replace('._variance', '.running_var')
+            .removeprefix('backbone.')
+        )
         found = array.T if array.ndim == 2 and name.endswith('.weight') else array
-        drawn = np.random.default_rng(zlib.crc32(official.encode())).uniform(0.1, 0.9, found.shape).astype('float32')
+        drawn = (
+            np.random.default_rng(zlib.crc32(official.encode()))
+            .uniform(0.1, 0.9, found.shape)
+            .astype('float32')
+        )
         assert array.dtype == np.float32
         np.testing.assert_array_equal(found, drawn, err_msg=name)
 
 
 # the matrix
 
+
 @pytest.mark.parametrize('name', FILES)
-def test_the_file_of_each_code_base_holds_the_official_numbers_whatever_its_name(models, tmp_path, name):
+def test_the_file_of_each_code_base_holds_the_official_numbers_whatever_its_name(
+    models, tmp_path, name
+):
     _, column, label, count = FILES[name]
     path = models / name
     if path.is_file():
@@ -82,15 +139,31 @@ def test_the_file_of_each_code_base_holds_the_official_numbers_whatever_its_name
     assert_numbers(state['model'])
     assert (report.format, report.kind, report.taken) == (label, KINDS[column], count)
     assert bool(report.dropped) == (column in ('linear probe', 'segmentor'))
-    left = ('num_batches_tracked', 'relative_position_index') if column == 'segmentor' else (
-        'neck.bn.num_batches_tracked', 'head.0.num_batches_tracked', 'head.0.weight', 'head.0.bias')
+    left = (
+        ('num_batches_tracked', 'relative_position_index')
+        if column == 'segmentor'
+        else (
+            'neck.bn.num_batches_tracked',
+            'head.0.num_batches_tracked',
+            'head.0.weight',
+            'head.0.bias',
+        )
+    )
     assert all(name.endswith(left) for name in report.dropped)
 
 
 def test_each_exact_reading_of_the_matrix_has_its_file():
     proven = {FILES[name][:2] for name in FILES}
-    assert proven == {(row, column) for row in TO for column, cell in zip(KINDS, MATRIX[row]) if cell.startswith('exact / ')}
-    assert {cell.partition(' / ')[0] for cells in MATRIX.values() for cell in cells} == {'exact', '-'}
+    assert proven == {
+        (row, column)
+        for row in TO
+        for column, cell in zip(KINDS, MATRIX[row])
+        if cell.startswith('exact / ')
+    }
+    assert {cell.partition(' / ')[0] for cells in MATRIX.values() for cell in cells} == {
+        'exact',
+        '-',
+    }
 
 
 def written(state, to, path):
@@ -105,7 +178,10 @@ def test_writing_is_what_the_matrix_says(official, tmp_path, row, column, suffix
     state, path = official(KINDS[column]), tmp_path / f'x{".pd" if TO[row] == "paddle" else suffix}'
     word = MATRIX[row][list(KINDS).index(column)].rpartition(' / ')[2]
     if word == 'refused':
-        with pytest.raises(InputError, match=re.escape(f'--to {TO[row]}: {KINDS[column]} cannot be written, because it')):
+        with pytest.raises(
+            InputError,
+            match=re.escape(f'--to {TO[row]}: {KINDS[column]} cannot be written, because it'),
+        ):
             convert.write(path, state, TO[row])
         assert not any(tmp_path.iterdir())
         return
@@ -118,13 +194,17 @@ def test_timm_gets_the_encoder_alone_and_the_report_says_so(official, tmp_path):
     report = convert.write(tmp_path / 'x.pth', official(names.AUTOENCODER), 'timm')
     assert report.taken == 30 and len(report.dropped) == 20 + 2  # decoder; optimizer, scaler
     assert 'and 17 more: timm has the encoder alone' in str(report)
-    assert not [name for name in weights.read(tmp_path / 'x.pth')['state_dict'] if 'decoder' in name or 'mask' in name]
+    assert not [
+        name
+        for name in weights.read(tmp_path / 'x.pth')['state_dict']
+        if 'decoder' in name or 'mask' in name
+    ]
 
 
 @pytest.mark.parametrize('to', ['torch', 'mmpretrain'])
 def test_a_probe_gets_the_count_that_pytorch_keeps(official, tmp_path, to):
     report = convert.write(tmp_path / 'x.pth', official(names.PROBE), to)
-    name, = report.made
+    (name,) = report.made
     count = next(iter(weights.read(tmp_path / 'x.pth').values()))[name]
     assert name.endswith('num_batches_tracked') and count.shape == () and count.dtype == np.int64
     assert f'made {name}: PyTorch keeps this count' in str(report)
@@ -132,34 +212,70 @@ def test_a_probe_gets_the_count_that_pytorch_keeps(official, tmp_path, to):
 
 def test_plain_paddle_load_gives_the_numbers(official, tmp_path):
     convert.write(tmp_path / 'x.pd', official(names.AUTOENCODER), 'paddle')
-    assert_numbers({name: tensor.numpy() for name, tensor in paddle.load(str(tmp_path / 'x.pd'))['model'].items()})
+    assert_numbers(
+        {
+            name: tensor.numpy()
+            for name, tensor in paddle.load(str(tmp_path / 'x.pd'))['model'].items()
+        }
+    )
 
 
 # what else a file holds
 
-def test_flags_stay_as_a_plain_dict_and_the_state_of_training_is_left_behind_with_a_line(official, tmp_path):
+
+def test_flags_stay_as_a_plain_dict_and_the_state_of_training_is_left_behind_with_a_line(
+    official, tmp_path
+):
     state = official(names.AUTOENCODER)
-    flags = {'model': 'mae_vit_tiny', 'norm_pix_loss': True, 'lr': None, 'mask_ratio': 0.75, 'output_dir': './output'}
-    assert type(state['args']) is dict and state['args'] == flags and 'param_groups' in state['optimizer']
-    for to, suffix in (('paddle', '.pd'), ('torch', '.pth'), ('hf', '.safetensors'), ('mmpretrain', '.pth')):
+    flags = {
+        'model': 'mae_vit_tiny',
+        'norm_pix_loss': True,
+        'lr': None,
+        'mask_ratio': 0.75,
+        'output_dir': './output',
+    }
+    assert (
+        type(state['args']) is dict
+        and state['args'] == flags
+        and 'param_groups' in state['optimizer']
+    )
+    for to, suffix in (
+        ('paddle', '.pd'),
+        ('torch', '.pth'),
+        ('hf', '.safetensors'),
+        ('mmpretrain', '.pth'),
+    ):
         report = convert.write(tmp_path / f'x{suffix}', state, to)
         assert 'dropped optimizer, scaler: the state of training stays behind' in str(report)
         read = weights.read(tmp_path / f'x{suffix}')
-        assert read['args'] == flags and read['epoch'] == 3 and not {'optimizer', 'scaler'} & read.keys()
+        assert (
+            read['args'] == flags
+            and read['epoch'] == 3
+            and not {'optimizer', 'scaler'} & read.keys()
+        )
 
 
 def test_the_history_of_an_mmengine_log_is_left_behind(models, tmp_path):
     state, _ = convert.read(models / 'mmpretrain_autoencoder.pth')
     assert state['message_hub'] == {'log_scalars': {'loss': {}}, 'runtime_info': {'iter': 2}}
-    assert 'dropped message_hub: the state of training' in str(convert.write(tmp_path / 'x.pd', state, 'paddle'))
+    assert 'dropped message_hub: the state of training' in str(
+        convert.write(tmp_path / 'x.pd', state, 'paddle')
+    )
     assert weights.read(tmp_path / 'x.pd')['meta'] == {'epoch': 3, 'cfg': 'model = dict()'}
 
 
 def test_what_no_format_can_keep_is_dropped_with_a_line(official, tmp_path):
-    state = {**official(names.ENCODER), 'seen': {1, 2}, 'average': np.ones(3), 'rate': np.float64(0.5)}
+    state = {
+        **official(names.ENCODER),
+        'seen': {1, 2},
+        'average': np.ones(3),
+        'rate': np.float64(0.5),
+    }
     for to, suffix in (('paddle', '.pd'), ('torch', '.pth'), ('timm', '.safetensors')):
         report = convert.write(tmp_path / f'x{suffix}', state, to)
-        assert 'dropped seen, average: more than text, numbers, lists and dicts of them' in str(report)
+        assert 'dropped seen, average: more than text, numbers, lists and dicts of them' in str(
+            report
+        )
         assert weights.read(tmp_path / f'x{suffix}')['rate'] == 0.5
     # which torch.load(weights_only=True) would refuse
     assert b'numpy' not in (tmp_path / 'x.pth').read_bytes()
@@ -167,7 +283,9 @@ def test_what_no_format_can_keep_is_dropped_with_a_line(official, tmp_path):
 
 @pytest.mark.parametrize('flags', ['text', None, [1]])
 def test_flags_of_another_type_are_none(models, tmp_path, flags):
-    torch_file.write(tmp_path / 'x.pth', torch_file.read(models / 'official_token.pth') | {'args': flags})
+    torch_file.write(
+        tmp_path / 'x.pth', torch_file.read(models / 'official_token.pth') | {'args': flags}
+    )
     assert 'args' not in convert.read(tmp_path / 'x.pth')[0]
 
 
@@ -179,21 +297,31 @@ def test_metadata_called_model_does_not_hide_the_tensors(models, tmp_path):
 
 def test_float16_and_bfloat16_are_widened_and_float64_is_rounded(official, tmp_path):
     from safetensors.paddle import save_file
+
     model = official(names.CLASS_TOKEN)['model']
     for dtype in ('float16', 'float64'):
-        torch_file.write(tmp_path / 'x.pth', {'model': {name: array.astype(dtype) for name, array in model.items()}})
+        torch_file.write(
+            tmp_path / 'x.pth',
+            {'model': {name: array.astype(dtype) for name, array in model.items()}},
+        )
         for name, array in convert.read(tmp_path / 'x.pth')[0]['model'].items():
             assert array.dtype == np.float32
             np.testing.assert_array_equal(array, model[name].astype(dtype).astype('float32'))
-    save_file({name: paddle.to_tensor(array).astype('bfloat16') for name, array in model.items()}, str(tmp_path / 'x'))
+    save_file(
+        {name: paddle.to_tensor(array).astype('bfloat16') for name, array in model.items()},
+        str(tmp_path / 'x'),
+    )
     for name, array in convert.read(tmp_path / 'x')[0]['model'].items():
-        assert array.dtype == np.float32 and not (array.view('uint32') & 0xffff).any()
-        np.testing.assert_allclose(array, model[name], rtol=2 ** -8)
+        assert array.dtype == np.float32 and not (array.view('uint32') & 0xFFFF).any()
+        np.testing.assert_allclose(array, model[name], rtol=2**-8)
 
 
 def test_the_average_of_the_weights_is_what_is_converted(official, tmp_path):
     average = official(names.POOLED)['model']
-    paddle_file.write(tmp_path / 'x.pd', {'model': {name: array + 1 for name, array in average.items()}, 'ema': average})
+    paddle_file.write(
+        tmp_path / 'x.pd',
+        {'model': {name: array + 1 for name, array in average.items()}, 'ema': average},
+    )
     read, report = convert.read(tmp_path / 'x.pd')
     assert_numbers(read['model'])
     assert report.format.endswith(', averaged weights')

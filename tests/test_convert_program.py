@@ -1,4 +1,5 @@
 """python -m util.convert as a user runs it: what it says, what it refuses, what it leaves behind."""
+
 import hashlib
 import json
 import os
@@ -20,54 +21,87 @@ from util.weights import paddle_file, safetensors_file, torch_file
 @pytest.fixture
 def run(capsys):
     """run(SRC, DST, flags ...) within this process; what it prints."""
+
     def run(*arguments):
         program.main(program.PARSER.parse_args(list(map(str, arguments))))
         return capsys.readouterr().out
+
     return run
 
 
 @pytest.fixture
 def variant(official, tmp_path):
     """variant(kind, change) writes an official encoder (or another kind) whose tensors change(tensors) has changed."""
+
     def variant(change, kind=names.ENCODER):
         tensors = convert.renamed(official(kind)['model'], 'torch')[0]
         change(tensors)
         torch_file.write(tmp_path / 'x.pth', {'model': tensors})
         return tmp_path / 'x.pth'
+
     return variant
 
 
 # what it says
 
+
 def test_the_command_converts_and_prints_its_report_and_the_licence(models, tmp_path):
-    command = [sys.executable, '-m', 'util.convert', models / 'official_encoder.pth', tmp_path / 'x.pd']
+    command = [
+        sys.executable,
+        '-m',
+        'util.convert',
+        models / 'official_encoder.pth',
+        tmp_path / 'x.pd',
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines() == [
         f'{models}/official_encoder.pth: an encoder, PyTorch, official or timm names; 30 tensors',
-        f'wrote {tmp_path}/x.pd: an encoder, Paddle; 30 tensors', f'licence: {program.LICENCE}']
+        f'wrote {tmp_path}/x.pd: an encoder, Paddle; 30 tensors',
+        f'licence: {program.LICENCE}',
+    ]
     assert os.listdir(tmp_path) == ['x.pd']
-    ran = subprocess.run([*command[:-1], tmp_path / 'x.png'], capture_output=True, text=True, cwd=ROOT)
+    ran = subprocess.run(
+        [*command[:-1], tmp_path / 'x.png'], capture_output=True, text=True, cwd=ROOT
+    )
     assert ran.returncode == 2 and 'Traceback' not in ran.stderr
     assert ran.stderr.splitlines()[-1] == (
-        f'python -m util.convert: error: DST {tmp_path}/x.png: --to paddle is written to .pd or .pdparams')
+        f'python -m util.convert: error: DST {tmp_path}/x.png: --to paddle is written to .pd or .pdparams'
+    )
 
 
-@pytest.mark.parametrize('to, name', [
-    ('paddle', 'x.pd'), ('torch', 'x.pth'), ('torch', 'x.safetensors'), ('hf', 'x.safetensors'), ('timm', 'x.safetensors'),
-    ('mmpretrain', 'x.pth')])
-def test_the_licence_and_the_source_go_with_the_weights_through_every_format(run, models, tmp_path, to, name):
+@pytest.mark.parametrize(
+    'to, name',
+    [
+        ('paddle', 'x.pd'),
+        ('torch', 'x.pth'),
+        ('torch', 'x.safetensors'),
+        ('hf', 'x.safetensors'),
+        ('timm', 'x.safetensors'),
+        ('mmpretrain', 'x.pth'),
+    ],
+)
+def test_the_licence_and_the_source_go_with_the_weights_through_every_format(
+    run, models, tmp_path, to, name
+):
     source = models / 'timm_token.safetensors'  # whose metadata has a licence
     said = run(source, tmp_path / name, '--to', to, '--licence', 'not this one')
     assert said.endswith('licence: made for tests\n')
     assert weights.read(tmp_path / name)['source'] == {
-        'file': source.name, 'sha256': hashlib.sha256(source.read_bytes()).hexdigest()}
+        'file': source.name,
+        'sha256': hashlib.sha256(source.read_bytes()).hexdigest(),
+    }
     again = run(tmp_path / name, tmp_path / 'again.pd', '--licence', 'nor this one')
-    assert again.endswith('licence: made for tests\n') and weights.read(tmp_path / 'again.pd')['licence'] == 'made for tests'
+    assert (
+        again.endswith('licence: made for tests\n')
+        and weights.read(tmp_path / 'again.pd')['licence'] == 'made for tests'
+    )
 
 
 def test_a_licence_can_be_given_where_the_file_has_none(run, models, tmp_path):
-    assert run(models / 'timm_encoder.pth', tmp_path / 'x.pd', '--licence', 'MIT').endswith('licence: MIT\n')
+    assert run(models / 'timm_encoder.pth', tmp_path / 'x.pd', '--licence', 'MIT').endswith(
+        'licence: MIT\n'
+    )
     assert weights.read(tmp_path / 'x.pd')['licence'] == 'MIT'
 
 
@@ -79,6 +113,7 @@ def test_metadata_of_others_spell_it_license(run, models, tmp_path):
 
 # what does not fit
 
+
 def drop(name):
     return lambda tensors: tensors.pop(name)
 
@@ -88,19 +123,56 @@ def put(name, array):
 
 
 FLAWS = {  # change of the tensors -> what is said, and whether --partial accepts it
-    'leftover': (put('blocks.0.ls1.gamma', np.ones(24, 'float32')), '1 of its tensors have no place in the model: '
-                 'blocks.0.ls1.gamma (python -m util.convert --partial', True),
-    'missing': (drop('blocks.1.mlp.fc2.bias'), 'an encoder, but 1 of its tensors are missing: blocks.1.mlp.fc2.bias', True),
-    'block missing': (lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith('blocks.0')],
-                      'an encoder, but 12 of its tensors are missing: blocks.0.norm1.weight', True),
-    'shape': (put('norm.weight', np.ones(23, 'float32')), 'norm.weight has the shape [23] (in, out), which contradicts '
-              'cls_token', False),
-    'dimensions': (put('norm.weight', np.ones([24, 1], 'float32')), 'norm.weight has the shape [1, 24]', False),
-    'hidden': (put('blocks.1.mlp.fc1.weight', np.ones([95, 24], 'float32')), 'contradicts blocks.0.mlp.fc1.weight', False),
-    'both norms': (lambda tensors: tensors.update({f'fc_norm.{part}': np.ones(24, 'f') for part in ('weight', 'bias')}),
-                   'holds an encoder, which has no norm.weight, norm.bias', False),
-    'decoder of a classifier': (put('head.weight', np.ones([5, 24], 'float32')), 'head.bias', False),
-    'integers': (put('norm.bias', np.ones(24, 'int64')), 'norm.bias is of type int64, and no floating number', False),
+    'leftover': (
+        put('blocks.0.ls1.gamma', np.ones(24, 'float32')),
+        '1 of its tensors have no place in the model: '
+        'blocks.0.ls1.gamma (python -m util.convert --partial',
+        True,
+    ),
+    'missing': (
+        drop('blocks.1.mlp.fc2.bias'),
+        'an encoder, but 1 of its tensors are missing: blocks.1.mlp.fc2.bias',
+        True,
+    ),
+    'block missing': (
+        lambda tensors: [
+            tensors.pop(name) for name in list(tensors) if name.startswith('blocks.0')
+        ],
+        'an encoder, but 12 of its tensors are missing: blocks.0.norm1.weight',
+        True,
+    ),
+    'shape': (
+        put('norm.weight', np.ones(23, 'float32')),
+        'norm.weight has the shape [23] (in, out), which contradicts cls_token',
+        False,
+    ),
+    'dimensions': (
+        put('norm.weight', np.ones([24, 1], 'float32')),
+        'norm.weight has the shape [1, 24]',
+        False,
+    ),
+    'hidden': (
+        put('blocks.1.mlp.fc1.weight', np.ones([95, 24], 'float32')),
+        'contradicts blocks.0.mlp.fc1.weight',
+        False,
+    ),
+    'both norms': (
+        lambda tensors: tensors.update(
+            {f'fc_norm.{part}': np.ones(24, 'f') for part in ('weight', 'bias')}
+        ),
+        'holds an encoder, which has no norm.weight, norm.bias',
+        False,
+    ),
+    'decoder of a classifier': (
+        put('head.weight', np.ones([5, 24], 'float32')),
+        'head.bias',
+        False,
+    ),
+    'integers': (
+        put('norm.bias', np.ones(24, 'int64')),
+        'norm.bias is of type int64, and no floating number',
+        False,
+    ),
     'twice': (put('module.norm.bias', np.ones(24, 'float32')), 'has some tensors twice', False),
 }
 
@@ -110,7 +182,11 @@ def test_a_tensor_that_does_not_fit_is_named(variant, change, message, partly):
     path = variant(change, names.AUTOENCODER if 'head' in message else names.ENCODER)
     with pytest.raises(InputError) as error:
         convert.read(path)
-    assert str(path) in str(error.value) and message in str(error.value) and '\n' not in str(error.value)
+    assert (
+        str(path) in str(error.value)
+        and message in str(error.value)
+        and '\n' not in str(error.value)
+    )
     if partly:
         convert.read(path, partial=True)
     else:
@@ -119,18 +195,29 @@ def test_a_tensor_that_does_not_fit_is_named(variant, change, message, partly):
 
 
 def test_partial_says_what_it_left_out(run, variant, tmp_path):
-    path = variant(lambda tensors: (tensors.pop('norm.bias'), tensors.update({'gate': np.ones(2, 'float32')})))
-    assert 'dropped gate: no part of a model known here' in run(path, tmp_path / 'x.pd', '--partial')
+    path = variant(
+        lambda tensors: (tensors.pop('norm.bias'), tensors.update({'gate': np.ones(2, 'float32')}))
+    )
+    assert 'dropped gate: no part of a model known here' in run(
+        path, tmp_path / 'x.pd', '--partial'
+    )
     assert len(weights.read(tmp_path / 'x.pd')['model']) == 29
 
 
-@pytest.mark.parametrize('change', [drop('vit.encoder.layer.1.attention.attention.key.bias'),
-                                    put('vit.encoder.layer.1.attention.attention.key.bias', np.ones(3, 'float32'))])
+@pytest.mark.parametrize(
+    'change',
+    [
+        drop('vit.encoder.layer.1.attention.attention.key.bias'),
+        put('vit.encoder.layer.1.attention.attention.key.bias', np.ones(3, 'float32')),
+    ],
+)
 def test_query_key_and_value_come_together(official, tmp_path, change):
     tensors = convert.renamed(official(names.ENCODER)['model'], 'hf')[0]
     change(tensors)
     torch_file.write(tmp_path / 'x.bin', tensors)
-    with pytest.raises(InputError, match='blocks.1.attn.qkv.bias needs query, key and value of one shape'):
+    with pytest.raises(
+        InputError, match='blocks.1.attn.qkv.bias needs query, key and value of one shape'
+    ):
         convert.read(tmp_path / 'x.bin')
 
 
@@ -145,11 +232,20 @@ def test_an_affine_part_that_does_something_is_no_probe_of_ours(official, tmp_pa
             assert '1 everywhere' in convert.read(tmp_path / 'x.pd')[1].dropped['head.0.weight']
 
 
-@pytest.mark.parametrize('contents, message', [
-    ({'a': np.ones(2), 'b': np.ones(2)}, 'holds no model known here; its keys begin with a, b'),
-    ({'epoch': 3, 'model': 'vit'}, 'neither "model" nor "state_dict" is in it, but epoch, model'),
-    ({'model': {'cls_token': [1, 2]}}, "in its 'model' is cls_token, and that is no tensor"),
-    ({'model': {}}, "in its 'model' is nothing"), ({}, 'but nothing'), ({'model': {3: np.ones(2)}}, "in its 'model' is 3")])
+@pytest.mark.parametrize(
+    'contents, message',
+    [
+        ({'a': np.ones(2), 'b': np.ones(2)}, 'holds no model known here; its keys begin with a, b'),
+        (
+            {'epoch': 3, 'model': 'vit'},
+            'neither "model" nor "state_dict" is in it, but epoch, model',
+        ),
+        ({'model': {'cls_token': [1, 2]}}, "in its 'model' is cls_token, and that is no tensor"),
+        ({'model': {}}, "in its 'model' is nothing"),
+        ({}, 'but nothing'),
+        ({'model': {3: np.ones(2)}}, "in its 'model' is 3"),
+    ],
+)
 def test_what_is_no_known_model_is_named(tmp_path, contents, message):
     torch_file.write(tmp_path / 'x.pth', contents)
     with pytest.raises(InputError) as error:
@@ -159,9 +255,13 @@ def test_what_is_no_known_model_is_named(tmp_path, contents, message):
 
 # SRC and DST
 
-SOURCES = {'page.pth': (b'<!DOCTYPE html>', 'a web page'), 'empty.pth': (b'', 'is empty'),
-           'missing.pth': (None, 'no such file'),
-           'pointer.bin': (b'version https://git-lfs', 'git lfs pull'), 'cut.pth': (b'PK\3\4half', 'is cut short')}
+SOURCES = {
+    'page.pth': (b'<!DOCTYPE html>', 'a web page'),
+    'empty.pth': (b'', 'is empty'),
+    'missing.pth': (None, 'no such file'),
+    'pointer.bin': (b'version https://git-lfs', 'git lfs pull'),
+    'cut.pth': (b'PK\3\4half', 'is cut short'),
+}
 
 
 @pytest.mark.parametrize('name', SOURCES)
@@ -175,11 +275,19 @@ def test_a_source_that_cannot_be_read_leaves_nothing(run, tmp_path, name):
     assert os.listdir(tmp_path / 'out') == []
 
 
-@pytest.mark.parametrize('to, name, message', [
-    ('torch', 'x.pd', '--to torch is written to .pth or .safetensors'), ('paddle', 'x', 'to paddle is written to .pd'),
-    ('timm', 'x', '--to timm is written to .safetensors or .pth'), ('hf', 'x.pth', 'is written to a folder or .safetensors'),
-    ('paddle', 'none/x.pd', 'there is no folder .*/none$'), ('hf', 'none/x', 'there is no folder'),
-    ('paddle', 'folder.pd', 'is a folder already'), ('hf', 'file', 'is a file already')])
+@pytest.mark.parametrize(
+    'to, name, message',
+    [
+        ('torch', 'x.pd', '--to torch is written to .pth or .safetensors'),
+        ('paddle', 'x', 'to paddle is written to .pd'),
+        ('timm', 'x', '--to timm is written to .safetensors or .pth'),
+        ('hf', 'x.pth', 'is written to a folder or .safetensors'),
+        ('paddle', 'none/x.pd', 'there is no folder .*/none$'),
+        ('hf', 'none/x', 'there is no folder'),
+        ('paddle', 'folder.pd', 'is a folder already'),
+        ('hf', 'file', 'is a file already'),
+    ],
+)
 def test_a_destination_that_does_not_fit_is_named(run, models, tmp_path, to, name, message):
     (tmp_path / 'folder.pd').mkdir()
     (tmp_path / 'file').touch()
@@ -197,11 +305,19 @@ def test_the_source_is_never_the_destination(run, models, tmp_path, link):
             run(tmp_path / 'x.pth', tmp_path / name, '--to', 'torch')
 
 
-@pytest.mark.parametrize('to, name', [('paddle', 'x.pd'), ('torch', 'x.pth'), ('timm', 'x.safetensors')])
-def test_a_destination_is_replaced_whole_or_not_at_all(run, models, tmp_path, monkeypatch, to, name):
+@pytest.mark.parametrize(
+    'to, name', [('paddle', 'x.pd'), ('torch', 'x.pth'), ('timm', 'x.safetensors')]
+)
+def test_a_destination_is_replaced_whole_or_not_at_all(
+    run, models, tmp_path, monkeypatch, to, name
+):
     (tmp_path / name).write_bytes(b'before')
     with monkeypatch.context() as patch:
-        patch.setattr(os, 'replace', lambda *paths: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+        patch.setattr(
+            os,
+            'replace',
+            lambda *paths: (_ for _ in ()).throw(OSError(28, 'No space left on device')),
+        )
         message = rf'/{name} cannot be written \(No space left on device\); what was there before is untouched'
         with pytest.raises(InputError, match=message):
             run(models / 'official_encoder.pth', tmp_path / name, '--to', to)
@@ -212,31 +328,50 @@ def test_a_destination_is_replaced_whole_or_not_at_all(run, models, tmp_path, mo
 
 # folders of Hugging Face
 
+
 def test_a_folder_needs_one_weight_file(models, tmp_path):
     whole = (models / 'hf_memory.bin').read_bytes()
-    with pytest.raises(InputError, match='is a folder with neither model.safetensors nor pytorch_model.bin'):
+    with pytest.raises(
+        InputError, match='is a folder with neither model.safetensors nor pytorch_model.bin'
+    ):
         convert.read(tmp_path)
     (tmp_path / 'pytorch_model.bin').write_bytes(whole)
     assert len(convert.read(tmp_path)[0]['model']) == 50
     (tmp_path / 'model.safetensors').write_bytes(whole)
-    with pytest.raises(InputError, match='is a folder with model.safetensors and pytorch_model.bin; name a weight file'):
+    with pytest.raises(
+        InputError,
+        match='is a folder with model.safetensors and pytorch_model.bin; name a weight file',
+    ):
         convert.read(tmp_path)
     for name in hugging_face.FILES:
         (tmp_path / name).unlink()
     (tmp_path / 'model.safetensors.index.json').touch()
-    with pytest.raises(InputError, match='has its weights in several files .model.safetensors.index.json.; write'):
+    with pytest.raises(
+        InputError, match='has its weights in several files .model.safetensors.index.json.; write'
+    ):
         convert.read(tmp_path)
 
 
 def test_a_folder_says_how_the_model_is_built_or_is_not_made(run, models, encoder, tmp_path):
-    with pytest.raises(InputError, match='config.json needs the number of heads, which no shape shows'):
+    with pytest.raises(
+        InputError, match='config.json needs the number of heads, which no shape shows'
+    ):
         run(models / 'official_encoder.pth', tmp_path / 'x', '--to', 'hf')
     assert os.listdir(tmp_path) == []
     run(encoder, tmp_path / 'x', '--to', 'hf')
     assert sorted(os.listdir(tmp_path / 'x')) == ['config.json', 'model.safetensors']
     config = json.loads((tmp_path / 'x/config.json').read_text())
-    expected = {'hidden_size': 96, 'num_attention_heads': 3, 'decoder_num_attention_heads': 2, 'image_size': 16,
-                'patch_size': 4, 'num_channels': 1, 'layer_norm_eps': 1e-6, 'norm_pix_loss': False, 'intermediate_size': 384}
+    expected = {
+        'hidden_size': 96,
+        'num_attention_heads': 3,
+        'decoder_num_attention_heads': 2,
+        'image_size': 16,
+        'patch_size': 4,
+        'num_channels': 1,
+        'layer_norm_eps': 1e-6,
+        'norm_pix_loss': False,
+        'intermediate_size': 384,
+    }
     assert {name: config[name] for name in expected} == expected
     for name, array in weights.read(encoder)['model'].items():
         np.testing.assert_array_equal(convert.read(tmp_path / 'x')[0]['model'][name], array)
@@ -245,4 +380,5 @@ def test_a_folder_says_how_the_model_is_built_or_is_not_made(run, models, encode
 def test_what_config_json_assumes_is_said(encoder, tmp_path):
     state = {'model': weights.read(encoder)['model']}
     assert 'made norm_pix_loss: false in config.json, because SRC does not say it' in str(
-        convert.write(tmp_path / 'x', state, 'hf', models_sizes.size_of(state['model'])))
+        convert.write(tmp_path / 'x', state, 'hf', models_sizes.size_of(state['model']))
+    )

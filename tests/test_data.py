@@ -18,13 +18,22 @@ def picture(path, size=(8, 8), mode='RGB', value=128):
 
 def samples(images, seed=0, size=8):
     augment = transform.Train(crop.CropAndFlip(size, (0.2, 1)), *crop.statistics(3, None, None))
-    return loader.TrainSet(images, 3, augment, lambda index, rng: rng.random(4, dtype='float32'), seed)
+    return loader.TrainSet(
+        images, 3, augment, lambda index, rng: rng.random(4, dtype='float32'), seed
+    )
 
 
 # folders and lists
 
+
 def test_classes_and_paths_are_sorted_and_dot_names_skipped(tmp_path):
-    for name in ('train/b/2.png', 'train/b/deep/1.JPEG', 'train/a/9.png', 'train/.hidden/0.png', 'train/a/.x.png'):
+    for name in (
+        'train/b/2.png',
+        'train/b/deep/1.JPEG',
+        'train/a/9.png',
+        'train/.hidden/0.png',
+        'train/a/.x.png',
+    ):
         picture(tmp_path / name)
     (tmp_path / 'train/a/notes.txt').write_text('no image')
     found = folder.find(str(tmp_path), 'train', pictures.PICTURES)
@@ -40,22 +49,31 @@ def test_link_loops_end(tmp_path):
     assert folder.find(str(tmp_path), 'train', pictures.PICTURES).labels == [0, 1]
 
 
-@pytest.mark.parametrize('lines, labels', [('a/1.png 3\n\nb c/2.png 0\n', [3, 0]), ('a/1.png\nb c/2.png\n', None)])
+@pytest.mark.parametrize(
+    'lines, labels', [('a/1.png 3\n\nb c/2.png 0\n', [3, 0]), ('a/1.png\nb c/2.png\n', None)]
+)
 def test_a_list_file_gives_paths_beside_it(tmp_path, lines, labels):
     (tmp_path / 'train.txt').write_text(lines)
     for path in (tmp_path, tmp_path / 'train.txt'):
         found = folder.find(str(path), 'train', pictures.PICTURES)
-        assert found.paths == [str(tmp_path / 'a/1.png'), str(tmp_path / 'b c/2.png')] and found.labels == labels
+        assert (
+            found.paths == [str(tmp_path / 'a/1.png'), str(tmp_path / 'b c/2.png')]
+            and found.labels == labels
+        )
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda root: None, 'neither the folder train/ .* nor the list train.txt'),
-    (lambda root: (root / 'train').mkdir(), 'no class folders'),
-    (lambda root: (root / 'train/a').mkdir(parents=True), 'train/a holds no image'),
-    (lambda root: picture(root / 'train/1.png'), 'no class folders'),
-    (lambda root: (root / 'train.txt').write_text('\n'), 'is empty'),
-    (lambda root: (root / 'train.txt').write_text('a.png\nb.exe\n'), "entry 2: 'b.exe'"),
-    (lambda root: (root / 'train.txt').write_bytes(bytes(range(256))), 'no list of images')])
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda root: None, 'neither the folder train/ .* nor the list train.txt'),
+        (lambda root: (root / 'train').mkdir(), 'no class folders'),
+        (lambda root: (root / 'train/a').mkdir(parents=True), 'train/a holds no image'),
+        (lambda root: picture(root / 'train/1.png'), 'no class folders'),
+        (lambda root: (root / 'train.txt').write_text('\n'), 'is empty'),
+        (lambda root: (root / 'train.txt').write_text('a.png\nb.exe\n'), "entry 2: 'b.exe'"),
+        (lambda root: (root / 'train.txt').write_bytes(bytes(range(256))), 'no list of images'),
+    ],
+)
 def test_what_is_no_data_set_is_named(tmp_path, make, message):
     make(tmp_path)
     with pytest.raises(InputError, match=message):
@@ -77,6 +95,7 @@ def test_pictures_are_a_file_a_folder_without_what_is_hidden_or_a_glob(tmp_path)
 
 
 # one picture
+
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK'])
 def test_every_colour_mode_becomes_what_was_asked_for(tmp_path, mode):
@@ -105,8 +124,12 @@ def test_arrays_of_many_channels_are_scaled_by_their_type(tmp_path):
 
 # order and samples
 
+
 def test_an_epoch_sees_every_sample_at_most_once_and_shuffles_anew():
-    first, second = ([key for batch in loader.Order(103, 10, 5, epoch, 0, 1) for key in batch] for epoch in (0, 1))
+    first, second = (
+        [key for batch in loader.Order(103, 10, 5, epoch, 0, 1) for key in batch]
+        for epoch in (0, 1)
+    )
     indices = [index for _, index in first]
     assert len(set(indices)) == len(indices) == 100
     assert indices != [index for _, index in second] and {epoch for epoch, _ in second} == {1}
@@ -122,12 +145,19 @@ def test_ranks_share_the_joint_batch():
 
 def test_an_epoch_can_begin_at_any_batch():
     for first in (0, 3, 10):
-        assert list(loader.Order(103, 10, 5, 0, 0, 1, first)) == list(loader.Order(103, 10, 5, 0, 0, 1))[first:]
+        assert (
+            list(loader.Order(103, 10, 5, 0, 0, 1, first))
+            == list(loader.Order(103, 10, 5, 0, 0, 1))[first:]
+        )
 
 
 @pytest.mark.parametrize('samples, world_size', [(10, 1), (10, 3), (2, 3), (7, 7)])
 def test_evaluation_sees_every_index_exactly_once(samples, world_size):
-    seen = [index for rank in range(world_size) for index in loader.evaluation_order(samples, rank, world_size)]
+    seen = [
+        index
+        for rank in range(world_size)
+        for index in loader.evaluation_order(samples, rank, world_size)
+    ]
     assert sorted(seen) == list(range(samples))
 
 
@@ -136,13 +166,17 @@ def twelve(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / 'train/a').mkdir(parents=True)
     for i in range(12):
-        Image.fromarray(rng.integers(256, size=[20, 24, 3], dtype='uint8')).save(tmp_path / f'train/a/{i:02}.png')
+        Image.fromarray(rng.integers(256, size=[20, 24, 3], dtype='uint8')).save(
+            tmp_path / f'train/a/{i:02}.png'
+        )
     return folder.find(str(tmp_path), 'train', pictures.PICTURES)
 
 
 def test_the_number_of_workers_changes_no_sample(twelve):
     loaders = [loader.TrainLoader(samples(twelve), 4, num_workers=workers) for workers in (0, 1, 3)]
-    epochs = [[(images.numpy(), noise.numpy()) for images, noise in data.batches(3)] for data in loaders]
+    epochs = [
+        [(images.numpy(), noise.numpy()) for images, noise in data.batches(3)] for data in loaders
+    ]
     for other in epochs[1:]:
         for (a, b), (c, d) in zip(epochs[0], other, strict=True):
             np.testing.assert_array_equal(a, c)
@@ -152,6 +186,7 @@ def test_the_number_of_workers_changes_no_sample(twelve):
 def test_a_sample_depends_on_seed_epoch_and_index(twelve):
     def sample(seed, epoch, index):
         return np.concatenate([part.ravel() for part in samples(twelve, seed)[epoch, index][:2]])
+
     reference = sample(0, 1, 2)
     np.testing.assert_array_equal(reference, sample(0, 1, 2))
     for other in (sample(1, 1, 2), sample(0, 2, 2), sample(0, 1, 3)):
@@ -175,13 +210,15 @@ def test_pin_mem_is_told_to_paddle(twelve):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_an_unreadable_image_is_replaced_by_its_neighbour_named_and_counted(tmp_path, capsys, workers):
+def test_an_unreadable_image_is_replaced_by_its_neighbour_named_and_counted(
+    tmp_path, capsys, workers
+):
     for i in range(120):
         picture(tmp_path / f'train/a/{i:03}.png', value=i)
     (tmp_path / 'train/a/007.png').write_bytes(b'no image')
     found = folder.find(str(tmp_path), 'train', pictures.PICTURES)
     data = loader.TrainLoader(samples(found), 120, num_workers=workers)
-    (images, _), = data.batches(0)
+    ((images, _),) = data.batches(0)
     values = (images[:, 0, 0, 0].numpy() * 0.229 + 0.485) * 255
     order = [index for _, index in next(iter(data.order(0)))]
     assert values.round().tolist() == [8 if index == 7 else index for index in order]

@@ -1,4 +1,5 @@
 """The tour's programs, and the guard against a toy: a trained model must see more than the obvious."""
+
 import importlib
 import itertools
 import json
@@ -25,20 +26,53 @@ from util.errors import InputError
 def digits1797(tmp_path_factory):
     """The tour's data set."""
     folder = tmp_path_factory.mktemp('tour') / 'digits'
-    subprocess.run([sys.executable, 'demo/make_digits.py', '--out', folder], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, 'demo/make_digits.py', '--out', folder],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     return folder
 
 
 @pytest.fixture(scope='module')
 def pretrain(digits1797, tmp_path_factory):
     """pretrain(model, flags ...) -> the weights after a short pre-training as the tour does it, at 16 x 16 pixels."""
+
     def pretrain(model, *flags, epochs=4):
         out = tmp_path_factory.mktemp('out')
-        flags = ['--data_path', digits1797, '--model', model, '--input_size', 16, '--in_chans', 1, '--hflip', 0,
-                 '--batch_size', 64, '--epochs', epochs, '--warmup_epochs', 1, '--blr', '8e-3', '--num_workers', 0,
-                 '--output_dir', out, '--log_dir', '', '--device', 'cpu', *flags]
+        flags = [
+            '--data_path',
+            digits1797,
+            '--model',
+            model,
+            '--input_size',
+            16,
+            '--in_chans',
+            1,
+            '--hflip',
+            0,
+            '--batch_size',
+            64,
+            '--epochs',
+            epochs,
+            '--warmup_epochs',
+            1,
+            '--blr',
+            '8e-3',
+            '--num_workers',
+            0,
+            '--output_dir',
+            out,
+            '--log_dir',
+            '',
+            '--device',
+            'cpu',
+            *flags,
+        ]
         here(main_pretrain, *flags)
         return out / f'checkpoint-{epochs - 1}.pd'
+
     return pretrain
 
 
@@ -55,7 +89,10 @@ def here(program, *flags):
 
 def test_the_digits_are_an_image_folder_of_all_scans(tour):
     digits, _ = tour
-    assert len(list(digits.glob('train/*/*.png'))) == 1442 and len(list(digits.glob('val/*/*.png'))) == 355
+    assert (
+        len(list(digits.glob('train/*/*.png'))) == 1442
+        and len(list(digits.glob('val/*/*.png'))) == 355
+    )
     assert sorted(path.name for path in (digits / 'val').iterdir()) == list('0123456789')
     with Image.open(next(digits.glob('train/0/*.png'))) as scan:
         assert scan.size == (32, 32) and scan.getextrema()[1] > 200
@@ -64,13 +101,17 @@ def test_the_digits_are_an_image_folder_of_all_scans(tour):
 @pytest.fixture
 def error(run_program, digits1797):
     """error(weights) -> the error that demo/score.py prints, relative to the better one of the two baselines."""
+
     def error(weights):
-        result = run_program('demo/score.py', '--resume', weights, '--data_path', digits1797, '--device', 'cpu')
+        result = run_program(
+            'demo/score.py', '--resume', weights, '--data_path', digits1797, '--device', 'cpu'
+        )
         assert result.returncode == 0, result.stderr
         first, *rows = result.stdout.splitlines()
         assert first.startswith('355 images')
         found = {name: float(value) for name, value in (row.rsplit(maxsplit=1) for row in rows)}
         return found['autoencoder'] / min(found['mean patch'], found['nearest visible'])
+
     return error
 
 
@@ -84,17 +125,31 @@ def test_much_better_at_the_tours_own_size(pretrain, error):
     assert error(pretrain('mae_vit_nano_patch4', *flags, epochs=8)) < 0.6
 
 
-@pytest.mark.parametrize('model, flags', [
-    slow('mae_swin_nano_32', ['--mask_regular']),
-    slow('mae_pvt_nano_32', ['--mask_regular', '--vis_mask_ratio', .25]), slow('simmim_pvt_nano_32', []),
-    pytest.param('simmim_swin_nano_32', [], marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    'model, flags',
+    [
+        slow('mae_swin_nano_32', ['--mask_regular']),
+        slow('mae_pvt_nano_32', ['--mask_regular', '--vis_mask_ratio', 0.25]),
+        slow('simmim_pvt_nano_32', []),
+        pytest.param('simmim_swin_nano_32', [], marks=pytest.mark.full),
+    ],
+)
 def test_so_do_pyramids_after_a_short_training(pretrain, error, model, flags):
     assert error(pretrain(model, *flags)) < 0.9
 
 
 def test_visualize_writes_four_panels_a_picture(tour, run_program, tmp_path):
     digits, weights = tour
-    flags = ['--resume', weights, '--img_path', digits / 'val/3', '--device', 'cpu', '--out', tmp_path / 'x.png']
+    flags = [
+        '--resume',
+        weights,
+        '--img_path',
+        digits / 'val/3',
+        '--device',
+        'cpu',
+        '--out',
+        tmp_path / 'x.png',
+    ]
     result = run_program('demo/visualize.py', *flags)
     assert result.returncode == 0, result.stderr
     with Image.open(tmp_path / 'x.png') as panels:
@@ -114,18 +169,36 @@ def save(path, tensors, **args):
 def test_weights_that_do_not_say_what_they_are_must_be_told(tmp_path):
     file = save(tmp_path / 'x.pd', models_zoo.autoencoder('mae_vit_nano_patch4').state_dict())
     Image.new('RGB', (40, 30)).save(tmp_path / 'x.png')
-    flags = ['--resume', file, '--img_path', tmp_path / 'x.png', '--out', tmp_path / 'y.png', '--device', 'cpu']
+    flags = [
+        '--resume',
+        file,
+        '--img_path',
+        tmp_path / 'x.png',
+        '--out',
+        tmp_path / 'y.png',
+        '--device',
+        'cpu',
+    ]
     with pytest.raises(InputError, match='--no_norm_pix_loss'):
         here(visualize, *flags)  # the model follows from the shapes
     here(visualize, *flags, '--norm_pix_loss')
     assert (tmp_path / 'y.png').exists()
 
 
-@pytest.mark.parametrize('trained, alias, other', [
-    ('mae_vit_nano_patch4_dec64d2b', 'mae_vit_nano_patch4', 'mae_vit_nano_patch4_dec64d4b'),
-    ('mae_swin_nano_32', 'mae_swin_nano_32_dec64d2b', 'simmim_swin_nano_32')])
+@pytest.mark.parametrize(
+    'trained, alias, other',
+    [
+        ('mae_vit_nano_patch4_dec64d2b', 'mae_vit_nano_patch4', 'mae_vit_nano_patch4_dec64d4b'),
+        ('mae_swin_nano_32', 'mae_swin_nano_32_dec64d2b', 'simmim_swin_nano_32'),
+    ],
+)
 def test_a_model_may_be_asked_for_by_its_other_name(tmp_path, trained, alias, other):
-    file = save(tmp_path / 'x.pd', models_zoo.autoencoder(trained, img_size=32).state_dict(), model=trained, input_size=32)
+    file = save(
+        tmp_path / 'x.pd',
+        models_zoo.autoencoder(trained, img_size=32).state_dict(),
+        model=trained,
+        input_size=32,
+    )
     for name in (trained, alias):
         model, _ = models_zoo.autoencoder_from(str(file), name, norm_pix_loss=True)
         assert type(model) is type(models_zoo.autoencoder(alias, img_size=32))
@@ -133,31 +206,67 @@ def test_a_model_may_be_asked_for_by_its_other_name(tmp_path, trained, alias, ot
         models_zoo.autoencoder_from(str(file), other, norm_pix_loss=True)
 
 
-@pytest.mark.parametrize('case, message', [
-    ('encoder', 'has no decoder'), ('contradiction', 'was trained with norm_pix_loss True, but norm_pix_loss False'),
-    ('no picture', 'cannot be read as a picture'), ('nowhere', 'no such file or folder'),
-    ('empty', 'no picture in this folder'), ('out', 'cannot write this picture')])
+@pytest.mark.parametrize(
+    'case, message',
+    [
+        ('encoder', 'has no decoder'),
+        ('contradiction', 'was trained with norm_pix_loss True, but norm_pix_loss False'),
+        ('no picture', 'cannot be read as a picture'),
+        ('nowhere', 'no such file or folder'),
+        ('empty', 'no picture in this folder'),
+        ('out', 'cannot write this picture'),
+    ],
+)
 def test_what_cannot_be_shown_is_named(tmp_path, case, message):
     model = models_zoo.autoencoder('mae_vit_nano_patch4')
-    tensors = {name: tensor for name, tensor in model.state_dict().items()
-               if case != 'encoder' or not name.startswith(('decoder', 'mask'))}
-    file = save(tmp_path / 'x.pd', tensors, model='mae_vit_nano_patch4', norm_pix_loss=True, input_size=32, in_chans=3)
+    tensors = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if case != 'encoder' or not name.startswith(('decoder', 'mask'))
+    }
+    file = save(
+        tmp_path / 'x.pd',
+        tensors,
+        model='mae_vit_nano_patch4',
+        norm_pix_loss=True,
+        input_size=32,
+        in_chans=3,
+    )
     Image.new('RGB', (40, 30)).save(tmp_path / 'x.png')
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'x.txt').write_text('text')
     image = tmp_path / {'no picture': 'x.txt', 'nowhere': 'y', 'empty': 'empty'}.get(case, 'x.png')
     out = tmp_path / ('no/folder.png' if case == 'out' else 'out.png')
     with pytest.raises(InputError, match=message) as error:
-        here(visualize, '--resume', file, '--img_path', image, '--out', out, '--device', 'cpu',
-             *(['--no_norm_pix_loss'] if case == 'contradiction' else []))
+        here(
+            visualize,
+            '--resume',
+            file,
+            '--img_path',
+            image,
+            '--out',
+            out,
+            '--device',
+            'cpu',
+            *(['--no_norm_pix_loss'] if case == 'contradiction' else []),
+        )
     assert '\n' not in str(error.value)
 
 
 def test_what_cannot_be_shown_is_one_line_and_exit_code_2(run_program, tmp_path):
-    file = save(tmp_path / 'x.pd', models_zoo.autoencoder('mae_vit_nano_patch4').state_dict(), norm_pix_loss=True)
-    result = run_program('demo/visualize.py', '--resume', file, '--img_path', tmp_path / 'y', '--device', 'cpu')
+    file = save(
+        tmp_path / 'x.pd',
+        models_zoo.autoencoder('mae_vit_nano_patch4').state_dict(),
+        norm_pix_loss=True,
+    )
+    result = run_program(
+        'demo/visualize.py', '--resume', file, '--img_path', tmp_path / 'y', '--device', 'cpu'
+    )
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
-    assert result.stderr.startswith('visualize.py: error: ') and 'no such file or folder' in result.stderr
+    assert (
+        result.stderr.startswith('visualize.py: error: ')
+        and 'no such file or folder' in result.stderr
+    )
 
 
 def test_panels_show_pixels_as_they_were():
@@ -168,19 +277,30 @@ def test_panels_show_pixels_as_they_were():
     masks = np.zeros_like(images)
     masks[:, :, :64] = 1
     shown = picture.panels(images, np.zeros_like(images), masks, mean, std)
-    panels = [shown[22:150, 4 + i * 132:132 + i * 132] for i in range(4)]
+    panels = [shown[22:150, 4 + i * 132 : 132 + i * 132] for i in range(4)]
     grey = np.round(np.array(mean) * 255)
-    assert (panels[0] == pixels[0]).all() and (panels[1][64:] == pixels[0, 64:]).all() and (panels[1][:64] == 128).all()
-    assert (panels[2] == grey).all() and (panels[3][:64] == grey).all() and (panels[3][64:] == pixels[0, 64:]).all()
+    assert (
+        (panels[0] == pixels[0]).all()
+        and (panels[1][64:] == pixels[0, 64:]).all()
+        and (panels[1][:64] == 128).all()
+    )
+    assert (
+        (panels[2] == grey).all()
+        and (panels[3][:64] == grey).all()
+        and (panels[3][64:] == pixels[0, 64:]).all()
+    )
 
 
 def test_normalised_predictions_are_put_back_with_the_true_statistics():
     from engine_pretrain import reconstruct
+
     model = models_zoo.autoencoder('mae_vit_nano_patch4', norm_pix_loss=True)
     images, noise = paddle.randn([2, 3, 32, 32]) * 5 + 3, paddle.rand([2, 64])
     shown, masks = reconstruct(model, images, 0.75, noise)
     patches, pred = model.patchify(images).numpy(), model(images, 0.75, noise)[1].numpy()
-    expected = pred * np.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6) + patches.mean(-1, keepdims=True)
+    expected = pred * np.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6) + patches.mean(
+        -1, keepdims=True
+    )
     np.testing.assert_allclose(model.patchify(shown).numpy(), expected, atol=1e-4)
     assert masks.mean().item() == 0.75
 
@@ -204,35 +324,77 @@ print('run by paddle.inference' + chr(10) + 'results go to x')
 @pytest.fixture
 def rehearse(tmp_path):
     """rehearse(flags of demo/run.sh) -> (the commands of the tour, as lists of words; its output), without running them."""
+
     def rehearse(*flags):
         for file in ('demo/run.sh', 'demo/segment.sh'):
             (tmp_path / file).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / file, tmp_path / file)
-        for file, text in {'requirements/install.sh': '', '.venv/bin/activate': f'PATH={tmp_path}/.venv/bin:$PATH\n',
-                           '.venv/bin/python': RECORD.format(python=sys.executable),
-                           'demo/data/digits/val/3/x': '', 'demo/data/digits/val/8/x': ''}.items():
+        for file, text in {
+            'requirements/install.sh': '',
+            '.venv/bin/activate': f'PATH={tmp_path}/.venv/bin:$PATH\n',
+            '.venv/bin/python': RECORD.format(python=sys.executable),
+            'demo/data/digits/val/3/x': '',
+            'demo/data/digits/val/8/x': '',
+        }.items():
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text(text)
         (tmp_path / '.venv/bin/python').chmod(0o755)
-        result = subprocess.run(['bash', 'demo/run.sh', *flags], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-                                env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        result = subprocess.run(
+            ['bash', 'demo/run.sh', *flags],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        )
         assert result.returncode == 0, result.stdout + result.stderr
-        return [json.loads(line) for line in (tmp_path / 'commands').read_text().splitlines()], result.stdout
+        return [
+            json.loads(line) for line in (tmp_path / 'commands').read_text().splitlines()
+        ], result.stdout
+
     return rehearse
 
 
-@pytest.mark.parametrize('flags, programs', [
-    ([], {'main_pretrain.py', 'demo/visualize.py', 'demo/score.py', 'main_finetune.py', 'main_linprobe.py',
-          'main_infer.py'}),
-    (['--seg', '2'], {'demo/make_scenes.py', 'main_pretrain.py', 'demo/visualize.py', 'seg/train.py', 'seg/val.py',
-                      'seg/predict.py', 'demo/score_scenes.py', 'seg/export.py'})])
-def test_every_flag_of_the_tour_is_one_that_its_program_takes(rehearse, monkeypatch, flags, programs):
+@pytest.mark.parametrize(
+    'flags, programs',
+    [
+        (
+            [],
+            {
+                'main_pretrain.py',
+                'demo/visualize.py',
+                'demo/score.py',
+                'main_finetune.py',
+                'main_linprobe.py',
+                'main_infer.py',
+            },
+        ),
+        (
+            ['--seg', '2'],
+            {
+                'demo/make_scenes.py',
+                'main_pretrain.py',
+                'demo/visualize.py',
+                'seg/train.py',
+                'seg/val.py',
+                'seg/predict.py',
+                'demo/score_scenes.py',
+                'seg/export.py',
+            },
+        ),
+    ],
+)
+def test_every_flag_of_the_tour_is_one_that_its_program_takes(
+    rehearse, monkeypatch, flags, programs
+):
     monkeypatch.syspath_prepend(ROOT)
     seen = set()
     for words in rehearse(*flags)[0]:
         program = next(place for place, word in enumerate(words) if word.endswith('.py'))
-        parser = importlib.import_module(words[program].removesuffix('.py').replace('/', '.')).PARSER
-        parser.parse_args(words[program + 1:])
+        parser = importlib.import_module(
+            words[program].removesuffix('.py').replace('/', '.')
+        ).PARSER
+        parser.parse_args(words[program + 1 :])
         seen.add(words[program])
     assert seen == programs
 
@@ -241,15 +403,24 @@ def test_the_tour_sums_up_what_its_seeds_gave(rehearse):
     commands, output = rehearse('--seg', '2')
     trained = [dict(itertools.pairwise(words)) for words in commands if 'seg/train.py' in words]
     assert [(flags['--seed'], flags['--save_dir'].rpartition('/')[2]) for flags in trained] == [
-        ('0', 'scratch0'), ('0', 'mae0'), ('1', 'scratch1'), ('1', 'mae1')]
+        ('0', 'scratch0'),
+        ('0', 'mae0'),
+        ('1', 'scratch1'),
+        ('1', 'mae1'),
+    ]
     assert 'from random weights       0.500 +- 0.000' in output
     assert 'from pre-trained weights  0.550 +- 0.071' in output
     assert 'from pre-trained weights  0.500 \n' in rehearse('--seg')[1]
 
 
 def test_a_wrong_number_of_seeds_is_refused():
-    result = subprocess.run(['bash', 'demo/segment.sh', 'two'], cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stdout) == (2, '') and 'a number of seeds from 1, not two' in result.stderr
+    result = subprocess.run(
+        ['bash', 'demo/segment.sh', 'two'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (
+        2,
+        '',
+    ) and 'a number of seeds from 1, not two' in result.stderr
 
 
 def test_the_scenes_score_is_the_mean_jaccard_index(run_program, tmp_path):
@@ -258,7 +429,9 @@ def test_the_scenes_score_is_the_mean_jaccard_index(run_program, tmp_path):
         (tmp_path / kind / 'validation').mkdir(parents=True)
     labels, predictions = rng.integers(0, 4, [2, 3, 6, 5]).astype('uint8')  # 0: no class
     for number, (label, prediction) in enumerate(zip(labels, predictions)):
-        Image.fromarray(np.zeros([6, 5, 3], 'uint8')).save(tmp_path / f'images/validation/{number}.jpg')
+        Image.fromarray(np.zeros([6, 5, 3], 'uint8')).save(
+            tmp_path / f'images/validation/{number}.jpg'
+        )
         Image.fromarray(label).save(tmp_path / f'annotations/validation/{number}.png')
         Image.fromarray(prediction).save(tmp_path / f'predictions/validation/{number}.png')
     flags = ['--data_path', tmp_path, '--predictions', tmp_path / 'predictions/validation']
@@ -268,11 +441,16 @@ def test_the_scenes_score_is_the_mean_jaccard_index(run_program, tmp_path):
     assert first.startswith('3 scenes') and '3 scenes written' in last
     known = labels > 0
     truth, guess, most = labels[known], predictions[known] + 1, np.bincount(labels[known]).argmax()
-    expected = [jaccard_score(truth, guess, average='macro'),
-                jaccard_score(truth, np.full_like(truth, most), average='macro')]
+    expected = [
+        jaccard_score(truth, guess, average='macro'),
+        jaccard_score(truth, np.full_like(truth, most), average='macro'),
+    ]
     assert [float(row.rsplit(maxsplit=1)[1]) for row in rows] == pytest.approx(expected, abs=1e-4)
     with Image.open(tmp_path / 'x.png') as shown:
         assert shown.size == (3 * (2 * 5 + 4) + 4, 3 * (2 * 6 + 4) + 4)
     Image.fromarray(labels[0, :5]).save(tmp_path / 'predictions/validation/1.png')
     result = run_program('demo/score_scenes.py', *flags)
-    assert result.returncode == 2 and 'validation/1.png is 5 x 5 pixels, its label 5 x 6' in result.stderr
+    assert (
+        result.returncode == 2
+        and 'validation/1.png is 5 x 5 pixels, its label 5 x 6' in result.stderr
+    )

@@ -1,4 +1,5 @@
 """What ranks share, in two processes on CPUs."""
+
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 @pytest.mark.processes
 def test_buffers_and_sums_are_shared(tmp_path):
-    (tmp_path / 'script.py').write_text('''
+    (tmp_path / 'script.py').write_text("""
 import util, paddle
 from util import dist
 from util.data.loader import evaluation_order
@@ -39,7 +40,17 @@ except Exception as error:
     assert 'the number differs' in str(error)
 else:
     raise AssertionError
-''')
-    command = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', str(tmp_path / 'log'), 'script.py']
-    result = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+""")
+    command = [
+        '-m',
+        'paddle.distributed.launch',
+        '--nproc_per_node',
+        '2',
+        '--log_dir',
+        str(tmp_path / 'log'),
+        'script.py',
+    ]
+    result = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stdout + result.stderr

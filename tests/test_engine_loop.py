@@ -1,4 +1,5 @@
 """The loop of all training, with a toy: batches of any shape, epochs or iterations, exact resume."""
+
 import inspect
 import json
 import math
@@ -19,14 +20,20 @@ from util.errors import NonFiniteLoss
 def rows(count, seed=0):
     """Batches as segmentation and detection have them: dicts, with lists of unequal length."""
     rng = np.random.default_rng(seed)
-    return [{'image': paddle.to_tensor(rng.normal(size=[3, 2]).astype('float32')), 'boxes': [list(range(i))]}
-            for i in range(count)]
+    return [
+        {
+            'image': paddle.to_tensor(rng.normal(size=[3, 2]).astype('float32')),
+            'boxes': [list(range(i))],
+        }
+        for i in range(count)
+    ]
 
 
 def loss_of(run):
     def loss(batch):
         assert isinstance(batch['boxes'], list)
         return (run.network(batch['image']) - 1).square().mean()
+
     return loss
 
 
@@ -43,13 +50,19 @@ def test_epochs_train_at_the_cosine_rate_and_record_the_mean_loss(tmp_path):
         rates.append(run.step.optimizer.get_lr())
         seen.append(loss_of(run)(batch))
         return seen[-1]
+
     for epoch in run.epochs():
         stats = run.train(loss)
         assert stats['loss'] == pytest.approx(np.mean([value.item() for value in seen[-4:]]))
         run.finish_epoch(epoch, {'train_loss': stats['loss'], 'epoch': epoch})
     assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * i / 8)) for i in range(8)])
-    assert [json.loads(line)['epoch'] for line in (tmp_path / 'log.txt').read_text().splitlines()] == [0, 1]
-    assert [path.name for path in checkpoint.ordered(tmp_path)] == ['checkpoint-0.pd', 'checkpoint-1.pd']
+    assert [
+        json.loads(line)['epoch'] for line in (tmp_path / 'log.txt').read_text().splitlines()
+    ] == [0, 1]
+    assert [path.name for path in checkpoint.ordered(tmp_path)] == [
+        'checkpoint-0.pd',
+        'checkpoint-1.pd',
+    ]
 
 
 def by_iterations(folder, every, upto, **asked):
@@ -109,9 +122,19 @@ def test_what_is_kept_is_saved_and_restored(tmp_path):
         kept['best'] = {'acc1': 50.0}
         run.finish_epoch(epoch, {'epoch': epoch}, 'best')
     saved = weights.read(tmp_path / 'checkpoint-best.pd')
-    assert saved['classes'] == ['ant', 'bee'] and saved['best'] == {'acc1': 50.0} and saved['ema'] is None
+    assert (
+        saved['classes'] == ['ant', 'bee']
+        and saved['best'] == {'acc1': 50.0}
+        and saved['ema'] is None
+    )
     again = {'classes': None, 'best': {}}
-    Run(model, toy.adamw(model), toy.Data(rows(2)), toy.flags(tmp_path, epochs=2, resume='auto'), kept=again)
+    Run(
+        model,
+        toy.adamw(model),
+        toy.Data(rows(2)),
+        toy.flags(tmp_path, epochs=2, resume='auto'),
+        kept=again,
+    )
     assert again == {'classes': ['ant', 'bee'], 'best': {'acc1': 50.0}}
 
 
@@ -120,6 +143,9 @@ def test_the_interface_stays_narrow():
     assert len([name for name in dir(run) if not name.startswith('_')]) <= 12
     for engine in (engine_pretrain, engine_finetune):
         assert len(inspect.signature(engine.train_one_epoch).parameters) <= 4
-    public = [function for _, function in inspect.getmembers(engine_loop.Run, inspect.isfunction)
-              if not function.__name__.startswith('_')]
+    public = [
+        function
+        for _, function in inspect.getmembers(engine_loop.Run, inspect.isfunction)
+        if not function.__name__.startswith('_')
+    ]
     assert public and all(len(inspect.signature(function).parameters) <= 6 for function in public)

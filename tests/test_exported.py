@@ -1,4 +1,5 @@
 """What runs an exported model, alone and in main_infer.py: engines that fail or depart, damaged folders."""
+
 # ruff: noqa: F811  fixtures of other files
 import json
 import shutil
@@ -17,20 +18,47 @@ from util.errors import InputError
 
 
 @pytest.mark.parametrize('precision, tolerance', [('fp32', 1e-5), ('bf16', 0.03)])
-def test_an_exported_folder_infers_as_its_weights(infer, folder, trained, digits, precision, tolerance):
+def test_an_exported_folder_infers_as_its_weights(
+    infer, folder, trained, digits, precision, tolerance
+):
     flags = ['--img_path', digits / 'val', '--json', '--topk', '3']
     live = [json.loads(line) for line in infer('--resume', trained, *flags)]
-    found = [json.loads(line) for line in infer('--resume', folder, '--precision', precision, '--batch_size', 3, *flags)]
+    found = [
+        json.loads(line)
+        for line in infer('--resume', folder, '--precision', precision, '--batch_size', 3, *flags)
+    ]
     assert [one['file'] for one in found] == [one['file'] for one in live]
     for ours, theirs in zip(found, live):
         of = {label['id']: label for label in theirs['labels']}
-        assert ours['labels'] == [{'id': label['id'], 'names': of[label['id']]['names'], 'probability': pytest.approx(
-            of[label['id']]['probability'], abs=tolerance)} for label in ours['labels']] and len(ours['labels']) == 3
+        assert (
+            ours['labels']
+            == [
+                {
+                    'id': label['id'],
+                    'names': of[label['id']]['names'],
+                    'probability': pytest.approx(of[label['id']]['probability'], abs=tolerance),
+                }
+                for label in ours['labels']
+            ]
+            and len(ours['labels']) == 3
+        )
 
 
 def test_nothing_but_json_goes_to_stdout(run_program, folder, digits):
-    result = run_program('main_infer.py', '--resume', folder, '--img_path', digits / 'val', '--json', '--device', 'cpu')
-    assert result.returncode == 0 and len([json.loads(line) for line in result.stdout.splitlines()]) == 10
+    result = run_program(
+        'main_infer.py',
+        '--resume',
+        folder,
+        '--img_path',
+        digits / 'val',
+        '--json',
+        '--device',
+        'cpu',
+    )
+    assert (
+        result.returncode == 0
+        and len([json.loads(line) for line in result.stdout.splitlines()]) == 10
+    )
 
 
 def failing(message):
@@ -38,6 +66,7 @@ def failing(message):
         if onednn:
             raise ValueError(message)
         return true(program, params)
+
     true = exported.predictor
     return predictor
 
@@ -45,22 +74,32 @@ def failing(message):
 def departing(change):
     def predictor(program, params, onednn=False, bf16=False):
         return onednn, true(program, params)
+
     true, outputs = exported.predictor, exported.outputs
-    return predictor, lambda model, arrays: [change(output) if model[0] else output for output in outputs(model[1], arrays)]
+    return predictor, lambda model, arrays: [
+        change(output) if model[0] else output for output in outputs(model[1], arrays)
+    ]
 
 
 def test_where_onednn_fails_it_is_said_and_done_without(folder, monkeypatch):
     monkeypatch.setattr(paddle.base.core, 'supports_bfloat16', lambda: True)
-    monkeypatch.setattr(exported, 'predictor', failing('a stack\nSomeError: the reason\n  [Hint: some]'))
+    monkeypatch.setattr(
+        exported, 'predictor', failing('a stack\nSomeError: the reason\n  [Hint: some]')
+    )
     said = []
     model = exported.Exported(folder, precision='bf16', warn=said.append)
     said = [text for text in said if 'this processor' not in text]
     assert model.how == 'Paddle Inference, fp32' and len(said) == 2
-    assert 'oneDNN, bf16 does not run this model (SomeError: the reason); Paddle Inference with oneDNN, fp32 ins' in said[0]
+    assert (
+        'oneDNN, bf16 does not run this model (SomeError: the reason); Paddle Inference with oneDNN, fp32 ins'
+        in said[0]
+    )
     assert_close(model(images(2, 1, 16))[0], paddle.to_tensor(written(folder, images(2, 1, 16))[0]))
 
 
-@pytest.mark.parametrize('change', [lambda scores: 1.01 * scores, lambda scores: scores * np.nan], ids=['other', 'nan'])
+@pytest.mark.parametrize(
+    'change', [lambda scores: 1.01 * scores, lambda scores: scores * np.nan], ids=['other', 'nan']
+)
 def test_where_onednn_computes_something_else_it_is_done_without(folder, monkeypatch, change):
     predictor, outputs = departing(change)
     monkeypatch.setattr(exported, 'predictor', predictor)
@@ -70,12 +109,21 @@ def test_where_onednn_computes_something_else_it_is_done_without(folder, monkeyp
     assert 'its scores differ by' in said[0]
 
 
-@pytest.mark.parametrize('supported, fast, how, words', [
-    (False, False, 'oneDNN, fp32', 'fp32 instead'), (True, False, 'oneDNN, bf16', 'slower than fp32'),
-    (True, True, 'oneDNN, bf16', '')])
+@pytest.mark.parametrize(
+    'supported, fast, how, words',
+    [
+        (False, False, 'oneDNN, fp32', 'fp32 instead'),
+        (True, False, 'oneDNN, bf16', 'slower than fp32'),
+        (True, True, 'oneDNN, bf16', ''),
+    ],
+)
 def test_a_processor_without_bfloat16_is_said(folder, monkeypatch, supported, fast, how, words):
     predictor = exported.predictor
-    monkeypatch.setattr(exported, 'predictor', lambda program, params, onednn=False, bf16=False: predictor(program, params))
+    monkeypatch.setattr(
+        exported,
+        'predictor',
+        lambda program, params, onednn=False, bf16=False: predictor(program, params),
+    )
     monkeypatch.setattr(paddle.base.core, 'supports_bfloat16', lambda: supported)
     monkeypatch.setattr(paddle.base.core, 'supports_bfloat16_fast_performance', lambda: fast)
     said = []
@@ -83,7 +131,9 @@ def test_a_processor_without_bfloat16_is_said(folder, monkeypatch, supported, fa
     assert words in ''.join(said) and bool(words) == bool(said)
 
 
-@pytest.mark.skipif(not paddle.base.core.supports_bfloat16(), reason='this processor has no bfloat16')
+@pytest.mark.skipif(
+    not paddle.base.core.supports_bfloat16(), reason='this processor has no bfloat16'
+)
 @pytest.mark.parametrize('name', ['vit_nano_patch4', slow('swin_nano_32'), slow('pvt_nano_32')])
 def test_bfloat16_is_of_onednn_and_as_close_as_its_eight_bits(saved, tmp_path, name):
     model = models_zoo.classifier(name, num_classes=10, global_pool=True)
@@ -126,10 +176,16 @@ def damage(folder, name):
         file.write_text('what: classify')
 
 
-@pytest.mark.parametrize('name, message', [
-    ('model.pdiparams', 'does not run this model as it was exported .its scores differ'), ('cut', 'is it damaged'),
-    ('model.json', 'is it damaged'), ('export.yaml', 'is no folder that main_export.py wrote'),
-    ('classes', "is no folder that main_export.py wrote: .*KeyError: 'classes'")])
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('model.pdiparams', 'does not run this model as it was exported .its scores differ'),
+        ('cut', 'is it damaged'),
+        ('model.json', 'is it damaged'),
+        ('export.yaml', 'is no folder that main_export.py wrote'),
+        ('classes', "is no folder that main_export.py wrote: .*KeyError: 'classes'"),
+    ],
+)
 def test_a_damaged_folder_is_noticed(folder, tmp_path, name, message):
     shutil.copytree(folder, tmp_path / 'out')
     damage(tmp_path / 'out', name)
@@ -139,25 +195,56 @@ def test_a_damaged_folder_is_noticed(folder, tmp_path, name, message):
 
 
 BAD = {
-    'weights': ('--resume {trained} --engine inference', '--engine inference takes a folder that main_export.py'),
-    'live': ('--resume {folder} --engine live', 'is an exported model; --engine live takes the weights'),
-    'no onnx': ('--resume {folder} --engine onnx', 'has no model.onnx; export the model with --onnx'),
-    'onnx bf16': ('--resume {folder} --engine onnx --precision bf16', '--precision bf16: with --engine onnx there is fp32'),
-    'live bf16': ('--resume {trained} --precision bf16', '--precision bf16: on a CPU the live model has float32 alone'),
-    'size': ('--resume {folder} --input_size 32', 'has input_size 16, but input_size 32 was asked for'),
-    'classes': ('--resume {folder} --nb_classes 4', 'has nb_classes 3, but nb_classes 4 was asked for'),
+    'weights': (
+        '--resume {trained} --engine inference',
+        '--engine inference takes a folder that main_export.py',
+    ),
+    'live': (
+        '--resume {folder} --engine live',
+        'is an exported model; --engine live takes the weights',
+    ),
+    'no onnx': (
+        '--resume {folder} --engine onnx',
+        'has no model.onnx; export the model with --onnx',
+    ),
+    'onnx bf16': (
+        '--resume {folder} --engine onnx --precision bf16',
+        '--precision bf16: with --engine onnx there is fp32',
+    ),
+    'live bf16': (
+        '--resume {trained} --precision bf16',
+        '--precision bf16: on a CPU the live model has float32 alone',
+    ),
+    'size': (
+        '--resume {folder} --input_size 32',
+        'has input_size 16, but input_size 32 was asked for',
+    ),
+    'classes': (
+        '--resume {folder} --nb_classes 4',
+        'has nb_classes 3, but nb_classes 4 was asked for',
+    ),
     'no params': ('--resume {cut}', 'has no model.pdiparams; export the model again'),
-    'features': ('--resume {features}', 'was exported to features, which gives no classes')}
+    'features': ('--resume {features}', 'was exported to features, which gives no classes'),
+}
 
 
 @pytest.mark.parametrize('flags, message', BAD.values(), ids=BAD)
-def test_what_main_infer_cannot_do_is_said(infer, folder, trained, digits, tmp_path, flags, message):
+def test_what_main_infer_cannot_do_is_said(
+    infer, folder, trained, digits, tmp_path, flags, message
+):
     for name in ('cut', 'features'):
         shutil.copytree(folder, tmp_path / name)
     (tmp_path / 'cut/model.pdiparams').unlink()
     about = (tmp_path / 'features/export.yaml').read_text()
-    (tmp_path / 'features/export.yaml').write_text(about.replace('what: classify', 'what: features'))
-    named = {'trained': trained, 'folder': folder, 'cut': tmp_path / 'cut', 'features': tmp_path / 'features'}
+    (tmp_path / 'features/export.yaml').write_text(
+        about.replace('what: classify', 'what: features')
+    )
+    named = {
+        'trained': trained,
+        'folder': folder,
+        'cut': tmp_path / 'cut',
+        'features': tmp_path / 'features',
+    }
     with pytest.raises(InputError) as error:
         infer('--img_path', digits / 'val/1/30.png', *flags.format(**named).split())
     assert message in str(error.value) and '\n' not in str(error.value)

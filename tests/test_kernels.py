@@ -1,4 +1,5 @@
 """What is faster on CPUs is the same: against NumPy in float64, and against Paddle's own operations."""
+
 import math
 import platform
 
@@ -11,7 +12,13 @@ from scipy.special import erf
 import models_zoo
 from util import kernels, machine, onednn, optim
 
-MODELS = ['vit_nano_patch4', 'mae_vit_nano_patch4', 'mae_swin_nano_32', 'mae_pvt_nano_32', 'simmim_swin_nano_32']
+MODELS = [
+    'vit_nano_patch4',
+    'mae_vit_nano_patch4',
+    'mae_swin_nano_32',
+    'mae_pvt_nano_32',
+    'simmim_swin_nano_32',
+]
 CLASSES = nn.Linear, nn.LayerNorm, nn.GELU
 
 
@@ -61,7 +68,7 @@ def test_operations_and_their_gradients_are_those_of_numpy(shape, paddles_own):
     y.backward(DY)
     share = (1 + erf(x / math.sqrt(2))) / 2
     close(y, x * share)
-    close(X.grad, dy * (share + x * np.exp(-x ** 2 / 2) / math.sqrt(2 * math.pi)))
+    close(X.grad, dy * (share + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)))
     X.clear_gradient(set_to_zero=False)
 
     norm = nn.LayerNorm(width, epsilon=1e-3)
@@ -83,7 +90,10 @@ def test_operations_and_their_gradients_are_those_of_numpy(shape, paddles_own):
     W = layer.weight.numpy().astype('float64')
     assert np.abs(y.numpy() - (x @ W + bias)).max() < 1e-5
     assert np.abs(X.grad.numpy() - dz @ W.T).max() < 1e-5
-    assert np.abs(layer.weight.grad.numpy() - x.reshape([-1, width]).T @ dz.reshape([-1, 11])).max() < 1e-5
+    assert (
+        np.abs(layer.weight.grad.numpy() - x.reshape([-1, width]).T @ dz.reshape([-1, 11])).max()
+        < 1e-5
+    )
     close(layer.bias.grad, dz.reshape([-1, 11]).sum(0))
 
 
@@ -95,12 +105,21 @@ def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monk
     used = []
     for cls in (kernels.Linear, kernels.LayerNorm, kernels.Gelu, kernels.Softmax):
         apply = cls.apply
-        monkeypatch.setattr(cls, 'apply', lambda *args, apply=apply, name=cls.__name__: used.append(name) or apply(*args))
+        monkeypatch.setattr(
+            cls,
+            'apply',
+            lambda *args, apply=apply, name=cls.__name__: used.append(name) or apply(*args),
+        )
     x = paddle.rand([3, 4, 5])
     nn.Linear(5, 2)(x), nn.LayerNorm(5)(x), nn.GELU()(x), nn.functional.softmax(x, axis=2)
     assert used == ['Linear', 'LayerNorm', 'Gelu', 'Softmax']
     used.clear()
-    nn.Linear(5, 2, bias_attr=False)(x), nn.LayerNorm([4, 5])(x), nn.LayerNorm(5, weight_attr=False)(x), nn.GELU(True)(x)
+    (
+        nn.Linear(5, 2, bias_attr=False)(x),
+        nn.LayerNorm([4, 5])(x),
+        nn.LayerNorm(5, weight_attr=False)(x),
+        nn.GELU(True)(x),
+    )
     nn.functional.softmax(x, axis=1), nn.functional.softmax(x.astype('float64')), nn.GELU()(x[:0])
     with paddle.no_grad():
         nn.Linear(5, 2)(x)
@@ -132,7 +151,9 @@ def step(name):
     paddle.seed(0)
     images = paddle.rand([4, 1, 32, 32])
     if name.startswith('vit'):
-        model = models_zoo.classifier(name, img_size=32, in_chans=1, num_classes=3, global_pool=True, drop_path_rate=0.1)
+        model = models_zoo.classifier(
+            name, img_size=32, in_chans=1, num_classes=3, global_pool=True, drop_path_rate=0.1
+        )
         loss = nn.functional.cross_entropy(model(images), paddle.to_tensor([0, 1, 2, 0]))
     else:
         model = models_zoo.autoencoder(name, img_size=32, in_chans=1, norm_pix_loss=True)
@@ -154,7 +175,9 @@ def test_models_train_alike_with_and_without(name, paddles_own):
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
     for key, gradient in gradients.items():
         # some are 0 but for rounding: what shifts all scores of a softmax alike
-        assert np.abs(others[key] - gradient).max() <= 1e-5 * np.abs(gradient).max() + 1e-8 * largest, key
+        assert (
+            np.abs(others[key] - gradient).max() <= 1e-5 * np.abs(gradient).max() + 1e-8 * largest
+        ), key
 
 
 @pytest.mark.parametrize('name', MODELS)

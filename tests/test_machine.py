@@ -6,8 +6,14 @@ import pytest
 
 from util import machine
 
-AMD, AMD_OLD, INTEL = (f'vendor_id : {vendor}\nflags : fpu sse2 {flags} ht\n' for vendor, flags in
-                       (('AuthenticAMD', 'avx2 avx512f'), ('AuthenticAMD', 'avx2'), ('GenuineIntel', 'avx2 avx512f')))
+AMD, AMD_OLD, INTEL = (
+    f'vendor_id : {vendor}\nflags : fpu sse2 {flags} ht\n'
+    for vendor, flags in (
+        ('AuthenticAMD', 'avx2 avx512f'),
+        ('AuthenticAMD', 'avx2'),
+        ('GenuineIntel', 'avx2 avx512f'),
+    )
+)
 
 
 def test_all_cores_are_used_where_nothing_is_set():
@@ -41,6 +47,10 @@ def seen_by_a_worker(tmp_path, **environ):
 
 @pytest.mark.processes
 def test_the_launchers_workers_get_the_threads(tmp_path):
-    clean = {key: value for key, value in os.environ.items() if key not in ('OMP_NUM_THREADS', 'MAE_NUM_THREADS')}
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('OMP_NUM_THREADS', 'MAE_NUM_THREADS')
+    }
     assert seen_by_a_worker(tmp_path, **clean) == len(os.sched_getaffinity(0))
     assert seen_by_a_worker(tmp_path, **clean, MAE_NUM_THREADS='5') == 5

@@ -1,4 +1,5 @@
 """Exported models against the live ones."""
+
 # ruff: noqa: F811  fixtures of another file
 import hashlib
 import importlib.util
@@ -28,7 +29,9 @@ def export(*flags):
 def written(folder, *arrays):
     """What Paddle's own loader makes of the exported files."""
     outputs = paddle.jit.load(str(folder / 'model'))(*map(paddle.to_tensor, arrays))
-    return [output.numpy() for output in (outputs if isinstance(outputs, list | tuple) else [outputs])]
+    return [
+        output.numpy() for output in (outputs if isinstance(outputs, list | tuple) else [outputs])
+    ]
 
 
 def images(count, channels=3, side=32):
@@ -42,11 +45,13 @@ def assert_close(found, expected):
 @pytest.fixture
 def saved(tmp_path):
     """saved(model) -> a file of its weights, and the model for inference."""
+
     def saved(model, **more):
         file = tmp_path / 'weights.pd'
         paddle.save({'model': model.state_dict(), **more}, str(file))
         model.eval()
         return file
+
     return saved
 
 
@@ -60,17 +65,30 @@ def folder(trained, tmp_path_factory):
 
 # what is written
 
-@pytest.mark.parametrize('name, probe', [('vit_nano_patch4', False), ('vit_nano_patch4', True), slow('swin_nano_32', False),
-                                         ('pvt_nano_32', False), slow('pvt_nano_32', True)])
-def test_an_exported_classifier_scores_any_number_of_images_as_the_live_one(saved, tmp_path, capsys, name, probe):
-    model = models_zoo.classifier(name, num_classes=10, global_pool=not (probe and name.startswith('vit')))
+
+@pytest.mark.parametrize(
+    'name, probe',
+    [
+        ('vit_nano_patch4', False),
+        ('vit_nano_patch4', True),
+        slow('swin_nano_32', False),
+        ('pvt_nano_32', False),
+        slow('pvt_nano_32', True),
+    ],
+)
+def test_an_exported_classifier_scores_any_number_of_images_as_the_live_one(
+    saved, tmp_path, capsys, name, probe
+):
+    model = models_zoo.classifier(
+        name, num_classes=10, global_pool=not (probe and name.startswith('vit'))
+    )
     model.reset_head(std=0.5)
     if probe:
         model.probe()
         model.head[0]._mean.set_value(paddle.randn(model.head[0]._mean.shape))
     export('--resume', saved(model), '--out', tmp_path / 'out')
     for count in (1, 2, 5):
-        scores, = written(tmp_path / 'out', images(count))
+        (scores,) = written(tmp_path / 'out', images(count))
         assert scores.shape == (count, 10)
         assert_close(scores, model(paddle.to_tensor(images(count))))
     line = capsys.readouterr().out
@@ -78,10 +96,17 @@ def test_an_exported_classifier_scores_any_number_of_images_as_the_live_one(save
     assert float(line.split(' by ')[1].split()[0]) < 1e-5
 
 
-@pytest.mark.parametrize('name, kwargs', [
-    ('mae_vit_nano_patch4', {'norm_pix_loss': True}), slow('mae_vit_nano_patch4', {'norm_pix_loss': False}),
-    ('mae_vit_nano_patch4', {'norm_pix_loss': True, 'mask_ratio': 0.5}), slow('mae_swin_nano_32', {'norm_pix_loss': True}),
-    slow('mae_pvt_nano_32', {'norm_pix_loss': True}), slow('simmim_swin_nano_32', {'norm_pix_loss': False})])
+@pytest.mark.parametrize(
+    'name, kwargs',
+    [
+        ('mae_vit_nano_patch4', {'norm_pix_loss': True}),
+        slow('mae_vit_nano_patch4', {'norm_pix_loss': False}),
+        ('mae_vit_nano_patch4', {'norm_pix_loss': True, 'mask_ratio': 0.5}),
+        slow('mae_swin_nano_32', {'norm_pix_loss': True}),
+        slow('mae_pvt_nano_32', {'norm_pix_loss': True}),
+        slow('simmim_swin_nano_32', {'norm_pix_loss': False}),
+    ],
+)
 def test_an_exported_autoencoder_reconstructs_as_the_live_one(saved, tmp_path, name, kwargs):
     ratio, norm_pix_loss = kwargs.get('mask_ratio', 0.75), kwargs['norm_pix_loss']
     model = models_zoo.autoencoder(name, norm_pix_loss=norm_pix_loss)
@@ -90,20 +115,27 @@ def test_an_exported_autoencoder_reconstructs_as_the_live_one(saved, tmp_path, n
     for count in (1, 4):
         noise = np.random.default_rng(3).random([count, model.num_patches], dtype='float32')
         found = written(tmp_path / 'out', images(count), noise)
-        expected = reconstruct(model, paddle.to_tensor(images(count)), ratio, paddle.to_tensor(noise))
+        expected = reconstruct(
+            model, paddle.to_tensor(images(count)), ratio, paddle.to_tensor(noise)
+        )
         assert found[0].shape == (count, 3, 32, 32)
         assert_close(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1].numpy())
         assert found[1].mean() == ratio
     about = yaml.safe_load((tmp_path / 'out/export.yaml').read_text())
-    assert about['inputs']['noise'] == [None, model.num_patches] and about['outputs'] == ['pixels', 'mask']
+    assert about['inputs']['noise'] == [None, model.num_patches] and about['outputs'] == [
+        'pixels',
+        'mask',
+    ]
     assert (about['mask_ratio'], about['norm_pix_loss']) == (ratio, norm_pix_loss)
 
 
 def test_secondary_masking_is_left_out_of_reconstructions(saved, tmp_path):
     model = models_zoo.autoencoder('mae_vit_nano_patch4', norm_pix_loss=False, vis_mask_ratio=0.25)
     model.vis_mask_token.set_value(paddle.ones_like(model.vis_mask_token))
-    file = saved(model, args={'model': 'mae_vit_nano_patch4', 'norm_pix_loss': False, 'vis_mask_ratio': 0.25})
+    file = saved(
+        model, args={'model': 'mae_vit_nano_patch4', 'norm_pix_loss': False, 'vis_mask_ratio': 0.25}
+    )
     export('--resume', file, '--out', tmp_path / 'out')
     noise = np.random.default_rng(3).random([2, 64], dtype='float32')
     model.vis_mask_ratio = 0
@@ -115,8 +147,10 @@ def test_secondary_masking_is_left_out_of_reconstructions(saved, tmp_path):
 def test_features_of_an_autoencoder_are_its_class_token_with_nothing_removed(saved, tmp_path):
     model = models_zoo.autoencoder('mae_vit_nano_patch4', norm_pix_loss=True)
     export('--resume', saved(model), '--out', tmp_path / 'out', '--what', 'features')
-    found, = written(tmp_path / 'out', images(2))
-    latent = model.forward_encoder(paddle.to_tensor(images(2)), 0.0, paddle.arange(64, dtype='float32').expand([2, 64]))[0]
+    (found,) = written(tmp_path / 'out', images(2))
+    latent = model.forward_encoder(
+        paddle.to_tensor(images(2)), 0.0, paddle.arange(64, dtype='float32').expand([2, 64])
+    )[0]
     assert_close(found, latent[:, 0])
 
 
@@ -125,50 +159,78 @@ def test_features_of_a_classifier_are_what_its_head_sees(saved, tmp_path, name):
     model = models_zoo.classifier(name, num_classes=10, global_pool=True)
     model.reset_head(std=0.5)
     export('--resume', saved(model), '--out', tmp_path / 'out', '--what', 'features')
-    found, = written(tmp_path / 'out', images(3))
-    np.testing.assert_allclose(found @ model.head.weight.numpy() + model.head.bias.numpy(),
-                               model(paddle.to_tensor(images(3))).numpy(), atol=1e-5)
+    (found,) = written(tmp_path / 'out', images(3))
+    np.testing.assert_allclose(
+        found @ model.head.weight.numpy() + model.head.bias.numpy(),
+        model(paddle.to_tensor(images(3))).numpy(),
+        atol=1e-5,
+    )
 
 
 def test_an_encoder_alone_gives_features(official_encoder, tmp_path):
     export('--resume', official_encoder, '--out', tmp_path / 'out')
     about = yaml.safe_load((tmp_path / 'out/export.yaml').read_text())
-    assert about['what'] == 'features' and written(tmp_path / 'out', images(2, 1, 16))[0].shape == (2, 96)
+    assert about['what'] == 'features' and written(tmp_path / 'out', images(2, 1, 16))[0].shape == (
+        2,
+        96,
+    )
 
 
 @pytest.fixture
 def official_encoder(encoder, tmp_path):
     """The encoder of a checkpoint, without its decoder."""
-    tensors = {name: tensor for name, tensor in weights.read(encoder)['model'].items()
-               if not name.startswith('decoder_') and name != 'mask_token'}
+    tensors = {
+        name: tensor
+        for name, tensor in weights.read(encoder)['model'].items()
+        if not name.startswith('decoder_') and name != 'mask_token'
+    }
     paddle.save(tensors, str(tmp_path / 'encoder.pd'))
     return tmp_path / 'encoder.pd'
 
 
 def test_the_description_says_what_goes_in_and_where_it_comes_from(folder, trained):
     about = yaml.safe_load((folder / 'export.yaml').read_text())
-    expected = {'what': 'classify', 'model': 'vit_nano_patch4', 'input_size': 16, 'in_chans': 1, 'resize': 18, 'mean': [0.3],
-                'std': [0.4], 'classes': [['0'], ['1'], ['2']]}
+    expected = {
+        'what': 'classify',
+        'model': 'vit_nano_patch4',
+        'input_size': 16,
+        'in_chans': 1,
+        'resize': 18,
+        'mean': [0.3],
+        'std': [0.4],
+        'classes': [['0'], ['1'], ['2']],
+    }
     assert {name: about[name] for name in expected} == expected
     assert about['inputs'] == {'images': [None, 1, 16, 16]} and about['outputs'] == ['scores']
-    assert about['source'] == {'file': trained.name, 'sha256': hashlib.sha256(trained.read_bytes()).hexdigest()}
-    assert {file.name for file in folder.iterdir()} == {'model.json', 'model.pdiparams', 'export.yaml'}
+    assert about['source'] == {
+        'file': trained.name,
+        'sha256': hashlib.sha256(trained.read_bytes()).hexdigest(),
+    }
+    assert {file.name for file in folder.iterdir()} == {
+        'model.json',
+        'model.pdiparams',
+        'export.yaml',
+    }
 
 
 def test_the_kept_numbers_are_the_live_models(folder, trained):
     known = exported.known_input({'images': [None, 1, 16, 16]})[0]
     assert abs(known).max() < 1 and known.std() > 0.5 and len(np.unique(known)) == known.size
     scores = classifier(trained, 'ema')(paddle.to_tensor(known)).numpy()
-    kept, = yaml.safe_load((folder / 'export.yaml').read_text())['probe']
+    (kept,) = yaml.safe_load((folder / 'export.yaml').read_text())['probe']
     np.testing.assert_allclose(kept['first'], scores[0], atol=1e-5)
     assert kept['largest'] == pytest.approx(abs(scores).max(), rel=1e-5)
 
 
-def test_a_model_that_differs_is_not_kept_and_what_was_there_stays(folder, trained, tmp_path, monkeypatch):
+def test_a_model_that_differs_is_not_kept_and_what_was_there_stays(
+    folder, trained, tmp_path, monkeypatch
+):
     shutil.copytree(folder, tmp_path / 'out')
     before = {file.name: file.read_bytes() for file in (tmp_path / 'out').iterdir()}
     true = exported.outputs
-    monkeypatch.setattr(exported, 'outputs', lambda *args: [1.001 * output for output in true(*args)])
+    monkeypatch.setattr(
+        exported, 'outputs', lambda *args: [1.001 * output for output in true(*args)]
+    )
     with pytest.raises(RuntimeError, match='differs from the live one by 1.0e-03'):
         export('--resume', trained, '--out', tmp_path / 'out')
     assert {file.name: file.read_bytes() for file in (tmp_path / 'out').iterdir()} == before
@@ -176,34 +238,56 @@ def test_a_model_that_differs_is_not_kept_and_what_was_there_stays(folder, train
 
 # ONNX
 
+
 @pytest.mark.skipif(not HAS_ONNX, reason='needs requirements/export.txt')
-@pytest.mark.parametrize('name', ['vit_nano_patch4', 'swin_nano_32', 'pvt_nano_32', 'mae_vit_nano_patch4'])
+@pytest.mark.parametrize(
+    'name', ['vit_nano_patch4', 'swin_nano_32', 'pvt_nano_32', 'mae_vit_nano_patch4']
+)
 def test_onnx_equals_the_live_model(saved, tmp_path, name):
     if name.startswith('mae_'):
         model = models_zoo.autoencoder(name, norm_pix_loss=True)
     else:
         model = models_zoo.classifier(name, num_classes=10, global_pool=True)
         model.reset_head(std=0.5)
-    export('--resume', saved(model, args={'model': name, 'norm_pix_loss': True}), '--out', tmp_path / 'out', '--onnx')
+    export(
+        '--resume',
+        saved(model, args={'model': name, 'norm_pix_loss': True}),
+        '--out',
+        tmp_path / 'out',
+        '--onnx',
+    )
     loaded = exported.Exported(tmp_path / 'out', 'onnx')
     for count in (1, 2, 5):
         if name.startswith('mae_'):
             noise = np.random.default_rng(3).random([count, 64], dtype='float32')
             found = loaded(images(count), noise)[0]
-            expected = reconstruct(model, paddle.to_tensor(images(count)), 0.75, paddle.to_tensor(noise))[0]
+            expected = reconstruct(
+                model, paddle.to_tensor(images(count)), 0.75, paddle.to_tensor(noise)
+            )[0]
         else:
             found, expected = loaded(images(count))[0], model(paddle.to_tensor(images(count)))
         assert_close(found, expected)
 
 
 @pytest.mark.skipif(not HAS_ONNX, reason='needs requirements/export.txt')
-@pytest.mark.parametrize('name, node', [('mae_swin_nano_32', 'DepthToSpace'), ('simmim_pvt_nano_32', 'Tile')])
+@pytest.mark.parametrize(
+    'name, node', [('mae_swin_nano_32', 'DepthToSpace'), ('simmim_pvt_nano_32', 'Tile')]
+)
 def test_what_paddle2onnx_cannot_convert_is_said_in_one_line(saved, tmp_path, name, node):
-    file = saved(models_zoo.autoencoder(name, norm_pix_loss=False), args={'model': name, 'norm_pix_loss': False})
-    with pytest.raises(InputError, match=f'cannot convert this model .*{node}.*Paddle Inference needs is in') as error:
+    file = saved(
+        models_zoo.autoencoder(name, norm_pix_loss=False),
+        args={'model': name, 'norm_pix_loss': False},
+    )
+    with pytest.raises(
+        InputError, match=f'cannot convert this model .*{node}.*Paddle Inference needs is in'
+    ) as error:
         export('--resume', file, '--out', tmp_path / 'out', '--onnx')
     assert '\n' not in str(error.value)
-    assert {file.name for file in (tmp_path / 'out').iterdir()} == {'model.json', 'model.pdiparams', 'export.yaml'}
+    assert {file.name for file in (tmp_path / 'out').iterdir()} == {
+        'model.json',
+        'model.pdiparams',
+        'export.yaml',
+    }
 
 
 def test_onnx_without_its_packages_is_said(trained, tmp_path, monkeypatch):
@@ -219,13 +303,27 @@ def test_onnx_without_its_packages_is_said(trained, tmp_path, monkeypatch):
 
 # errors
 
-@pytest.mark.parametrize('flags, message', [
-    ('--resume {encoder} --what classify', '{encoder} holds a masked autoencoder, which has no classes'),
-    ('--resume {trained} --what reconstruct', '{trained} holds .* has no decoder and cannot reconstruct'),
-    ('--resume {trained} --input_size 32', '{trained} has input_size 16, but input_size 32 was asked for'),
-    ('--resume {encoder} --mask_ratio 0', '--mask_ratio 0.0 keeps 16 of 16 patches'),
-    ('--resume {segmentor}', 'holds a .*seg/export.py is for that'),
-    ('--resume /nowhere', '/nowhere: no such file')])
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (
+            '--resume {encoder} --what classify',
+            '{encoder} holds a masked autoencoder, which has no classes',
+        ),
+        (
+            '--resume {trained} --what reconstruct',
+            '{trained} holds .* has no decoder and cannot reconstruct',
+        ),
+        (
+            '--resume {trained} --input_size 32',
+            '{trained} has input_size 16, but input_size 32 was asked for',
+        ),
+        ('--resume {encoder} --mask_ratio 0', '--mask_ratio 0.0 keeps 16 of 16 patches'),
+        ('--resume {segmentor}', 'holds a .*seg/export.py is for that'),
+        ('--resume /nowhere', '/nowhere: no such file'),
+    ],
+)
 def test_bad_input_is_named(encoder, trained, models, tmp_path, flags, message):
     named = {'encoder': encoder, 'trained': trained, 'segmentor': models / 'mmseg_upernet.pth'}
     with pytest.raises(InputError, match=message.format(**named)) as error:
@@ -235,6 +333,8 @@ def test_bad_input_is_named(encoder, trained, models, tmp_path, flags, message):
 
 def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_2(run_program, trained):
     result = run_program('main_export.py', '--resume', trained, '--out', trained, '--device', 'cpu')
-    error, = (line for line in result.stderr.splitlines() if 'error' in line)
-    assert result.returncode == 2 and error.startswith(f'main_export.py: error: --out {trained}: cannot write')
+    (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
+    assert result.returncode == 2 and error.startswith(
+        f'main_export.py: error: --out {trained}: cannot write'
+    )
     assert 'Traceback' not in result.stderr

@@ -1,4 +1,5 @@
 """Inference as a user runs it: what it prints, in which order, and for which pictures."""
+
 import ast
 import json
 import os
@@ -24,14 +25,32 @@ COLOUR = {'mode': 'RGB', 'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.
 @pytest.fixture(scope='module')
 def trained(classify):
     """A grey classifier of the digits 0, 1 and 2 with statistics of its own and an average of its weights."""
-    return classify(main_finetune, '--lr', '2e-3', '--epochs', '4', '--aa', 'none', '--mean', '0.3', '--std', '0.4',
-                    '--ema_decay', '0.5')[1] / 'checkpoint-latest.pd'
+    return (
+        classify(
+            main_finetune,
+            '--lr',
+            '2e-3',
+            '--epochs',
+            '4',
+            '--aa',
+            'none',
+            '--mean',
+            '0.3',
+            '--std',
+            '0.4',
+            '--ema_decay',
+            '0.5',
+        )[1]
+        / 'checkpoint-latest.pd'
+    )
 
 
 @pytest.fixture(scope='module')
 def bare(tmp_path_factory):
     """Weights alone, of 1000 classes, by a head that tells pictures apart."""
-    model = models_zoo.classifier('vit_nano_patch4', img_size=16, num_classes=1000, global_pool=True)
+    model = models_zoo.classifier(
+        'vit_nano_patch4', img_size=16, num_classes=1000, global_pool=True
+    )
     model.reset_head(std=0.5)
     file = tmp_path_factory.mktemp('bare') / 'x.pd'
     paddle.save(model.state_dict(), str(file))
@@ -41,9 +60,11 @@ def bare(tmp_path_factory):
 @pytest.fixture
 def infer(capsys):
     """infer('--flag', value, ...) runs the program within this process; the lines that it prints."""
+
     def infer(*flags):
         main_infer.main(main_infer.PARSER.parse_args(['--device', 'cpu', *map(str, flags)]))
         return capsys.readouterr().out.splitlines()
+
     return infer
 
 
@@ -66,10 +87,13 @@ def by_hand(model, image):
     """All (class, probability) of one picture, the most probable first."""
     scores = model(image).numpy()[0].astype('float64')
     probabilities = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
-    return [(int(index), pytest.approx(probabilities[index], rel=1e-4)) for index in np.argsort(-scores)]
+    return [
+        (int(index), pytest.approx(probabilities[index], rel=1e-4)) for index in np.argsort(-scores)
+    ]
 
 
 # output
+
 
 def test_five_lines_name_the_most_probable_imagenet_classes(infer, bare, scene):
     file, model = bare
@@ -81,7 +105,11 @@ def test_five_lines_name_the_most_probable_imagenet_classes(infer, bare, scene):
 
 def test_the_table_of_imagenet_names_is_whole():
     assert list(id2class) == [str(index) for index in range(1000)] and all(id2class.values())
-    assert [id2class[index][0] for index in ('0', '283', '999')] == ['tench', 'Persian cat', 'toilet tissue']
+    assert [id2class[index][0] for index in ('0', '283', '999')] == [
+        'tench',
+        'Persian cat',
+        'toilet tissue',
+    ]
 
 
 def test_a_checkpoint_brings_its_classes_statistics_and_average(infer, trained, digits):
@@ -95,36 +123,53 @@ def test_a_linear_probe_infers(infer, flawed, digits):
     picture = digits / 'val/1/30.png'
     expected = by_hand(classifier(flawed['probe'], global_pool=False), pixels(picture))
     assert parsed(infer('--resume', flawed['probe'], '--img_path', picture)) == [
-        ([str(index)], value) for index, value in expected]
+        ([str(index)], value) for index, value in expected
+    ]
 
 
 def test_names_come_from_a_file(infer, trained, digits, tmp_path):
     (tmp_path / 'names.txt').write_text('zero\none, the first\ntwo\n')
     flags = ['--resume', trained, '--img_path', digits / 'val/1/30.png']
     named = parsed(infer(*flags, '--class_names', tmp_path / 'names.txt'))
-    assert named == [([['zero', 'one, the first', 'two'][int(name)]], value) for (name,), value in parsed(infer(*flags))]
+    assert named == [
+        ([['zero', 'one, the first', 'two'][int(name)]], value)
+        for (name,), value in parsed(infer(*flags))
+    ]
 
 
 @pytest.mark.parametrize('where', ['{}', '{}/*/*.png', '{}/**/*.png'])
-def test_a_folder_or_glob_gives_all_pictures_in_order_whatever_the_batch(infer, trained, digits, where):
+def test_a_folder_or_glob_gives_all_pictures_in_order_whatever_the_batch(
+    infer, trained, digits, where
+):
     flags = ['--resume', trained, '--img_path', where.format(digits / 'val'), '--topk', '1']
     files = sorted((digits / 'val').glob('*/*'))
-    lines = infer(*flags)[-2 * len(files):]
+    lines = infer(*flags)[-2 * len(files) :]
     assert lines[::2] == [f'{file}:' for file in files]
-    singly = [(names, pytest.approx(value, abs=1e-6)) for file in files for names, value in parsed(
-        infer('--resume', trained, '--img_path', file, '--topk', '1'))]
+    singly = [
+        (names, pytest.approx(value, abs=1e-6))
+        for file in files
+        for names, value in parsed(infer('--resume', trained, '--img_path', file, '--topk', '1'))
+    ]
     assert parsed(lines) == singly
     for batch in (1, 3):
         assert parsed(infer(*flags, '--batch_size', batch)) == singly
 
 
 def test_json_is_one_object_a_line_and_nothing_else(infer, trained, digits):
-    found = [json.loads(line) for line in infer('--resume', trained, '--img_path', digits / 'val', '--json', '--topk', '2')]
-    assert [one['file'] for one in found] == [str(file) for file in sorted((digits / 'val').glob('*/*'))]
+    found = [
+        json.loads(line)
+        for line in infer(
+            '--resume', trained, '--img_path', digits / 'val', '--json', '--topk', '2'
+        )
+    ]
+    assert [one['file'] for one in found] == [
+        str(file) for file in sorted((digits / 'val').glob('*/*'))
+    ]
     best = classifier(trained, 'ema')
     for one in found:
         assert [(label['id'], label['probability']) for label in one['labels']] == by_hand(
-            best, pixels(one['file'], mean=(0.3,), std=(0.4,)))[:2]
+            best, pixels(one['file'], mean=(0.3,), std=(0.4,))
+        )[:2]
         assert all(label['names'] == [str(label['id'])] for label in one['labels'])
 
 
@@ -146,10 +191,20 @@ def test_a_broken_picture_is_named_by_a_worker_as_well(infer, trained, digits, t
     shutil.copytree(digits / 'val', tmp_path / 'val')
     (tmp_path / 'val/2/99.png').write_bytes(b'\x89PNG broken')
     with pytest.raises(InputError, match='val/2/99.png cannot be read as a picture of 1 channels'):
-        infer('--resume', trained, '--img_path', tmp_path / 'val', '--batch_size', 3, '--num_workers', 2)
+        infer(
+            '--resume',
+            trained,
+            '--img_path',
+            tmp_path / 'val',
+            '--batch_size',
+            3,
+            '--num_workers',
+            2,
+        )
 
 
 # pictures as a person sees them
+
 
 def grey(picture, file):
     picture.convert('L').save(file)
@@ -178,13 +233,17 @@ def cut_out(picture, file):
 
 
 def four_inks(picture, file):
-    Image.fromarray(np.dstack([255 - np.asarray(picture), np.zeros([32, 32], 'uint8')]), 'CMYK').save(file)
+    Image.fromarray(
+        np.dstack([255 - np.asarray(picture), np.zeros([32, 32], 'uint8')]), 'CMYK'
+    ).save(file)
     return picture
 
 
 def sixteen_bits(picture, file):
     eight = np.asarray(picture.convert('L'))
-    Image.fromarray((eight * 257.0 + np.tile([-100, 100], 16)).clip(0, 65535).astype('uint16')).save(file)
+    Image.fromarray(
+        (eight * 257.0 + np.tile([-100, 100], 16)).clip(0, 65535).astype('uint16')
+    ).save(file)
     with Image.open(file) as saved:
         assert saved.mode == 'I;16'
     return Image.fromarray(eight).convert('RGB')
@@ -197,14 +256,28 @@ def turned_camera(picture, file):
     return picture
 
 
-@pytest.mark.parametrize('save, ending', [(grey, 'png'), (palette, 'png'), (palette_with_a_hole, 'png'), (cut_out, 'png'),
-                                          (four_inks, 'tif'), (sixteen_bits, 'png'), (turned_camera, 'png')])
+@pytest.mark.parametrize(
+    'save, ending',
+    [
+        (grey, 'png'),
+        (palette, 'png'),
+        (palette_with_a_hole, 'png'),
+        (cut_out, 'png'),
+        (four_inks, 'tif'),
+        (sixteen_bits, 'png'),
+        (turned_camera, 'png'),
+    ],
+)
 def test_a_picture_of_any_mode_is_what_a_person_sees(infer, bare, scene, tmp_path, save, ending):
     """All of these keep every value that can be seen, so the tolerance is that of arithmetic alone."""
     seen = save(scene[0], tmp_path / f'mode.{ending}')
     seen.save(tmp_path / 'seen.png')
-    top, plain = (parsed(infer('--resume', bare[0], '--model', 'vit_nano_patch4', '--img_path', tmp_path / name))
-                  for name in (f'mode.{ending}', 'seen.png'))
+    top, plain = (
+        parsed(
+            infer('--resume', bare[0], '--model', 'vit_nano_patch4', '--img_path', tmp_path / name)
+        )
+        for name in (f'mode.{ending}', 'seen.png')
+    )
     assert top == [(names, pytest.approx(value, rel=1e-5)) for names, value in plain]
 
 
@@ -221,19 +294,35 @@ def test_half_transparent_parts_are_half_white(scene, tmp_path):
 
 BAD = {
     'classes': ('--nb_classes 4', '{trained} has nb_classes 3, but nb_classes 4 was asked for'),
-    'pooling': ('--cls_token', '{trained} has global_pool True, but global_pool False was asked for'),
-    'model': ('--model vit_small_patch16', '{trained} has model vit_nano_patch4, but model vit_small_patch16 was asked for'),
+    'pooling': (
+        '--cls_token',
+        '{trained} has global_pool True, but global_pool False was asked for',
+    ),
+    'model': (
+        '--model vit_small_patch16',
+        '{trained} has model vit_nano_patch4, but model vit_small_patch16 was asked for',
+    ),
     'size': ('--input_size 32', '{trained} has input_size 16, but input_size 32 was asked for'),
-    'names': ('--class_names {names}', '--class_names {names} has 2 lines, but the model has 3 classes'),
+    'names': (
+        '--class_names {names}',
+        '--class_names {names} has 2 lines, but the model has 3 classes',
+    ),
     'no names': ('--class_names /nowhere', '--class_names /nowhere: cannot be read'),
     'no model': ('--resume {odd}', '{odd} does not say its model; give --model'),
     'unknown model': ('--resume {odd} --model vit_bass', "no model 'vit_bass'"),
-    'pre-training': ('--resume {encoder}', '{encoder} holds a masked autoencoder, which has no classes'),
+    'pre-training': (
+        '--resume {encoder}',
+        '{encoder} holds a masked autoencoder, which has no classes',
+    ),
     'no weights': ('--resume /nowhere.pd', '/nowhere.pd: no such file'),
     'no picture': ('--img_path /nowhere.png', '--img_path /nowhere.png: no picture there'),
     'no match': ('--img_path {folder}/*.bmp', '--img_path {folder}/*.bmp: no picture there'),
     'empty folder': ('--img_path {folder}/empty', '--img_path {folder}/empty: no picture there'),
-    'broken': ('--img_path {folder}', '{folder}/broken.png cannot be read as a picture of 1 channels')}
+    'broken': (
+        '--img_path {folder}',
+        '{folder}/broken.png cannot be read as a picture of 1 channels',
+    ),
+}
 
 
 @pytest.mark.parametrize('flags, message', BAD.values(), ids=BAD)
@@ -241,12 +330,25 @@ def test_bad_input_is_named(infer, trained, encoder, digits, tmp_path, flags, me
     (tmp_path / 'names.txt').write_text('zero\none\n')
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'broken.png').write_bytes(b'\x89PNG broken')
-    odd = models_vit.VisionTransformer(img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2, global_pool=True)
+    odd = models_vit.VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2, global_pool=True
+    )
     paddle.save(odd.state_dict(), str(tmp_path / 'odd.pd'))
-    named = {'trained': trained, 'odd': tmp_path / 'odd.pd', 'encoder': encoder, 'names': tmp_path / 'names.txt',
-             'folder': tmp_path}
+    named = {
+        'trained': trained,
+        'odd': tmp_path / 'odd.pd',
+        'encoder': encoder,
+        'names': tmp_path / 'names.txt',
+        'folder': tmp_path,
+    }
     with pytest.raises(InputError) as error:
-        infer('--resume', trained, '--img_path', digits / 'val/1/30.png', *flags.format(**named).split())
+        infer(
+            '--resume',
+            trained,
+            '--img_path',
+            digits / 'val/1/30.png',
+            *flags.format(**named).split(),
+        )
     assert message.format(**named) in str(error.value) and '\n' not in str(error.value)
 
 
@@ -254,14 +356,26 @@ def test_names_that_the_terminal_cannot_show_are_escaped(run_program, trained, d
     """Chinese where it knows only ASCII, and what is no text in any encoding."""
     for name in ('\u56fe 1.png', os.fsdecode(b'\xff.png')):
         shutil.copy(digits / 'val/1/30.png', tmp_path / name)
-    result = run_program('main_infer.py', '--resume', trained, '--img_path', tmp_path, '--device', 'cpu',
-                         PYTHONIOENCODING='ascii')
+    result = run_program(
+        'main_infer.py',
+        '--resume',
+        trained,
+        '--img_path',
+        tmp_path,
+        '--device',
+        'cpu',
+        PYTHONIOENCODING='ascii',
+    )
     assert result.returncode == 0, result.stderr
     assert r'\u56fe 1.png:' in result.stdout and r'\udcff.png:' in result.stdout
 
 
 def test_bad_input_is_one_line_and_exit_code_2(run_program, trained):
-    result = run_program('main_infer.py', '--resume', trained, '--img_path', '/nowhere', '--device', 'cpu')
-    error, = (line for line in result.stderr.splitlines() if 'error' in line)
-    assert result.returncode == 2 and error.startswith('main_infer.py: error: --img_path /nowhere: no picture there')
+    result = run_program(
+        'main_infer.py', '--resume', trained, '--img_path', '/nowhere', '--device', 'cpu'
+    )
+    (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
+    assert result.returncode == 2 and error.startswith(
+        'main_infer.py: error: --img_path /nowhere: no picture there'
+    )
     assert 'Traceback' not in result.stderr

@@ -1,4 +1,5 @@
 """Linear probing as a user runs it: what moves, what does not, and the figures it says."""
+
 import functools
 import itertools
 import re
@@ -30,27 +31,51 @@ def log_with(probe):
 
 
 def test_the_head_and_the_statistics_move_and_nothing_else_does(probed, encoder):
-    trained, file = (weights.read(path)['model'] for path in (probed[1] / 'checkpoint-latest.pd', encoder))
+    trained, file = (
+        weights.read(path)['model'] for path in (probed[1] / 'checkpoint-latest.pd', encoder)
+    )
     backbone = trained.keys() - {'head.1.weight', 'head.1.bias', 'head.0._mean', 'head.0._variance'}
-    assert {'norm.weight', 'norm.bias', 'pos_embed', 'cls_token', 'blocks.3.mlp.fc2.bias'} < backbone and len(backbone) == 54
+    assert {
+        'norm.weight',
+        'norm.bias',
+        'pos_embed',
+        'cls_token',
+        'blocks.3.mlp.fc2.bias',
+    } < backbone and len(backbone) == 54
     for name in backbone:
         np.testing.assert_array_equal(trained[name], file[name], err_msg=name)
-    assert trained['head.1.bias'].all() and trained['head.0._mean'].all() and (trained['head.0._variance'] != 1).all()
+    assert (
+        trained['head.1.bias'].all()
+        and trained['head.0._mean'].all()
+        and (trained['head.0._variance'] != 1).all()
+    )
 
 
 def test_the_mean_of_the_patches_can_be_probed_as_well(probe, encoder):
-    trained, file = (weights.read(path)['model'] for path in (probe('--global_pool')[1] / 'checkpoint-latest.pd', encoder))
-    assert (trained['fc_norm.weight'] == 1).all() and not trained['fc_norm.bias'].any() and 'norm.weight' not in trained
-    np.testing.assert_array_equal(trained['blocks.3.mlp.fc2.weight'], file['blocks.3.mlp.fc2.weight'])
+    trained, file = (
+        weights.read(path)['model']
+        for path in (probe('--global_pool')[1] / 'checkpoint-latest.pd', encoder)
+    )
+    assert (
+        (trained['fc_norm.weight'] == 1).all()
+        and not trained['fc_norm.bias'].any()
+        and 'norm.weight' not in trained
+    )
+    np.testing.assert_array_equal(
+        trained['blocks.3.mlp.fc2.weight'], file['blocks.3.mlp.fc2.weight']
+    )
     assert trained['head.1.bias'].all()
 
 
 def test_log_and_checkpoints_are_as_in_fine_tuning(probed):
     log, out = probed
     assert [list(line) for line in log] == 2 * [
-        ['train_lr', 'train_loss', 'test_loss', 'test_acc1', 'test_acc5', 'epoch', 'n_parameters']]
+        ['train_lr', 'train_loss', 'test_loss', 'test_acc1', 'test_acc5', 'epoch', 'n_parameters']
+    ]
     assert log[0]['n_parameters'] == 96 * 3 + 3, 'the head alone'
-    assert sorted(path.stem for path in out.glob('*.pd')) == [f'checkpoint-{name}' for name in ('0', '1', 'best', 'latest')]
+    assert sorted(path.stem for path in out.glob('*.pd')) == [
+        f'checkpoint-{name}' for name in ('0', '1', 'best', 'latest')
+    ]
 
 
 def test_each_step_moves_the_head_by_the_rate_times_the_momentum(probe):
@@ -66,7 +91,10 @@ def test_each_step_moves_the_head_by_the_rate_times_the_momentum(probe):
 def test_the_head_begins_with_a_deviation_of_a_hundredth(probe):
     _, out = probe('--nb_classes', '100', '--lr', '0', '--epochs', '1')
     head = weights.read(out / 'checkpoint-0.pd')['model']
-    assert head['head.1.weight'].std() == pytest.approx(0.01, rel=0.05) and not head['head.1.bias'].any()
+    assert (
+        head['head.1.weight'].std() == pytest.approx(0.01, rel=0.05)
+        and not head['head.1.bias'].any()
+    )
 
 
 def test_a_run_resumed_within_an_epoch_ends_as_if_nothing_had_happened(probe):
@@ -95,24 +123,57 @@ def test_nearest_neighbours_are_those_of_a_search_by_hand(probe, probed, digits,
 
     def features(split):
         files = sorted((digits / split).glob('*/*'))
-        rows = np.stack([model.forward_features(pixels(file)).numpy()[0].astype('float64') for file in files])
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.array([int(file.parent.name) for file in files])
+        rows = np.stack(
+            [model.forward_features(pixels(file)).numpy()[0].astype('float64') for file in files]
+        )
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.array(
+            [int(file.parent.name) for file in files]
+        )
+
     (known, labels), (asked, right) = features('train'), features('val')
     nearest = np.argsort(-asked @ known.T, axis=1)[:, :count]
     guesses = np.array([np.bincount(row).argmax() for row in labels[nearest]])
     assert 30 < 100 * np.mean(guesses == right) == pytest.approx(float(printed[1]))
 
 
-@pytest.mark.parametrize('flag', [
-    '--weight_decay 0.5', '--blr 1', '--lr 0.5', '--min_lr 5', '--warmup_epochs 0', '--seed 1', '--batch_size 6',
-    '--accum_iter 3', '--global_pool', '--nb_classes 4', '--mean 0.1', '--std 0.5', '--scale 0.9 1', '--hflip 1'])
+@pytest.mark.parametrize(
+    'flag',
+    [
+        '--weight_decay 0.5',
+        '--blr 1',
+        '--lr 0.5',
+        '--min_lr 5',
+        '--warmup_epochs 0',
+        '--seed 1',
+        '--batch_size 6',
+        '--accum_iter 3',
+        '--global_pool',
+        '--nb_classes 4',
+        '--mean 0.1',
+        '--std 0.5',
+        '--scale 0.9 1',
+        '--hflip 1',
+    ],
+)
 def test_a_flag_that_changes_training_changes_the_losses(log_with, flag):
-    assert [line['train_loss'] for line in log_with(flag)] != [line['train_loss'] for line in log_with('')]
+    assert [line['train_loss'] for line in log_with(flag)] != [
+        line['train_loss'] for line in log_with('')
+    ]
 
 
-@pytest.mark.parametrize('flag', [
-    '--num_workers 2', '--dist_eval', '--knn 3', '--print_freq 1', '--save_every 2', '--amp off', '--recompute',
-    '--cls_token'])
+@pytest.mark.parametrize(
+    'flag',
+    [
+        '--num_workers 2',
+        '--dist_eval',
+        '--knn 3',
+        '--print_freq 1',
+        '--save_every 2',
+        '--amp off',
+        '--recompute',
+        '--cls_token',
+    ],
+)
 def test_a_flag_that_should_not_change_training_does_not(log_with, flag):
     assert log_with(flag) == log_with('')
 
@@ -132,31 +193,53 @@ class Given:
 
 @pytest.mark.parametrize('width, height', [(500, 375), (32, 32), (10, 400), (400, 10)])
 def test_the_crop_is_of_one_draw_and_cut_to_the_image(width, height):
-    for area, aspect, x, y in itertools.product([0, 0.37, 1], [0, 0.6, 1], [0, 0.5, 1], [0, 0.5, 1]):
+    for area, aspect, x, y in itertools.product(
+        [0, 0.37, 1], [0, 0.6, 1], [0, 0.5, 1], [0, 0.5, 1]
+    ):
         draws = Given(area, aspect, x, y)
         pixels, ratio = width * height * (0.08 + 0.92 * area), 0.75 * (4 / 3 / 0.75) ** aspect
-        w, h = min(width, round((pixels * ratio) ** 0.5)), min(height, round((pixels / ratio) ** 0.5))
-        left, top = min(int(x * (width - w + 1)), width - w), min(int(y * (height - h + 1)), height - h)
-        assert crop.single_draw_box(width, height, draws, (0.08, 1.0)) == (left, top, left + w, top + h)
+        w, h = (
+            min(width, round((pixels * ratio) ** 0.5)),
+            min(height, round((pixels / ratio) ** 0.5)),
+        )
+        left, top = (
+            min(int(x * (width - w + 1)), width - w),
+            min(int(y * (height - h + 1)), height - h),
+        )
+        assert crop.single_draw_box(width, height, draws, (0.08, 1.0)) == (
+            left,
+            top,
+            left + w,
+            top + h,
+        )
         assert not draws.shares, 'one draw of each'
 
 
 def test_the_crop_of_one_draw_is_what_training_uses(probe, monkeypatch):
     drawn, own = [], crop.single_draw_box
-    monkeypatch.setattr(crop, 'single_draw_box', lambda *args: drawn.append(args[:2] + args[3:]) or own(*args))
+    monkeypatch.setattr(
+        crop, 'single_draw_box', lambda *args: drawn.append(args[:2] + args[3:]) or own(*args)
+    )
     probe('--epochs', '1')
     assert [(width, height, *scale) for width, height, scale in drawn] == [(32, 32, 0.08, 1.0)] * 30
 
 
-@pytest.mark.parametrize('flags, message', [
-    ('--batch_size 1', 'at least 2 images a batch and process; raise --batch_size'),
-    ('--finetune {probe}', '{probe} holds a linear probe'),
-    ('--finetune {part}', '{part} ... missing ... blocks.2.norm1.bias'),
-    ('--eval', '--eval needs --resume FILE'),
-    ('--eval --resume {class_token}', '{class_token} holds a classifier by class token; a linear probe is needed here'),
-    ('--resume {class_token}', '{class_token} does not fit the model'),
-    ('--data_path {missing}', 'only one of the two has: 2'),
-    ('--knn 31', '--knn 31 is more than the 30 training images')])
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        ('--batch_size 1', 'at least 2 images a batch and process; raise --batch_size'),
+        ('--finetune {probe}', '{probe} holds a linear probe'),
+        ('--finetune {part}', '{part} ... missing ... blocks.2.norm1.bias'),
+        ('--eval', '--eval needs --resume FILE'),
+        (
+            '--eval --resume {class_token}',
+            '{class_token} holds a classifier by class token; a linear probe is needed here',
+        ),
+        ('--resume {class_token}', '{class_token} does not fit the model'),
+        ('--data_path {missing}', 'only one of the two has: 2'),
+        ('--knn 31', '--knn 31 is more than the 30 training images'),
+    ],
+)
 def test_bad_input_is_named(probe, flawed, flags, message):
     with pytest.raises(InputError) as error:
         probe(*flags.format(**flawed).split())

@@ -1,4 +1,5 @@
 """The ladder's arithmetic by hand, reports, and what main_parity.py says where it cannot begin."""
+
 import ast
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,9 @@ ONE = np.array([1.0, -2.0, 4.0], 'float32')
 
 
 def step(*pairs, tolerance=1e-5):
-    return ladder.rung('step', [(f'tensor {i}', *map(np.asarray, pair)) for i, pair in enumerate(pairs)], tolerance)
+    return ladder.rung(
+        'step', [(f'tensor {i}', *map(np.asarray, pair)) for i, pair in enumerate(pairs)], tolerance
+    )
 
 
 def test_figures_of_a_rung():
@@ -50,7 +53,12 @@ def test_what_is_not_finite_never_passes(bad, sides, tolerance):
 
 def test_nan_stays_the_worst_whatever_follows():
     rung = step(([np.nan], [1.0]), ([9.0], [1.0]))
-    assert np.isnan(rung.relative) and np.isnan(rung.max_abs) and np.isnan(rung.mean_abs) and rung.where == 'tensor 0'
+    assert (
+        np.isnan(rung.relative)
+        and np.isnan(rung.max_abs)
+        and np.isnan(rung.mean_abs)
+        and rung.where == 'tensor 0'
+    )
 
 
 def test_the_first_tensor_that_departs_is_named_though_a_later_one_is_worse():
@@ -136,9 +144,17 @@ def test_places_count_the_classes_above_the_right_one_and_nan_as_above():
 
 def record(**changes):
     rungs = [step((ONE, ONE)), step((ONE + 1, ONE))]
-    return {'claim': 'Ours equals theirs', 'model': 'nano', 'run': 'python main_parity.py full.pth',
-            'weights': {'file': 'full.pth', 'sha256': 'ab' * 32}, 'environment': {'paddle': '3', 'original': {'torch': '2'}},
-            'parity': [rung.record() for rung in rungs], 'deviations': ['none'], 'status': 'measured', **changes}
+    return {
+        'claim': 'Ours equals theirs',
+        'model': 'nano',
+        'run': 'python main_parity.py full.pth',
+        'weights': {'file': 'full.pth', 'sha256': 'ab' * 32},
+        'environment': {'paddle': '3', 'original': {'torch': '2'}},
+        'parity': [rung.record() for rung in rungs],
+        'deviations': ['none'],
+        'status': 'measured',
+        **changes,
+    }
 
 
 def test_a_report_is_a_record_and_the_page_made_from_it(tmp_path):
@@ -146,7 +162,9 @@ def test_a_report_is_a_record_and_the_page_made_from_it(tmp_path):
     kept = yaml.safe_load((tmp_path / 'folder/one.yaml').read_text())
     page = (tmp_path / 'folder/one.md').read_text()
     assert kept == record() and page == records.page(kept)
-    assert '# Ours equals theirs' in page and 'FAILED: step' in page and '- original: torch 2' in page
+    assert (
+        '# Ours equals theirs' in page and 'FAILED: step' in page and '- original: torch 2' in page
+    )
     assert '| step | 1 tensor | 0 | 0 | 0 | yes | 1e-05 | pass | tensor 0 |' in page
     assert {file.name for file in (tmp_path / 'folder').iterdir()} == {'one.yaml', 'one.md'}
 
@@ -159,16 +177,29 @@ def test_nan_survives_the_record(tmp_path):
 
 
 def test_what_people_wrote_into_a_record_is_kept_when_it_is_made_again(tmp_path, capsys):
-    for extra in ({'reading': ['it holds'], 'deviations': ['none', 'a day late']}, {'claim': 'Ours still equals theirs'}):
+    for extra in (
+        {'reading': ['it holds'], 'deviations': ['none', 'a day late']},
+        {'claim': 'Ours still equals theirs'},
+    ):
         records.write(str(tmp_path / 'one'), record(**extra))
     kept = records.read(tmp_path / 'one.yaml')
     assert kept == record(**extra) | {'reading': ['it holds'], 'deviations': ['none', 'a day late']}
     assert capsys.readouterr().err.count('of the record before; read it again') == 2
 
 
-@pytest.mark.parametrize('change', [
-    {'status': 'believed'}, {'status': None}, {'claim': ''}, {'weights': 'abc'}, {'parity': True}, {'deviations': 'none'},
-    {'weights': {'file': 'full.pth', 'sha256': 'x'}}, {'weights': {'sha256': 'ab' * 32}}])
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'status': 'believed'},
+        {'status': None},
+        {'claim': ''},
+        {'weights': 'abc'},
+        {'parity': True},
+        {'deviations': 'none'},
+        {'weights': {'file': 'full.pth', 'sha256': 'x'}},
+        {'weights': {'sha256': 'ab' * 32}},
+    ],
+)
 def test_a_report_without_what_it_needs_is_refused_and_nothing_written(change, tmp_path):
     with pytest.raises(InputError, match=next(iter(change))):
         records.write(str(tmp_path / 'one'), record(**change))
@@ -178,11 +209,16 @@ def test_a_report_without_what_it_needs_is_refused_and_nothing_written(change, t
 def test_files_of_the_reproduction_guide_carry_our_verdict(tmp_path):
     log = reprod.Log(str(tmp_path / 'log'))
     bad = np.array([np.nan], 'float32')
-    rungs = [ladder.rung('logits', log.through('logits', [('logits', bad, bad)]), 1e-5),
-             ladder.rung('weights', log.through('weights', [('a', ONE, ONE)]), 0.0)]
+    rungs = [
+        ladder.rung('logits', log.through('logits', [('logits', bad, bad)]), 1e-5),
+        ladder.rung('weights', log.through('weights', [('a', ONE, ONE)]), 0.0),
+    ]
     log.write(rungs)
-    assert {file.name for file in (tmp_path / 'log').iterdir()} == {'forward_torch.npy', 'forward_paddle.npy',
-                                                                  'forward_diff.log'}
+    assert {file.name for file in (tmp_path / 'log').iterdir()} == {
+        'forward_torch.npy',
+        'forward_paddle.npy',
+        'forward_diff.log',
+    }
     said = (tmp_path / 'log/forward_diff.log').read_text()
     assert 'NOT FINITE' in said and 'logits: FAILED' in said
 
@@ -191,8 +227,10 @@ def test_arrays_of_a_step_are_on_the_disk_and_not_kept(tmp_path):
     log = reprod.Log(str(tmp_path))
     ladder.rung('gradients', log.through('gradients', [('a', ONE, ONE + 1)]), 1e-5)
     assert not log.pairs['bp_align']
-    assert [np.load(tmp_path / f'bp_align_{name}.npy', allow_pickle=True).item()['a'][0] for name in ('paddle', 'torch')] \
-        == [1, 2]
+    assert [
+        np.load(tmp_path / f'bp_align_{name}.npy', allow_pickle=True).item()['a'][0]
+        for name in ('paddle', 'torch')
+    ] == [1, 2]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -201,7 +239,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         list(reprod.Log(str(tmp_path / 'file')).through('loss', [('loss', ONE, ONE)]))
 
 
-def test_without_the_parity_environment_the_program_says_how_to_make_it(run_program, encoder, tmp_path):
+def test_without_the_parity_environment_the_program_says_how_to_make_it(
+    run_program, encoder, tmp_path
+):
     result = run_program('main_parity.py', encoder, '--python', tmp_path / 'python')
     assert result.returncode == 2 and result.stderr.count('\n') == 1
     assert 'bash requirements/install.sh .venv-parity requirements/parity.txt' in result.stderr
@@ -212,19 +252,33 @@ def test_an_original_that_fails_is_an_input_error(run_program, encoder, tmp_path
     python.write_text('#!/bin/sh\necho "ModuleNotFoundError: No module named timm" >&2\nexit 1\n')
     python.chmod(0o755)
     result = run_program('main_parity.py', encoder, '--python', python)
-    assert result.returncode == 2 and 'No module named timm. Is the environment whole?' in result.stderr
+    assert (
+        result.returncode == 2
+        and 'No module named timm. Is the environment whole?' in result.stderr
+    )
 
 
 def test_the_original_shares_nothing_with_the_project():
     def imported(path):
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
-        return {f'{getattr(node, "module", None) or ""}.{alias.name}'.strip('.') for node in nodes for alias in node.names}
+        nodes = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        return {
+            f'{getattr(node, "module", None) or ""}.{alias.name}'.strip('.')
+            for node in nodes
+            for alias in node.names
+        }
+
     ours = [*ROOT.glob('*.py'), *ROOT.glob('util/**/*.py'), *ROOT.glob('parity/*.py')]
     names = {path.relative_to(ROOT).parts[0].removesuffix('.py') for path in ours}
     originals = list(ROOT.glob('parity/original/*.py'))
     assert ROOT / 'parity/original/__main__.py' in originals
     assert not {name.split('.')[0] for path in originals for name in imported(path)} & names
-    assert not [path for path in ours if any(name.startswith('parity.original') for name in imported(path))]
+    assert not [
+        path for path in ours if any(name.startswith('parity.original') for name in imported(path))
+    ]
 
 
 def test_accuracy_is_for_classifiers(run_program, encoder, digits):
@@ -232,7 +286,9 @@ def test_accuracy_is_for_classifiers(run_program, encoder, digits):
     assert result.returncode == 2 and '--data_path is for classifiers' in result.stderr
 
 
-def test_accuracy_by_a_list_names_the_pictures_that_the_two_see_differently(listed, classify, monkeypatch, tmp_path):
+def test_accuracy_by_a_list_names_the_pictures_that_the_two_see_differently(
+    listed, classify, monkeypatch, tmp_path
+):
     file = classify(main_finetune)[1] / 'checkpoint-latest.pd'
     model = classifier(file)
     pictures = [line.split()[0] for line in (listed / 'val.txt').read_text().splitlines()]
@@ -241,15 +297,21 @@ def test_accuracy_by_a_list_names_the_pictures_that_the_two_see_differently(list
         scores = model(paddle.to_tensor(np.load(pixels))).numpy()
         scores[[1, 4]] *= -1
         np.save(folder / 'scores.npy', scores)
+
     monkeypatch.setattr(process, 'run', original)
     theirs = partial(process.scores, 'python', tmp_path / 'part', str(file), 3)
     args = main_parity.PARSER.parse_args([str(file), '--data_path', str(listed)])
     state = convert.read(file)[0]
     settings = main_parity.describe(args, state['model'], state['args'])
-    (scores, _), (metric, figures) = accuracy(str(listed), settings, str(file), theirs, reprod.Log(None))
+    (scores, _), (metric, figures) = accuracy(
+        str(listed), settings, str(file), theirs, reprod.Log(None)
+    )
     assert not scores.passed
     assert [(listed / path).resolve() for path in figures['predicted differently']] == [
-        Path(pictures[i]).resolve() for i in (1, 4)]
+        Path(pictures[i]).resolve() for i in (1, 4)
+    ]
     by_hand = figures_by_hand(model, [Path(path) for path in pictures])
-    assert figures['images'] == 9 and figures['acc1 ours'] == pytest.approx(by_hand['acc1'], abs=1e-4)
+    assert figures['images'] == 9 and figures['acc1 ours'] == pytest.approx(
+        by_hand['acc1'], abs=1e-4
+    )
     assert metric.passed == (figures['acc1 ours'] == figures['acc1 original'])

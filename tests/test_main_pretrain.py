@@ -1,4 +1,5 @@
 """The program as a user runs it, and the effect of each of its flags."""
+
 import json
 import os
 
@@ -13,8 +14,26 @@ import main_pretrain
 from util import program, weights
 from util.errors import InputError
 
-TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--batch_size', '8', '--epochs', '2',
-        '--warmup_epochs', '1', '--num_workers', '0', '--device', 'cpu', '--log_dir', '']
+TINY = [
+    '--model',
+    'mae_vit_nano_patch4',
+    '--input_size',
+    '16',
+    '--in_chans',
+    '1',
+    '--batch_size',
+    '8',
+    '--epochs',
+    '2',
+    '--warmup_epochs',
+    '1',
+    '--num_workers',
+    '0',
+    '--device',
+    'cpu',
+    '--log_dir',
+    '',
+]
 
 
 def run_here(digits, out, *flags):
@@ -27,8 +46,10 @@ def run_here(digits, out, *flags):
 @pytest.fixture
 def pretrain(digits, tmp_path):
     """pretrain('--flag', value, ...) runs the program within this process; its log as a list, its output folder."""
+
     def pretrain(*flags, out='out'):
         return run_here(digits, tmp_path / out, *flags), tmp_path / out
+
     return pretrain
 
 
@@ -39,13 +60,25 @@ def reference(digits, tmp_path_factory):
 
 
 def test_output_is_as_the_official_program_writes_it(run_program, digits, tmp_path):
-    result = run_program('main_pretrain.py', *TINY, '--data_path', digits, '--output_dir', tmp_path, '--epochs', '3',
-                         launcher=('-m', 'paddle.distributed.launch', '--log_dir', str(tmp_path / 'launch')))
+    result = run_program(
+        'main_pretrain.py',
+        *TINY,
+        '--data_path',
+        digits,
+        '--output_dir',
+        tmp_path,
+        '--epochs',
+        '3',
+        launcher=('-m', 'paddle.distributed.launch', '--log_dir', str(tmp_path / 'launch')),
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     log = [json.loads(line) for line in (tmp_path / 'log.txt').read_text().splitlines()]
     assert [list(line) for line in log] == [['train_lr', 'train_loss', 'epoch']] * 3
     assert [line['epoch'] for line in log] == [0, 1, 2]
-    assert sorted(tmp_path.glob('*.pd')) == [tmp_path / 'checkpoint-0.pd', tmp_path / 'checkpoint-2.pd']
+    assert sorted(tmp_path.glob('*.pd')) == [
+        tmp_path / 'checkpoint-0.pd',
+        tmp_path / 'checkpoint-2.pd',
+    ]
     saved = paddle.load(str(tmp_path / 'checkpoint-2.pd'))
     assert saved['epoch'] == 2 and type(saved['args']) is dict and saved['args']['batch_size'] == 8
     lines = [line for line in result.stdout.splitlines() if line.startswith('epoch ')]
@@ -56,7 +89,7 @@ def test_output_is_as_the_official_program_writes_it(run_program, digits, tmp_pa
 
 def test_visualdl_has_curves_on_the_epoch_1000_axis_and_pictures(pretrain, tmp_path):
     pretrain('--log_dir', tmp_path / 'vdl')
-    file, = (tmp_path / 'vdl').glob('vdlrecords*')
+    (file,) = (tmp_path / 'vdl').glob('vdlrecords*')
     reader = LogReader(file_path=str(file))
     assert sorted(reader.get_tags()['scalar']) == ['lr', 'train_loss']
     losses = reader.get_data('scalar', 'train_loss')
@@ -65,27 +98,55 @@ def test_visualdl_has_curves_on_the_epoch_1000_axis_and_pictures(pretrain, tmp_p
     assert [record.id for record in reader.get_data('image', 'reconstruction')] == [0, 1000]
 
 
-@pytest.mark.parametrize('flags', [
-    ['--mask_ratio', '0.5'], ['--masking', 'block'], ['--masking', 'grid'],
-    ['--norm_pix_loss'], ['--blr', '1e-2'], ['--lr', '0.1'], ['--min_lr', '0.1'],
-    ['--warmup_epochs', '0'], ['--weight_decay', '50', '--lr', '0.01'], ['--accum_iter', '3'], ['--seed', '1'],
-    ['--batch_size', '10'], ['--input_size', '32'], ['--in_chans', '3'], ['--mean', '0.1'], ['--std', '0.5'],
-    slow(['--model', 'mae_vit_small_patch16', '--input_size', '32'])], ids=' '.join)
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--mask_ratio', '0.5'],
+        ['--masking', 'block'],
+        ['--masking', 'grid'],
+        ['--norm_pix_loss'],
+        ['--blr', '1e-2'],
+        ['--lr', '0.1'],
+        ['--min_lr', '0.1'],
+        ['--warmup_epochs', '0'],
+        ['--weight_decay', '50', '--lr', '0.01'],
+        ['--accum_iter', '3'],
+        ['--seed', '1'],
+        ['--batch_size', '10'],
+        ['--input_size', '32'],
+        ['--in_chans', '3'],
+        ['--mean', '0.1'],
+        ['--std', '0.5'],
+        slow(['--model', 'mae_vit_small_patch16', '--input_size', '32']),
+    ],
+    ids=' '.join,
+)
 def test_a_flag_that_changes_training_changes_the_losses(pretrain, reference, flags):
     changed, _ = pretrain(*flags)
     assert [line['train_loss'] for line in changed] != [line['train_loss'] for line in reference]
 
 
-@pytest.mark.parametrize('flags', [
-    ['--num_workers', '2'], ['--no_pin_mem'], ['--print_freq', '1'], ['--save_every', '1'], ['--amp', 'off'],
-    ['--world_size', '8', '--local_rank', '3', '--dist_on_itp', '--dist_url', 'tcp://nowhere']], ids=' '.join)
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--num_workers', '2'],
+        ['--no_pin_mem'],
+        ['--print_freq', '1'],
+        ['--save_every', '1'],
+        ['--amp', 'off'],
+        ['--world_size', '8', '--local_rank', '3', '--dist_on_itp', '--dist_url', 'tcp://nowhere'],
+    ],
+    ids=' '.join,
+)
 def test_a_flag_that_should_not_change_training_does_not(pretrain, reference, flags):
     assert pretrain(*flags)[0] == reference
 
 
 def test_recompute_reaches_the_model(pretrain, monkeypatch):
     calls = []
-    monkeypatch.setattr('layer.recompute', lambda block, *inputs: calls.append(block) or block(*inputs))
+    monkeypatch.setattr(
+        'layer.recompute', lambda block, *inputs: calls.append(block) or block(*inputs)
+    )
     pretrain('--epochs', '1', '--recompute')
     assert len(calls) == 3 * (4 + 2)
 
@@ -93,7 +154,11 @@ def test_recompute_reaches_the_model(pretrain, monkeypatch):
 def test_cadence_of_lines_and_checkpoints(pretrain, capsys):
     _, out = pretrain('--epochs', '4', '--print_freq', '1', '--save_every', '2')
     assert sum(line.startswith('epoch ') for line in capsys.readouterr().out.splitlines()) == 4 * 3
-    assert sorted(path.name for path in out.glob('*.pd')) == ['checkpoint-0.pd', 'checkpoint-2.pd', 'checkpoint-3.pd']
+    assert sorted(path.name for path in out.glob('*.pd')) == [
+        'checkpoint-0.pd',
+        'checkpoint-2.pd',
+        'checkpoint-3.pd',
+    ]
 
 
 def test_rates_in_the_log_are_those_of_the_recipe(pretrain):
@@ -122,14 +187,35 @@ def test_many_channels_come_from_arrays(pretrain, tmp_path):
     flags = ['--in_chans', '5', '--data_path', tmp_path]
     log, out = pretrain(*flags, '--mean', *'00000', '--std', *'11111')
     assert np.isfinite(log[-1]['train_loss'])
-    assert weights.read(out / 'checkpoint-1.pd')['model']['patch_embed.proj.weight'].shape == (96, 5, 4, 4)
+    assert weights.read(out / 'checkpoint-1.pd')['model']['patch_embed.proj.weight'].shape == (
+        96,
+        5,
+        4,
+        4,
+    )
     with pytest.raises(InputError, match='--in_chans 5 needs --mean and --std'):
         pretrain(*flags)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run_program, digits, tmp_path):
-    result = run_program('main_pretrain.py', *TINY, '--data_path', digits, '--output_dir', tmp_path, '--lr', '1e30',
-                         '--warmup_epochs', '0', '--epochs', '4', '--save_every', '1')
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
+    run_program, digits, tmp_path
+):
+    result = run_program(
+        'main_pretrain.py',
+        *TINY,
+        '--data_path',
+        digits,
+        '--output_dir',
+        tmp_path,
+        '--lr',
+        '1e30',
+        '--warmup_epochs',
+        '0',
+        '--epochs',
+        '4',
+        '--save_every',
+        '1',
+    )
     assert result.returncode == 1
     errors = [line for line in result.stderr.splitlines() if 'error' in line]
     assert len(errors) == 1 and 'the loss is' in errors[0] and 'Traceback' not in result.stderr
@@ -139,18 +225,28 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run_pro
 
 BAD = {
     'no such folder': (['--data_path', '/nowhere'], '--data_path /nowhere: no such folder'),
-    'model name': (['--model', 'mae_vit_bass'], "no model 'mae_vit_bass'; choose from mae_pvt_nano_32,"),
+    'model name': (
+        ['--model', 'mae_vit_bass'],
+        "no model 'mae_vit_bass'; choose from mae_pvt_nano_32,",
+    ),
     'batch': (['--batch_size', '31'], '--batch_size 31 is larger than the data set of 30 images'),
     'accumulation': (['--accum_iter', '4'], '--accum_iter 4 is more than the 3 iterations'),
     'size': (['--input_size', '18'], 'image height 18 is no multiple of the patch size 4'),
     'ratio': (['--mask_ratio', '0.99'], '--mask_ratio 0.99 keeps 0 of 16 patches'),
-    'two kinds of masks': (['--masking', 'block', '--mask_regular'], '--masking block and --mask_regular are two kinds'),
-    'grid': (['--masking', 'grid', '--mask_ratio', '.5'], '--mask_ratio 0.5: --masking grid keeps one of every 2 x 2'),
+    'two kinds of masks': (
+        ['--masking', 'block', '--mask_regular'],
+        '--masking block and --mask_regular are two kinds',
+    ),
+    'grid': (
+        ['--masking', 'grid', '--mask_ratio', '.5'],
+        '--mask_ratio 0.5: --masking grid keeps one of every 2 x 2',
+    ),
     'nothing removed': (['--mask_ratio', '0'], '--mask_ratio 0.0 keeps 16 of 16 patches'),
     'no GPU': (['--device', 'gpu'], '--device gpu: this Paddle was built for CPUs only'),
     'precision': (['--amp', 'float16'], '--amp float16 needs a GPU'),
     'resume': (['--resume', '/nowhere.pd'], '/nowhere.pd: no such file'),
-    'output': (['--output_dir', '/proc/x'], '--output_dir /proc/x: cannot write into this folder')}
+    'output': (['--output_dir', '/proc/x'], '--output_dir /proc/x: cannot write into this folder'),
+}
 
 
 @pytest.mark.parametrize('flags, message', BAD.values(), ids=BAD)
@@ -162,10 +258,13 @@ def test_bad_input_is_named(pretrain, flags, message):
 
 def test_bad_input_is_one_line_and_exit_code_2(run_program, tmp_path):
     (tmp_path / 'train').mkdir()
-    result = run_program('main_pretrain.py', *TINY, '--data_path', tmp_path, '--output_dir', tmp_path / 'out')
+    result = run_program(
+        'main_pretrain.py', *TINY, '--data_path', tmp_path, '--output_dir', tmp_path / 'out'
+    )
     assert result.returncode == 2 and result.stdout == ''
     assert [line for line in result.stderr.splitlines() if line] == [
-        f'main_pretrain.py: error: {tmp_path}/train has no class folders: images belong in {tmp_path}/train/<class>/']
+        f'main_pretrain.py: error: {tmp_path}/train has no class folders: images belong in {tmp_path}/train/<class>/'
+    ]
 
 
 def test_the_defaults_of_the_gpu_follow_the_build(monkeypatch):

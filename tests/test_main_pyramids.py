@@ -1,4 +1,5 @@
 """Swin and PVT through the programs: pre-trained by uniform masking and by SimMIM, fine-tuned, probed, shown."""
+
 import functools
 import json
 
@@ -20,12 +21,29 @@ from demo import score, visualize
 from util import weights
 from util.errors import InputError
 
-COMMON = ['--input_size', 32, '--in_chans', 1, '--batch_size', 10, '--num_workers', 0, '--device', 'cpu', '--log_dir', '',
-          '--warmup_epochs', 0]
+COMMON = [
+    '--input_size',
+    32,
+    '--in_chans',
+    1,
+    '--batch_size',
+    10,
+    '--num_workers',
+    0,
+    '--device',
+    'cpu',
+    '--log_dir',
+    '',
+    '--warmup_epochs',
+    0,
+]
 SWIN, PVT, SIMMIM_SWIN, SIMMIM_PVT, VIT = METHODS = {
-    'mae_swin_nano_32': ['--mask_regular', '--vis_mask_ratio', 0.25], 'mae_pvt_nano_32': ['--mask_regular'],
-    'simmim_swin_nano_32': [], 'simmim_pvt_nano_32': ['--mask_regular'],
-    'mae_vit_nano_patch4': ['--mask_regular', '--vis_mask_ratio', 0.25]}
+    'mae_swin_nano_32': ['--mask_regular', '--vis_mask_ratio', 0.25],
+    'mae_pvt_nano_32': ['--mask_regular'],
+    'simmim_swin_nano_32': [],
+    'simmim_pvt_nano_32': ['--mask_regular'],
+    'mae_vit_nano_patch4': ['--mask_regular', '--vis_mask_ratio', 0.25],
+}
 
 
 def run(program, *flags):
@@ -35,19 +53,34 @@ def run(program, *flags):
 @pytest.fixture(scope='module')
 def train(digits, tmp_path_factory):
     """train(program, flags ...) -> its log, its folder."""
+
     def train(program, *flags):
         out = tmp_path_factory.mktemp('out')
         run(program, *COMMON, '--data_path', digits, '--output_dir', out, *flags)
         return log_of(out), out
+
     return train
 
 
 @pytest.fixture(scope='module')
 def pretrain(train):
     """pretrain(model, flags ...), as METHODS say, for two epochs."""
+
     def pretrain(model, *flags):
-        return train(main_pretrain, '--model', model, *METHODS[model], '--epochs', 2, '--lr', '2e-3',
-                     '--save_every_iters', 1, *flags)
+        return train(
+            main_pretrain,
+            '--model',
+            model,
+            *METHODS[model],
+            '--epochs',
+            2,
+            '--lr',
+            '2e-3',
+            '--save_every_iters',
+            1,
+            *flags,
+        )
+
     return functools.cache(pretrain)
 
 
@@ -60,9 +93,22 @@ def pretrained(pretrain):
 @pytest.fixture(scope='module')
 def classify(train, pretrained):
     """classify(program, model, pre-trained by, flags ...), for an epoch."""
+
     def classify(program, model, method, *flags):
-        return train(program, '--model', model, '--global_pool', '--nb_classes', 3, '--epochs', 1, '--finetune',
-                     pretrained(method), *flags)
+        return train(
+            program,
+            '--model',
+            model,
+            '--global_pool',
+            '--nb_classes',
+            3,
+            '--epochs',
+            1,
+            '--finetune',
+            pretrained(method),
+            *flags,
+        )
+
     return functools.cache(classify)
 
 
@@ -74,13 +120,17 @@ def kept_of_cells(noise):
 
 # pre-training
 
+
 @pytest.mark.parametrize('model', METHODS)
 def test_each_method_learns_and_says_what_it_is(pretrain, pretrained, model):
     first, last = (line['train_loss'] for line in pretrain(model)[0])
     assert last < first
     assert models_zoo.autoencoder_from(str(pretrained(model)))[1]['model'] == model
     bare = weights.read(pretrained(model))['model']
-    assert models_sizes.autoencoder_of(bare) == model and models_sizes.said_by(bare)['input_size'] == 32
+    assert (
+        models_sizes.autoencoder_of(bare) == model
+        and models_sizes.said_by(bare)['input_size'] == 32
+    )
 
 
 @pytest.mark.parametrize('model', METHODS)
@@ -90,16 +140,21 @@ def test_masks_are_uniform_where_they_are_asked_for(train, monkeypatch, model):
     def look(network, batches, *_):
         seen.extend(noise.numpy() for _, noise in batches)
         raise StopIteration
+
     monkeypatch.setattr(main_pretrain, 'train_one_epoch', look)
     with pytest.raises(StopIteration):
         train(main_pretrain, '--model', model, *METHODS[model])
     masks = np.concatenate(seen)
-    assert masks.shape == (30, 64) and kept_of_cells(masks) == ({1} if '--mask_regular' in METHODS[model] else None)
+    assert masks.shape == (30, 64) and kept_of_cells(masks) == (
+        {1} if '--mask_regular' in METHODS[model] else None
+    )
     assert len(np.unique(masks, axis=0)) == 30
 
 
 @pytest.mark.parametrize('model', [SWIN, VIT])
-def test_a_run_with_secondary_masks_resumed_within_an_epoch_ends_as_if_nothing_had_happened(pretrain, pretrained, model):
+def test_a_run_with_secondary_masks_resumed_within_an_epoch_ends_as_if_nothing_had_happened(
+    pretrain, pretrained, model
+):
     log, out = pretrain(model)
     resumed, again = pretrain(model, '--resume', out / 'checkpoint-1-10.pd')
     assert resumed == log[1:]
@@ -109,7 +164,9 @@ def test_a_run_with_secondary_masks_resumed_within_an_epoch_ends_as_if_nothing_h
 @pytest.mark.parametrize('model', [SWIN, SIMMIM_PVT])
 def test_recomputing_leaves_every_weight_as_it_is(pretrain, pretrained, monkeypatch, model):
     calls, recompute = [], layer.recompute
-    monkeypatch.setattr('layer.recompute', lambda block, *inputs: calls.append(block) or recompute(block, *inputs))
+    monkeypatch.setattr(
+        'layer.recompute', lambda block, *inputs: calls.append(block) or recompute(block, *inputs)
+    )
     again = pretrain(model, '--recompute')[1] / 'checkpoint-1.pd'
     assert len(calls) == 6 * {SWIN: 6 + 2, SIMMIM_PVT: 5}[model]
     assert_same_state(again, pretrained(model))
@@ -117,88 +174,200 @@ def test_recomputing_leaves_every_weight_as_it_is(pretrain, pretrained, monkeypa
 
 def test_the_fixed_positions_change_training_and_go_with_the_file(pretrain, pretrained):
     fixed, out = pretrain(SWIN, '--fix_um_positions')
-    assert [line['train_loss'] for line in fixed] != [line['train_loss'] for line in pretrain(SWIN)[0]]
+    assert [line['train_loss'] for line in fixed] != [
+        line['train_loss'] for line in pretrain(SWIN)[0]
+    ]
     files = (pretrained(SWIN), out / 'checkpoint-1.pd')
-    assert [models_zoo.autoencoder_from(str(file))[0].fix_um_positions for file in files] == [False, True]
+    assert [models_zoo.autoencoder_from(str(file))[0].fix_um_positions for file in files] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize('model', METHODS)
 def test_the_demos_mask_as_in_training(pretrained, digits, tmp_path, monkeypatch, capsys, model):
     seen = []
     for program in (visualize, score):
+
         def spy(model, images, ratio, noise, reconstruct=program.reconstruct):
             seen.append(noise.numpy())
             return reconstruct(model, images, ratio, noise)
+
         monkeypatch.setattr(program, 'reconstruct', spy)
     out = tmp_path / 'x.png'
-    run(visualize, '--resume', pretrained(model), '--img_path', digits / 'val/1', '--out', out, '--device', 'cpu')
+    run(
+        visualize,
+        '--resume',
+        pretrained(model),
+        '--img_path',
+        digits / 'val/1',
+        '--out',
+        out,
+        '--device',
+        'cpu',
+    )
     with Image.open(out) as shown:
         assert shown.width > 4 * 32
     run(score, '--resume', pretrained(model), '--data_path', digits, '--device', 'cpu')
     rows = capsys.readouterr().out.splitlines()[-3:]
-    assert all(0 < float(row.split()[-1]) < 100 for row in rows) and rows[0].startswith('autoencoder')
-    assert kept_of_cells(np.concatenate(seen)) == ({1} if '--mask_regular' in METHODS[model] else None)
+    assert all(0 < float(row.split()[-1]) < 100 for row in rows) and rows[0].startswith(
+        'autoencoder'
+    )
+    assert kept_of_cells(np.concatenate(seen)) == (
+        {1} if '--mask_regular' in METHODS[model] else None
+    )
 
 
 # classification
 
-PAIRS = pytest.mark.parametrize('model, method', [('swin_nano_32', SWIN), ('pvt_nano_32', SIMMIM_PVT)])
-ONE_STEP = ['--layer_decay', 0.85, '--lr', '1e-2', '--weight_decay', 0, '--batch_size', 30, '--drop_path', 0]
+PAIRS = pytest.mark.parametrize(
+    'model, method', [('swin_nano_32', SWIN), ('pvt_nano_32', SIMMIM_PVT)]
+)
+ONE_STEP = [
+    '--layer_decay',
+    0.85,
+    '--lr',
+    '1e-2',
+    '--weight_decay',
+    0,
+    '--batch_size',
+    30,
+    '--drop_path',
+    0,
+]
 
 
 @PAIRS
-def test_fine_tuning_moves_each_block_of_the_pretrained_encoder_by_its_rate(classify, pretrained, model, method):
+def test_fine_tuning_moves_each_block_of_the_pretrained_encoder_by_its_rate(
+    classify, pretrained, model, method
+):
     begun = weights.read(pretrained(method))['model']
-    ended = weights.read(classify(main_finetune, model, method, *ONE_STEP)[1] / 'checkpoint-0.pd')['model']
-    assert ended.keys() - begun.keys() == {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
-    layers = {'patch_embed.proj.bias': 0, **{f'blocks.{i}.mlp.fc2.bias': i + 1 for i in range(len(ended))}}
+    ended = weights.read(classify(main_finetune, model, method, *ONE_STEP)[1] / 'checkpoint-0.pd')[
+        'model'
+    ]
+    assert ended.keys() - begun.keys() == {
+        'head.weight',
+        'head.bias',
+        'fc_norm.weight',
+        'fc_norm.bias',
+    }
+    layers = {
+        'patch_embed.proj.bias': 0,
+        **{f'blocks.{i}.mlp.fc2.bias': i + 1 for i in range(len(ended))},
+    }
     first_of_a_stage = [name for name in ended if name.endswith('downsample.proj.bias')]
     layers |= {name: int(name.split('.')[1]) + 1 for name in first_of_a_stage}
     layers = {name: number for name, number in layers.items() if name in ended}
     last = {'swin_nano_32': 6, 'pvt_nano_32': 5}[model] + 1
     assert len(first_of_a_stage) == 3 and len(layers) == 1 + 3 + last - 1
     for name, number in layers.items():  # Adam's first step is the rate but for its epsilon
-        assert abs(ended[name] - begun[name]).max() == pytest.approx(1e-2 * 0.85 ** (last - number), rel=0.05), name
+        assert abs(ended[name] - begun[name]).max() == pytest.approx(
+            1e-2 * 0.85 ** (last - number), rel=0.05
+        ), name
     assert abs(ended['head.bias']).max() == pytest.approx(1e-2, rel=1e-3)
 
 
 @PAIRS
-def test_evaluation_and_inference_are_those_of_a_count_by_hand(classify, digits, capsys, model, method):
+def test_evaluation_and_inference_are_those_of_a_count_by_hand(
+    classify, digits, capsys, model, method
+):
     log, out = classify(main_finetune, model, method, *ONE_STEP)
     network = models_zoo.classifier(model, img_size=32, in_chans=1, num_classes=3)
     network.set_state_dict(weights.read(out / 'checkpoint-0.pd')['model'])
     network.eval()
     files = sorted((digits / 'val').glob('*/*'))
-    pictures = [np.asarray(Image.open(file).resize((36, 36), Image.BICUBIC).crop((2, 2, 34, 34))) for file in files]
+    pictures = [
+        np.asarray(Image.open(file).resize((36, 36), Image.BICUBIC).crop((2, 2, 34, 34)))
+        for file in files
+    ]
     pixels = ((np.stack(pictures)[:, None] / 255 - 0.449) / 0.226).astype('float32')
     scores = dict(zip(files, network(paddle.to_tensor(pixels)).numpy().astype('float64')))
     hits = np.mean([values.argmax() == int(file.parent.name) for file, values in scores.items()])
-    losses = [np.log(np.exp(values).sum()) - values[int(file.parent.name)] for file, values in scores.items()]
-    run(main_finetune, *COMMON, '--data_path', digits, '--nb_classes', 3, '--model', model, '--eval', '--resume',
-        out / 'checkpoint-0.pd')
-    figures, = printed_figures(capsys.readouterr().out)
-    assert (figures['acc1'], figures['loss']) == pytest.approx((100 * hits, np.mean(losses)), abs=1e-3)
+    losses = [
+        np.log(np.exp(values).sum()) - values[int(file.parent.name)]
+        for file, values in scores.items()
+    ]
+    run(
+        main_finetune,
+        *COMMON,
+        '--data_path',
+        digits,
+        '--nb_classes',
+        3,
+        '--model',
+        model,
+        '--eval',
+        '--resume',
+        out / 'checkpoint-0.pd',
+    )
+    (figures,) = printed_figures(capsys.readouterr().out)
+    assert (figures['acc1'], figures['loss']) == pytest.approx(
+        (100 * hits, np.mean(losses)), abs=1e-3
+    )
     assert log[0]['test_acc1'] == pytest.approx(100 * hits, abs=1e-3)
-    run(main_infer, '--resume', out / 'checkpoint-0.pd', '--img_path', digits / 'val', '--device', 'cpu', '--json')
+    run(
+        main_infer,
+        '--resume',
+        out / 'checkpoint-0.pd',
+        '--img_path',
+        digits / 'val',
+        '--device',
+        'cpu',
+        '--json',
+    )
     for line in capsys.readouterr().out.splitlines():
-        said, values = json.loads(line), scores[next(file for file in files if str(file) == json.loads(line)['file'])]
+        said, values = (
+            json.loads(line),
+            scores[next(file for file in files if str(file) == json.loads(line)['file'])],
+        )
         for label in said['labels']:
-            assert label['probability'] == pytest.approx(np.exp(values[label['id']]) / np.exp(values).sum(), rel=1e-4)
+            assert label['probability'] == pytest.approx(
+                np.exp(values[label['id']]) / np.exp(values).sum(), rel=1e-4
+            )
 
 
 @pytest.mark.parametrize('model, method', [('swin_nano_32', SIMMIM_SWIN), ('pvt_nano_32', PVT)])
 def test_a_probe_trains_the_head_alone(classify, pretrained, digits, capsys, model, method):
     log, out = classify(main_linprobe, model, method)
-    begun, ended = (weights.read(file)['model'] for file in (pretrained(method), out / 'checkpoint-0.pd'))
-    new = {'head.0._mean', 'head.0._variance', 'head.1.weight', 'head.1.bias', 'fc_norm.weight', 'fc_norm.bias'}
+    begun, ended = (
+        weights.read(file)['model'] for file in (pretrained(method), out / 'checkpoint-0.pd')
+    )
+    new = {
+        'head.0._mean',
+        'head.0._variance',
+        'head.1.weight',
+        'head.1.bias',
+        'fc_norm.weight',
+        'fc_norm.bias',
+    }
     assert ended.keys() - begun.keys() == new
     assert all(np.array_equal(ended[name], begun[name]) for name in ended.keys() & begun.keys())
     assert ended['head.1.bias'].any() and (ended['head.0._variance'] != 1).all()
-    run(main_linprobe, *COMMON, '--data_path', digits, '--nb_classes', 3, '--model', model, '--global_pool', '--eval',
-        '--resume', out / 'checkpoint-0.pd')
-    figures, = printed_figures(capsys.readouterr().out)
+    run(
+        main_linprobe,
+        *COMMON,
+        '--data_path',
+        digits,
+        '--nb_classes',
+        3,
+        '--model',
+        model,
+        '--global_pool',
+        '--eval',
+        '--resume',
+        out / 'checkpoint-0.pd',
+    )
+    (figures,) = printed_figures(capsys.readouterr().out)
     assert figures['loss'] == pytest.approx(log[0]['test_loss'], abs=1e-4)
-    run(main_infer, '--resume', out / 'checkpoint-0.pd', '--img_path', digits / 'val/1', '--device', 'cpu')
+    run(
+        main_infer,
+        '--resume',
+        out / 'checkpoint-0.pd',
+        '--img_path',
+        digits / 'val/1',
+        '--device',
+        'cpu',
+    )
     assert 'Inference results:' not in capsys.readouterr().err
 
 
@@ -206,27 +375,93 @@ def test_a_probe_trains_the_head_alone(classify, pretrained, digits, capsys, mod
 
 PRETRAINING = {
     'size': (SWIN, '--input_size 40', 'image side 40 is no multiple of 16'),
-    'window': (SIMMIM_SWIN, '--input_size 40', 'windows of 16 x 16 do not divide a map of 40 x 40 (stage 1)'),
+    'window': (
+        SIMMIM_SWIN,
+        '--input_size 40',
+        'windows of 16 x 16 do not divide a map of 40 x 40 (stage 1)',
+    ),
     'halves': (SIMMIM_PVT, '--input_size 36', '36 patches a side cannot be halved 3 times'),
-    'ratio': (SWIN, '--mask_ratio .6', '--mask_ratio 0.6: --mask_regular keeps one of every 2 x 2 patches, which is 0.75'),
+    'ratio': (
+        SWIN,
+        '--mask_ratio .6',
+        '--mask_ratio 0.6: --mask_regular keeps one of every 2 x 2 patches, which is 0.75',
+    ),
     'random': (PVT, None, '--model mae_pvt_nano_32 needs uniform masks; add --mask_regular'),
-    'odd': (VIT, '--input_size 36', '--mask_regular needs an even number of patches a side, and there are 9 x 9'),
-    'secondary': (SIMMIM_SWIN, '--vis_mask_ratio .25', '--vis_mask_ratio 0.25: SimMIM has no secondary masking'),
-    'nothing seen': (SWIN, '--vis_mask_ratio .99', '--vis_mask_ratio 0.99 replaces all 16 kept patches'),
-    'positions': (VIT, '--fix_um_positions', '--fix_um_positions: the positions of mae_vit_nano_patch4 are right'),
-    'token size': (SWIN, '--token_size 16', '--token_size 16: mae_swin_nano_32 has 8 patches a side at --input_size 32'),
-    'another model': (PVT, '--resume {mae_swin_nano_32}', '{mae_swin_nano_32} does not fit the model: pos_embed'),
-    'no token': (SWIN, '--vis_mask_ratio 0 --resume {mae_swin_nano_32}', 'has vis_mask_token, which the model has not')}
+    'odd': (
+        VIT,
+        '--input_size 36',
+        '--mask_regular needs an even number of patches a side, and there are 9 x 9',
+    ),
+    'secondary': (
+        SIMMIM_SWIN,
+        '--vis_mask_ratio .25',
+        '--vis_mask_ratio 0.25: SimMIM has no secondary masking',
+    ),
+    'nothing seen': (
+        SWIN,
+        '--vis_mask_ratio .99',
+        '--vis_mask_ratio 0.99 replaces all 16 kept patches',
+    ),
+    'positions': (
+        VIT,
+        '--fix_um_positions',
+        '--fix_um_positions: the positions of mae_vit_nano_patch4 are right',
+    ),
+    'token size': (
+        SWIN,
+        '--token_size 16',
+        '--token_size 16: mae_swin_nano_32 has 8 patches a side at --input_size 32',
+    ),
+    'another model': (
+        PVT,
+        '--resume {mae_swin_nano_32}',
+        '{mae_swin_nano_32} does not fit the model: pos_embed',
+    ),
+    'no token': (
+        SWIN,
+        '--vis_mask_ratio 0 --resume {mae_swin_nano_32}',
+        'has vis_mask_token, which the model has not',
+    ),
+}
 CLASSIFYING = {
-    'class token': ('swin_nano_32', '--cls_token', '--cls_token: a SwinTransformer has no class token; --global_pool is'),
-    'size': ('swin_nano_32', '--input_size 48', 'windows of 16 x 16 do not divide a map of 24 x 24 (stage 2)'),
-    'Swin into PVT': ('pvt_nano_32', '--finetune {mae_swin_nano_32}', '{mae_swin_nano_32} holds a Swin of UM-MAE, and the '
-                      'model is a PVT of UM-MAE; choose another --model'),
-    'PVT into ViT': ('vit_nano_patch4', '--finetune {mae_pvt_nano_32}', 'holds a PVT of UM-MAE, and the model is a ViT'),
-    'ViT into Swin': ('swin_nano_32', '--eval --resume {mae_vit_nano_patch4}', 'holds a ViT, and the model is a Swin'),
-    'no classes': ('swin_nano_32', '--eval --resume {mae_swin_nano_32}', 'holds a masked autoencoder; a classifier'),
-    'narrower': ('swin_nano_32', '--finetune {narrow}', '{narrow} does not fit the model: blocks.0.attn.posmlp.0.weight is '
-                 '[8, 2, 1, 1] there, [16, 2, 1, 1] here')}
+    'class token': (
+        'swin_nano_32',
+        '--cls_token',
+        '--cls_token: a SwinTransformer has no class token; --global_pool is',
+    ),
+    'size': (
+        'swin_nano_32',
+        '--input_size 48',
+        'windows of 16 x 16 do not divide a map of 24 x 24 (stage 2)',
+    ),
+    'Swin into PVT': (
+        'pvt_nano_32',
+        '--finetune {mae_swin_nano_32}',
+        '{mae_swin_nano_32} holds a Swin of UM-MAE, and the '
+        'model is a PVT of UM-MAE; choose another --model',
+    ),
+    'PVT into ViT': (
+        'vit_nano_patch4',
+        '--finetune {mae_pvt_nano_32}',
+        'holds a PVT of UM-MAE, and the model is a ViT',
+    ),
+    'ViT into Swin': (
+        'swin_nano_32',
+        '--eval --resume {mae_vit_nano_patch4}',
+        'holds a ViT, and the model is a Swin',
+    ),
+    'no classes': (
+        'swin_nano_32',
+        '--eval --resume {mae_swin_nano_32}',
+        'holds a masked autoencoder; a classifier',
+    ),
+    'narrower': (
+        'swin_nano_32',
+        '--finetune {narrow}',
+        '{narrow} does not fit the model: blocks.0.attn.posmlp.0.weight is '
+        '[8, 2, 1, 1] there, [16, 2, 1, 1] here',
+    ),
+}
 
 
 @pytest.fixture
@@ -241,16 +476,28 @@ def complaint(pretrained, digits, tmp_path):
 
     def complaint(program, *flags):
         with pytest.raises(InputError) as error:
-            run(program, *COMMON, '--epochs', 1, '--data_path', digits, '--output_dir', tmp_path / 'out',
-                *(str(flag).format(**files) for flag in flags))
+            run(
+                program,
+                *COMMON,
+                '--epochs',
+                1,
+                '--data_path',
+                digits,
+                '--output_dir',
+                tmp_path / 'out',
+                *(str(flag).format(**files) for flag in flags),
+            )
         assert '\n' not in str(error.value)
         return str(error.value), files
+
     return complaint
 
 
 @pytest.mark.parametrize('model, flags, message', PRETRAINING.values(), ids=PRETRAINING)
 def test_what_cannot_be_pretrained_is_named(complaint, model, flags, message):
-    said, files = complaint(main_pretrain, '--model', model, *(METHODS[model] + flags.split() if flags else []))
+    said, files = complaint(
+        main_pretrain, '--model', model, *(METHODS[model] + flags.split() if flags else [])
+    )
     assert message.format(**files) in said
 
 
@@ -261,18 +508,36 @@ def test_what_cannot_be_classified_is_named(complaint, model, flags, message):
 
 
 def test_a_smaller_share_is_not_shown_by_uniform_masking(pretrained, digits):
-    with pytest.raises(InputError, match='mask ratio 0.5: uniform masking keeps one of every 2 x 2 patches'):
-        run(visualize, '--resume', pretrained(SWIN), '--img_path', digits / 'val/1', '--mask_ratio', 0.5, '--device', 'cpu')
+    with pytest.raises(
+        InputError, match='mask ratio 0.5: uniform masking keeps one of every 2 x 2 patches'
+    ):
+        run(
+            visualize,
+            '--resume',
+            pretrained(SWIN),
+            '--img_path',
+            digits / 'val/1',
+            '--mask_ratio',
+            0.5,
+            '--device',
+            'cpu',
+        )
 
 
-@pytest.mark.parametrize('model, what', [(SWIN, 'a Swin of UM-MAE'), (VIT, "a ViT with UM-MAE's secondary masking")])
+@pytest.mark.parametrize(
+    'model, what', [(SWIN, 'a Swin of UM-MAE'), (VIT, "a ViT with UM-MAE's secondary masking")]
+)
 def test_there_is_no_original_to_prove_parity_with(pretrained, model, what):
-    with pytest.raises(InputError, match=f'holds {what}: there is no package of the original to compare with'):
+    with pytest.raises(
+        InputError, match=f'holds {what}: there is no package of the original to compare with'
+    ):
         run(main_parity, pretrained(model), '--python', '/bin/sh')
 
 
 def test_parity_of_a_pyramid_is_refused_in_one_line(run_program, pretrained):
     result = run_program('main_parity.py', pretrained(PVT), '--python', '/bin/sh')
     assert result.returncode == 2 and 'Traceback' not in result.stderr
-    error, = (line for line in result.stderr.splitlines() if 'error' in line)
-    assert error.endswith('holds a PVT of UM-MAE: there is no package of the original to compare with')
+    (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
+    assert error.endswith(
+        'holds a PVT of UM-MAE: there is no package of the original to compare with'
+    )

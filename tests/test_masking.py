@@ -13,12 +13,18 @@ def patterns(grid, count, seed=0):
     rng, (rows, columns) = np.random.default_rng(seed), grid
     masks = np.stack([masking.uniform(grid, rng) for _ in range(count)])
     assert masks.dtype == 'float32' and set(np.unique(masks)) == {0, 1}
-    cells = masks.reshape(count, rows // 2, 2, columns // 2, 2).transpose(0, 1, 3, 2, 4).reshape(count, -1, 4)
+    cells = (
+        masks.reshape(count, rows // 2, 2, columns // 2, 2)
+        .transpose(0, 1, 3, 2, 4)
+        .reshape(count, -1, 4)
+    )
     assert (cells.sum(-1) == 3).all()
     return cells.argmin(-1)
 
 
-@pytest.mark.parametrize('grid, pool', [((16, 16), 128), ((14, 14), 100), ((4, 12), 24), ((2, 2), 4)])
+@pytest.mark.parametrize(
+    'grid, pool', [((16, 16), 128), ((14, 14), 100), ((4, 12), 24), ((2, 2), 4)]
+)
 def test_a_uniform_mask_keeps_one_of_each_cell_from_a_balanced_pool(grid, pool):
     """`pool` cards, a quarter of them of each pattern, and as many drawn as there are cells: a hypergeometric law."""
     cells = grid[0] * grid[1] // 4
@@ -73,7 +79,9 @@ def blocks_by_hand(grid, removed, rng):
     return [float((row, column) in gone) for row in range(grid[0]) for column in range(grid[1])]
 
 
-@pytest.mark.parametrize('grid, removed', [((14, 14), 98), ((14, 14), 147), ((8, 8), 48), ((3, 20), 31), ((1, 1), 1)])
+@pytest.mark.parametrize(
+    'grid, removed', [((14, 14), 98), ((14, 14), 147), ((8, 8), 48), ((3, 20), 31), ((1, 1), 1)]
+)
 def test_blocks_are_rectangles_until_exactly_so_many_patches_are_removed(grid, removed):
     ours, theirs = np.random.default_rng(5), np.random.default_rng(5)
     for _ in range(50):
@@ -87,7 +95,9 @@ def test_blocks_hang_together_and_are_anywhere():
     rng = np.random.default_rng(0)
     masks = np.stack([masking.block((14, 14), 98, rng).reshape(14, 14) for _ in range(500)])
     parts = np.mean([ndimage.label(mask)[1] for mask in masks])
-    scattered = np.mean([ndimage.label(masking.random(196, rng).reshape(14, 14) < 0.5)[1] for _ in range(500)])
+    scattered = np.mean(
+        [ndimage.label(masking.random(196, rng).reshape(14, 14) < 0.5)[1] for _ in range(500)]
+    )
     assert parts < 3 < 15 < scattered
     assert masks.mean(0).min() > 0.02 and masks.mean(0).max() < 0.9
     # neither lying nor standing ones are preferred
@@ -97,30 +107,45 @@ def test_blocks_hang_together_and_are_anywhere():
 def test_the_sampler_draws_random_noise_or_masks():
     draw = masking.sampler((4, 6), 0.6, 'random')
     noise = draw(np.random.default_rng(0))
-    assert noise.shape == (24,) and noise.dtype == 'float32' and len(set(noise)) == 24 and 0 <= noise.min() < noise.max() < 1
-    for kind, mask in (('uniform', masking.uniform((4, 6), np.random.default_rng(0))),
-                       ('grid', masking.regular((4, 6), np.random.default_rng(0))),
-                       ('block', masking.block((4, 6), 18, np.random.default_rng(0)))):
-        np.testing.assert_array_equal(masking.sampler((4, 6), 0.75, kind)(np.random.default_rng(0)), mask)
+    assert (
+        noise.shape == (24,)
+        and noise.dtype == 'float32'
+        and len(set(noise)) == 24
+        and 0 <= noise.min() < noise.max() < 1
+    )
+    for kind, mask in (
+        ('uniform', masking.uniform((4, 6), np.random.default_rng(0))),
+        ('grid', masking.regular((4, 6), np.random.default_rng(0))),
+        ('block', masking.block((4, 6), 18, np.random.default_rng(0))),
+    ):
+        np.testing.assert_array_equal(
+            masking.sampler((4, 6), 0.75, kind)(np.random.default_rng(0)), mask
+        )
 
 
 def test_the_kind_is_what_the_flags_of_new_and_old_trainings_say():
     kinds = {'': 'random', 'block': 'block', 'grid': 'grid'}
-    assert [masking.kind_of({'masking': flag} if flag else {}) for flag in kinds] == list(kinds.values())
+    assert [masking.kind_of({'masking': flag} if flag else {}) for flag in kinds] == list(
+        kinds.values()
+    )
     assert masking.kind_of({'mask_regular': True}) == 'uniform'
     assert masking.kind_of({'mask_regular': True, 'masking': 'random'}) == 'uniform'
     with pytest.raises(InputError, match='--masking grid and --mask_regular are two kinds'):
         masking.kind_of({'mask_regular': True, 'masking': 'grid'})
 
 
-@pytest.mark.parametrize('grid, ratio, kind, message', [
-    ((8, 8), 0.7, 'uniform', '--mask_ratio 0.7: --mask_regular keeps one of every 2 x 2'),
-    ((7, 8), 0.75, 'uniform', '--mask_regular needs an even number .* 7 x 8'),
-    ((8, 7), 0.75, 'uniform', '--mask_regular needs an even number .* 8 x 7'),
-    ((8, 8), 0.5, 'grid', '--mask_ratio 0.5: --masking grid keeps one of every 2 x 2'),
-    ((8, 7), 0.75, 'grid', '--masking grid needs an even number .* 8 x 7'),
-    ((8, 8), 0.99, 'random', '--mask_ratio 0.99 keeps 0 of 64'),
-    ((8, 8), 0.0, 'random', '--mask_ratio 0.0 keeps 64 of 64')])
+@pytest.mark.parametrize(
+    'grid, ratio, kind, message',
+    [
+        ((8, 8), 0.7, 'uniform', '--mask_ratio 0.7: --mask_regular keeps one of every 2 x 2'),
+        ((7, 8), 0.75, 'uniform', '--mask_regular needs an even number .* 7 x 8'),
+        ((8, 7), 0.75, 'uniform', '--mask_regular needs an even number .* 8 x 7'),
+        ((8, 8), 0.5, 'grid', '--mask_ratio 0.5: --masking grid keeps one of every 2 x 2'),
+        ((8, 7), 0.75, 'grid', '--masking grid needs an even number .* 8 x 7'),
+        ((8, 8), 0.99, 'random', '--mask_ratio 0.99 keeps 0 of 64'),
+        ((8, 8), 0.0, 'random', '--mask_ratio 0.0 keeps 64 of 64'),
+    ],
+)
 def test_what_cannot_be_drawn_is_named(grid, ratio, kind, message):
     with pytest.raises(InputError, match=message):
         masking.sampler(grid, ratio, kind)

@@ -18,10 +18,14 @@ def nano(**kwargs):
     return models_zoo.autoencoder('mae_vit_nano_patch4', **kwargs)
 
 
-@pytest.mark.parametrize('name, total, trainable, tensors', [
-    ('mae_vit_base_patch16', 111_907_840, 111_655_680, 254),
-    ('mae_vit_large_patch16', 329_541_888, 329_239_296, 398),
-    ('mae_vit_huge_patch14', 657_074_508, 656_613_964, 494)])
+@pytest.mark.parametrize(
+    'name, total, trainable, tensors',
+    [
+        ('mae_vit_base_patch16', 111_907_840, 111_655_680, 254),
+        ('mae_vit_large_patch16', 329_541_888, 329_239_296, 398),
+        ('mae_vit_huge_patch14', 657_074_508, 656_613_964, 494),
+    ],
+)
 def test_parameters_count_as_in_the_official_models(name, total, trainable, tensors):
     parameters = models_zoo.autoencoder(name).parameters()
     assert len(parameters) == tensors
@@ -39,21 +43,39 @@ def test_decoders_of_other_depths_are_known_by_their_names(depth, name):
 
 def test_names_order_and_shapes_are_the_official_ones(base):
     def block(prefix, d):
-        return [(f'{prefix}.norm1.weight', [d]), (f'{prefix}.norm1.bias', [d]),
-                (f'{prefix}.attn.qkv.weight', [d, 3 * d]), (f'{prefix}.attn.qkv.bias', [3 * d]),
-                (f'{prefix}.attn.proj.weight', [d, d]), (f'{prefix}.attn.proj.bias', [d]),
-                (f'{prefix}.norm2.weight', [d]), (f'{prefix}.norm2.bias', [d]),
-                (f'{prefix}.mlp.fc1.weight', [d, 4 * d]), (f'{prefix}.mlp.fc1.bias', [4 * d]),
-                (f'{prefix}.mlp.fc2.weight', [4 * d, d]), (f'{prefix}.mlp.fc2.bias', [d])]
-    expected = [('cls_token', [1, 1, 768]), ('pos_embed', [1, 197, 768]),
-                ('mask_token', [1, 1, 512]), ('decoder_pos_embed', [1, 197, 512]),
-                ('patch_embed.proj.weight', [768, 3, 16, 16]), ('patch_embed.proj.bias', [768]),
-                *(item for i in range(12) for item in block(f'blocks.{i}', 768)),
-                ('norm.weight', [768]), ('norm.bias', [768]),
-                ('decoder_embed.weight', [768, 512]), ('decoder_embed.bias', [512]),
-                *(item for i in range(8) for item in block(f'decoder_blocks.{i}', 512)),
-                ('decoder_norm.weight', [512]), ('decoder_norm.bias', [512]),
-                ('decoder_pred.weight', [512, 768]), ('decoder_pred.bias', [768])]
+        return [
+            (f'{prefix}.norm1.weight', [d]),
+            (f'{prefix}.norm1.bias', [d]),
+            (f'{prefix}.attn.qkv.weight', [d, 3 * d]),
+            (f'{prefix}.attn.qkv.bias', [3 * d]),
+            (f'{prefix}.attn.proj.weight', [d, d]),
+            (f'{prefix}.attn.proj.bias', [d]),
+            (f'{prefix}.norm2.weight', [d]),
+            (f'{prefix}.norm2.bias', [d]),
+            (f'{prefix}.mlp.fc1.weight', [d, 4 * d]),
+            (f'{prefix}.mlp.fc1.bias', [4 * d]),
+            (f'{prefix}.mlp.fc2.weight', [4 * d, d]),
+            (f'{prefix}.mlp.fc2.bias', [d]),
+        ]
+
+    expected = [
+        ('cls_token', [1, 1, 768]),
+        ('pos_embed', [1, 197, 768]),
+        ('mask_token', [1, 1, 512]),
+        ('decoder_pos_embed', [1, 197, 512]),
+        ('patch_embed.proj.weight', [768, 3, 16, 16]),
+        ('patch_embed.proj.bias', [768]),
+        *(item for i in range(12) for item in block(f'blocks.{i}', 768)),
+        ('norm.weight', [768]),
+        ('norm.bias', [768]),
+        ('decoder_embed.weight', [768, 512]),
+        ('decoder_embed.bias', [512]),
+        *(item for i in range(8) for item in block(f'decoder_blocks.{i}', 512)),
+        ('decoder_norm.weight', [512]),
+        ('decoder_norm.bias', [512]),
+        ('decoder_pred.weight', [512, 768]),
+        ('decoder_pred.bias', [768]),
+    ]
     assert [(name, list(p.shape)) for name, p in base.named_parameters()] == expected
     assert list(base.state_dict()) == [name for name, _ in expected]
 
@@ -75,7 +97,7 @@ def test_every_parameter_starts_from_the_official_distribution(base):
         if name == 'patch_embed.proj.weight':
             spread = (6 / (768 + 768)) ** 0.5  # Xavier over the matrix [768, 3 * 16 * 16]
         elif name == 'patch_embed.proj.bias':
-            spread = 768 ** -0.5  # PyTorch's default for convolutions
+            spread = 768**-0.5  # PyTorch's default for convolutions
         elif value.ndim == 2:
             spread = (6 / sum(value.shape)) ** 0.5
         if spread is None:
@@ -83,8 +105,8 @@ def test_every_parameter_starts_from_the_official_distribution(base):
         else:
             assert np.abs(value).max() <= spread * (1 + 1e-6), name
             assert np.abs(value).max() > 0.98 * spread, name
-            assert value.std() == pytest.approx(spread / 3 ** 0.5, rel=0.06), name
-            assert abs(value.mean()) < 5 * spread / value.size ** 0.5, name
+            assert value.std() == pytest.approx(spread / 3**0.5, rel=0.06), name
+            assert abs(value.mean()) < 5 * spread / value.size**0.5, name
 
 
 def test_patch_order_is_row_column_channel():
@@ -93,7 +115,10 @@ def test_patch_order_is_row_column_channel():
     patches = model.patchify(paddle.to_tensor(images))
     assert patches.shape == [2, 6, 48]
     for n, row, column, y, x, c in np.ndindex(2, 2, 3, 4, 4, 3):
-        assert patches[n, row * 3 + column, (y * 4 + x) * 3 + c].item() == images[n, c, row * 4 + y, column * 4 + x]
+        assert (
+            patches[n, row * 3 + column, (y * 4 + x) * 3 + c].item()
+            == images[n, c, row * 4 + y, column * 4 + x]
+        )
     np.testing.assert_array_equal(model.unpatchify(patches).numpy(), images)
 
 
@@ -101,7 +126,9 @@ def test_normalised_target_uses_the_unbiased_variance():
     model = nano(in_chans=3, img_size=32, norm_pix_loss=True)
     patch = paddle.arange(48, dtype='float32').reshape([1, 4, 4, 3]).transpose([0, 3, 1, 2])
     mean, std = model.patch_statistics(paddle.tile(patch, [1, 1, 8, 8]))
-    np.testing.assert_allclose(((0 - mean) / std).numpy(), -23.5 / np.sqrt(np.arange(48).var(ddof=1) + 1e-6), rtol=1e-6)
+    np.testing.assert_allclose(
+        ((0 - mean) / std).numpy(), -23.5 / np.sqrt(np.arange(48).var(ddof=1) + 1e-6), rtol=1e-6
+    )
 
 
 def test_normalised_target_has_the_golden_value_of_vit_base(base):
@@ -115,13 +142,25 @@ def test_normalised_target_has_the_golden_value_of_vit_base(base):
 def test_loss_is_the_mean_square_over_removed_patches(norm_pix_loss):
     model = nano(in_chans=3, norm_pix_loss=norm_pix_loss)
     rng = np.random.default_rng(0)
-    images, pred = rng.normal(size=[2, 3, 32, 32]).astype('float32'), rng.normal(size=[2, 64, 48]).astype('float32')
+    images, pred = (
+        rng.normal(size=[2, 3, 32, 32]).astype('float32'),
+        rng.normal(size=[2, 64, 48]).astype('float32'),
+    )
     mask = (rng.random([2, 64]) < 0.7).astype('float32')
-    target = images.reshape(2, 3, 8, 4, 8, 4).transpose(0, 2, 4, 3, 5, 1).reshape(2, 64, 48).astype('float64')
+    target = (
+        images.reshape(2, 3, 8, 4, 8, 4)
+        .transpose(0, 2, 4, 3, 5, 1)
+        .reshape(2, 64, 48)
+        .astype('float64')
+    )
     if norm_pix_loss:
-        target = (target - target.mean(-1, keepdims=True)) / np.sqrt(target.var(-1, ddof=1, keepdims=True) + 1e-6)
+        target = (target - target.mean(-1, keepdims=True)) / np.sqrt(
+            target.var(-1, ddof=1, keepdims=True) + 1e-6
+        )
     expected = (((pred - target) ** 2).mean(-1) * mask).sum() / mask.sum()
-    assert model.forward_loss(*map(paddle.to_tensor, (images, pred, mask))).item() == pytest.approx(expected, rel=1e-6)
+    assert model.forward_loss(*map(paddle.to_tensor, (images, pred, mask))).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize('ratio, kept', [(0.75, 16), (0.7, 19), (0.0, 64), (0.98, 1)])
@@ -135,7 +174,9 @@ def test_masking_keeps_the_smallest_noise_and_restores_the_order(ratio, kept):
     expected = np.ones([3, 64])
     np.put_along_axis(expected, order[:, :kept], 0, axis=1)
     np.testing.assert_array_equal(mask.numpy(), expected)
-    np.testing.assert_array_equal(np.take_along_axis(order, ids_restore.numpy(), axis=1), np.tile(np.arange(64), [3, 1]))
+    np.testing.assert_array_equal(
+        np.take_along_axis(order, ids_restore.numpy(), axis=1), np.tile(np.arange(64), [3, 1])
+    )
 
 
 def test_noise_fixes_the_mask_and_without_it_every_call_draws_anew():
@@ -149,7 +190,9 @@ def test_noise_fixes_the_mask_and_without_it_every_call_draws_anew():
 
 def test_a_mask_given_as_noise_of_zeros_and_ones_keeps_the_zeros():
     mask = paddle.to_tensor(np.tile([[1, 1, 0, 1]], [2, 16]).astype('float32'))
-    np.testing.assert_array_equal(nano()(paddle.randn([2, 3, 32, 32]), 0.75, mask)[2].numpy(), mask.numpy())
+    np.testing.assert_array_equal(
+        nano()(paddle.randn([2, 3, 32, 32]), 0.75, mask)[2].numpy(), mask.numpy()
+    )
 
 
 def test_removed_pixels_do_not_reach_the_prediction():
@@ -168,7 +211,11 @@ def test_any_channels_and_any_size_that_the_patch_divides(in_chans, size):
     model = nano(in_chans=in_chans, img_size=size)
     patches = size[0] * size[1] // 16
     loss, pred, mask = model(paddle.randn([2, in_chans, *size]))
-    assert pred.shape == [2, patches, 16 * in_chans] and mask.shape == [2, patches] and loss.shape == []
+    assert (
+        pred.shape == [2, patches, 16 * in_chans]
+        and mask.shape == [2, patches]
+        and loss.shape == []
+    )
     loss.backward()
     assert all(p.grad is not None for p in model.parameters() if not p.stop_gradient)
 
@@ -186,7 +233,9 @@ def test_a_ratio_that_keeps_nothing_is_named():
 
 
 def test_an_unknown_name_lists_the_right_ones():
-    with pytest.raises(InputError, match='mae_vit_bas.*mae_vit_base_patch16, .*mae_vit_huge_patch14'):
+    with pytest.raises(
+        InputError, match='mae_vit_bas.*mae_vit_base_patch16, .*mae_vit_huge_patch14'
+    ):
         models_zoo.autoencoder('mae_vit_bas')
 
 
@@ -197,6 +246,7 @@ def test_recompute_changes_no_gradient():
         model.clear_gradients()
         model(images, 0.75, noise)[0].backward()
         return [p.grad.numpy() for p in model.parameters() if not p.stop_gradient]
+
     plain = gradients()
     layer.enable_recompute(model)
     assert all(blocks.recompute for blocks in (model.blocks, model.decoder_blocks))

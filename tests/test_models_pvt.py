@@ -14,20 +14,39 @@ def block(i, dim, mlp, previous=None):
     """Names and shapes of a block; `previous` is the width before the first one of a stage."""
     name, merge = f'blocks.{i}', []
     if previous:
-        merge = [(f'{name}.downsample.proj.weight', [dim, previous, 2, 2]), (f'{name}.downsample.proj.bias', [dim])]
-    return [*merge, (f'{name}.norm1.weight', [dim]), (f'{name}.norm1.bias', [dim]),
-            (f'{name}.attn.q.weight', [dim, dim]), (f'{name}.attn.q.bias', [dim]),
-            (f'{name}.attn.kv.weight', [dim, 2 * dim]), (f'{name}.attn.kv.bias', [2 * dim]),
-            (f'{name}.attn.sr.weight', [dim, dim, 1, 1]), (f'{name}.attn.sr.bias', [dim]),
-            (f'{name}.attn.norm.weight', [dim]), (f'{name}.attn.norm.bias', [dim]),
-            (f'{name}.attn.proj.weight', [dim, dim]), (f'{name}.attn.proj.bias', [dim]),
-            (f'{name}.norm2.weight', [dim]), (f'{name}.norm2.bias', [dim]),
-            (f'{name}.mlp.fc1.weight', [dim, mlp * dim]), (f'{name}.mlp.fc1.bias', [mlp * dim]),
-            (f'{name}.mlp.fc2.weight', [mlp * dim, dim]), (f'{name}.mlp.fc2.bias', [dim])]
+        merge = [
+            (f'{name}.downsample.proj.weight', [dim, previous, 2, 2]),
+            (f'{name}.downsample.proj.bias', [dim]),
+        ]
+    return [
+        *merge,
+        (f'{name}.norm1.weight', [dim]),
+        (f'{name}.norm1.bias', [dim]),
+        (f'{name}.attn.q.weight', [dim, dim]),
+        (f'{name}.attn.q.bias', [dim]),
+        (f'{name}.attn.kv.weight', [dim, 2 * dim]),
+        (f'{name}.attn.kv.bias', [2 * dim]),
+        (f'{name}.attn.sr.weight', [dim, dim, 1, 1]),
+        (f'{name}.attn.sr.bias', [dim]),
+        (f'{name}.attn.norm.weight', [dim]),
+        (f'{name}.attn.norm.bias', [dim]),
+        (f'{name}.attn.proj.weight', [dim, dim]),
+        (f'{name}.attn.proj.bias', [dim]),
+        (f'{name}.norm2.weight', [dim]),
+        (f'{name}.norm2.bias', [dim]),
+        (f'{name}.mlp.fc1.weight', [dim, mlp * dim]),
+        (f'{name}.mlp.fc1.bias', [mlp * dim]),
+        (f'{name}.mlp.fc2.weight', [mlp * dim, dim]),
+        (f'{name}.mlp.fc2.bias', [dim]),
+    ]
 
 
 def encoder():
-    names = [('patch_embed.proj.weight', [64, 3, 4, 4]), ('patch_embed.proj.bias', [64]), ('pos_embed', [1, 4096, 64])]
+    names = [
+        ('patch_embed.proj.weight', [64, 3, 4, 4]),
+        ('patch_embed.proj.bias', [64]),
+        ('pos_embed', [1, 4096, 64]),
+    ]
     for stage, depth in enumerate(DEPTHS):
         for i in range(depth):
             previous = DIMS[stage - 1] if stage and not i else None
@@ -46,24 +65,44 @@ def shapes(model):
 
 
 def millions(model, name):
-    return round(sum(p.size for key, p in model.named_parameters() if not p.stop_gradient and key != name) / 1e6, 2)
+    return round(
+        sum(p.size for key, p in model.named_parameters() if not p.stop_gradient and key != name)
+        / 1e6,
+        2,
+    )
 
 
 def test_the_classifier_has_the_parameters_of_um_mae():
     model = outline(models_zoo.classifier, 'pvt_small_256')
-    assert shapes(model) == dict(encoder() + [
-        ('fc_norm.weight', [512]), ('fc_norm.bias', [512]), ('head.weight', [512, 1000]), ('head.bias', [1000])])
+    assert shapes(model) == dict(
+        encoder()
+        + [
+            ('fc_norm.weight', [512]),
+            ('fc_norm.bias', [512]),
+            ('head.weight', [512, 1000]),
+            ('head.bias', [1000]),
+        ]
+    )
     assert millions(model, 'pos_embed') == 21.28
     assert model.pos_embed.size == 262_144
 
 
 def test_the_masked_autoencoder_has_the_parameters_of_um_mae():
     model = outline(models_zoo.autoencoder, 'mae_pvt_small_256', vis_mask_ratio=0.25)
-    decoder = [(name, shape) for name, shape in shapes(model).items() if name.startswith(('decoder_', 'mask_token'))]
+    decoder = [
+        (name, shape)
+        for name, shape in shapes(model).items()
+        if name.startswith(('decoder_', 'mask_token'))
+    ]
     assert len(decoder) == 2 + 2 + 2 * 12 + 4
-    assert shapes(model) == dict(encoder() + decoder + [
-        ('norm.weight', [512]), ('norm.bias', [512]), ('vis_mask_token', [1, 1, 64])])
-    assert dict(decoder)['decoder_embed.weight'] == [512, 4 * 512] and dict(decoder)['decoder_pos_embed'] == [1, 256, 512]
+    assert shapes(model) == dict(
+        encoder()
+        + decoder
+        + [('norm.weight', [512]), ('norm.bias', [512]), ('vis_mask_token', [1, 1, 64])]
+    )
+    assert dict(decoder)['decoder_embed.weight'] == [512, 4 * 512] and dict(decoder)[
+        'decoder_pos_embed'
+    ] == [1, 256, 512]
     assert millions(model, 'vis_mask_token') == 28.52
 
 
@@ -72,8 +111,11 @@ def test_positions_are_fixed_in_pre_training_and_learnt_from_zeros_in_fine_tunin
     model = models_zoo.autoencoder(name)
     row, column, omega = 5, 9, 10000 ** -(1 / 4)
     place = model.pos_embed.numpy()[0, row * 32 + column]
-    np.testing.assert_allclose(place[1::4], [np.sin(column * omega), np.cos(column * omega), np.sin(row * omega),
-                                             np.cos(row * omega)], atol=1e-6)
+    np.testing.assert_allclose(
+        place[1::4],
+        [np.sin(column * omega), np.cos(column * omega), np.sin(row * omega), np.cos(row * omega)],
+        atol=1e-6,
+    )
     assert model.pos_embed.stop_gradient
     tuned = models_zoo.classifier('pvt_nano_32')
     assert not tuned.pos_embed.stop_gradient and not tuned.pos_embed.numpy().any()
@@ -88,17 +130,31 @@ def test_the_vit_of_um_mae_has_its_parameters():
 @pytest.mark.parametrize('name', ['pvt_nano_32', 'mae_pvt_nano_32', 'simmim_pvt_nano_32'])
 def test_norms_of_the_encoders_blocks_have_epsilon_1e_5_and_all_others_1e_6(name):
     model = (models_zoo.CLASSIFIERS | models_zoo.AUTOENCODERS)[name]()
-    found = {name: part._epsilon for name, part in model.named_sublayers() if isinstance(part, paddle.nn.LayerNorm)}
-    small = {'pvt_nano_32': ['fc_norm'], 'simmim_pvt_nano_32': ['norm'], 'mae_pvt_nano_32': [
-        'norm', 'decoder_norm', *(f'decoder_blocks.{i}.norm{j}' for i in (0, 1) for j in (1, 2))]}[name]
+    found = {
+        name: part._epsilon
+        for name, part in model.named_sublayers()
+        if isinstance(part, paddle.nn.LayerNorm)
+    }
+    small = {
+        'pvt_nano_32': ['fc_norm'],
+        'simmim_pvt_nano_32': ['norm'],
+        'mae_pvt_nano_32': [
+            'norm',
+            'decoder_norm',
+            *(f'decoder_blocks.{i}.norm{j}' for i in (0, 1) for j in (1, 2)),
+        ],
+    }[name]
     blocks = [f'blocks.{i}.{norm}' for i in range(5) for norm in ('norm1', 'attn.norm', 'norm2')]
     assert found == {**dict.fromkeys(small, 1e-6), **dict.fromkeys(blocks, 1e-5)}
 
 
 def test_layer_decay_and_weight_decay_are_those_of_um_mae():
     model = outline(models_zoo.classifier, 'pvt_small_256')
-    found = {p.name: (group['learning_rate'], group['weight_decay'])
-             for group in optim.layer_decay_groups(model, 0.05, 0.85) for p in group['params']}
+    found = {
+        p.name: (group['learning_rate'], group['weight_decay'])
+        for group in optim.layer_decay_groups(model, 0.05, 0.85)
+        for p in group['params']
+    }
     assert len(found) == len(model.parameters())
     for name, parameter in model.named_parameters():
         layer = int(name.split('.')[1]) + 1 if name.startswith('blocks') else 17
@@ -110,9 +166,18 @@ def test_layer_decay_and_weight_decay_are_those_of_um_mae():
 def test_keys_are_averaged_over_8_4_2_1_tokens_a_side_and_half_as_many_when_compacted():
     def ratios(model):
         return [block.attn.sr_ratio for block in model.blocks]
-    assert ratios(outline(models_zoo.classifier, 'pvt_small_256')) == [8] * 3 + [4] * 4 + [2] * 6 + [1] * 3
-    assert ratios(outline(models_zoo.autoencoder, 'simmim_pvt_small_256')) == [8] * 3 + [4] * 4 + [2] * 6 + [1] * 3
-    assert ratios(outline(models_zoo.autoencoder, 'mae_pvt_small_256')) == [4] * 3 + [2] * 4 + [1] * 9
+
+    assert (
+        ratios(outline(models_zoo.classifier, 'pvt_small_256'))
+        == [8] * 3 + [4] * 4 + [2] * 6 + [1] * 3
+    )
+    assert (
+        ratios(outline(models_zoo.autoencoder, 'simmim_pvt_small_256'))
+        == [8] * 3 + [4] * 4 + [2] * 6 + [1] * 3
+    )
+    assert (
+        ratios(outline(models_zoo.autoencoder, 'mae_pvt_small_256')) == [4] * 3 + [2] * 4 + [1] * 9
+    )
 
 
 @pytest.mark.parametrize('size', [(32, 32), (32, 56)])
@@ -123,7 +188,9 @@ def test_scores_of_the_classifier_are_those_written_out_by_hand(size):
     x = by_hand.embed(weights, images, None, None, 4, None)
     x = x + weights['pos_embed'].reshape(1, *x.shape[1:])
     *_, x = by_hand.pvt_blocks(x, weights, (1, 1, 2, 1), (1, 2, 4, 8), (8, 4, 2, 1))
-    expected = by_hand.linear(by_hand.norm(x.mean((1, 2)), weights, 'fc_norm', 1e-6), weights, 'head')
+    expected = by_hand.linear(
+        by_hand.norm(x.mean((1, 2)), weights, 'fc_norm', 1e-6), weights, 'head'
+    )
     ours = model(paddle.to_tensor(images)).numpy()
     print(f'largest difference {np.abs(ours - expected).max():.1e} of {np.abs(expected).max():.1f}')
     np.testing.assert_allclose(ours, expected, atol=1e-5)
@@ -134,5 +201,7 @@ def test_what_does_not_fit_is_named():
         models_zoo.classifier('pvt_small_256', img_size=(256, 30))
     with pytest.raises(InputError, match='20 patches a side cannot be halved 3 times'):
         models_zoo.classifier('pvt_nano_32', img_size=20)
-    with pytest.raises(InputError, match='--cls_token: a PyramidVisionTransformer has no class token'):
+    with pytest.raises(
+        InputError, match='--cls_token: a PyramidVisionTransformer has no class token'
+    ):
         models_zoo.classifier('pvt_nano_32', global_pool=False)

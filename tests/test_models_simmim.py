@@ -1,4 +1,5 @@
 """SimMIM, the baseline inside UM-MAE, against tests/numpy_um.py, a restatement that shares nothing with the models."""
+
 import numpy as np
 import numpy_um as by_hand
 import paddle
@@ -21,8 +22,14 @@ def predicted_by_hand(family, weights, images, removed):
 
 
 @pytest.mark.parametrize('family', ['swin', 'pvt'])
-@pytest.mark.parametrize('ratio, kwargs', [
-    (0.75, {}), (0.6, {'in_chans': 1, 'img_size': (32, 64)}), (0.75, {'norm_pix_loss': True, 'img_size': (64, 32)})])
+@pytest.mark.parametrize(
+    'ratio, kwargs',
+    [
+        (0.75, {}),
+        (0.6, {'in_chans': 1, 'img_size': (32, 64)}),
+        (0.75, {'norm_pix_loss': True, 'img_size': (64, 32)}),
+    ],
+)
 def test_predictions_and_loss_are_those_written_out_by_hand(family, ratio, kwargs):
     model, rng = nano(family, **kwargs), np.random.default_rng(1)
     weights = by_hand.perturb(model)
@@ -33,10 +40,14 @@ def test_predictions_and_loss_are_those_written_out_by_hand(family, ratio, kwarg
     loss, predicted, mask = model(paddle.to_tensor(images), ratio, paddle.to_tensor(noise))
     np.testing.assert_array_equal(mask.numpy(), removed.reshape(2, -1))
     expected = predicted_by_hand(family, weights, images, removed)
-    print(f'largest difference {np.abs(predicted.numpy() - expected).max():.1e} of {np.abs(expected).max():.1f}')
+    print(
+        f'largest difference {np.abs(predicted.numpy() - expected).max():.1e} of {np.abs(expected).max():.1f}'
+    )
     np.testing.assert_allclose(predicted.numpy(), expected, atol=1e-5 * np.abs(expected).max())
     normalised = kwargs.get('norm_pix_loss', False)
-    assert loss.item() == pytest.approx(by_hand.loss(images, expected, removed, 4, normalised, error=np.abs), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        by_hand.loss(images, expected, removed, 4, normalised, error=np.abs), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize('family', ['swin', 'pvt'])
@@ -45,7 +56,9 @@ def test_removed_pixels_do_not_reach_the_prediction(family):
     by_hand.perturb(model)
     _, before, mask = model(images, 0.75, noise)
     hidden = model.unpatchify(mask.unsqueeze(-1).expand([1, 64, 48]))
-    np.testing.assert_array_equal(model(images + 9 * hidden, 0.75, noise)[1].numpy(), before.numpy())
+    np.testing.assert_array_equal(
+        model(images + 9 * hidden, 0.75, noise)[1].numpy(), before.numpy()
+    )
     assert np.abs((model(images + 9 * (1 - hidden), 0.75, noise)[1] - before).numpy()).max() > 1e-2
 
 
@@ -53,8 +66,12 @@ def test_removed_pixels_do_not_reach_the_prediction(family):
 def test_every_trainable_parameter_gets_a_gradient(family):
     model = nano(family)
     model(paddle.randn([2, 3, 32, 32]), 0.75)[0].backward()
-    assert [name for name, p in model.named_parameters() if not p.stop_gradient and p.grad is None] == []
-    assert [name for name, p in model.named_parameters() if p.stop_gradient] == ['pos_embed'] * (family == 'pvt')
+    assert [
+        name for name, p in model.named_parameters() if not p.stop_gradient and p.grad is None
+    ] == []
+    assert [name for name, p in model.named_parameters() if p.stop_gradient] == ['pos_embed'] * (
+        family == 'pvt'
+    )
 
 
 def test_what_simmim_has_not_is_named():

@@ -1,4 +1,5 @@
 """UM-MAE against tests/numpy_um.py, a restatement that shares nothing with the models."""
+
 import numpy as np
 import numpy_um as by_hand
 import paddle
@@ -17,7 +18,11 @@ def nano(family, **kwargs):
 
 
 def pictures(model, count=2, seed=1):
-    return np.random.default_rng(seed).normal(size=[count, model.in_chans, *model.img_size]).astype('float32')
+    return (
+        np.random.default_rng(seed)
+        .normal(size=[count, model.in_chans, *model.img_size])
+        .astype('float32')
+    )
 
 
 def uniform_masks(model, count=2, seed=2):
@@ -35,7 +40,9 @@ def noise_of(removed):
 def latent_by_hand(family, weights, images, removed, replaced=None):
     if family == 'swin':
         return by_hand.swin_latent(weights, images, removed, DEPTHS['swin'], HEADS, 8, replaced)
-    return by_hand.pvt_latent(weights, images, removed, DEPTHS['pvt'], HEADS, (4, 2, 1, 1), replaced)
+    return by_hand.pvt_latent(
+        weights, images, removed, DEPTHS['pvt'], HEADS, (4, 2, 1, 1), replaced
+    )
 
 
 def recorded(model):
@@ -54,19 +61,29 @@ def replaced_units(drawn, removed):
 
 
 def assert_close(ours, expected, atol=1e-5):
-    print(f'largest difference {np.abs(ours.numpy() - expected).max():.1e} of {np.abs(expected).max():.1f}')
+    print(
+        f'largest difference {np.abs(ours.numpy() - expected).max():.1e} of {np.abs(expected).max():.1f}'
+    )
     np.testing.assert_allclose(ours.numpy(), expected, atol=atol * np.abs(expected).max())
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-@pytest.mark.parametrize('kwargs', [
-    {}, {'vis_mask_ratio': 0.25, 'norm_pix_loss': True}, {'img_size': (32, 64), 'in_chans': 1, 'norm_pix_loss': True},
-    {'img_size': (64, 32), 'vis_mask_ratio': 0.5, 'fix_um_positions': True, 'in_chans': 4}])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        {},
+        {'vis_mask_ratio': 0.25, 'norm_pix_loss': True},
+        {'img_size': (32, 64), 'in_chans': 1, 'norm_pix_loss': True},
+        {'img_size': (64, 32), 'vis_mask_ratio': 0.5, 'fix_um_positions': True, 'in_chans': 4},
+    ],
+)
 def test_latents_predictions_and_loss_are_those_written_out_by_hand(family, kwargs):
     model = nano(family, **kwargs)
     weights, images, removed = by_hand.perturb(model), pictures(model), uniform_masks(model)
     drawn, replaced = recorded(model), None
-    latent, mask, ids_restore = model.forward_encoder(paddle.to_tensor(images), 0.75, noise_of(removed))
+    latent, mask, ids_restore = model.forward_encoder(
+        paddle.to_tensor(images), 0.75, noise_of(removed)
+    )
     if 'vis_mask_ratio' in kwargs:
         replaced = replaced_units(drawn[0], removed)
         assert (replaced.sum((1, 2)) == removed[0].size // 4 * kwargs['vis_mask_ratio']).all()
@@ -90,7 +107,9 @@ def test_a_pass_is_encoder_decoder_and_loss(family):
     images, noise = paddle.to_tensor(pictures(model)), noise_of(uniform_masks(model))
     latent, mask, ids_restore = model.forward_encoder(images, 0.75, noise)
     predicted = model.forward_decoder(latent, ids_restore)
-    for ours, expected in zip(model(images, 0.75, noise), (model.forward_loss(images, predicted, mask), predicted, mask)):
+    for ours, expected in zip(
+        model(images, 0.75, noise), (model.forward_loss(images, predicted, mask), predicted, mask)
+    ):
         np.testing.assert_array_equal(ours.numpy(), expected.numpy())
 
 
@@ -115,7 +134,9 @@ def test_without_noise_one_unit_of_each_cell_is_kept_anew_at_every_call(family):
     assert (masks[0] != masks[1]).any()
     rows, columns = model.grid
     for mask in masks:
-        cells = mask.reshape(8, rows // 2, 2, columns // 2, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4)
+        cells = (
+            mask.reshape(8, rows // 2, 2, columns // 2, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4)
+        )
         assert (cells.sum(1) == 3).all()
         assert (cells.sum(0) < len(cells)).all()  # each of the four is kept now and then
 
@@ -129,8 +150,11 @@ def test_removed_and_replaced_pixels_do_not_reach_the_prediction(family, ratio):
 
     def outputs(images):
         paddle.seed(3)
-        latent, _, ids_restore = model.forward_encoder(paddle.to_tensor(images), 0.75, noise_of(removed))
+        latent, _, ids_restore = model.forward_encoder(
+            paddle.to_tensor(images), 0.75, noise_of(removed)
+        )
         return latent.numpy(), model.forward_decoder(latent, ids_restore).numpy()
+
     before = outputs(images)
     unseen = removed | replaced_units(drawn[0], removed) if ratio else removed
     unseen = by_hand.spread(unseen, 4).transpose(0, 3, 1, 2)
@@ -146,14 +170,27 @@ def assert_equals_full_grid(model, images, removed, depths, heads, window):
     weights = by_hand.perturb(model)
     unit, stages, worst = 4, len(depths) - 1, []
     visible, *_ = model.uniform_masking(len(images), noise_of(removed))
-    x = model.embed(model.compact(paddle.to_tensor(images).transpose([0, 2, 3, 1]), visible).transpose([0, 3, 1, 2]))
-    ours = model.outputs(x, model.compact(model.positions(), visible))[:sum(depths[:stages])]
+    x = model.embed(
+        model.compact(paddle.to_tensor(images).transpose([0, 2, 3, 1]), visible).transpose(
+            [0, 3, 1, 2]
+        )
+    )
+    ours = model.outputs(x, model.compact(model.positions(), visible))[: sum(depths[:stages])]
     whole = by_hand.embed(weights, images, removed, None, unit, 1e-6)
-    expected = by_hand.swin_blocks(whole, by_hand.coordinates(1, *whole.shape[1:3]), weights, depths[:stages], heads,
-                                   2 * window, hidden=by_hand.spread(removed, unit))
+    expected = by_hand.swin_blocks(
+        whole,
+        by_hand.coordinates(1, *whole.shape[1:3]),
+        weights,
+        depths[:stages],
+        heads,
+        2 * window,
+        hidden=by_hand.spread(removed, unit),
+    )
     for block, full in zip(ours, expected, strict=True):
         side = full.shape[1] // removed.shape[1]
-        worst.append(np.abs(block.numpy() - by_hand.compact(full, removed, side)).max() / np.abs(full).max())
+        worst.append(
+            np.abs(block.numpy() - by_hand.compact(full, removed, side)).max() / np.abs(full).max()
+        )
     print('largest difference after each block', ' '.join(f'{value:.1e}' for value in worst))
     assert max(worst) <= 1e-5
 
@@ -166,7 +203,9 @@ def test_compacted_blocks_equal_those_of_the_whole_grid_at_the_kept_tokens():
 @pytest.mark.full
 def test_compacted_blocks_of_swin_tiny_equal_those_of_the_whole_grid_at_the_kept_tokens():
     model = models_zoo.autoencoder('mae_swin_tiny_256')
-    assert_equals_full_grid(model, pictures(model, 1), uniform_masks(model, 1), (2, 2, 6, 2), (3, 6, 12, 24), 8)
+    assert_equals_full_grid(
+        model, pictures(model, 1), uniform_masks(model, 1), (2, 2, 6, 2), (3, 6, 12, 24), 8
+    )
 
 
 @pytest.mark.parametrize('kept, side', [(49, 56), (64, 64), (16, 32)])
@@ -174,7 +213,9 @@ def test_secondary_masking_of_a_vit_keeps_positions_and_three_quarters_of_the_pa
     model = models_zoo.autoencoder('mae_vit_nano_patch4', img_size=side, vis_mask_ratio=0.25)
     weights, images, drawn = by_hand.perturb(model), pictures(model), recorded(model)
     removed = uniform_masks(model)
-    latent, mask, ids_restore = model.forward_encoder(paddle.to_tensor(images), 0.75, noise_of(removed))
+    latent, mask, ids_restore = model.forward_encoder(
+        paddle.to_tensor(images), 0.75, noise_of(removed)
+    )
     np.testing.assert_array_equal(mask.numpy(), removed.reshape(2, -1))
     order = np.stack([np.flatnonzero(~mask) for mask in removed])
     replaced = np.take_along_axis(drawn[0].numpy(), order, axis=1)
@@ -191,7 +232,9 @@ def test_a_vit_given_a_uniform_mask_is_the_ordinary_masked_autoencoder():
     weights, images, removed = by_hand.perturb(model), pictures(model), uniform_masks(model)
     loss, predicted, _ = model(paddle.to_tensor(images), 0.75, noise_of(removed))
     flat = removed.reshape(2, -1)
-    latent = by_hand.vit_latent(weights, images, np.stack([np.flatnonzero(~mask) for mask in flat]), None, 3)
+    latent = by_hand.vit_latent(
+        weights, images, np.stack([np.flatnonzero(~mask) for mask in flat]), None, 3
+    )
     expected = by_hand.vit_decode(weights, latent, flat, 2)
     assert_close(predicted, expected)
     assert loss.item() == pytest.approx(by_hand.loss(images, expected, removed, 4, True), rel=1e-5)
@@ -207,7 +250,9 @@ def test_secondary_masking_is_drawn_anew_and_evenly():
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_the_token_of_secondary_masking_exists_only_where_it_is_used(family):
-    names = set(dict(nano(family, vis_mask_ratio=0.25).named_parameters())) - set(dict(nano(family).named_parameters()))
+    names = set(dict(nano(family, vis_mask_ratio=0.25).named_parameters())) - set(
+        dict(nano(family).named_parameters())
+    )
     assert names == {'vis_mask_token'}
 
 
@@ -215,10 +260,14 @@ def test_the_token_of_secondary_masking_exists_only_where_it_is_used(family):
 def test_every_trainable_parameter_gets_a_gradient(family):
     model = nano(family, vis_mask_ratio=0.25)
     model(paddle.to_tensor(pictures(model)))[0].backward()
-    without = [name for name, p in model.named_parameters() if not p.stop_gradient and p.grad is None]
+    without = [
+        name for name, p in model.named_parameters() if not p.stop_gradient and p.grad is None
+    ]
     frozen = {name for name, p in model.named_parameters() if p.stop_gradient}
     assert without == []
-    assert frozen == ({'pos_embed', 'decoder_pos_embed'} if family == 'pvt' else {'decoder_pos_embed'})
+    assert frozen == (
+        {'pos_embed', 'decoder_pos_embed'} if family == 'pvt' else {'decoder_pos_embed'}
+    )
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -236,7 +285,7 @@ def test_every_parameter_starts_from_the_distribution_of_um_mae(kind, family):
         elif len(shape) == 2 or (kind and name == 'patch_embed.proj.weight'):
             spread = (6 / (shape[0] + np.prod(shape[1:]))) ** 0.5  # Xavier over the matrix
             assert np.abs(value).max() <= spread * (1 + 1e-6), name
-            assert value.std() == pytest.approx(spread / 3 ** 0.5, rel=0.25), name
+            assert value.std() == pytest.approx(spread / 3**0.5, rel=0.25), name
         else:  # convolutions: normal, by what goes out of them
             spread = (2 / (shape[0] * shape[2] * shape[3])) ** 0.5
             assert value.std() == pytest.approx(spread, rel=0.5 if value.size < 200 else 0.15), name

@@ -12,9 +12,15 @@ def nano(**kwargs):
     return models_zoo.classifier('vit_nano_patch4', **{'num_classes': 10, **kwargs})
 
 
-@pytest.mark.parametrize('name, size, count', [
-    ('vit_base_patch16', 224, 86_567_656), ('vit_large_patch16', 224, 304_326_632), ('vit_huge_patch14', 224, 632_045_800),
-    ('vit_base_patch16', 448, 87_019_240)])
+@pytest.mark.parametrize(
+    'name, size, count',
+    [
+        ('vit_base_patch16', 224, 86_567_656),
+        ('vit_large_patch16', 224, 304_326_632),
+        ('vit_huge_patch14', 224, 632_045_800),
+        ('vit_base_patch16', 448, 87_019_240),
+    ],
+)
 @pytest.mark.parametrize('global_pool', [False, True])
 def test_parameters_count_as_in_the_official_models(name, size, count, global_pool):
     if name != 'vit_base_patch16' and global_pool:
@@ -50,7 +56,9 @@ def test_five_lars_steps_equal_a_calculation_by_hand():
         optimizer.set_lr(lr)
         optimizer.step()
         ratio = 0.001 * np.linalg.norm(weight) / np.linalg.norm(gradients[0])
-        for value, momentum, update in zip((weight, bias), momenta, (ratio * gradients[0], gradients[1])):
+        for value, momentum, update in zip(
+            (weight, bias), momenta, (ratio * gradients[0], gradients[1])
+        ):
             momentum[:] = 0.9 * momentum + update
             value -= lr * momentum
     np.testing.assert_allclose(layer.weight.numpy(), weight, rtol=1e-5)
@@ -58,7 +66,10 @@ def test_five_lars_steps_equal_a_calculation_by_hand():
 
 
 def test_the_probes_normalisation_keeps_the_unbiased_variance():
-    norm, x = models_classifier.FeatureNorm(3), np.random.default_rng(0).normal(2, 3, size=[8, 3]).astype('float32')
+    norm, x = (
+        models_classifier.FeatureNorm(3),
+        np.random.default_rng(0).normal(2, 3, size=[8, 3]).astype('float32'),
+    )
     out = norm(paddle.to_tensor(x)).numpy()
     np.testing.assert_allclose(out, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-6), atol=1e-5)
     np.testing.assert_allclose(norm._variance.numpy(), 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-5)
@@ -70,7 +81,10 @@ def test_the_probes_normalisation_keeps_the_unbiased_variance():
 def test_a_probe_trains_the_head_alone():
     model = nano()
     model.probe()
-    assert [name for name, p in model.named_parameters() if not p.stop_gradient] == ['head.1.weight', 'head.1.bias']
+    assert [name for name, p in model.named_parameters() if not p.stop_gradient] == [
+        'head.1.weight',
+        'head.1.bias',
+    ]
 
 
 def test_pre_trained_weights_fill_all_but_the_head(tmp_path):
@@ -79,15 +93,35 @@ def test_pre_trained_weights_fill_all_but_the_head(tmp_path):
     model = nano(global_pool=True, img_size=48)
     fresh = models_zoo.start_from(model, str(tmp_path / 'x.pd')).fresh
     assert set(fresh) == {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
-    np.testing.assert_array_equal(model.blocks[3].mlp.fc2.weight.numpy(), mae.blocks[3].mlp.fc2.weight.numpy())
-    np.testing.assert_array_equal(model.pos_embed.numpy(), pos_embed.interpolate(mae.pos_embed.numpy(), (12, 12)))
+    np.testing.assert_array_equal(
+        model.blocks[3].mlp.fc2.weight.numpy(), mae.blocks[3].mlp.fc2.weight.numpy()
+    )
+    np.testing.assert_array_equal(
+        model.pos_embed.numpy(), pos_embed.interpolate(mae.pos_embed.numpy(), (12, 12))
+    )
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda: {name: tensor for name, tensor in nano().state_dict().items() if 'blocks.2' not in name and name[:4] != 'head'},
-     '12 of its tensors are missing: blocks.2.norm1.weight'),
-    (lambda: nano(global_pool=False).state_dict(), 'holds a classifier by class token; add --cls_token'),
-    (lambda: (lambda probe: (probe.probe(), probe.state_dict())[1])(nano()), 'holds a linear probe')])
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (
+            lambda: {
+                name: tensor
+                for name, tensor in nano().state_dict().items()
+                if 'blocks.2' not in name and name[:4] != 'head'
+            },
+            '12 of its tensors are missing: blocks.2.norm1.weight',
+        ),
+        (
+            lambda: nano(global_pool=False).state_dict(),
+            'holds a classifier by class token; add --cls_token',
+        ),
+        (
+            lambda: (lambda probe: (probe.probe(), probe.state_dict())[1])(nano()),
+            'holds a linear probe',
+        ),
+    ],
+)
 def test_weights_of_another_kind_are_named(tmp_path, make, message):
     paddle.save({'model': make()}, str(tmp_path / 'x.pd'))
     with pytest.raises(InputError, match=message):

@@ -6,13 +6,26 @@ import models_zoo
 from util import optim
 
 
-@pytest.mark.parametrize('epoch, rate', [(0, 0), (1, 6.0e-5), (20, 1.2e-3), (40, 2.4e-3), (100, 2.391251e-3),
-                                         (800, 1.248319e-3), (1500, 2.425122e-5), (1599, 2.433e-9)])
+@pytest.mark.parametrize(
+    'epoch, rate',
+    [
+        (0, 0),
+        (1, 6.0e-5),
+        (20, 1.2e-3),
+        (40, 2.4e-3),
+        (100, 2.391251e-3),
+        (800, 1.248319e-3),
+        (1500, 2.425122e-5),
+        (1599, 2.433e-9),
+    ],
+)
 def test_the_schedule_of_1600_epochs(epoch, rate):
     assert optim.Cosine(2.4e-3, 0.0, 40, 1600)(epoch) == pytest.approx(rate, rel=1e-4)
 
 
-@pytest.mark.parametrize('epoch, rate', [(1, 4.0e-4), (5, 2.0e-3), (50, 1.083038e-3), (99, 1.546469e-6)])
+@pytest.mark.parametrize(
+    'epoch, rate', [(1, 4.0e-4), (5, 2.0e-3), (50, 1.083038e-3), (99, 1.546469e-6)]
+)
 def test_the_schedule_ends_at_min_lr(epoch, rate):
     assert optim.Cosine(2e-3, 1e-6, 5, 100)(epoch) == pytest.approx(rate, rel=1e-5)
 
@@ -41,14 +54,17 @@ def test_adamw_equals_a_calculation_by_hand():
     for t, lr in enumerate([0.1, 0.02, 0.05], 1):
         x = rng.normal(size=[4, 3]).astype('float32')
         (layer(paddle.to_tensor(x)) ** 2).sum().backward()
-        gradients = [layer.weight.grad.numpy().astype('float64'), layer.bias.grad.numpy().astype('float64')]
+        gradients = [
+            layer.weight.grad.numpy().astype('float64'),
+            layer.bias.grad.numpy().astype('float64'),
+        ]
         optimizer.set_lr(lr)
         optimizer.step()
         optimizer.clear_grad()
         for value, gradient, (m, v), decay in zip((weight, bias), gradients, moments, (0.3, 0.0)):
             value *= 1 - lr * decay
             m[:] = 0.9 * m + 0.1 * gradient
-            v[:] = 0.95 * v + 0.05 * gradient ** 2
-            value -= lr * (m / (1 - 0.9 ** t)) / (np.sqrt(v / (1 - 0.95 ** t)) + 1e-8)
+            v[:] = 0.95 * v + 0.05 * gradient**2
+            value -= lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8)
     np.testing.assert_allclose(layer.weight.numpy(), weight, atol=1e-6)
     np.testing.assert_allclose(layer.bias.numpy(), bias, atol=1e-6)

@@ -4,12 +4,18 @@ import pytest
 from util.pos_embed import sincos_2d
 
 
-@pytest.mark.parametrize('dim, grid, total, second', [(768, 14, 69594.4938, 0.815251), (512, 14, 46340.3331, 0.801962),
-                                                      (1280, 16, 149578.4058, 0.825805)])
+@pytest.mark.parametrize(
+    'dim, grid, total, second',
+    [
+        (768, 14, 69594.4938, 0.815251),
+        (512, 14, 46340.3331, 0.801962),
+        (1280, 16, 149578.4058, 0.825805),
+    ],
+)
 def test_tables_have_the_golden_values_of_the_official_code(dim, grid, total, second):
     table = sincos_2d(dim, (grid, grid))
     quarters = [0, dim // 4, dim // 2, 3 * dim // 4]
-    assert table.shape == (grid ** 2 + 1, dim) and table.dtype == np.float32
+    assert table.shape == (grid**2 + 1, dim) and table.dtype == np.float32
     assert table.sum(dtype='float64') == pytest.approx(total, abs=1e-3)
     assert not table[0].any()
     assert table[1, quarters] == pytest.approx([0, 1, 0, 1])

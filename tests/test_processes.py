@@ -1,4 +1,5 @@
 """Several processes, and runs that are interrupted: real programs under the real launcher, on CPUs (gloo)."""
+
 import json
 import os
 import random
@@ -16,17 +17,65 @@ from PIL import Image
 from util import weights
 
 pytestmark = pytest.mark.processes
-TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--epochs', '3', '--warmup_epochs', '1',
-        '--device', 'cpu', '--log_dir', '', '--save_every', '1', '--blr', '0.05']
+TINY = [
+    '--model',
+    'mae_vit_nano_patch4',
+    '--input_size',
+    '16',
+    '--in_chans',
+    '1',
+    '--epochs',
+    '3',
+    '--warmup_epochs',
+    '1',
+    '--device',
+    'cpu',
+    '--log_dir',
+    '',
+    '--save_every',
+    '1',
+    '--blr',
+    '0.05',
+]
 
 
 def start(data, out, *flags, what='', processes=1, workers=0, launcher=()):
-    command = [sys.executable, '-m', 'paddle.distributed.launch', '--log_level', 'ERROR', '--log_dir', out / 'launch',
-               '--nproc_per_node', processes, *launcher] if processes > 1 or launcher else [sys.executable]
-    command += [ROOT / 'tests/programs/pretrain.py', what, *TINY, '--data_path', data, '--output_dir', out,
-                '--num_workers', workers, *flags]
-    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-                            env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    command = (
+        [
+            sys.executable,
+            '-m',
+            'paddle.distributed.launch',
+            '--log_level',
+            'ERROR',
+            '--log_dir',
+            out / 'launch',
+            '--nproc_per_node',
+            processes,
+            *launcher,
+        ]
+        if processes > 1 or launcher
+        else [sys.executable]
+    )
+    command += [
+        ROOT / 'tests/programs/pretrain.py',
+        what,
+        *TINY,
+        '--data_path',
+        data,
+        '--output_dir',
+        out,
+        '--num_workers',
+        workers,
+        *flags,
+    ]
+    return subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
 
 
 def run(*arguments, timeout=240, **options):
@@ -49,12 +98,15 @@ def assert_same_run(out, reference, last=2):
     assert (out / 'log.txt').read_text() == (reference / 'log.txt').read_text()
     ours, theirs = (weights.read(folder / f'checkpoint-{last}.pd') for folder in (out, reference))
     assert {key: ours[key] for key in ('epoch', 'scaler', 'position')} == {
-        key: theirs[key] for key in ('epoch', 'scaler', 'position')}
+        key: theirs[key] for key in ('epoch', 'scaler', 'position')
+    }
     assert ours['optimizer'].keys() == theirs['optimizer'].keys()
     for name, tensor in theirs['model'].items():
         np.testing.assert_array_equal(ours['model'][name], tensor, err_msg=name)
         for kind, moment in theirs['optimizer'].get(name, {}).items():
-            np.testing.assert_array_equal(ours['optimizer'][name][kind], moment, err_msg=f'{name} {kind}')
+            np.testing.assert_array_equal(
+                ours['optimizer'][name][kind], moment, err_msg=f'{name} {kind}'
+            )
 
 
 def differences(a, b, last=2):
@@ -63,7 +115,9 @@ def differences(a, b, last=2):
     That part's gradient is zero in exact arithmetic (a constant added to all keys changes no softmax); what rounding
     leaves of it, Adam scales up to full steps.
     """
-    losses = max(abs(x['train_loss'] - y['train_loss']) for x, y in zip(log_of(a), log_of(b), strict=True))
+    losses = max(
+        abs(x['train_loss'] - y['train_loss']) for x, y in zip(log_of(a), log_of(b), strict=True)
+    )
     a, b = (weights.read(folder / f'checkpoint-{last}.pd')['model'] for folder in (a, b))
     key_parts, others = [0.0], [0.0]
     for name, tensor in a.items():
@@ -78,10 +132,13 @@ def differences(a, b, last=2):
 
 # equality
 
+
 @pytest.mark.parametrize('what, tolerance', [slow('sgd', 1e-6), ('', 1e-5)], ids=['SGD', 'AdamW'])
 def test_two_processes_equal_one_with_the_doubled_batch(digits, tmp_path, what, tolerance):
     for out, processes, batch in ((tmp_path / 'one', 1, 6), (tmp_path / 'two', 2, 3)):
-        code, output = run(digits, out, '--batch_size', batch, '--accum_iter', 2, what=what, processes=processes)
+        code, output = run(
+            digits, out, '--batch_size', batch, '--accum_iter', 2, what=what, processes=processes
+        )
         assert code == 0, output
     losses, others, keys = differences(tmp_path / 'one', tmp_path / 'two')
     print(f'losses {losses:.1e}, weights {others:.1e}, key part {keys:.1e}')
@@ -96,8 +153,17 @@ def test_two_launchers_equal_one_process(digits, tmp_path):
         master = f'127.0.0.1:{free.getsockname()[1]}'
     code, output = run(digits, tmp_path / 'one', '--batch_size', 6, what='sgd')
     assert code == 0, output
-    nodes = [start(digits, tmp_path / 'two', '--batch_size', 3, what='sgd',
-                   launcher=['--nnodes', 2, '--master', master, '--rank', rank]) for rank in (0, 1)]
+    nodes = [
+        start(
+            digits,
+            tmp_path / 'two',
+            '--batch_size',
+            3,
+            what='sgd',
+            launcher=['--nnodes', 2, '--master', master, '--rank', rank],
+        )
+        for rank in (0, 1)
+    ]
     for node in nodes:
         output, _ = node.communicate(timeout=120)
         assert node.returncode == 0, output
@@ -116,8 +182,13 @@ def test_recompute_works_in_two_processes(digits, tmp_path):
 
 # going on
 
-@pytest.mark.parametrize('processes, workers, accum_iter', [slow(1, 0, 1), (1, 2, 2), slow(2, 0, 2), slow(2, 2, 1)])
-def test_a_stopped_run_resumes_as_if_nothing_had_happened(digits, tmp_path, processes, workers, accum_iter):
+
+@pytest.mark.parametrize(
+    'processes, workers, accum_iter', [slow(1, 0, 1), (1, 2, 2), slow(2, 0, 2), slow(2, 2, 1)]
+)
+def test_a_stopped_run_resumes_as_if_nothing_had_happened(
+    digits, tmp_path, processes, workers, accum_iter
+):
     flags = ['--batch_size', 6 // processes, '--accum_iter', accum_iter]
     options = {'processes': processes, 'workers': workers}
     code, output = run(digits, tmp_path / 'straight', *flags, **options)
@@ -129,24 +200,35 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(digits, tmp_path, proc
     done = -(-3 // accum_iter) * accum_iter
     assert f'stopped by a signal in epoch 1 after iteration {done}' in output
     code, output = run(digits, tmp_path / 'out', *flags, '--resume', 'auto', **options)
-    assert code == 0 and f'checkpoint-1-{6 * done}.pd: epoch 1, {6 * done} samples' in output, output
+    assert code == 0 and f'checkpoint-1-{6 * done}.pd: epoch 1, {6 * done} samples' in output, (
+        output
+    )
     assert_same_run(tmp_path / 'out', tmp_path / 'straight')
-    code, output = run(digits, tmp_path / 'again', *flags, '--resume', tmp_path / 'out/checkpoint-0.pd', **options)
+    code, output = run(
+        digits, tmp_path / 'again', *flags, '--resume', tmp_path / 'out/checkpoint-0.pd', **options
+    )
     assert code == 0, output
     assert log_of(tmp_path / 'again') == log_of(tmp_path / 'straight')[1:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('what, expected', [('signal SIGTERM 2', 75), ('nan 1 2', 1)])
-def test_a_job_ends_with_its_own_code_though_the_launcher_ends_the_slower_rank(digits, tmp_path, what, expected):
+def test_a_job_ends_with_its_own_code_though_the_launcher_ends_the_slower_rank(
+    digits, tmp_path, what, expected
+):
     """At the first rank that ends with a code, the launcher sends SIGTERM to the others, and gives the code of rank 0."""
-    code, output = run(digits, tmp_path / 'out', '--batch_size', 3, what=f'linger 0 {what}', processes=2)
+    code, output = run(
+        digits, tmp_path / 'out', '--batch_size', 3, what=f'linger 0 {what}', processes=2
+    )
     assert code == expected, output
 
 
 def test_a_run_killed_three_times_ends_as_if_nothing_had_happened(digits, tmp_path):
     """At random moments, while it trains or saves. (tests/faults does it a hundred times, to all programs.)"""
-    draw, flags = random.Random(0), ['--batch_size', 6, '--epochs', 12, '--save_every_iters', 1, '--keep', 2]
+    draw, flags = (
+        random.Random(0),
+        ['--batch_size', 6, '--epochs', 12, '--save_every_iters', 1, '--keep', 2],
+    )
     code, output = run(digits, tmp_path / 'straight', *flags)
     assert code == 0, output
     for kill in range(3):
@@ -187,28 +269,51 @@ def test_resuming_within_an_epoch_with_a_batch_that_leaves_no_iteration(digits, 
 
 @pytest.mark.slow
 def test_resuming_with_other_processes_keeps_the_effective_batch(digits, tmp_path):
-    code, output = run(digits, tmp_path / 'out', '--batch_size', 3, '--accum_iter', 2, what='signal SIGTERM 2')
+    code, output = run(
+        digits, tmp_path / 'out', '--batch_size', 3, '--accum_iter', 2, what='signal SIGTERM 2'
+    )
     assert code == 75, output
-    code, output = run(digits, tmp_path / 'out', '--batch_size', 3, '--accum_iter', 2, '--resume', 'auto', processes=2)
+    code, output = run(
+        digits,
+        tmp_path / 'out',
+        '--batch_size',
+        3,
+        '--accum_iter',
+        2,
+        '--resume',
+        'auto',
+        processes=2,
+    )
     assert code == 0, output
     assert 'the effective batch was 6' in output and 'so --accum_iter is now 1' in output
     code, output = run(digits, tmp_path / 'straight', '--batch_size', 6)
     assert code == 0, output
-    assert abs(log_of(tmp_path / 'out')[2]['train_loss'] - log_of(tmp_path / 'straight')[2]['train_loss']) < 1e-5
+    assert (
+        abs(
+            log_of(tmp_path / 'out')[2]['train_loss']
+            - log_of(tmp_path / 'straight')[2]['train_loss']
+        )
+        < 1e-5
+    )
 
 
 # faults
 
+
 @pytest.mark.parametrize('seconds', [slow(40), pytest.param(90, marks=pytest.mark.full)])
 def test_a_slow_save_kills_nobody(digits, tmp_path, seconds):
-    code, output = run(digits, tmp_path, '--batch_size', 3, '--epochs', 1, what=f'slow_save {seconds}', processes=2)
+    code, output = run(
+        digits, tmp_path, '--batch_size', 3, '--epochs', 1, what=f'slow_save {seconds}', processes=2
+    )
     assert code == 0, output
 
 
 @pytest.mark.parametrize('rank', [slow(0), 1])
 def test_a_rank_that_fails_ends_all_within_seconds(digits, tmp_path, rank):
     begun = time.monotonic()
-    code, output = run(digits, tmp_path, '--batch_size', 3, what=f'fail {rank} 2', processes=2, timeout=60)
+    code, output = run(
+        digits, tmp_path, '--batch_size', 3, what=f'fail {rank} 2', processes=2, timeout=60
+    )
     assert code != 0 and 'failed on purpose' in output, output
     assert time.monotonic() - begun < 40
 
@@ -218,10 +323,12 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp
     code, output = run(digits, tmp_path, '--batch_size', 3, what='nan 1 2', processes=2)
     assert code == 1 and output.count('the loss is nan in epoch 0, iteration 2') >= 1, output
     assert not list(tmp_path.glob('*.pd'))
-    named, = tmp_path.glob('non_finite-*')  # by the rank whose loss it is
-    order = [int(i) for i in np.random.default_rng([0, 0]).permutation(30)][2 * 6 + 3:2 * 6 + 6]
+    (named,) = tmp_path.glob('non_finite-*')  # by the rank whose loss it is
+    order = [int(i) for i in np.random.default_rng([0, 0]).permutation(30)][2 * 6 + 3 : 2 * 6 + 6]
     files = sorted((digits / 'train').glob('*/*'))
-    assert named.name == 'non_finite-0-2-rank1.txt' and named.read_text().splitlines() == [str(files[i]) for i in order]
+    assert named.name == 'non_finite-0-2-rank1.txt' and named.read_text().splitlines() == [
+        str(files[i]) for i in order
+    ]
     assert f'{tmp_path}/non_finite-0-2-rank*.txt names the images of the batch' in output
 
 
@@ -234,20 +341,44 @@ def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
             Image.new('L', (16, 16), i % 256).save(file)
         else:
             file.write_bytes(b'no image')
-    code, output = run(tmp_path / 'data', tmp_path / 'out', '--batch_size', 50, '--epochs', 1, processes=2)
+    code, output = run(
+        tmp_path / 'data', tmp_path / 'out', '--batch_size', 50, '--epochs', 1, processes=2
+    )
     assert code == 0, output
     warnings = [line for line in output.splitlines() if 'unreadable image' in line]
     assert sorted(line.split('/')[-1][:7] for line in (w.split(' (Un')[0] for w in warnings)) == [
-        '000.png', '133.png', '266.png', '399.png']
-    assert any(line.startswith('warning (rank 1)') for line in warnings) and 'warning: unreadable' in output
+        '000.png',
+        '133.png',
+        '266.png',
+        '399.png',
+    ]
+    assert (
+        any(line.startswith('warning (rank 1)') for line in warnings)
+        and 'warning: unreadable' in output
+    )
     progress = [line for line in output.splitlines() if line.startswith('epoch 1/1')]
     assert len(progress) == 2, 'one rank reports on progress'
 
 
 @pytest.mark.parametrize('processes, workers', [slow(1, 2), slow(2, 0), (2, 2)])
-def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(digits, tmp_path, processes, workers):
-    process = start(digits, tmp_path, '--batch_size', 3, '--epochs', 1000, '--save_every', 1000, '--print_freq', 1,
-                    processes=processes, workers=workers, launcher=['--log_level', 'ERROR'])
+def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(
+    digits, tmp_path, processes, workers
+):
+    process = start(
+        digits,
+        tmp_path,
+        '--batch_size',
+        3,
+        '--epochs',
+        1000,
+        '--save_every',
+        1000,
+        '--print_freq',
+        1,
+        processes=processes,
+        workers=workers,
+        launcher=['--log_level', 'ERROR'],
+    )
     for line in process.stdout:
         if line.startswith('epoch 3/'):
             break
@@ -265,8 +396,16 @@ def test_a_machine_that_fails_at_its_start_ends_the_other(digits, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         master = f'127.0.0.1:{free.getsockname()[1]}'
-    nodes = [start(data, tmp_path / name, '--batch_size', 3, launcher=['--nnodes', 2, '--master', master, '--rank', rank])
-             for rank, (name, data) in enumerate({'good': digits, 'bad': tmp_path / 'nowhere'}.items())]
+    nodes = [
+        start(
+            data,
+            tmp_path / name,
+            '--batch_size',
+            3,
+            launcher=['--nnodes', 2, '--master', master, '--rank', rank],
+        )
+        for rank, (name, data) in enumerate({'good': digits, 'bad': tmp_path / 'nowhere'}.items())
+    ]
     begun = time.monotonic()
     for node in nodes:
         try:

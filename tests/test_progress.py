@@ -1,4 +1,5 @@
 """How long work is shown, and how Ctrl-C ends it."""
+
 import os
 import signal
 import sys
@@ -51,10 +52,12 @@ def test_elsewhere_there_are_plain_lines_now_and_then(monkeypatch, capsys):
 
 def interrupted(monkeypatch, capsys, module, flags, where):
     """Run a program that gets Ctrl-C when `where.bar` gives its first item; what it printed on stderr."""
+
     def bar(items, *about):
         for item in items:
             os.kill(os.getpid(), signal.SIGINT)
             yield item
+
     monkeypatch.setattr(where, 'bar', bar)
     monkeypatch.setattr(sys, 'argv', ['program', *map(str, flags)])
     monkeypatch.setattr(signal, 'signal', lambda *about: None)  # the tests keep their own handlers
@@ -65,7 +68,9 @@ def interrupted(monkeypatch, capsys, module, flags, where):
 
 
 @pytest.mark.parametrize('name', ['visualize', 'infer', 'evaluate', 'export', 'convert', 'parity'])
-def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(name, tmp_path, digits, encoder, models, monkeypatch, capsys):
+def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(
+    name, tmp_path, digits, encoder, models, monkeypatch, capsys
+):
     out = tmp_path / 'out'
     out.mkdir()
     pictures = tmp_path / 'pictures'
@@ -73,21 +78,67 @@ def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(name, tmp_pat
     for i in range(3):
         Image.fromarray(np.full([16, 16, 3], 80 * i, 'uint8')).save(pictures / f'{i}.png')
     classifier = tmp_path / 'classifier.pd'
-    nano = models_zoo.classifier('vit_nano_patch4', img_size=16, in_chans=1, num_classes=3, global_pool=True)
+    nano = models_zoo.classifier(
+        'vit_nano_patch4', img_size=16, in_chans=1, num_classes=3, global_pool=True
+    )
     paddle.save(nano.state_dict(), str(classifier))
-    of_nano = ['--model', 'vit_nano_patch4', '--input_size', 16, '--in_chans', 1, '--nb_classes', 3, '--num_workers', 0]
+    of_nano = [
+        '--model',
+        'vit_nano_patch4',
+        '--input_size',
+        16,
+        '--in_chans',
+        1,
+        '--nb_classes',
+        3,
+        '--num_workers',
+        0,
+    ]
     module, flags, where = {
-        'visualize': (visualize, ['--img_path', pictures, '--resume', encoder, '--out', out / 'x.png'], visualize),
-        'infer': (main_infer, ['--img_path', pictures, '--resume', classifier, '--batch_size', 1], main_infer),
-        'evaluate': (main_finetune, ['--eval', '--resume', classifier, '--data_path', digits, *of_nano,
-                                     '--output_dir', '', '--log_dir', ''], engine_finetune),
+        'visualize': (
+            visualize,
+            ['--img_path', pictures, '--resume', encoder, '--out', out / 'x.png'],
+            visualize,
+        ),
+        'infer': (
+            main_infer,
+            ['--img_path', pictures, '--resume', classifier, '--batch_size', 1],
+            main_infer,
+        ),
+        'evaluate': (
+            main_finetune,
+            [
+                '--eval',
+                '--resume',
+                classifier,
+                '--data_path',
+                digits,
+                *of_nano,
+                '--output_dir',
+                '',
+                '--log_dir',
+                '',
+            ],
+            engine_finetune,
+        ),
         'export': (main_export, ['--resume', encoder, '--out', out], main_export),
         'convert': (convert, [encoder, out / 'x.pth', '--to', 'torch'], torch_file),
-        'parity': (main_parity, [models / 'official_encoder.pth', '--heads', 3, '--report', out / 'x'], main_parity)}[name]
+        'parity': (
+            main_parity,
+            [models / 'official_encoder.pth', '--heads', 3, '--report', out / 'x'],
+            main_parity,
+        ),
+    }[name]
     # the original is not needed
     monkeypatch.setattr(main_parity.process, 'check', lambda python: None)
     monkeypatch.setattr(main_parity.process, 'run', lambda *about, **given: None)
     monkeypatch.setattr(main_parity.climb, 'rungs', lambda *about: iter([None]))
-    said = interrupted(monkeypatch, capsys, module, [*flags, '--device', 'cpu'] if name != 'convert' else flags, where)
+    said = interrupted(
+        monkeypatch,
+        capsys,
+        module,
+        [*flags, '--device', 'cpu'] if name != 'convert' else flags,
+        where,
+    )
     assert said.splitlines()[-1].endswith('interrupted') and 'Traceback' not in said
     assert list(out.iterdir()) == []

@@ -1,4 +1,5 @@
 """What the READMEs say exists: the matrix of formats is the tests' own; programs, their flags and files are there."""
+
 import importlib
 import re
 import shlex
@@ -15,14 +16,32 @@ import models_zoo
 READMES = pytest.mark.parametrize('name', ['README.md', 'README_cn.md'])
 CHINESE = {'无损': 'exact', '有损': 'lossy', '拒绝': 'refused', '-': '-'}
 LAUNCHER = 'paddle.distributed.launch'
-PROGRAMS = ['main_pretrain.py', 'main_finetune.py', 'main_linprobe.py', 'main_infer.py', 'main_export.py', 'main_parity.py',
-            'demo/visualize.py', 'demo/make_scenes.py', 'demo/reproduce.py', 'util.convert', 'recipes', 'reports',
-            'seg/train.py', 'seg/val.py', 'seg/predict.py', 'seg/export.py']
+PROGRAMS = [
+    'main_pretrain.py',
+    'main_finetune.py',
+    'main_linprobe.py',
+    'main_infer.py',
+    'main_export.py',
+    'main_parity.py',
+    'demo/visualize.py',
+    'demo/make_scenes.py',
+    'demo/reproduce.py',
+    'util.convert',
+    'recipes',
+    'reports',
+    'seg/train.py',
+    'seg/val.py',
+    'seg/predict.py',
+    'seg/export.py',
+]
 # Not in the repository: the reader's own (capitals, <class>, Chinese), what programs write, and what others publish
-ELSEWHERE = re.compile(r'''[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
+ELSEWHERE = re.compile(
+    r"""[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
     |(output_dir/)?checkpoint-[\w{}-]+\.pd|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
     |\.venv(-parity)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/scenes|demo/output/reproduce
-    |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|model\.backbone\.pretrained=.*''', re.X)
+    |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|model\.backbone\.pretrained=.*""",
+    re.X,
+)
 FILE = re.compile(r'[^\s`]+(?:\.(?:py|sh|md|txt|toml|pd|pth|png|yaml)|/)|[\w.-]+/[\w./*-]+')
 
 
@@ -38,7 +57,11 @@ def read(name):
 
 
 def parser_of(program):
-    module = program.removesuffix('.py').replace('/', '.') if program.endswith('.py') else f'{program}.__main__'
+    module = (
+        program.removesuffix('.py').replace('/', '.')
+        if program.endswith('.py')
+        else f'{program}.__main__'
+    )
     return importlib.import_module(module).PARSER
 
 
@@ -55,7 +78,9 @@ def flags():
 def accepted(program, words):
     """Check the words behind a program's name with its own parser; '...' stands for what the reader adds."""
     known = parser_of(program)._option_string_actions
-    assert not [word for word in words if word.startswith('--') and word not in known], f'{program} {words}'
+    assert not [word for word in words if word.startswith('--') and word not in known], (
+        f'{program} {words}'
+    )
     if '...' not in words and '--help' not in words:
         parser_of(program).parse_args(words)
 
@@ -71,7 +96,9 @@ def launched(words, monkeypatch):
 def table(text, corner):
     """Rows of the table whose first cell is `corner`, the header among them."""
     start = text.index(f'\n| {corner} |') + 1
-    rows = [line.strip('|').split('|') for line in text[start:text.index('\n\n', start)].splitlines()]
+    rows = [
+        line.strip('|').split('|') for line in text[start : text.index('\n\n', start)].splitlines()
+    ]
     return [[cell.strip() for cell in row] for row in (rows[0], *rows[2:])]
 
 
@@ -84,8 +111,10 @@ def test_the_matrix_of_formats_is_what_the_tests_prove():
 def test_the_chinese_matrix_has_the_same_words():
     header, *rows = table(read('README_cn.md').text, '格式')
     assert len(header) == 1 + len(KINDS)
-    assert [[' / '.join(CHINESE[word] for word in cell.split(' / ')) for cell in row[1:]] for row in rows] \
-        == list(MATRIX.values())
+    assert [
+        [' / '.join(CHINESE[word] for word in cell.split(' / ')) for cell in row[1:]]
+        for row in rows
+    ] == list(MATRIX.values())
 
 
 @READMES
@@ -118,9 +147,13 @@ def test_every_flag_in_the_text_exists(name, flags):
 @READMES
 def test_every_file_exists(name):
     readme = read(name)
-    words = [word for span in readme.spans for word in span.split()] + [word for words in readme.commands for word in words]
+    words = [word for span in readme.spans for word in span.split()] + [
+        word for words in readme.commands for word in words
+    ]
     files = {word for word in words if FILE.fullmatch(word) and not ELSEWHERE.fullmatch(word)}
-    files |= {target for target in re.findall(r'\]\(([^)#]+)[^)]*\)', readme.text) if '://' not in target}
+    files |= {
+        target for target in re.findall(r'\]\(([^)#]+)[^)]*\)', readme.text) if '://' not in target
+    }
     assert len(files) > 10
     for file in files:
         assert any([*ROOT.glob(file), *(ROOT / 'demo').glob(file)]), file

@@ -1,4 +1,5 @@
 """Recipes against the programs that take them: flags, models, effective batches and rates; and the READMEs' commands."""
+
 import re
 import subprocess
 import sys
@@ -21,17 +22,34 @@ from util.errors import InputError
 RUNNABLE = [recipe for recipe in ALL if recipe.program]
 # Of the paper, the official documents, UM-MAE's Makefile: effective batch, rate, by the recipe's name
 PUBLISHED = {
-    r'(?!mmpretrain).*pretrain_.*': (4096, 2.4e-3), r'scratch_.*': (4096, 1.6e-3), r'.*linprobe_.*': (16384, 6.4),
-    r'(?!um_mae).*finetune_vit_base.*': (1024, 2e-3), r'.*finetune_vit_(large|huge).*': (1024, 4e-3),
-    r'um_mae_finetune_.*': (1024, 2e-3), r'segment_.*': (16, 1e-4)}
+    r'(?!mmpretrain).*pretrain_.*': (4096, 2.4e-3),
+    r'scratch_.*': (4096, 1.6e-3),
+    r'.*linprobe_.*': (16384, 6.4),
+    r'(?!um_mae).*finetune_vit_base.*': (1024, 2e-3),
+    r'.*finetune_vit_(large|huge).*': (1024, 4e-3),
+    r'um_mae_finetune_.*': (1024, 2e-3),
+    r'segment_.*': (16, 1e-4),
+}
 # All parameters, position tables among them; the files of each are 4 bytes a parameter long
 PARAMETERS = {
-    'mae_vit_base_patch16': 111_907_840, 'mae_vit_large_patch16': 329_541_888, 'mae_vit_huge_patch14': 657_074_508,
-    'vit_base_patch16': 86_567_656, 'vit_large_patch16': 304_326_632, ('vit_huge_patch14', 224): 632_045_800,
-    ('vit_huge_patch14', 448): 633_028_840}
+    'mae_vit_base_patch16': 111_907_840,
+    'mae_vit_large_patch16': 329_541_888,
+    'mae_vit_huge_patch14': 657_074_508,
+    'vit_base_patch16': 86_567_656,
+    'vit_large_patch16': 304_326_632,
+    ('vit_huge_patch14', 224): 632_045_800,
+    ('vit_huge_patch14', 448): 633_028_840,
+}
 # In millions, of those that are trained, as UM-MAE's sizes come to; PVT's position table is trained in fine-tuning
-MILLIONS = {'mae_vit_base_patch16_dec512d2b': 92.74, 'mae_pvt_small_256': 28.52, 'mae_swin_tiny_256': 35.77,
-            'mae_swin_large_256': 223.70, 'pvt_small_256': 21.28 + 0.26, 'swin_tiny_256': 28.27, 'swin_large_256': 196.47}
+MILLIONS = {
+    'mae_vit_base_patch16_dec512d2b': 92.74,
+    'mae_pvt_small_256': 28.52,
+    'mae_swin_tiny_256': 35.77,
+    'mae_swin_large_256': 223.70,
+    'pvt_small_256': 21.28 + 0.26,
+    'swin_tiny_256': 28.27,
+    'swin_large_256': 196.47,
+}
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -46,7 +64,7 @@ def programs():
 def parsed(recipe, *arguments):
     """The published run's flags, by its program's own parser."""
     words = command(recipe, *arguments)
-    return parser_of(recipe.program).parse_args(words[words.index(recipe.program) + 1:])
+    return parser_of(recipe.program).parse_args(words[words.index(recipe.program) + 1 :])
 
 
 def built(recipe, args):
@@ -57,11 +75,17 @@ def built(recipe, args):
         if recipe.program.startswith('seg/'):
             return flags.build(SegBuilder(flags.configuration(args.config)), 'model', args.config)
         if recipe.program == 'main_pretrain.py':
-            model = models_zoo.autoencoder(args.model, img_size=args.input_size, vis_mask_ratio=args.vis_mask_ratio)
+            model = models_zoo.autoencoder(
+                args.model, img_size=args.input_size, vis_mask_ratio=args.vis_mask_ratio
+            )
             main_pretrain.sampler(args, model)  # which refuses masks that the model cannot have
             return model
-        return models_zoo.classifier(args.model, img_size=args.input_size, num_classes=args.nb_classes,
-                                     global_pool=args.global_pool)
+        return models_zoo.classifier(
+            args.model,
+            img_size=args.input_size,
+            num_classes=args.nb_classes,
+            global_pool=args.global_pool,
+        )
 
 
 def test_names_are_unique():
@@ -73,20 +97,31 @@ def test_its_program_takes_the_flags_and_builds_the_model(recipe):
     args = parsed(recipe)
     model = built(recipe, args)
     if recipe.model in MILLIONS:
-        trained = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+        trained = sum(
+            parameter.size for parameter in model.parameters() if not parameter.stop_gradient
+        )
         assert trained / 1e6 == pytest.approx(MILLIONS[recipe.model], abs=0.01)
     elif recipe.data == 'ImageNet-1K' and 'simmim' not in recipe.model:
         total = sum(parameter.size for parameter in model.parameters())
-        assert total == PARAMETERS.get(recipe.model, PARAMETERS.get((recipe.model, args.input_size)))
+        assert total == PARAMETERS.get(
+            recipe.model, PARAMETERS.get((recipe.model, args.input_size))
+        )
 
 
-@pytest.mark.parametrize('recipe', [recipe for recipe in RUNNABLE if recipe.accum_iter], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize(
+    'recipe', [recipe for recipe in RUNNABLE if recipe.accum_iter], ids=lambda recipe: recipe.name
+)
 def test_effective_batch_and_rate_are_the_published_ones(recipe):
-    batch, rate = next(value for pattern, value in PUBLISHED.items() if re.fullmatch(pattern, recipe.name))
+    batch, rate = next(
+        value for pattern, value in PUBLISHED.items() if re.fullmatch(pattern, recipe.name)
+    )
     assert recipe.effective_batch == batch
     if recipe.program == 'seg/train.py':
         config = flags.configuration(recipe.flag('--config'))
-        assert (config.batch_size, config.dic['lr_scheduler']['learning_rate']) == (recipe.batch_size, rate)
+        assert (config.batch_size, config.dic['lr_scheduler']['learning_rate']) == (
+            recipe.batch_size,
+            rate,
+        )
     else:
         args = parsed(recipe)
         assert optim.absolute_lr(args.lr, args.blr, recipe.effective_batch) == pytest.approx(rate)
@@ -99,7 +134,9 @@ def test_effective_batch_and_rate_are_the_published_ones(recipe):
 @pytest.mark.parametrize('recipe', ALL, ids=lambda recipe: recipe.name)
 def test_what_a_recipe_begins_from_is_a_recipe_or_a_file(recipe):
     start = recipe.checkpoint
-    assert start in RECIPES or re.fullmatch(r'[\w.-]+\.(pth|pd)( of mae_paddle_pretrain_vit_base)?|', start)
+    assert start in RECIPES or re.fullmatch(
+        r'[\w.-]+\.(pth|pd)( of mae_paddle_pretrain_vit_base)?|', start
+    )
     assert not recipe.file or start in RECIPES
     if start in RECIPES:
         # mae_vit_base_patch16_dec512d2b for vit_base_patch16, simmim_swin_tiny_256 for swin_tiny_256
@@ -112,20 +149,36 @@ def value(words, flag):
     return words[words.index(flag) + 1] if flag in words else None
 
 
-@pytest.mark.parametrize('devices, batch_size, accum_iter', [
-    (1, 64, '64'), (8, None, '8'), (64, None, None), (16, 256, None)])
+@pytest.mark.parametrize(
+    'devices, batch_size, accum_iter',
+    [(1, 64, '64'), (8, None, '8'), (64, None, None), (16, 256, None)],
+)
 def test_accumulation_keeps_the_effective_batch(devices, batch_size, accum_iter):
     words = command(find('pretrain_vit_base'), devices, batch_size)
-    assert value(words, '--accum_iter') == accum_iter and value(words, '--batch_size') == str(batch_size or 64)
+    assert value(words, '--accum_iter') == accum_iter and value(words, '--batch_size') == str(
+        batch_size or 64
+    )
 
 
-@pytest.mark.parametrize('name, devices, batch_size', [
-    ('pretrain_vit_base', 3, None), ('pretrain_vit_base', 8, 1024), ('finetune_vit_base', 8, 100),
-    ('segment_vit_base', 3, None), ('segment_vit_base', 4, 2), ('pretrain_vit_base', 12, None)])
+@pytest.mark.parametrize(
+    'name, devices, batch_size',
+    [
+        ('pretrain_vit_base', 3, None),
+        ('pretrain_vit_base', 8, 1024),
+        ('finetune_vit_base', 8, 100),
+        ('segment_vit_base', 3, None),
+        ('segment_vit_base', 4, 2),
+        ('pretrain_vit_base', 12, None),
+    ],
+)
 def test_what_cannot_keep_it_is_one_line(name, devices, batch_size):
     with pytest.raises(InputError) as error:
         command(find(name), devices, batch_size)
-    assert name in str(error.value) and str(devices) in str(error.value) and '\n' not in str(error.value)
+    assert (
+        name in str(error.value)
+        and str(devices) in str(error.value)
+        and '\n' not in str(error.value)
+    )
 
 
 def test_the_launcher_gets_as_many_devices_as_asked_for():
@@ -139,12 +192,17 @@ def test_the_launcher_gets_as_many_devices_as_asked_for():
 
 def test_a_segmentors_devices_share_its_batch():
     recipe = find('segment_vit_base')
-    assert value(command(recipe, 4), '--batch_size') == '4' and value(command(recipe, 8), '--batch_size') is None
+    assert (
+        value(command(recipe, 4), '--batch_size') == '4'
+        and value(command(recipe, 8), '--batch_size') is None
+    )
 
 
 def test_what_is_taken_over_has_a_figure_but_no_command():
     taken = [recipe for recipe in ALL if recipe.program is None]
-    assert {'simmim_vit_base_800e_224_224', 'simmim_swin_large_800e_192_224'} <= {recipe.name for recipe in taken}
+    assert {'simmim_vit_base_800e_224_224', 'simmim_swin_large_800e_192_224'} <= {
+        recipe.name for recipe in taken
+    }
     for recipe in taken:
         assert recipe.figures
         with pytest.raises(InputError, match='taken over'):
@@ -168,16 +226,28 @@ def test_long_commands_are_wrapped_without_tearing_a_flag_from_its_value():
 
 
 def test_the_program_lists_all():
-    listing = subprocess.run([sys.executable, '-m', 'recipes'], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    listing = subprocess.run(
+        [sys.executable, '-m', 'recipes'], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
     assert listing.returncode == 0 and all(f'\n{name} ' in listing.stdout for name in RECIPES)
-    line = next(line for line in listing.stdout.splitlines() if line.startswith('finetune_vit_base '))
-    assert re.split(r'\s{2,}', line) == ['finetune_vit_base', 'vit_base_patch16', '100', '1024',
-                                         '83.57 ± 0.08 acc1 (official rerun, 4 seeds)', '230 h, V100']
+    line = next(
+        line for line in listing.stdout.splitlines() if line.startswith('finetune_vit_base ')
+    )
+    assert re.split(r'\s{2,}', line) == [
+        'finetune_vit_base',
+        'vit_base_patch16',
+        '100',
+        '1024',
+        '83.57 ± 0.08 acc1 (official rerun, 4 seeds)',
+        '230 h, V100',
+    ]
 
 
 def test_who_reads_only_the_first_lines_gets_no_traceback():
     program = [sys.executable, '-m', 'recipes']
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as listing:
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as listing:
         listing.stdout.close()
         assert (listing.stderr.read(), listing.wait(60)) == (b'', 141)
 
@@ -185,7 +255,9 @@ def test_who_reads_only_the_first_lines_gets_no_traceback():
 def devices_of(words):
     """How many processes the launcher's flags ask for; machines have 8 where they do not say."""
     gpus = value(words, '--gpus')
-    return int(value(words, '--nnodes') or 1) * (len(gpus.split(',')) if gpus else 8 if '--nnodes' in words else 1)
+    return int(value(words, '--nnodes') or 1) * (
+        len(gpus.split(',')) if gpus else 8 if '--nnodes' in words else 1
+    )
 
 
 def commands(name, monkeypatch):
@@ -201,7 +273,13 @@ def commands(name, monkeypatch):
 
 def comparable(args):
     """Flags without the reader's own: which weights, which names."""
-    names = vars(args) | {'finetune': '', 'resume': '', 'opts': None, 'model_path': None, 'num_workers': None}
+    names = vars(args) | {
+        'finetune': '',
+        'resume': '',
+        'opts': None,
+        'model_path': None,
+        'num_workers': None,
+    }
     return SimpleNamespace(**names)
 
 
@@ -209,14 +287,21 @@ def comparable(args):
 def test_every_whole_command_of_a_readme_is_a_recipes(name, monkeypatch):
     seen = set()
     for program, words, devices in commands(name, monkeypatch):
-        own = any(word.startswith(('output', 'WEIGHTS')) for word in words if word != 'output') or 'demo/' in ' '.join(words)
+        own = any(
+            word.startswith(('output', 'WEIGHTS')) for word in words if word != 'output'
+        ) or 'demo/' in ' '.join(words)
         toy = any(word.startswith('seg/configs') and 'ade20k' not in word for word in words)
         if '...' in words or own or toy:
             continue
         args = parser_of(program).parse_args(words)
         batch = args.__dict__.get('batch_size')
-        same = [recipe for recipe in RUNNABLE if recipe.program == program and fits(recipe, devices, batch)
-                and comparable(parsed(recipe, devices, batch)) == comparable(args)]
+        same = [
+            recipe
+            for recipe in RUNNABLE
+            if recipe.program == program
+            and fits(recipe, devices, batch)
+            and comparable(parsed(recipe, devices, batch)) == comparable(args)
+        ]
         assert same, f'{name}: no recipe makes {program} {" ".join(words)}'
         seen |= {recipe.name for recipe in same}
     assert {'finetune_vit_base', 'linprobe_vit_base', 'eval_vit_base', 'segment_vit_base'} <= seen
@@ -236,8 +321,12 @@ def test_shortened_commands_keep_the_effective_batch(name, monkeypatch):
     found = 0
     for program, words, devices in commands(name, monkeypatch):
         if '...' in words and '--batch_size' in words:
-            global_batch = int(value(words, '--batch_size')) * int(value(words, '--accum_iter') or 1) * devices
-            assert global_batch in {recipe.effective_batch for recipe in RUNNABLE if recipe.program == program}, words
+            global_batch = (
+                int(value(words, '--batch_size')) * int(value(words, '--accum_iter') or 1) * devices
+            )
+            assert global_batch in {
+                recipe.effective_batch for recipe in RUNNABLE if recipe.program == program
+            }, words
             found += 1
     assert found
 
@@ -252,17 +341,24 @@ def test_the_table_of_um_mae_is_that_of_its_recipes(name):
     for (model, flags_, epochs, batch, classifier, tuning, accuracy), start in zip(rows, starts):
         tuned = next(recipe for recipe in ALL if recipe.checkpoint == start.name)
         epochs, batch, tuning = (cell.split(', ') for cell in (epochs, batch, tuning))
-        words = (f'--data_path DATA --model {model} --batch_size {batch[0]} --accum_iter {batch[1]} --epochs {epochs[0]} '
-                 f'--warmup_epochs {epochs[1]} --blr 1.5e-4 --weight_decay 0.05 {flags_}')
+        words = (
+            f'--data_path DATA --model {model} --batch_size {batch[0]} --accum_iter {batch[1]} --epochs {epochs[0]} '
+            f'--warmup_epochs {epochs[1]} --blr 1.5e-4 --weight_decay 0.05 {flags_}'
+        )
         written = main_pretrain.PARSER.parse_args(words.split())
         assert vars(written) | {'token_size': None} == vars(parsed(start)) | {'token_size': None}
         assert classifier == tuned.model and float(accuracy) == tuned.figures[0].value
-        assert list(map(float, tuning)) == [float(tuned.flag('--layer_decay')), float(tuned.flag('--drop_path')),
-                                            tuned.batch_size, tuned.accum_iter]
+        assert list(map(float, tuning)) == [
+            float(tuned.flag('--layer_decay')),
+            float(tuned.flag('--drop_path')),
+            tuned.batch_size,
+            tuned.accum_iter,
+        ]
 
 
 @READMES
 def test_the_table_of_segmentors_is_that_of_their_recipes(name):
     rows = re.findall(r'^\| [^|]+ \| (48\.\d+) \|', read(name).text, re.M)
     assert list(map(float, rows)) == [
-        find(recipe).figures[0].value for recipe in ('segment_vit_base', 'eval_segment_vit_base_ms')]
+        find(recipe).figures[0].value for recipe in ('segment_vit_base', 'eval_segment_vit_base_ms')
+    ]

@@ -1,4 +1,5 @@
 """The training transforms by hand: sizes, the rule of the crop, colours, and what reaches the network."""
+
 import colorsys
 import random
 
@@ -15,11 +16,14 @@ from paddleseg.transforms import Compose
 from seg.augment import PhotoMetricDistortion, RandomCropWithCategoryLimit, RandomResize
 from util.errors import InputError
 
-RECIPE = [{'type': 'RandomResize', 'scale': [256, 64], 'ratio_range': [0.5, 2.0]},
-          {'type': 'RandomCropWithCategoryLimit', 'crop_size': [64, 64]},
-          {'type': 'RandomHorizontalFlip'}, {'type': 'PhotoMetricDistortion'},
-          {'type': 'Normalize', 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]},
-          {'type': 'Padding', 'target_size': [64, 64], 'im_padding_value': 0, 'label_padding_value': 255}]
+RECIPE = [
+    {'type': 'RandomResize', 'scale': [256, 64], 'ratio_range': [0.5, 2.0]},
+    {'type': 'RandomCropWithCategoryLimit', 'crop_size': [64, 64]},
+    {'type': 'RandomHorizontalFlip'},
+    {'type': 'PhotoMetricDistortion'},
+    {'type': 'Normalize', 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]},
+    {'type': 'Padding', 'target_size': [64, 64], 'im_padding_value': 0, 'label_padding_value': 255},
+]
 
 
 def scene(height, width, seed=0):
@@ -27,33 +31,55 @@ def scene(height, width, seed=0):
     rng = np.random.default_rng(seed)
     label = 3 * rng.integers(0, 10, [height, width])
     label[rng.random(label.shape) < 0.1] = 255
-    return {'img': rng.integers(0, 256, [height, width, 3]).astype('float32'), 'label': label.astype('uint8'),
-            'trans_info': [], 'gt_fields': ['label']}
+    return {
+        'img': rng.integers(0, 256, [height, width, 3]).astype('float32'),
+        'label': label.astype('uint8'),
+        'trans_info': [],
+        'gt_fields': ['label'],
+    }
 
 
 def recipe():
-    return Compose([manager.TRANSFORMS[part['type']](**{key: value for key, value in part.items() if key != 'type'})
-                    for part in RECIPE])
+    return Compose(
+        [
+            manager.TRANSFORMS[part['type']](
+                **{key: value for key, value in part.items() if key != 'type'}
+            )
+            for part in RECIPE
+        ]
+    )
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """drawn(function=values) lets numpy.random give these, one a call; returns what it was asked."""
+
     def set_draws(**values):
         asked = []
         for name, given in values.items():
             queue = iter(given)
-            monkeypatch.setattr(np.random, name, lambda *ends, name=name, queue=queue: (
-                asked.append((name, *ends)), next(queue))[1])
+            monkeypatch.setattr(
+                np.random,
+                name,
+                lambda *ends, name=name, queue=queue: (asked.append((name, *ends)), next(queue))[1],
+            )
         return asked
+
     return set_draws
 
 
 # 64 x .65 is 41.6 pixels, of which mmsegmentation takes 41
-@pytest.mark.parametrize('size, draw, expected', [
-    ((50, 100), 0.0, (32, 64)), ((50, 100), 0.999999, (127, 254)), ((50, 100), 1 / 3, (64, 128)),  # the short edge
-    ((10, 100), 1 / 3, (26, 256)), ((100, 10), 0.0, (128, 13)),  # the long one
-    ((50, 100), 0.1, (41, 82))])
+@pytest.mark.parametrize(
+    'size, draw, expected',
+    [
+        ((50, 100), 0.0, (32, 64)),
+        ((50, 100), 0.999999, (127, 254)),
+        ((50, 100), 1 / 3, (64, 128)),  # the short edge
+        ((10, 100), 1 / 3, (26, 256)),
+        ((100, 10), 0.0, (128, 13)),  # the long one
+        ((50, 100), 0.1, (41, 82)),
+    ],
+)
 def test_sizes_between_half_and_double(drawn, size, draw, expected):
     drawn(random=[draw])
     data = RandomResize([256, 64], [0.5, 2.0])(scene(*size))
@@ -67,7 +93,11 @@ def test_a_resized_label_has_the_classes_of_single_pixels_and_the_image_whole_nu
         height, width = data['label'].shape
         rows, columns = np.arange(height) * 30 // height, np.arange(width) * 47 // width
         np.testing.assert_array_equal(data['label'], before['label'][rows][:, columns])
-        assert data['img'].dtype == np.float32 and (data['img'] % 1 == 0).all() and data['label'].dtype == np.uint8
+        assert (
+            data['img'].dtype == np.float32
+            and (data['img'] % 1 == 0).all()
+            and data['label'].dtype == np.uint8
+        )
 
 
 def test_an_image_is_resized_bilinearly(drawn):
@@ -94,13 +124,22 @@ def test_a_crop_cuts_image_and_label_at_the_same_place(drawn):
 def test_a_crop_larger_than_the_image_takes_all_of_it():
     data, before = RandomCropWithCategoryLimit([50, 50])(scene(40, 60)), scene(40, 60)
     assert data['img'].shape == (40, 50, 3)
-    assert any((data['label'] == before['label'][:, left:left + 50]).all() for left in range(11))
+    assert any((data['label'] == before['label'][:, left : left + 50]).all() for left in range(11))
 
 
-@pytest.mark.parametrize('pixels, mixed', [
-    ([1] * 3 + [2] * 2, True), ([1] * 3 + [2], False),  # three quarters are too much
-    ([1] * 3 + [2] + [255] * 9, False), ([255] * 9 + [1, 2], True),  # what is ignored does not count
-    ([1] * 5, False), ([1] + [255] * 5, False), ([255] * 5, False), ([0, 0, 149], True)])
+@pytest.mark.parametrize(
+    'pixels, mixed',
+    [
+        ([1] * 3 + [2] * 2, True),
+        ([1] * 3 + [2], False),  # three quarters are too much
+        ([1] * 3 + [2] + [255] * 9, False),
+        ([255] * 9 + [1, 2], True),  # what is ignored does not count
+        ([1] * 5, False),
+        ([1] + [255] * 5, False),
+        ([255] * 5, False),
+        ([0, 0, 149], True),
+    ],
+)
 def test_the_limit_of_one_class(pixels, mixed):
     assert RandomCropWithCategoryLimit([5, 5]).mixed(np.array([pixels], 'uint8')) == mixed
 
@@ -110,7 +149,9 @@ def test_a_place_of_one_class_is_drawn_again(drawn):
     data['label'][:, :30] = 5
     asked = drawn(randint=[0, 3, 0, 12, 0, 30, 0, 0])
     before = data['label'].copy()
-    assert (RandomCropWithCategoryLimit([10, 10])(data)['label'] == before[:, 30:]).all() and len(asked) == 6
+    assert (RandomCropWithCategoryLimit([10, 10])(data)['label'] == before[:, 30:]).all() and len(
+        asked
+    ) == 6
 
 
 def test_the_eleventh_place_is_taken_as_it_comes(drawn):
@@ -118,12 +159,16 @@ def test_the_eleventh_place_is_taken_as_it_comes(drawn):
     asked = drawn(randint=[draw for column in columns for draw in (0, column)])
     data = scene(10, 40) | {'label': np.full([10, 40], 5, 'uint8')}
     before = data['img'].copy()
-    assert (RandomCropWithCategoryLimit([10, 10])(data)['img'] == before[:, 20:30]).all() and len(asked) == 22
+    assert (RandomCropWithCategoryLimit([10, 10])(data)['img'] == before[:, 20:30]).all() and len(
+        asked
+    ) == 22
 
 
 def test_without_a_limit_the_first_place_is_taken(drawn):
     asked = drawn(randint=[0, 3])
-    RandomCropWithCategoryLimit([10, 10], 1.0)(scene(10, 40) | {'label': np.full([10, 40], 5, 'uint8')})
+    RandomCropWithCategoryLimit([10, 10], 1.0)(
+        scene(10, 40) | {'label': np.full([10, 40], 5, 'uint8')}
+    )
     assert len(asked) == 2
 
 
@@ -155,14 +200,18 @@ def test_contrast_is_a_factor_of_the_levels(drawn, factor, first):
 def colors(seed=0):
     """float32 [8,8,3] RGB, bright enough that whole levels say enough about hue and saturation."""
     rng = np.random.default_rng(seed)
-    shares = np.array([colorsys.hsv_to_rgb(*hsv) for hsv in rng.uniform([0, 0.3, 0.6], [1, 0.6, 1], [64, 3])])
+    shares = np.array(
+        [colorsys.hsv_to_rgb(*hsv) for hsv in rng.uniform([0, 0.3, 0.6], [1, 0.6, 1], [64, 3])]
+    )
     return (255 * shares).round().reshape(8, 8, 3).astype('float32')
 
 
 def recolored(image, change):
     """colorsys' answer, [height, width, 3], levels."""
     hsv = [colorsys.rgb_to_hsv(*pixel / 255) for pixel in image.reshape(-1, 3).astype('float64')]
-    return 255 * np.array([colorsys.hsv_to_rgb(*change(*pixel)) for pixel in hsv]).reshape(image.shape)
+    return 255 * np.array([colorsys.hsv_to_rgb(*change(*pixel)) for pixel in hsv]).reshape(
+        image.shape
+    )
 
 
 @pytest.mark.parametrize('factor', [0.5, 1.0, 1.5])
@@ -179,7 +228,9 @@ def test_hue_is_turned_by_two_degrees_a_step_and_wraps(drawn, steps):
     red = np.array([[[250, 120, 120], [250, 120, 135], [250, 135, 120]]], 'float32')
     for before in (colors(), red):
         image, asked = distorted(before, drawn, [0, 0, 0, 1, steps, 0])
-        np.testing.assert_allclose(image, recolored(before, lambda h, s, v: ((h + steps / 180) % 1, s, v)), atol=5)
+        np.testing.assert_allclose(
+            image, recolored(before, lambda h, s, v: ((h + steps / 180) % 1, s, v)), atol=5
+        )
         assert asked[4] == ('randint', -18, 18)
 
 
@@ -196,7 +247,12 @@ def test_a_distorted_image_has_whole_levels_and_keeps_its_type():
     for seed in range(10):
         np.random.seed(seed)
         image = PhotoMetricDistortion()(scene(9, 13, seed))['img']
-        assert image.dtype == np.float32 and (image % 1 == 0).all() and image.min() >= 0 and image.max() <= 255
+        assert (
+            image.dtype == np.float32
+            and (image % 1 == 0).all()
+            and image.min() >= 0
+            and image.max() <= 255
+        )
         assert PhotoMetricDistortion()({'img': image.astype('uint8')})['img'].dtype == np.uint8
 
 
@@ -209,18 +265,21 @@ def test_what_is_padded_is_0_after_normalising_and_ignored():
     assert (data['img'][:, height:] == 0).all() and (data['img'][:, :height] != 0).all()
     assert data['label'].shape == (64, 64) and data['label'].dtype == np.uint8
     levels = data['img'][:, :height] * np.reshape([0.229, 0.224, 0.225], [3, 1, 1]) + np.reshape(
-        [0.485, 0.456, 0.406], [3, 1, 1])
+        [0.485, 0.456, 0.406], [3, 1, 1]
+    )
     np.testing.assert_allclose(levels * 255, np.round(levels * 255), atol=1e-4)
     assert set(np.unique(data['label'])) <= {*range(0, 30, 3), 255}
 
 
 def test_two_generators_decide_everything():
     """PaddleSeg's flip draws from the module random, all of ours from numpy.random."""
+
     def run(seed):
         np.random.seed(seed)
         random.seed(seed)
         data = recipe()(scene(90, 120))
         return np.concatenate([data['img'].ravel(), data['label'].ravel()])
+
     np.testing.assert_array_equal(run(1), run(1))
     assert (run(1) != run(2)).any()
 
@@ -232,21 +291,29 @@ def test_pictures_of_all_sizes_make_a_batch():
 
         def __len__(self):
             return 4
+
     batch = next(iter(paddle.io.DataLoader(Scenes(), batch_size=4)))
     assert batch['img'].shape == [4, 3, 64, 64] and batch['label'].shape == [4, 64, 64]
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda: RandomResize([512]), 'RandomResize: scale'), (lambda: RandomResize([2048, 0]), 'RandomResize: scale'),
-    (lambda: RandomResize(ratio_range=[2, 0.5]), 'ratio_range'), (lambda: RandomResize(ratio_range=[0, 1]), 'ratio_range'),
-    (lambda: RandomCropWithCategoryLimit([512]), 'crop_size'), (lambda: RandomCropWithCategoryLimit([0, 5]), 'crop_size'),
-    (lambda: RandomCropWithCategoryLimit(category_max_ratio=0), 'category_max_ratio'),
-    (lambda: RandomCropWithCategoryLimit(category_max_ratio=75), 'category_max_ratio'),
-    (lambda: PhotoMetricDistortion(contrast_range=[1.5, 0.5]), 'contrast_range'),
-    (lambda: PhotoMetricDistortion(saturation_range=[-1, 1]), 'saturation_range'),
-    (lambda: PhotoMetricDistortion(brightness_delta=-1), 'brightness_delta'),
-    (lambda: PhotoMetricDistortion(hue_delta=0), 'hue_delta'),
-    (lambda: PhotoMetricDistortion()({'img': np.zeros([4, 4, 1], 'float32')}), r'\[4, 4, 1\]')])
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda: RandomResize([512]), 'RandomResize: scale'),
+        (lambda: RandomResize([2048, 0]), 'RandomResize: scale'),
+        (lambda: RandomResize(ratio_range=[2, 0.5]), 'ratio_range'),
+        (lambda: RandomResize(ratio_range=[0, 1]), 'ratio_range'),
+        (lambda: RandomCropWithCategoryLimit([512]), 'crop_size'),
+        (lambda: RandomCropWithCategoryLimit([0, 5]), 'crop_size'),
+        (lambda: RandomCropWithCategoryLimit(category_max_ratio=0), 'category_max_ratio'),
+        (lambda: RandomCropWithCategoryLimit(category_max_ratio=75), 'category_max_ratio'),
+        (lambda: PhotoMetricDistortion(contrast_range=[1.5, 0.5]), 'contrast_range'),
+        (lambda: PhotoMetricDistortion(saturation_range=[-1, 1]), 'saturation_range'),
+        (lambda: PhotoMetricDistortion(brightness_delta=-1), 'brightness_delta'),
+        (lambda: PhotoMetricDistortion(hue_delta=0), 'hue_delta'),
+        (lambda: PhotoMetricDistortion()({'img': np.zeros([4, 4, 1], 'float32')}), r'\[4, 4, 1\]'),
+    ],
+)
 def test_what_is_wrong_is_named(make, message):
     with pytest.raises(InputError, match=message):
         make()

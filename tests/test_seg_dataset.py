@@ -1,4 +1,5 @@
 """ADE20K and the user's own pairs: what is read, and what is refused by name."""
+
 import shutil
 
 import numpy as np
@@ -14,8 +15,10 @@ from seg.transforms import ResizeKeepRatio
 from util.errors import InputError
 
 SIZES = [(30, 45), (30, 40), (64, 24)]  # height, width
-LABELS = [np.random.default_rng(seed).choice([0, 1, 2, 7, 150, 255], (h, w)).astype('uint8')
-          for seed, (h, w) in enumerate(SIZES)]
+LABELS = [
+    np.random.default_rng(seed).choice([0, 1, 2, 7, 150, 255], (h, w)).astype('uint8')
+    for seed, (h, w) in enumerate(SIZES)
+]
 
 
 def write_pair(image, label, values):
@@ -33,8 +36,13 @@ def write_scene(root, classes=150):
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for number in (2, 0, 1):
-            write_pair(images / f'{number:03}.jpg', labels / f'{number:03}.png',
-                       np.where(LABELS[number] == 255, 255, LABELS[number].clip(0, classes)).astype('uint8'))
+            write_pair(
+                images / f'{number:03}.jpg',
+                labels / f'{number:03}.png',
+                np.where(LABELS[number] == 255, 255, LABELS[number].clip(0, classes)).astype(
+                    'uint8'
+                ),
+            )
 
 
 @pytest.fixture
@@ -50,9 +58,18 @@ def ade(root, mode='val', transforms=()):
 def test_pairs_are_sorted_and_labels_count_from_0(scene):
     data = ade(scene)
     assert [path[-8:] for path, _ in data.file_list] == ['/000.jpg', '/001.jpg', '/002.jpg']
-    assert (data.NUM_CLASSES, data.num_classes, data.IGNORE_INDEX, data.ignore_index) == (150, 150, 255, 255)
+    assert (data.NUM_CLASSES, data.num_classes, data.IGNORE_INDEX, data.ignore_index) == (
+        150,
+        150,
+        255,
+        255,
+    )
     for (height, width), raw, sample in zip(SIZES, LABELS, data):
-        assert sample['img'].shape == (3, height, width) and sample['label'].shape == (1, height, width)
+        assert sample['img'].shape == (3, height, width) and sample['label'].shape == (
+            1,
+            height,
+            width,
+        )
         expected = np.vectorize(lambda v: 255 if v in (0, 255) else v - 1)(raw)
         np.testing.assert_array_equal(sample['label'][0], expected)
 
@@ -67,6 +84,7 @@ def test_training_transforms_change_the_label_with_the_image(scene):
     def flip(data):
         assert data['gt_fields'] == ['label']
         return data | {'img': data['img'][:, ::-1], 'label': data['label'][:, ::-1]}
+
     plain, flipped = ade(scene, 'train')[0], ade(scene, 'train', [flip])[0]
     np.testing.assert_array_equal(flipped['label'], plain['label'][:, ::-1])
     assert plain['label'].dtype == np.uint8 and plain['label'].shape == SIZES[0]
@@ -91,18 +109,31 @@ def spoil(kind, scene):
     elif kind == 'label':
         label.write_bytes(b'')
     else:
-        Image.fromarray({'size': grid[1:], 'range': grid * 151, 'colours': np.stack([grid] * 3, axis=2),
-                         'sixteen': grid.astype('uint16') * 300}[kind]).save(label)
+        Image.fromarray(
+            {
+                'size': grid[1:],
+                'range': grid * 151,
+                'colours': np.stack([grid] * 3, axis=2),
+                'sixteen': grid.astype('uint16') * 300,
+            }[kind]
+        ).save(label)
 
 
-BEFORE = {'root': 'no folder .*images/validation nor .*Expected there: .*annotations/validation.*http',
-          'folder': 'no folder .*annotations/validation', 'empty': 'images/validation holds no picture',
-          'pair': '1 files of validation have no partner .*images/validation/001.jpg'}
-WITHIN = {'image': '001.jpg cannot be read as a picture', 'truncated': '001.jpg cannot be read as a picture',
-          'label': '001.png cannot be read as a label',
-          'size': '001.png is 40 x 29 pixels, but its image .*001.jpg is 40 x 30',
-          'range': '001.png has the labels 151; its 150 classes are 1 to 150', 'sixteen': '001.png has the labels 300',
-          'colours': '001.png: a label has one channel'}
+BEFORE = {
+    'root': 'no folder .*images/validation nor .*Expected there: .*annotations/validation.*http',
+    'folder': 'no folder .*annotations/validation',
+    'empty': 'images/validation holds no picture',
+    'pair': '1 files of validation have no partner .*images/validation/001.jpg',
+}
+WITHIN = {
+    'image': '001.jpg cannot be read as a picture',
+    'truncated': '001.jpg cannot be read as a picture',
+    'label': '001.png cannot be read as a label',
+    'size': '001.png is 40 x 29 pixels, but its image .*001.jpg is 40 x 30',
+    'range': '001.png has the labels 151; its 150 classes are 1 to 150',
+    'sixteen': '001.png has the labels 300',
+    'colours': '001.png: a label has one channel',
+}
 
 
 @pytest.mark.parametrize('kind', BEFORE)
@@ -129,13 +160,21 @@ def test_a_bad_file_ends_an_evaluation_by_its_name(scene, kind, num_workers):
     class Model(paddle.nn.Layer):
         def forward(self, x):
             return [paddle.zeros([1, 150, *x.shape[2:]])]
+
     with pytest.raises(InputError, match=f'^[^ ]*{WITHIN[kind]}'):
         evaluate(Model(), ade(scene), num_workers=num_workers, print_detail=False)
 
 
 def own(root, **kwargs):
     (root / 'val.txt').write_text('a.jpg a.png\n')
-    return Dataset('val', str(root), [ResizeKeepRatio([32, 16])], num_classes=3, val_path=str(root / 'val.txt'), **kwargs)
+    return Dataset(
+        'val',
+        str(root),
+        [ResizeKeepRatio([32, 16])],
+        num_classes=3,
+        val_path=str(root / 'val.txt'),
+        **kwargs,
+    )
 
 
 def test_paddlesegs_own_list_of_pairs_is_read_and_checked_alike(tmp_path):
@@ -145,7 +184,9 @@ def test_paddlesegs_own_list_of_pairs_is_read_and_checked_alike(tmp_path):
     np.testing.assert_array_equal(sample['label'][0], label)
     assert sample['img'].shape == (3, 16, 16)
     write_pair(tmp_path / 'a.jpg', tmp_path / 'a.png', label + 1)
-    with pytest.raises(InputError, match='a.png has the labels 3; its 3 classes are 0 to 2, and 255 is ignored'):
+    with pytest.raises(
+        InputError, match='a.png has the labels 3; its 3 classes are 0 to 2, and 255 is ignored'
+    ):
         own(tmp_path)[0]
 
 
@@ -172,5 +213,8 @@ def test_numbers_of_a_label_by_hand(number):
         expected = number - 1 if 1 <= number <= 150 else 255
         assert (checked(label, 'x', 150, 255, first=1) == expected).all()
     else:
-        with pytest.raises(InputError, match=f'x has the labels {number}; its 150 classes are 1 to 150, and 0 or 255'):
+        with pytest.raises(
+            InputError,
+            match=f'x has the labels {number}; its 150 classes are 1 to 150, and 0 or 255',
+        ):
             checked(label, 'x', 150, 255, first=1)

@@ -1,4 +1,5 @@
 """Windows, scales and flips against NumPy."""
+
 import cv2
 import numpy as np
 import paddle
@@ -32,15 +33,22 @@ def noise(*shape):
     return np.random.default_rng(0).standard_normal(shape, dtype='float32')
 
 
-@pytest.mark.parametrize('height, width, tops, lefts', [
-    (10, 13, [0, 2], [0, 5]), (8, 8, [0], [0]), (14, 19, [0, 5, 6], [0, 5, 10, 11]), (8, 9, [0], [0, 1])])
+@pytest.mark.parametrize(
+    'height, width, tops, lefts',
+    [
+        (10, 13, [0, 2], [0, 5]),
+        (8, 8, [0], [0]),
+        (14, 19, [0, 5, 6], [0, 5, 10, 11]),
+        (8, 9, [0], [0, 1]),
+    ],
+)
 def test_windows_overlap_in_mmsegmentations_grid(height, width, tops, lefts):
     image, model = noise(1, 3, height, width), Model()
     scores = infer.slide_inference(model, paddle.to_tensor(image), (8, 8), (5, 5)).numpy()
     total, count = np.zeros([1, 3, height, width]), np.zeros([height, width])
     for top in tops:
         for left in lefts:
-            window = np.s_[..., top:top + 8, left:left + 8]
+            window = np.s_[..., top : top + 8, left : left + 8]
             total[window] += Model.scores(image[window])
             count[window] += 1
     np.testing.assert_allclose(scores, total / count, rtol=1e-5, atol=1e-6)
@@ -57,7 +65,9 @@ def test_an_image_smaller_than_the_window_is_filled_up_with_the_mean_colour():
 
 def prepared(height, width, scale=(64, 16)):
     picture = np.random.default_rng(1).integers(0, 256, (height, width, 3)).astype('uint8')
-    prepare = Compose([transforms.ResizeKeepRatio(scale), Normalize(mean=MEAN.tolist(), std=STD.tolist())])
+    prepare = Compose(
+        [transforms.ResizeKeepRatio(scale), Normalize(mean=MEAN.tolist(), std=STD.tolist())]
+    )
     data = prepare({'img': picture[..., ::-1].astype('float32')})
     return picture, paddle.to_tensor(data['img'][None]), data['trans_info']
 
@@ -78,12 +88,16 @@ def test_several_scales_are_the_mean_of_probabilities_of_the_rescaled_picture(ba
     if batched:
         loader = paddle.io.DataLoader([{'img': image[0].numpy(), 'trans_info': info}], batch_size=1)
         image, info = next(iter(loader)).values()
-    labels, logarithm = infer.multi_scale(Model(), image, info, [0.5, 1.0, 1.75], flip_horizontal=True)
+    labels, logarithm = infer.multi_scale(
+        Model(), image, info, [0.5, 1.0, 1.75], flip_horizontal=True
+    )
     total = 0
     for height, width in [(8, 12), (16, 25), (28, 43)]:
         for flip in (1, -1):
             scores = Model.scores(rescaled(picture, height, width)[..., ::flip])
-            scores = paddle.nn.functional.interpolate(paddle.to_tensor(scores), [20, 31], mode='bilinear').numpy()
+            scores = paddle.nn.functional.interpolate(
+                paddle.to_tensor(scores), [20, 31], mode='bilinear'
+            ).numpy()
             total = total + softmax(scores)[..., ::flip] / 6
     np.testing.assert_allclose(np.exp(logarithm.numpy()), total, atol=1e-5)
     np.testing.assert_array_equal(labels.numpy(), total.argmax(axis=1)[:, None])
@@ -93,12 +107,17 @@ def test_several_scales_are_the_mean_of_probabilities_of_the_rescaled_picture(ba
 @pytest.mark.parametrize('ratio, size', [(0.5, (16, 25)), (1.0, (16, 25)), (1.5, (24, 37))])
 def test_with_windows_the_short_edge_is_never_below_the_window(ratio, size):
     picture, image, info = prepared(20, 31)
-    np.testing.assert_allclose(infer.Source(image, info).at(ratio, 16).numpy(), rescaled(picture, *size), atol=1e-5)
+    np.testing.assert_allclose(
+        infer.Source(image, info).at(ratio, 16).numpy(), rescaled(picture, *size), atol=1e-5
+    )
 
 
 def test_with_windows_the_short_edge_alone_decides():
     _, image, info = prepared(10, 100)
-    assert image.shape[2:] == [6, 64] and infer.Source(image, info).at(0.5, 16).shape[2:] == [16, 160]
+    assert image.shape[2:] == [6, 64] and infer.Source(image, info).at(0.5, 16).shape[2:] == [
+        16,
+        160,
+    ]
     assert infer.Source(image, info).at(0.5, 0).shape[2:] == [3, 32]
 
 
@@ -111,9 +130,15 @@ def test_without_the_original_the_prepared_image_is_rescaled():
 
 def test_one_scale_is_the_scores_brought_to_the_original_size():
     picture, _, _ = prepared(20, 31)
-    prepare = Compose([transforms.ResizeKeepRatio((64, 16)), Normalize(mean=MEAN.tolist(), std=STD.tolist())])
+    prepare = Compose(
+        [transforms.ResizeKeepRatio((64, 16)), Normalize(mean=MEAN.tolist(), std=STD.tolist())]
+    )
     scores = paddle.to_tensor(Model.scores(rescaled(picture, 16, 25)))
-    expected = paddle.nn.functional.interpolate(scores, [20, 31], mode='bilinear').numpy()[0].argmax(axis=0)
+    expected = (
+        paddle.nn.functional.interpolate(scores, [20, 31], mode='bilinear')
+        .numpy()[0]
+        .argmax(axis=0)
+    )
     np.testing.assert_array_equal(infer.labels(Model(), picture[..., ::-1], prepare), expected)
 
 

@@ -1,4 +1,5 @@
 """Batches from our workers are what Paddle's loader gives; what goes wrong in one names the files."""
+
 import numpy as np
 import paddle
 import pytest
@@ -50,9 +51,13 @@ def test_batches_are_those_of_paddles_loader(scenes, mode):  # noqa: F811
 def test_what_a_transform_raises_names_the_files(scenes, capfd):  # noqa: F811
     def failing(data):
         raise KeyError('a transform')
+
     samples = Samples(Scenes([failing], str(scenes)), seed=0)
     image, label = samples.samples.file_list[next(iter(Stream(samples, 1, 0)))[0][1]]
     with pytest.raises(InputError) as error:
         next(iter(Loader(samples, Stream(samples, 1, 0), 2, 60)))
-    assert str(error.value) == f"{image} with label {label} cannot be prepared (KeyError: 'a transform')"
+    assert (
+        str(error.value)
+        == f"{image} with label {label} cannot be prepared (KeyError: 'a transform')"
+    )
     assert 'Traceback' in capfd.readouterr().err

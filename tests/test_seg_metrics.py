@@ -1,4 +1,5 @@
 """The figures of segmentation against counts made by hand."""
+
 import numpy as np
 import paddle
 import pytest
@@ -30,12 +31,18 @@ def test_figures_leave_out_classes_that_occur_nowhere(drawn):
     miou, macc, aacc = by_hand(pred.ravel().tolist(), label.ravel().tolist(), 6)
     classes, mean = metrics.mean_iou(*areas)
     right, precision, recall = metrics.class_measurement(*areas)
-    assert mean == pytest.approx(miou) and right == pytest.approx(aacc) and metrics.mean(recall) == pytest.approx(macc)
+    assert (
+        mean == pytest.approx(miou)
+        and right == pytest.approx(aacc)
+        and metrics.mean(recall) == pytest.approx(macc)
+    )
     assert np.isnan(classes).sum() == 6 - drawn and precision.shape == (6,)
 
 
 def test_a_label_without_any_pixel_that_counts_is_no_error():
-    areas = metrics.calculate_area(paddle.zeros([1, 1, 2, 2], 'int32'), paddle.full([1, 1, 2, 2], 255), 3)
+    areas = metrics.calculate_area(
+        paddle.zeros([1, 1, 2, 2], 'int32'), paddle.full([1, 1, 2, 2], 255), 3
+    )
     assert np.isnan(metrics.mean_iou(*areas)[1]) and np.isnan(metrics.dice(*areas)[1])
 
 
@@ -52,7 +59,10 @@ def test_dice_is_twice_the_overlap_over_the_sum():
 
 def test_mean_accuracy_is_logged(capsys):
     metrics.class_measurement(*map(paddle.to_tensor, ([1, 0, 3], [2, 0, 4], [2, 0, 4])))
-    assert 'aAcc: 0.6667 mIoU: 0.4667 mAcc: 0.6250 (1 of 3 classes are absent' in capsys.readouterr().out
+    assert (
+        'aAcc: 0.6667 mIoU: 0.4667 mAcc: 0.6250 (1 of 3 classes are absent'
+        in capsys.readouterr().out
+    )
 
 
 def test_importing_seg_is_enough_for_paddlesegs_own_metrics():

@@ -1,4 +1,5 @@
 """The segmentor: positions by hand, parameters counted, what PaddleSeg builds from a config."""
+
 import numpy as np
 import paddle
 import pytest
@@ -27,7 +28,11 @@ def test_relative_positions_by_hand():
     for i, (row, column) in enumerate(patches):
         for j, (other_row, other_column) in enumerate(patches):
             assert index[1 + i, 1 + j] == (row - other_row + 1) * 5 + (column - other_column + 2)
-    assert index[0, 1:].tolist() == [15] * 6 and index[1:, 0].tolist() == [16] * 6 and index[0, 0] == 17
+    assert (
+        index[0, 1:].tolist() == [15] * 6
+        and index[1:, 0].tolist() == [16] * 6
+        and index[0, 0] == 17
+    )
 
 
 def test_a_position_moves_the_attention_of_its_head_and_block_alone(segmentor):
@@ -42,7 +47,9 @@ def test_a_position_moves_the_attention_of_its_head_and_block_alone(segmentor):
     tokens = backbone.block_features(x)[0]
     bias = backbone.position_bias[1](backbone.index)
     assert bias.shape == [3, 17, 17]
-    by_hand = backbone.blocks[1](tokens, bias)[:, 1:].numpy().reshape(1, 4, 4, 24).transpose(0, 3, 1, 2)
+    by_hand = (
+        backbone.blocks[1](tokens, bias)[:, 1:].numpy().reshape(1, 4, 4, 24).transpose(0, 3, 1, 2)
+    )
     np.testing.assert_allclose(by_hand, moved, atol=1e-6)
 
 
@@ -50,7 +57,9 @@ def test_the_published_model_has_its_235_parameters():
     """Counted from the recipe: 4 of the embedding, 12 x 15 of the blocks; 12, 8 and 31 of neck and heads."""
     # narrow heads: their number is the same
     model = UPerNetMAE(150, MAEViT(64, 16), channels=8, aux_channels=4)
-    names = [name for name, _ in model.named_parameters() if not name.endswith(('_mean', '_variance'))]
+    names = [
+        name for name, _ in model.named_parameters() if not name.endswith(('_mean', '_variance'))
+    ]
     assert len(names) == 235
     assert sum(name.startswith('backbone.') for name in names) == 3 + 1 + 12 * (12 + 2 + 1)
 
@@ -77,8 +86,13 @@ def test_the_loss_counts_ignored_pixels_as_zero_by_hand():
     scores, labels = rng.normal(size=[2, 5, 4, 6]).astype('float32'), rng.integers(0, 5, [2, 4, 6])
     labels[0, :2] = 255
     shares = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    total = sum(-np.log(shares[n, labels[n, y, x], y, x]) for n in range(2) for y in range(4) for x in range(6)
-                if labels[n, y, x] != 255)
+    total = sum(
+        -np.log(shares[n, labels[n, y, x], y, x])
+        for n in range(2)
+        for y in range(4)
+        for x in range(6)
+        if labels[n, y, x] != 255
+    )
     loss = CrossEntropyOverAllPixelsLoss(ignore_index=255)
     for shape in ([2, 4, 6], [2, 1, 4, 6]):
         value = loss(paddle.to_tensor(scores), paddle.to_tensor(labels.reshape(shape)))

@@ -1,4 +1,5 @@
 """The programs as a user runs them, from another folder, over a made-up ADE20K and a tiny model."""
+
 import os
 import subprocess
 import sys
@@ -34,7 +35,15 @@ def scene(tmp_path_factory):
         if parameter.ndim > 1:
             parameter.set_value(paddle.randn(parameter.shape) * 0.1)
     paddle.save(model.state_dict(), str(root / 'weights.pdparams'))
-    run_here(seg.export, '--config', TINY, '--model_path', root / 'weights.pdparams', '--save_dir', root / 'exported')
+    run_here(
+        seg.export,
+        '--config',
+        TINY,
+        '--model_path',
+        root / 'weights.pdparams',
+        '--save_dir',
+        root / 'exported',
+    )
     return root
 
 
@@ -45,10 +54,18 @@ def run_here(program, *flags):
 @pytest.fixture
 def run(scene, tmp_path):
     """run('val', flag, ...) -> the finished process, started in an empty folder."""
+
     def run(program, *flags, timeout=120):
         environ = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
-        return subprocess.run([sys.executable, str(ROOT / f'seg/{program}.py'), *map(str, flags)], cwd=tmp_path, text=True,
-                              capture_output=True, timeout=timeout, env=environ)
+        return subprocess.run(
+            [sys.executable, str(ROOT / f'seg/{program}.py'), *map(str, flags)],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            env=environ,
+        )
+
     return run
 
 
@@ -57,34 +74,89 @@ def root_of(scene):
 
 
 def test_val_prints_mmsegmentations_figures(run, scene, tmp_path):
-    result = run('val', '--config', TINY, '--model_path', scene / 'weights.pdparams', '--num_workers', 2,
-                 '--opts', root_of(scene))
+    result = run(
+        'val',
+        '--config',
+        TINY,
+        '--model_path',
+        scene / 'weights.pdparams',
+        '--num_workers',
+        2,
+        '--opts',
+        root_of(scene),
+    )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert '3/3 [====' in result.stderr and 'Environment Information' in result.stdout and '143 tensors' in result.stdout
+    assert (
+        '3/3 [====' in result.stderr
+        and 'Environment Information' in result.stdout
+        and '143 tensors' in result.stdout
+    )
 
-    run_here(seg.predict, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--save_dir', tmp_path,
-             '--image_path', scene / 'ade/images/validation')
-    pred = np.concatenate([np.array(Image.open(tmp_path / f'pseudo_color_prediction/{n:03}.png')).ravel() for n in range(3)])
+    run_here(
+        seg.predict,
+        '--config',
+        TINY,
+        '--model_path',
+        scene / 'weights.pdparams',
+        '--save_dir',
+        tmp_path,
+        '--image_path',
+        scene / 'ade/images/validation',
+    )
+    pred = np.concatenate(
+        [
+            np.array(Image.open(tmp_path / f'pseudo_color_prediction/{n:03}.png')).ravel()
+            for n in range(3)
+        ]
+    )
     label = np.concatenate([raw.ravel() for raw in LABELS]).astype(int) - 1
     pred, label = pred[(label >= 0) & (label < 254)], label[(label >= 0) & (label < 254)]
-    iou = [((pred == c) & (label == c)).sum() / ((pred == c) | (label == c)).sum() for c in np.union1d(pred, label)]
+    iou = [
+        ((pred == c) & (label == c)).sum() / ((pred == c) | (label == c)).sum()
+        for c in np.union1d(pred, label)
+    ]
     recall = [(pred[label == c] == c).mean() for c in np.unique(label)]
-    assert (f'aAcc: {(pred == label).mean():.4f} mIoU: {np.mean(iou):.4f} mAcc: {np.mean(recall):.4f} '
-            f'({150 - len(iou)} of 150 classes') in result.stdout
+    assert (
+        f'aAcc: {(pred == label).mean():.4f} mIoU: {np.mean(iou):.4f} mAcc: {np.mean(recall):.4f} '
+        f'({150 - len(iou)} of 150 classes'
+    ) in result.stdout
     assert f'#Images: 3 mIoU: {np.mean(iou):.4f}' in result.stdout
 
 
 def predicted(folder):
     files = sorted((folder / 'pseudo_color_prediction').rglob('*.png'))
-    return {str(file.relative_to(folder / 'pseudo_color_prediction')): np.array(Image.open(file)) for file in files}
+    return {
+        str(file.relative_to(folder / 'pseudo_color_prediction')): np.array(Image.open(file))
+        for file in files
+    }
 
 
-@pytest.mark.parametrize('flags', ['', slow('--aug_pred --scales 0.5 1.5 --flip_horizontal')], ids=['one', 'several'])
+@pytest.mark.parametrize(
+    'flags', ['', slow('--aug_pred --scales 0.5 1.5 --flip_horizontal')], ids=['one', 'several']
+)
 def test_the_exported_model_gives_the_same_labels(scene, tmp_path, flags):
     images = ['--image_path', scene / 'ade/images/validation', *flags.split()]
     weights = scene / 'weights.pdparams'
-    run_here(seg.predict, '--config', TINY, '--model_path', weights, '--save_dir', tmp_path / 'a', *images)
-    run_here(seg.predict, '--engine', 'inference', '--model_path', scene / 'exported', '--save_dir', tmp_path / 'b', *images)
+    run_here(
+        seg.predict,
+        '--config',
+        TINY,
+        '--model_path',
+        weights,
+        '--save_dir',
+        tmp_path / 'a',
+        *images,
+    )
+    run_here(
+        seg.predict,
+        '--engine',
+        'inference',
+        '--model_path',
+        scene / 'exported',
+        '--save_dir',
+        tmp_path / 'b',
+        *images,
+    )
     first, second = predicted(tmp_path / 'a'), predicted(tmp_path / 'b')
     assert [labels.shape for labels in first.values()] == SIZES and first.keys() == second.keys()
     for name, labels in first.items():
@@ -93,25 +165,68 @@ def test_the_exported_model_gives_the_same_labels(scene, tmp_path, flags):
 
 
 def test_export_and_predict_run_from_another_folder(run, scene, tmp_path):
-    result = run('export', '--config', TINY, '--model_path', scene / 'weights.pdparams', '--output_op', 'none')
-    assert result.returncode == 0 and 'scores differ from' in result.stdout, result.stdout + result.stderr
+    result = run(
+        'export',
+        '--config',
+        TINY,
+        '--model_path',
+        scene / 'weights.pdparams',
+        '--output_op',
+        'none',
+    )
+    assert result.returncode == 0 and 'scores differ from' in result.stdout, (
+        result.stdout + result.stderr
+    )
     deploy = yaml.safe_load((tmp_path / 'output/inference_model/deploy.yaml').read_text())['Deploy']
-    assert (deploy['model'], deploy['params'], deploy['output_op'], deploy['output_dtype'], deploy['input_shape']) == (
-        'model.json', 'model.pdiparams', 'none', 'float32', [-1, 3, 32, 32])
+    assert (
+        deploy['model'],
+        deploy['params'],
+        deploy['output_op'],
+        deploy['output_dtype'],
+        deploy['input_shape'],
+    ) == ('model.json', 'model.pdiparams', 'none', 'float32', [-1, 3, 32, 32])
     assert {file.name for file in (tmp_path / 'output/inference_model').iterdir()} == {
-        'deploy.yaml', 'model.json', 'model.pdiparams'}
+        'deploy.yaml',
+        'model.json',
+        'model.pdiparams',
+    }
     image = scene / 'ade/images/validation/002.jpg'
-    result = run('predict', '--engine', 'inference', '--model_path', 'output/inference_model', '--image_path', image)
+    result = run(
+        'predict',
+        '--engine',
+        'inference',
+        '--model_path',
+        'output/inference_model',
+        '--image_path',
+        image,
+    )
     assert result.returncode == 0, result.stderr
-    run_here(seg.predict, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--save_dir', tmp_path,
-             '--image_path', image)
-    np.testing.assert_array_equal(predicted(tmp_path)['002.png'], predicted(tmp_path / 'output/result')['002.png'])
+    run_here(
+        seg.predict,
+        '--config',
+        TINY,
+        '--model_path',
+        scene / 'weights.pdparams',
+        '--save_dir',
+        tmp_path,
+        '--image_path',
+        image,
+    )
+    np.testing.assert_array_equal(
+        predicted(tmp_path)['002.png'], predicted(tmp_path / 'output/result')['002.png']
+    )
 
 
 def test_importing_seg_is_enough_in_a_program_of_ones_own(scene):
     builder = SegBuilder(Config(TINY, opts=[root_of(scene)]))
-    miou, *_ = evaluate(builder.model, builder.val_dataset, aug_eval=True, scales=[0.5, 1.0], print_detail=False,
-                        **builder.config.test_config)
+    miou, *_ = evaluate(
+        builder.model,
+        builder.val_dataset,
+        aug_eval=True,
+        scales=[0.5, 1.0],
+        print_detail=False,
+        **builder.config.test_config,
+    )
     assert 0 <= miou < 0.2
 
 
@@ -121,41 +236,100 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
     exif[0x0112] = 6
     pixels.save(tmp_path / 'turned.png', exif=exif)
     Image.fromarray(np.rot90(np.asarray(pixels), -1)).save(tmp_path / 'upright.png')
-    run_here(seg.predict, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--save_dir', tmp_path / 'out',
-             '--image_path', tmp_path)
+    run_here(
+        seg.predict,
+        '--config',
+        TINY,
+        '--model_path',
+        scene / 'weights.pdparams',
+        '--save_dir',
+        tmp_path / 'out',
+        '--image_path',
+        tmp_path,
+    )
     labels = predicted(tmp_path / 'out')
     np.testing.assert_array_equal(labels['turned.png'], labels['upright.png'])
 
 
-@pytest.mark.parametrize('program, flags, message', [
-    ('val', ['--config', 'nowhere.yml'], '--config nowhere.yml: no such file'), ('val', [], '--config is needed'),
-    ('val', ['--config', TINY], 'ADE20K is not at dataset_root demo/data/scenes'),
-    ('predict', ['--config', TINY, '--image_path', 'nowhere'], '--image_path nowhere: no such picture, folder or list'),
-    ('predict', ['--config', TINY, '--image_path', 'x', '--custom_color', '1', '2'], '--custom_color takes three numbers'),
-    ('predict', ['--config', TINY, '--image_path', TINY], "tiny.yml, entry 1: '#' does not end in"),
-    ('predict', ['--engine', 'inference', '--image_path', 'nowhere.png'], 'needs --model_path'),
-    ('predict', ['--engine', 'inference', '--model_path', TINY, '--image_path', 'x.png'], 'is no deploy.yaml'),
-    ('export', ['--config', TINY, '--input_shape', '1', '3', '96', '96'], 'takes windows of 32 x 32 pixels'),
-    ('export', ['--config', TINY, '--input_shape', '96'], '--input_shape takes four numbers'),
-    ('export', ['--config', TINY, '--save_dir', TINY], 'cannot write there'),
-])
+@pytest.mark.parametrize(
+    'program, flags, message',
+    [
+        ('val', ['--config', 'nowhere.yml'], '--config nowhere.yml: no such file'),
+        ('val', [], '--config is needed'),
+        ('val', ['--config', TINY], 'ADE20K is not at dataset_root demo/data/scenes'),
+        (
+            'predict',
+            ['--config', TINY, '--image_path', 'nowhere'],
+            '--image_path nowhere: no such picture, folder or list',
+        ),
+        (
+            'predict',
+            ['--config', TINY, '--image_path', 'x', '--custom_color', '1', '2'],
+            '--custom_color takes three numbers',
+        ),
+        (
+            'predict',
+            ['--config', TINY, '--image_path', TINY],
+            "tiny.yml, entry 1: '#' does not end in",
+        ),
+        ('predict', ['--engine', 'inference', '--image_path', 'nowhere.png'], 'needs --model_path'),
+        (
+            'predict',
+            ['--engine', 'inference', '--model_path', TINY, '--image_path', 'x.png'],
+            'is no deploy.yaml',
+        ),
+        (
+            'export',
+            ['--config', TINY, '--input_shape', '1', '3', '96', '96'],
+            'takes windows of 32 x 32 pixels',
+        ),
+        ('export', ['--config', TINY, '--input_shape', '96'], '--input_shape takes four numbers'),
+        ('export', ['--config', TINY, '--save_dir', TINY], 'cannot write there'),
+    ],
+)
 def test_what_a_user_can_put_right_is_said(program, flags, message):
     with pytest.raises(InputError, match=message):
         run_here(getattr(seg, program), *flags)
 
 
-@pytest.mark.parametrize('change, message', [
-    (['model.backbone.embed_dim=48'], 'does not fit the model: backbone.cls_token is .1, 1, 96. there, .1, 1, 48. here'),
-    (['model.channels=16'], 'does not fit the model')])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            ['model.backbone.embed_dim=48'],
+            'does not fit the model: backbone.cls_token is .1, 1, 96. there, .1, 1, 48. here',
+        ),
+        (['model.channels=16'], 'does not fit the model'),
+    ],
+)
 def test_weights_of_another_width_are_refused(scene, change, message):
     with pytest.raises(InputError, match=message):
-        run_here(seg.val, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--opts', root_of(scene), *change)
+        run_here(
+            seg.val,
+            '--config',
+            TINY,
+            '--model_path',
+            scene / 'weights.pdparams',
+            '--opts',
+            root_of(scene),
+            *change,
+        )
 
 
 def test_an_exported_model_that_differs_is_not_kept(scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(seg.infer.Exported, 'outputs', lambda self, x: [x[:, 0], np.repeat(x[:, :1], 150, axis=1)])
+    monkeypatch.setattr(
+        seg.infer.Exported, 'outputs', lambda self, x: [x[:, 0], np.repeat(x[:, :1], 150, axis=1)]
+    )
     with pytest.raises(RuntimeError, match='the exported model differs'):
-        run_here(seg.export, '--config', TINY, '--model_path', scene / 'weights.pdparams', '--save_dir', tmp_path)
+        run_here(
+            seg.export,
+            '--config',
+            TINY,
+            '--model_path',
+            scene / 'weights.pdparams',
+            '--save_dir',
+            tmp_path,
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,14 +346,35 @@ def test_a_bad_label_ends_val_in_one_line(run, scene, tmp_path, num_workers):
 
 def test_the_users_own_pairs_are_evaluated_and_checked(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pairs = {'type': 'Dataset', 'dataset_root': str(tmp_path), 'num_classes': 3, '_inherited_': False}
+    pairs = {
+        'type': 'Dataset',
+        'dataset_root': str(tmp_path),
+        'num_classes': 3,
+        '_inherited_': False,
+    }
     base = yaml.safe_load((ROOT / 'seg/configs/upernet_mae/upernet_mae_tiny.yml').read_text())
-    (tmp_path / 'own.yml').write_text(yaml.safe_dump({
-        '_base_': TINY, 'model': {'num_classes': 3},
-        'train_dataset': pairs | {'mode': 'train', 'train_path': 'list.txt', 'transforms': []},
-        'val_dataset': pairs | {'mode': 'val', 'val_path': 'list.txt', 'transforms': base['val_dataset']['transforms']}}))
+    (tmp_path / 'own.yml').write_text(
+        yaml.safe_dump(
+            {
+                '_base_': TINY,
+                'model': {'num_classes': 3},
+                'train_dataset': pairs
+                | {'mode': 'train', 'train_path': 'list.txt', 'transforms': []},
+                'val_dataset': pairs
+                | {
+                    'mode': 'val',
+                    'val_path': 'list.txt',
+                    'transforms': base['val_dataset']['transforms'],
+                },
+            }
+        )
+    )
     (tmp_path / 'list.txt').write_text('a.png b.png\n')
-    write_pair(tmp_path / 'a.png', tmp_path / 'b.png', np.random.default_rng(0).integers(0, 3, (20, 30)).astype('uint8'))
+    write_pair(
+        tmp_path / 'a.png',
+        tmp_path / 'b.png',
+        np.random.default_rng(0).integers(0, 3, (20, 30)).astype('uint8'),
+    )
     run_here(seg.val, '--config', 'own.yml')
     assert '(0 of 3 classes are absent' in capsys.readouterr().out
     write_pair(tmp_path / 'a.png', tmp_path / 'b.png', np.full([20, 30], 3, 'uint8'))
@@ -187,16 +382,28 @@ def test_the_users_own_pairs_are_evaluated_and_checked(tmp_path, capsys, monkeyp
         run_here(seg.val, '--config', 'own.yml')
 
 
-@pytest.mark.parametrize('second, message', [
-    ([[0, 1, 2]], None), ([[0, 1]], 'needs labels of one size; .*1.png has 2 x 1 pixels, .*0.png has 3 x 1'),
-    ([[0, 1, 255]], 'needs labels without ignored pixels; .*1.png has some'),
-    ([[0, 1, 1]], 'needs every class in the labels; 1 of 3 are in none of them, such as 2')])
+@pytest.mark.parametrize(
+    'second, message',
+    [
+        ([[0, 1, 2]], None),
+        ([[0, 1]], 'needs labels of one size; .*1.png has 2 x 1 pixels, .*0.png has 3 x 1'),
+        ([[0, 1, 255]], 'needs labels without ignored pixels; .*1.png has some'),
+        ([[0, 1, 1]], 'needs every class in the labels; 1 of 3 are in none of them, such as 2'),
+    ],
+)
 def test_the_area_under_the_curve_is_refused_before_evaluation(tmp_path, second, message):
     for number, label in enumerate(([[1, 1, 0]], second)):
-        write_pair(tmp_path / f'{number}.png', tmp_path / f'label_{number}.png', np.array(label, 'uint8'))
+        write_pair(
+            tmp_path / f'{number}.png', tmp_path / f'label_{number}.png', np.array(label, 'uint8')
+        )
     (tmp_path / 'list.txt').write_text('0.png label_0.png\n1.png label_1.png\n')
-    samples = Dataset(mode='val', dataset_root=str(tmp_path), transforms=[], num_classes=3,
-                      val_path=str(tmp_path / 'list.txt'))
+    samples = Dataset(
+        mode='val',
+        dataset_root=str(tmp_path),
+        transforms=[],
+        num_classes=3,
+        val_path=str(tmp_path / 'list.txt'),
+    )
     if message is None:
         return seg.val.check_auc_roc(samples)
     with pytest.raises(InputError, match=f'--auc_roc {message}'):

@@ -1,4 +1,5 @@
 """Each repair is made where PaddleSeg as installed needs it, and only there."""
+
 import importlib.util
 import sys
 
@@ -15,14 +16,20 @@ from paddle.io.dataloader import dataloader_iter
 import seg  # noqa: F401
 from seg import dataset, infer, metrics, repairs
 
-PLACES = {'areas': (paddleseg.utils.metrics, 'calculate_area', metrics.calculate_area),
-          'means': (paddleseg.utils.metrics, 'mean_iou', metrics.mean_iou),
-          'accuracies': (paddleseg.utils.metrics, 'class_measurement', metrics.class_measurement),
-          'windows': (paddleseg.core.infer, 'slide_inference', infer.slide_inference),
-          'augmentation': (paddleseg.core.infer, 'aug_inference', infer.multi_scale),
-          'reading': (paddleseg.datasets.Dataset, '__getitem__', dataset.sample),
-          'deploy_files': (paddleseg.deploy.infer.DeployConfig, 'model', paddleseg.deploy.infer.DeployConfig.model),
-          'logged_text': (paddleseg.utils.logger, 'log', paddleseg.utils.logger.log)}
+PLACES = {
+    'areas': (paddleseg.utils.metrics, 'calculate_area', metrics.calculate_area),
+    'means': (paddleseg.utils.metrics, 'mean_iou', metrics.mean_iou),
+    'accuracies': (paddleseg.utils.metrics, 'class_measurement', metrics.class_measurement),
+    'windows': (paddleseg.core.infer, 'slide_inference', infer.slide_inference),
+    'augmentation': (paddleseg.core.infer, 'aug_inference', infer.multi_scale),
+    'reading': (paddleseg.datasets.Dataset, '__getitem__', dataset.sample),
+    'deploy_files': (
+        paddleseg.deploy.infer.DeployConfig,
+        'model',
+        paddleseg.deploy.infer.DeployConfig.model,
+    ),
+    'logged_text': (paddleseg.utils.logger, 'log', paddleseg.utils.logger.log),
+}
 
 
 def as_installed(module):
@@ -67,12 +74,15 @@ def test_a_log_shows_what_it_is_given_in_the_form_of_paddleseg(capsys):
 def test_a_repaired_function_of_a_later_paddleseg_stays(monkeypatch):
     def theirs(*areas):
         return metrics.mean_iou(*areas)
+
     monkeypatch.setattr(paddleseg.utils.metrics, 'mean_iou', theirs)
     assert not repairs.means() and paddleseg.utils.metrics.mean_iou is theirs
 
 
 def test_a_deploy_file_of_paddlesegs_own_export_finds_the_model(tmp_path):
-    (tmp_path / 'deploy.yaml').write_text('Deploy: {model: model.pdmodel, params: model.pdiparams, transforms: []}')
+    (tmp_path / 'deploy.yaml').write_text(
+        'Deploy: {model: model.pdmodel, params: model.pdiparams, transforms: []}'
+    )
     config = paddleseg.deploy.infer.DeployConfig(str(tmp_path / 'deploy.yaml'))
     # neither is there: the name that the file has
     assert config.model == str(tmp_path / 'model.pdmodel')
@@ -105,13 +115,17 @@ def test_the_loader_is_left_alone_where_it_lets_its_thread_go(monkeypatch):
         except Exception:
             self._exit_thread_unexpectedly()
             raise
+
     monkeypatch.setattr(dataloader_iter._DataLoaderIterSingleProcess, '_thread_loop', loop)
     assert not repairs.loader_errors()
     assert dataloader_iter._DataLoaderIterSingleProcess._thread_loop is loop
 
 
 def test_the_loader_of_this_paddle_is_in_need(monkeypatch):
-    for kind in (dataloader_iter._DataLoaderIterSingleProcess, dataloader_iter._DataLoaderIterMultiProcess):
+    for kind in (
+        dataloader_iter._DataLoaderIterSingleProcess,
+        dataloader_iter._DataLoaderIterMultiProcess,
+    ):
         for name in ('_thread_loop', '__next__'):
             monkeypatch.setattr(kind, name, vars(kind)[name].__wrapped__)
     assert repairs.loader_errors()

@@ -1,4 +1,5 @@
 """seg/train.py over paddleseg.core.train: learning, going on after an interruption, two processes, bad input."""
+
 import shutil
 import sys
 
@@ -39,15 +40,28 @@ def scenes(tmp_path_factory):
 @pytest.fixture
 def config(scenes, tmp_path):
     """config(key=value ...) -> file: the tiny model on windows of 32 pixels, as it is or with other values."""
+
     def write(**changes):
-        said = {'_base_': str(TINY), 'batch_size': 4, 'test_config': {'is_slide': False},
-                'train_dataset': {'dataset_root': str(scenes), 'transforms': [
-                    {'type': 'RandomCropWithCategoryLimit', 'crop_size': [32, 32]}, {'type': 'RandomHorizontalFlip'},
-                    {'type': 'PhotoMetricDistortion'}, NORMALIZE]},
-                'val_dataset': {'dataset_root': str(scenes), 'transforms': [NORMALIZE]},
-                'model': {'backbone': {'img_size': 32}}, **changes}
+        said = {
+            '_base_': str(TINY),
+            'batch_size': 4,
+            'test_config': {'is_slide': False},
+            'train_dataset': {
+                'dataset_root': str(scenes),
+                'transforms': [
+                    {'type': 'RandomCropWithCategoryLimit', 'crop_size': [32, 32]},
+                    {'type': 'RandomHorizontalFlip'},
+                    {'type': 'PhotoMetricDistortion'},
+                    NORMALIZE,
+                ],
+            },
+            'val_dataset': {'dataset_root': str(scenes), 'transforms': [NORMALIZE]},
+            'model': {'backbone': {'img_size': 32}},
+            **changes,
+        }
         (tmp_path / 'config.yml').write_text(yaml.safe_dump(said))
         return tmp_path / 'config.yml'
+
     return write
 
 
@@ -68,10 +82,26 @@ def assert_same(ours, theirs):
 
 @pytest.mark.slow
 def test_it_overfits_eight_scenes(config, scenes, tmp_path, capsys):
-    file = config(batch_size=8, lr_scheduler={'learning_rate': 3e-3}, optimizer={'layer_decay': 0.9}, model={
-        'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}})
-    run(train, '--config', file, '--save_dir', tmp_path / 'out', '--iters', 300, '--save_interval', 1000, '--do_eval',
-        '--opts', f'train_dataset.transforms={[NORMALIZE]}')
+    file = config(
+        batch_size=8,
+        lr_scheduler={'learning_rate': 3e-3},
+        optimizer={'layer_decay': 0.9},
+        model={'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}},
+    )
+    run(
+        train,
+        '--config',
+        file,
+        '--save_dir',
+        tmp_path / 'out',
+        '--iters',
+        300,
+        '--save_interval',
+        1000,
+        '--do_eval',
+        '--opts',
+        f'train_dataset.transforms={[NORMALIZE]}',
+    )
     printed = capsys.readouterr().out
     miou = float(printed.rpartition('mIoU: ')[2].split()[0])
     assert miou > 0.9
@@ -82,46 +112,106 @@ def test_it_overfits_eight_scenes(config, scenes, tmp_path, capsys):
 @pytest.fixture
 def train_alone(run_program):
     """Train in a process of its own, as users do: PaddleSeg names the optimizer's state by counting layers."""
+
     def run(*flags):
         result = run_program('seg/train.py', *flags, '--device', 'cpu')
         assert result.returncode == 0, result.stderr
+
     return run
 
 
 @pytest.mark.parametrize('workers', [slow(0), 2])
 def test_an_interrupted_run_equals_an_undisturbed_one(train_alone, config, tmp_path, workers):
-    flags = ['--config', config(), '--iters', 5, '--save_interval', 3, '--num_workers', workers, '--seed', 7]
+    flags = [
+        '--config',
+        config(),
+        '--iters',
+        5,
+        '--save_interval',
+        3,
+        '--num_workers',
+        workers,
+        '--seed',
+        7,
+    ]
     train_alone(*flags, '--save_dir', tmp_path / 'whole')
-    train_alone(*flags, '--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'whole/iter_3')
-    whole, again, before = (state(tmp_path / place) for place in ('whole/iter_5', 'again/iter_5', 'whole/iter_3'))
+    train_alone(
+        *flags, '--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'whole/iter_3'
+    )
+    whole, again, before = (
+        state(tmp_path / place) for place in ('whole/iter_5', 'again/iter_5', 'whole/iter_3')
+    )
     assert_same(again, whole)
-    assert not np.array_equal(before['model.pdparams']['backbone.cls_token'], whole['model.pdparams']['backbone.cls_token'])
+    assert not np.array_equal(
+        before['model.pdparams']['backbone.cls_token'],
+        whole['model.pdparams']['backbone.cls_token'],
+    )
 
 
 def test_another_seed_is_another_run(config, tmp_path):
     for seed in (0, 1):
-        run(train, '--config', config(), '--iters', 1, '--save_dir', tmp_path / str(seed), '--seed', seed)
+        run(
+            train,
+            '--config',
+            config(),
+            '--iters',
+            1,
+            '--save_dir',
+            tmp_path / str(seed),
+            '--seed',
+            seed,
+        )
     ours, theirs = (state(tmp_path / f'{seed}/iter_1')['model.pdparams'] for seed in (0, 1))
-    assert not np.array_equal(ours['neck.upsample_2x.0.weight'], theirs['neck.upsample_2x.0.weight'])
+    assert not np.array_equal(
+        ours['neck.upsample_2x.0.weight'], theirs['neck.upsample_2x.0.weight']
+    )
 
 
-@pytest.mark.parametrize('flags, message', {
-    'batch': ('--batch_size 9', 'batch_size 9 on 1 processes is more than the 8 training images'),
-    'checkpoint': ('--resume_model {tmp}/nowhere', 'expected a folder iter_N that this program has written'),
-    'gone': ('--resume_model {tmp}/iter_3', 'iter_3/model.pdparams: no such file'),
-    'precision': ('--precision fp16', '--precision fp16: Paddle has no float16 on CPUs'),
-    'taken': ('--save_dir {tmp}/config.yml', '--save_dir .*config.yml: cannot write into this folder'),
-    'no number': ('--opts batch_size=abc', 'batch_size is a whole number from 1'),
-    'maps': ('--opts model.backbone.out_indices=[0,1,2,9]', 'out_indices are numbers of its 4 blocks'),
-    'fewer maps': ('--opts model.backbone.out_indices=[0,1]', 'four maps of one width'),
-    'rate': ('--opts lr_scheduler.learnin_rate=1', 'lr_scheduler'),
-    'transform': ("--opts train_dataset.transforms=[{{'type':'RandomResise'}}]", 'RandomResise'),
-    'coefficients': ('--opts loss.coef=[1]', 'the model gives 2 maps of scores .* loss.types are 1 and loss.coef 1'),
-    'weights': ('--opts model.backbone.pretrained=/nowhere.pth', '/nowhere.pth: no such file'),
-}.values())
+@pytest.mark.parametrize(
+    'flags, message',
+    {
+        'batch': (
+            '--batch_size 9',
+            'batch_size 9 on 1 processes is more than the 8 training images',
+        ),
+        'checkpoint': (
+            '--resume_model {tmp}/nowhere',
+            'expected a folder iter_N that this program has written',
+        ),
+        'gone': ('--resume_model {tmp}/iter_3', 'iter_3/model.pdparams: no such file'),
+        'precision': ('--precision fp16', '--precision fp16: Paddle has no float16 on CPUs'),
+        'taken': (
+            '--save_dir {tmp}/config.yml',
+            '--save_dir .*config.yml: cannot write into this folder',
+        ),
+        'no number': ('--opts batch_size=abc', 'batch_size is a whole number from 1'),
+        'maps': (
+            '--opts model.backbone.out_indices=[0,1,2,9]',
+            'out_indices are numbers of its 4 blocks',
+        ),
+        'fewer maps': ('--opts model.backbone.out_indices=[0,1]', 'four maps of one width'),
+        'rate': ('--opts lr_scheduler.learnin_rate=1', 'lr_scheduler'),
+        'transform': (
+            "--opts train_dataset.transforms=[{{'type':'RandomResise'}}]",
+            'RandomResise',
+        ),
+        'coefficients': (
+            '--opts loss.coef=[1]',
+            'the model gives 2 maps of scores .* loss.types are 1 and loss.coef 1',
+        ),
+        'weights': ('--opts model.backbone.pretrained=/nowhere.pth', '/nowhere.pth: no such file'),
+    }.values(),
+)
 def test_bad_input_is_named(config, tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
-        run(train, '--config', config(), '--save_dir', tmp_path / 'out', *flags.format(tmp=tmp_path).split())
+        run(
+            train,
+            '--config',
+            config(),
+            '--save_dir',
+            tmp_path / 'out',
+            *flags.format(tmp=tmp_path).split(),
+        )
 
 
 @pytest.mark.processes
@@ -129,17 +219,41 @@ def test_bad_input_is_named(config, tmp_path, flags, message):
 def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp_path):
     """With normalisation in groups, because batch normalisation over processes needs GPUs, and without drop path, which is
     drawn for each rank; plain SGD, because Adam makes rates of gradients that are mere rounding."""
-    file = config(optimizer={'_inherited_': False, 'type': 'SGD', 'weight_decay': 0.0},
-                  lr_scheduler={'learning_rate': 0.1, 'warmup_iters': 1},
-                  model={'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}})
+    file = config(
+        optimizer={'_inherited_': False, 'type': 'SGD', 'weight_decay': 0.0},
+        lr_scheduler={'learning_rate': 0.1, 'warmup_iters': 1},
+        model={'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}},
+    )
     script = tmp_path / 'grouped.py'
-    script.write_text('import seg.model, paddle\nseg.model.SyncBatchNorm = lambda width: paddle.nn.GroupNorm(1, width)\n'
-                      'from seg import train\nfrom util import program\nprogram.run(train.main, train.PARSER)\n')
-    launcher = ['-m', 'paddle.distributed.launch', '--log_level', 'ERROR', '--nproc_per_node', '2', '--log_dir',
-                str(tmp_path / 'log')]
+    script.write_text(
+        'import seg.model, paddle\nseg.model.SyncBatchNorm = lambda width: paddle.nn.GroupNorm(1, width)\n'
+        'from seg import train\nfrom util import program\nprogram.run(train.main, train.PARSER)\n'
+    )
+    launcher = [
+        '-m',
+        'paddle.distributed.launch',
+        '--log_level',
+        'ERROR',
+        '--nproc_per_node',
+        '2',
+        '--log_dir',
+        str(tmp_path / 'log'),
+    ]
     for batch, before in ((4, []), (2, launcher)):
-        result = run_program(script, '--config', file, '--save_dir', tmp_path / f'by{batch}', '--iters', 3, '--batch_size',
-                             batch, '--device', 'cpu', launcher=before)
+        result = run_program(
+            script,
+            '--config',
+            file,
+            '--save_dir',
+            tmp_path / f'by{batch}',
+            '--iters',
+            3,
+            '--batch_size',
+            batch,
+            '--device',
+            'cpu',
+            launcher=before,
+        )
         assert result.returncode == 0, result.stdout + result.stderr
     one, two = (weights.read(tmp_path / f'by{batch}/iter_3/model.pdparams') for batch in (4, 2))
     # which was 0
@@ -151,17 +265,37 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp
 def test_what_does_not_go_on_is_named(config, tmp_path):
     run(train, '--config', config(), '--save_dir', tmp_path, '--iters', 2)
     checkpoint = ['--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'iter_2']
-    with pytest.raises(InputError, match='--iters 2 is not beyond the 2 iterations of --resume_model'):
+    with pytest.raises(
+        InputError, match='--iters 2 is not beyond the 2 iterations of --resume_model'
+    ):
         run(train, '--config', config(), '--iters', 2, *checkpoint)
-    with pytest.raises(InputError, match=r'iter_2 has no ema_model.pdparams, with which --use_ema goes on'):
+    with pytest.raises(
+        InputError, match=r'iter_2 has no ema_model.pdparams, with which --use_ema goes on'
+    ):
         run(train, '--config', config(), '--iters', 3, '--use_ema', *checkpoint)
-    with pytest.raises(InputError, match='iter_2 does not fit the model: neck.upsample_4x.0.weight|does not fit the model'):
-        run(train, '--config', config(model={'channels': 24, 'backbone': {'img_size': 32}}), '--iters', 3, *checkpoint)
+    with pytest.raises(
+        InputError,
+        match='iter_2 does not fit the model: neck.upsample_4x.0.weight|does not fit the model',
+    ):
+        run(
+            train,
+            '--config',
+            config(model={'channels': 24, 'backbone': {'img_size': 32}}),
+            '--iters',
+            3,
+            *checkpoint,
+        )
 
 
 def test_a_loss_that_is_not_finite_ends_training(config, tmp_path):
     with pytest.raises(NonFiniteLoss, match='the loss is nan'):
-        run(train, '--config', config(lr_scheduler={'learning_rate': 1e30, 'warmup_iters': 1}), '--save_dir', tmp_path)
+        run(
+            train,
+            '--config',
+            config(lr_scheduler={'learning_rate': 1e30, 'warmup_iters': 1}),
+            '--save_dir',
+            tmp_path,
+        )
 
 
 def test_mixed_precisions_way_to_step_is_the_same_step():
@@ -169,14 +303,22 @@ def test_mixed_precisions_way_to_step_is_the_same_step():
     ends = []
     for way in ('step', 'minimize'):
         paddle.seed(0)
-        model = UPerNetMAE(3, MAEViT(32, 8, embed_dim=24, depth=2, num_heads=3, out_indices=[0, 0, 1, 1]), 4, 2, 0.0)
+        model = UPerNetMAE(
+            3,
+            MAEViT(32, 8, embed_dim=24, depth=2, num_heads=3, out_indices=[0, 0, 1, 1]),
+            4,
+            2,
+            0.0,
+        )
         optimizer = LayerDecayAdamW()(model, 0.1)
         model.eval()
         loss = model(paddle.ones([1, 3, 32, 32]))[0].square().mean()
         loss.backward()
         optimizer.step() if way == 'step' else optimizer.minimize(loss)
         ends.append({name: p.numpy() for name, p in model.named_parameters()})
-    assert not np.array_equal(ends[0]['backbone.pos_embed'], np.zeros_like(ends[0]['backbone.pos_embed']))
+    assert not np.array_equal(
+        ends[0]['backbone.pos_embed'], np.zeros_like(ends[0]['backbone.pos_embed'])
+    )
     for name, array in ends[0].items():
         np.testing.assert_array_equal(ends[1][name], array, err_msg=name)
 
@@ -185,38 +327,105 @@ def test_paddlesegs_command_line_is_understood():
     args = train.PARSER.parse_args(
         '--config C --device cpu --save_dir S --num_workers 2 --do_eval --use_vdl --use_ema --resume_model R --iters 9 '
         '--batch_size 3 --learning_rate 0.01 --save_interval 5 --log_iters 2 --keep_checkpoint_max 1 --seed 4 '
-        '--precision fp16 --amp_level O2 --data_format NCHW --repeats 2 --opts a.b=1 c=2'.split())
+        '--precision fp16 --amp_level O2 --data_format NCHW --repeats 2 --opts a.b=1 c=2'.split()
+    )
     assert vars(args) == {
-        'config': 'C', 'device': 'cpu', 'save_dir': 'S', 'num_workers': 2, 'data_timeout': 600.0, 'do_eval': True,
-        'use_vdl': True, 'use_ema': True, 'resume_model': 'R', 'iters': 9, 'batch_size': 3, 'learning_rate': 0.01,
-        'save_interval': 5, 'log_iters': 2, 'keep_checkpoint_max': 1, 'seed': 4, 'precision': 'fp16', 'amp_level': 'O2',
-        'data_format': 'NCHW', 'repeats': 2,
-        'opts': ['a.b=1', 'c=2'], 'profiler_options': None}
+        'config': 'C',
+        'device': 'cpu',
+        'save_dir': 'S',
+        'num_workers': 2,
+        'data_timeout': 600.0,
+        'do_eval': True,
+        'use_vdl': True,
+        'use_ema': True,
+        'resume_model': 'R',
+        'iters': 9,
+        'batch_size': 3,
+        'learning_rate': 0.01,
+        'save_interval': 5,
+        'log_iters': 2,
+        'keep_checkpoint_max': 1,
+        'seed': 4,
+        'precision': 'fp16',
+        'amp_level': 'O2',
+        'data_format': 'NCHW',
+        'repeats': 2,
+        'opts': ['a.b=1', 'c=2'],
+        'profiler_options': None,
+    }
 
 
 def test_checkpoints_are_kept_averaged_and_recorded(config, tmp_path):
-    run(train, '--config', config(), '--save_dir', tmp_path, '--iters', 3, '--save_interval', 1, '--keep_checkpoint_max', 2,
-        '--use_ema', '--use_vdl', '--do_eval', '--repeats', 2)
+    run(
+        train,
+        '--config',
+        config(),
+        '--save_dir',
+        tmp_path,
+        '--iters',
+        3,
+        '--save_interval',
+        1,
+        '--keep_checkpoint_max',
+        2,
+        '--use_ema',
+        '--use_vdl',
+        '--do_eval',
+        '--repeats',
+        2,
+    )
     assert sorted(path.name for path in tmp_path.glob('iter_*')) == ['iter_2', 'iter_3']
-    assert {path.name for path in (tmp_path / 'iter_3').iterdir()} == {'model.pdparams', 'model.pdopt', 'ema_model.pdparams'}
+    assert {path.name for path in (tmp_path / 'iter_3').iterdir()} == {
+        'model.pdparams',
+        'model.pdopt',
+        'ema_model.pdparams',
+    }
     assert (tmp_path / 'best_model/model.pdparams').exists() and list(tmp_path.glob('vdlrecords.*'))
 
 
 @pytest.mark.slow
 def test_what_paddleseg_forgets_goes_on(train_alone, config, tmp_path):
     """The average of the weights, bit by bit; which checkpoints are old; and the best model, beside that of later."""
-    flags = ['--config', config(), '--save_interval', 1, '--keep_checkpoint_max', 2, '--use_ema', '--do_eval']
+    flags = [
+        '--config',
+        config(),
+        '--save_interval',
+        1,
+        '--keep_checkpoint_max',
+        2,
+        '--use_ema',
+        '--do_eval',
+    ]
     train_alone(*flags, '--iters', 4, '--save_dir', tmp_path / 'whole')
     train_alone(*flags, '--iters', 3, '--save_dir', tmp_path / 'again')
     best = weights.read(tmp_path / 'again/best_model/model.pdparams')
-    train_alone(*flags, '--iters', 4, '--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'again/iter_3')
-    whole, again, before = (weights.read(tmp_path / f'{place}/ema_model.pdparams')
-                            for place in ('whole/iter_4', 'again/iter_4', 'again/iter_3'))
+    train_alone(
+        *flags,
+        '--iters',
+        4,
+        '--save_dir',
+        tmp_path / 'again',
+        '--resume_model',
+        tmp_path / 'again/iter_3',
+    )
+    whole, again, before = (
+        weights.read(tmp_path / f'{place}/ema_model.pdparams')
+        for place in ('whole/iter_4', 'again/iter_4', 'again/iter_3')
+    )
     assert_same({'ema': again}, {'ema': whole})
     assert not np.array_equal(again['backbone.cls_token'], before['backbone.cls_token'])
     folders = {path.name for path in (tmp_path / 'again').iterdir() if path.is_dir()}
-    assert folders == {'iter_3', 'iter_4', 'best_model', 'ema_best_model', 'best_model_to_3', 'ema_best_model_to_3'}
-    assert_same({'best': weights.read(tmp_path / 'again/best_model_to_3/model.pdparams')}, {'best': best})
+    assert folders == {
+        'iter_3',
+        'iter_4',
+        'best_model',
+        'ema_best_model',
+        'best_model_to_3',
+        'ema_best_model_to_3',
+    }
+    assert_same(
+        {'best': weights.read(tmp_path / 'again/best_model_to_3/model.pdparams')}, {'best': best}
+    )
 
 
 @pytest.mark.slow
@@ -225,9 +434,21 @@ def test_going_on_in_another_folder_leaves_alone_what_is_there(train_alone, conf
     train_alone(*flags, '--iters', 1, '--save_dir', tmp_path / 'first')
     for name in ('iter_1', 'best_model'):
         (tmp_path / 'second' / name).mkdir(parents=True)
-    train_alone(*flags, '--iters', 2, '--save_dir', tmp_path / 'second', '--resume_model', tmp_path / 'first/iter_1')
+    train_alone(
+        *flags,
+        '--iters',
+        2,
+        '--save_dir',
+        tmp_path / 'second',
+        '--resume_model',
+        tmp_path / 'first/iter_1',
+    )
     assert sorted(path.name for path in (tmp_path / 'first').iterdir()) == ['best_model', 'iter_1']
-    assert sorted(path.name for path in (tmp_path / 'second').iterdir()) == ['best_model', 'iter_1', 'iter_2']
+    assert sorted(path.name for path in (tmp_path / 'second').iterdir()) == [
+        'best_model',
+        'iter_1',
+        'iter_2',
+    ]
 
 
 def test_no_operations_are_counted(config, tmp_path, capfd):

@@ -1,4 +1,5 @@
 """Sizes and pixels of the test resize."""
+
 import cv2
 import numpy as np
 import pytest
@@ -10,10 +11,20 @@ from util.errors import InputError
 
 
 # the long one
-@pytest.mark.parametrize('size, expected', [
-    ((512, 683), (512, 683)), ((683, 512), (683, 512)), ((256, 341), (512, 682)),  # the short edge decides
-    ((1000, 1501), (512, 769)), ((300, 301), (512, 514)), ((333, 250), (682, 512)),
-    ((100, 1000), (205, 2048)), ((1000, 100), (2048, 205)), ((512, 2048), (512, 2048))])
+@pytest.mark.parametrize(
+    'size, expected',
+    [
+        ((512, 683), (512, 683)),
+        ((683, 512), (683, 512)),
+        ((256, 341), (512, 682)),  # the short edge decides
+        ((1000, 1501), (512, 769)),
+        ((300, 301), (512, 514)),
+        ((333, 250), (682, 512)),
+        ((100, 1000), (205, 2048)),
+        ((1000, 100), (2048, 205)),
+        ((512, 2048), (512, 2048)),
+    ],
+)
 def test_sizes_are_mmcvs(size, expected):
     assert rescaled_size(*size, 2048, 512) == expected
 
@@ -24,26 +35,41 @@ def picture(seed, height, width):
 
 def test_a_transform_keeps_no_memory_of_the_image_before():
     transform = ResizeKeepRatio([256, 64])
-    for seed, size, expected in [(0, (20, 200), (26, 256)), (1, (32, 48), (64, 96)), (0, (20, 200), (26, 256))]:
-        assert transform({'img': picture(seed, *size), 'trans_info': []})['img'].shape[:2] == expected
+    for seed, size, expected in [
+        (0, (20, 200), (26, 256)),
+        (1, (32, 48), (64, 96)),
+        (0, (20, 200), (26, 256)),
+    ]:
+        assert (
+            transform({'img': picture(seed, *size), 'trans_info': []})['img'].shape[:2] == expected
+        )
 
 
 @pytest.mark.parametrize('dtype', ['uint8', 'float32'])
 def test_whole_numbers_are_resized_as_such(dtype):
     image = picture(0, 30, 47)
     data = ResizeKeepRatio([256, 64])({'img': image.astype(dtype), 'trans_info': []})
-    np.testing.assert_array_equal(data['img'], cv2.resize(image, (100, 64), interpolation=cv2.INTER_LINEAR))
+    np.testing.assert_array_equal(
+        data['img'], cv2.resize(image, (100, 64), interpolation=cv2.INTER_LINEAR)
+    )
     assert data['img'].dtype == np.float32 and len(np.unique(data['img'] % 1)) == 1
-    (name, size, original, edges), = data['trans_info']
+    ((name, size, original, edges),) = data['trans_info']
     assert (name, size, edges) == ('resize', (30, 47), (256, 64))
     np.testing.assert_array_equal(original, image)
 
 
 def test_the_network_sees_red_green_blue_normalised_by_imagenets_figures():
     bgr = np.zeros([64, 64, 3], 'float32') + [0, 51, 255]
-    prepare = Compose([ResizeKeepRatio([64, 64]), Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])])
+    prepare = Compose(
+        [
+            ResizeKeepRatio([64, 64]),
+            Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+        ]
+    )
     seen = prepare({'img': bgr.astype('float32')})['img']
-    np.testing.assert_allclose(seen[:, 5, 7], [(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, -0.406 / 0.225], rtol=1e-5)
+    np.testing.assert_allclose(
+        seen[:, 5, 7], [(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, -0.406 / 0.225], rtol=1e-5
+    )
 
 
 def test_a_wrong_scale_is_named():

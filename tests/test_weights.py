@@ -10,8 +10,13 @@ from util import atomic, weights
 from util.errors import InputError
 from util.weights import paddle_file
 
-TREE = {'model': {'a.weight': np.arange(6, dtype='float32').reshape(2, 3), 'b': np.float32(7)},
-        'optimizer': {'a.weight': {'moment1': np.ones(3)}}, 'epoch': 3, 'scaler': {}, 'args': {'lr': None, 'name': 'x'}}
+TREE = {
+    'model': {'a.weight': np.arange(6, dtype='float32').reshape(2, 3), 'b': np.float32(7)},
+    'optimizer': {'a.weight': {'moment1': np.ones(3)}},
+    'epoch': 3,
+    'scaler': {},
+    'args': {'lr': None, 'name': 'x'},
+}
 
 
 @pytest.fixture
@@ -47,7 +52,9 @@ def test_what_paddle_save_writes_reads_as_arrays(tmp_path, dtype):
     paddle.save({'model': {'w': tensor}, 'epoch': 1}, str(tmp_path / 'x.pdparams'))
     read = weights.read(tmp_path / 'x.pdparams')
     assert read['epoch'] == 1 and isinstance(read['model']['w'], np.ndarray)
-    np.testing.assert_array_equal(read['model']['w'], tensor.astype('float32').numpy().astype(read['model']['w'].dtype))
+    np.testing.assert_array_equal(
+        read['model']['w'], tensor.astype('float32').numpy().astype(read['model']['w'].dtype)
+    )
 
 
 def test_a_whole_state_dict_by_paddle_save_reads_as_arrays(tmp_path):
@@ -58,14 +65,28 @@ def test_a_whole_state_dict_by_paddle_save_reads_as_arrays(tmp_path):
     np.testing.assert_array_equal(read['weight'], layer.weight.numpy())
 
 
-@pytest.mark.parametrize('save', [lambda tree, path: paddle.save(tree, str(path)),
-                                  *(lambda tree, path, protocol=protocol: path.write_bytes(pickle.dumps(tree, protocol))
-                                    for protocol in (2, 4))])
+@pytest.mark.parametrize(
+    'save',
+    [
+        lambda tree, path: paddle.save(tree, str(path)),
+        *(
+            lambda tree, path, protocol=protocol: path.write_bytes(pickle.dumps(tree, protocol))
+            for protocol in (2, 4)
+        ),
+    ],
+)
 def test_the_flags_of_earlier_ports_are_a_plain_dict(tmp_path, save):
-    flags = argparse.Namespace(model='mae_vit_base_patch16', lr=None, betas=[0.9, 0.95], more=argparse.Namespace(n=1))
+    flags = argparse.Namespace(
+        model='mae_vit_base_patch16', lr=None, betas=[0.9, 0.95], more=argparse.Namespace(n=1)
+    )
     save({'model': {'w': np.ones(2)}, 'args': flags}, tmp_path / 'x.pd')
     read = weights.read(tmp_path / 'x.pd')['args']
-    assert read == {'model': 'mae_vit_base_patch16', 'lr': None, 'betas': [0.9, 0.95], 'more': {'n': 1}}
+    assert read == {
+        'model': 'mae_vit_base_patch16',
+        'lr': None,
+        'betas': [0.9, 0.95],
+        'more': {'n': 1},
+    }
     assert type(read) is type(read['more']) is dict
 
 
@@ -85,6 +106,7 @@ def test_a_file_that_holds_itself_is_named(tmp_path):
 
 def test_safetensors_read_as_arrays(tmp_path):
     from safetensors.paddle import save_file
+
     tensors = {'a': paddle.randn([2, 3]), 'b': paddle.ones([4]).astype('bfloat16')}
     save_file(tensors, str(tmp_path / 'x.safetensors'))
     read = weights.read(tmp_path / 'x.safetensors')
@@ -98,7 +120,9 @@ def test_every_flipped_byte_is_noticed(file):
         damaged = bytearray(whole)
         damaged[position] ^= 1
         file.write_bytes(damaged)
-        if position not in range(end := len(whole) - paddle_file.TRAILER, end + len(paddle_file.MAGIC)):
+        if position not in range(
+            end := len(whole) - paddle_file.TRAILER, end + len(paddle_file.MAGIC)
+        ):
             with pytest.raises(InputError, match='checksum'):
                 weights.read(file)
         else:  # the mark of the checksum itself: the contents are whole
@@ -121,11 +145,17 @@ def test_a_crafted_pickle_does_not_run(tmp_path, name):
     assert not (tmp_path / 'pwned').exists()
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda path: path.mkdir(), 'is a folder'), (lambda path: None, 'no such file'), (lambda path: path.touch(), 'is empty'),
-    (lambda path: path.write_text('<html>not found</html>'), 'no weight file'),
-    (lambda path: path.write_bytes(pickle.dumps(TREE)[:200]), 'no weight file'),
-    (lambda path: path.write_bytes(pickle.dumps([1, 2])), 'holds a list')])
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda path: path.mkdir(), 'is a folder'),
+        (lambda path: None, 'no such file'),
+        (lambda path: path.touch(), 'is empty'),
+        (lambda path: path.write_text('<html>not found</html>'), 'no weight file'),
+        (lambda path: path.write_bytes(pickle.dumps(TREE)[:200]), 'no weight file'),
+        (lambda path: path.write_bytes(pickle.dumps([1, 2])), 'holds a list'),
+    ],
+)
 def test_what_is_no_weight_file_is_named(tmp_path, make, message):
     make(tmp_path / 'x.pd')
     with pytest.raises(InputError, match=message):

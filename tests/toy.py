@@ -1,4 +1,5 @@
 """The smallest training: a linear layer, a few batches, the flags that engine_loop.Run reads."""
+
 from argparse import Namespace
 
 import paddle
@@ -40,10 +41,28 @@ class Data:
 
 def flags(folder='', **asked):
     """The flags of a training that writes to this folder, at the rate .1 without warm-up."""
-    return Namespace(**{
-        'model': 'toy', 'resume': '', 'start_epoch': 0, 'seed': 0, 'output_dir': str(folder) if folder else '',
-        'log_dir': '', 'epochs': 1, 'lr': 0.1, 'blr': None, 'min_lr': 0.0, 'warmup_epochs': 0, 'accum_iter': 1,
-        'amp': None, 'save_every': 1, 'save_every_iters': 0, 'keep': 0, 'print_freq': 100} | asked)
+    return Namespace(
+        **{
+            'model': 'toy',
+            'resume': '',
+            'start_epoch': 0,
+            'seed': 0,
+            'output_dir': str(folder) if folder else '',
+            'log_dir': '',
+            'epochs': 1,
+            'lr': 0.1,
+            'blr': None,
+            'min_lr': 0.0,
+            'warmup_epochs': 0,
+            'accum_iter': 1,
+            'amp': None,
+            'save_every': 1,
+            'save_every_iters': 0,
+            'keep': 0,
+            'print_freq': 100,
+        }
+        | asked
+    )
 
 
 def layer():

@@ -2,6 +2,7 @@
 
 Importing it prepares the machine for Paddle (util/machine.py), which must happen before Paddle itself is imported.
 """
+
 from util import machine
 
 machine.prepare()

@@ -20,7 +20,9 @@ def assign_weights(model: paddle.nn.Layer, tensors: dict, path: str) -> None:
     own = model.state_dict()
     for name, tensor in own.items():
         if name not in tensors:
-            raise InputError(f'{path} does not fit the model: {name} {list(tensor.shape)} is missing there')
+            raise InputError(
+                f'{path} does not fit the model: {name} {list(tensor.shape)} is missing there'
+            )
         if list(tensors[name].shape) != list(tensor.shape):
             raise InputError(
                 f'{path} does not fit the model: {name} is {list(tensors[name].shape)} there, '
@@ -39,7 +41,9 @@ def assign_weights(model: paddle.nn.Layer, tensors: dict, path: str) -> None:
     model.set_state_dict(tensors)
 
 
-def optimizer_state(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, dict]:
+def optimizer_state(
+    model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
+) -> dict[str, dict]:
     """The optimizer's arrays, {parameter: {'moment1': array, ...}}, by the parameters' names in the model.
 
     Paddle's own names count every layer that the process has made, and mean nothing in another process.

@@ -1,4 +1,5 @@
 """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed over it."""
+
 import contextlib
 import os
 import shutil
@@ -51,7 +52,9 @@ def link(path: Path, name: Path) -> None:
 
 def refused(path: Path, error: OSError) -> InputError:
     """What is said where the disk is full, a quota reached or the folder closed."""
-    return InputError(f'{path} cannot be written ({error.strerror}); what was there before is untouched')
+    return InputError(
+        f'{path} cannot be written ({error.strerror}); what was there before is untouched'
+    )
 
 
 def clean(folder: Path) -> None:

@@ -31,6 +31,7 @@ NAME = re.compile(r'checkpoint-(\d+)(?:-(\d+))?\.pd')
 @dataclass
 class Position:
     """Where training goes on: within `epoch` (from 0), after `samples` of its samples, over all processes."""
+
     epoch: int = 0
     samples: int = 0
     sums: dict[str, float] = field(default_factory=dict)
@@ -54,7 +55,14 @@ class Saver:
     under its name: plain values, None, or what has a state_dict.
     """
 
-    def __init__(self, model: paddle.nn.Layer, step, flags: dict, effective_batch: int, kept: dict | None = None):
+    def __init__(
+        self,
+        model: paddle.nn.Layer,
+        step,
+        flags: dict,
+        effective_batch: int,
+        kept: dict | None = None,
+    ):
         self.folder = Path(flags['output_dir']) if flags['output_dir'] else None
         self.model, self.step, self.flags = model, step, flags
         self.effective_batch = effective_batch
@@ -74,14 +82,19 @@ class Saver:
             self.save(*self._within(progress))
         if stop:
             remedy = '; --resume auto goes on from there' if self.folder else ''
-            log.info(f'stopped by a signal in epoch {progress.epoch} after iteration {done}{remedy}')
+            log.info(
+                f'stopped by a signal in epoch {progress.epoch} after iteration {done}{remedy}'
+            )
             dist.leave(STOPPED)
 
     def _within(self, progress: Progress) -> tuple[str, int, Position]:
         """Arguments of `save` for where an epoch has come to."""
         samples = progress.iteration * self.effective_batch // self.step.accum_iter
-        return (f'checkpoint-{progress.epoch}-{samples}.pd', progress.epoch - 1,
-                Position(progress.epoch, samples, progress.averages.sums, progress.averages.count))
+        return (
+            f'checkpoint-{progress.epoch}-{samples}.pd',
+            progress.epoch - 1,
+            Position(progress.epoch, samples, progress.averages.sums, progress.averages.count),
+        )
 
     @contextlib.contextmanager
     def evaluating(self, progress: Progress) -> Iterator[None]:
@@ -92,7 +105,9 @@ class Saver:
             if self.folder and dist.is_main():
                 name, *where = self._within(progress)
                 self._write(name, *where)
-                log.warn(f'the evaluation failed; {self.folder / name} holds what was trained before it')
+                log.warn(
+                    f'the evaluation failed; {self.folder / name} holds what was trained before it'
+                )
             raise
 
     def name_images(self, loss: float, files: list[str], epoch: int, iteration: int) -> str:
@@ -112,7 +127,9 @@ class Saver:
             for path in ordered(self.folder):
                 if _position(path) > (start.epoch, start.samples):
                     path.replace(path.with_name(f'{path.name}.old'))
-                    log.warn(f'{path} is from another run, or further than this one begins; it is now {path.name}.old')
+                    log.warn(
+                        f'{path} is from another run, or further than this one begins; it is now {path.name}.old'
+                    )
 
     def is_due(self, epoch: int) -> bool:
         """Whether this epoch ends with a checkpoint: every `save_every` of them, and the last."""
@@ -124,7 +141,10 @@ class Saver:
             self.save(f'checkpoint-{epoch}.pd', epoch, Position(epoch + 1))
             if self.folder and dist.is_main():
                 for name in names:
-                    atomic.link(self.folder / f'checkpoint-{epoch}.pd', self.folder / f'checkpoint-{name}.pd')
+                    atomic.link(
+                        self.folder / f'checkpoint-{epoch}.pd',
+                        self.folder / f'checkpoint-{name}.pd',
+                    )
                 if not self.is_due(epoch):
                     (self.folder / f'checkpoint-{epoch}.pd').unlink()
 
@@ -138,19 +158,29 @@ class Saver:
 
     def _write(self, name: str, epoch: int, position: Position) -> None:
         try:
-            paddle_file.write(self.folder / name, {
-                'model': {key: tensor.numpy() for key, tensor in self.model.state_dict().items()},
-                'optimizer': optimizer_state(self.model, self.step.optimizer),
-                'epoch': epoch,
-                'scaler': self.step.state_dict(),
-                'args': self.flags,
-                'position': {**vars(position), 'effective_batch': self.effective_batch},
-                'environment': self.origin,
-                **{key: getattr(value, 'state_dict', lambda value=value: value)() for key, value in self.kept.items()},
-            })
+            paddle_file.write(
+                self.folder / name,
+                {
+                    'model': {
+                        key: tensor.numpy() for key, tensor in self.model.state_dict().items()
+                    },
+                    'optimizer': optimizer_state(self.model, self.step.optimizer),
+                    'epoch': epoch,
+                    'scaler': self.step.state_dict(),
+                    'args': self.flags,
+                    'position': {**vars(position), 'effective_batch': self.effective_batch},
+                    'environment': self.origin,
+                    **{
+                        key: getattr(value, 'state_dict', lambda value=value: value)()
+                        for key, value in self.kept.items()
+                    },
+                },
+            )
         except InputError as error:
-            raise InputError(f'{error}. Training stops; once there is room, --resume auto goes on from the checkpoint '
-                             'before') from None
+            raise InputError(
+                f'{error}. Training stops; once there is room, --resume auto goes on from the checkpoint '
+                'before'
+            ) from None
         keep = self.flags['keep']
         for path in ordered(self.folder)[:-keep] if keep else ():
             path.unlink()
@@ -158,7 +188,10 @@ class Saver:
 
 def ordered(folder: Path) -> list[Path]:
     """The checkpoints in a folder, from the earliest position in training to the latest."""
-    return sorted((path for path in folder.glob('checkpoint-*.pd') if NAME.fullmatch(path.name)), key=_position)
+    return sorted(
+        (path for path in folder.glob('checkpoint-*.pd') if NAME.fullmatch(path.name)),
+        key=_position,
+    )
 
 
 def _position(path: Path) -> tuple[int, int]:

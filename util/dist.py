@@ -2,6 +2,7 @@
 
 With one process every function here does the obvious thing and nothing is communicated.
 """
+
 import contextlib
 import ctypes
 import itertools
@@ -58,7 +59,9 @@ def begin() -> None:
         # a launcher that is killed would leave its processes to themselves
         end_with_parent(signal.SIGTERM)
     if world_size() > 1:
-        watch = multiprocessing.get_context('fork').Process(target=_give_up, args=[os.getpid()], daemon=True)
+        watch = multiprocessing.get_context('fork').Process(
+            target=_give_up, args=[os.getpid()], daemon=True
+        )
         with without_signals():
             watch.start()
         paddle.distributed.init_parallel_env()
@@ -79,8 +82,12 @@ def _give_up(waiting: int) -> None:
         time.sleep(POLL)
         if os.getppid() != waiting:
             return
-    print(f'error: rank {rank()} of {world_size()} has waited {JOIN:g} s for the others, at {os.environ["PADDLE_MASTER"]}; '
-          'have all started, and can they reach that address?', file=sys.stderr, flush=True)
+    print(
+        f'error: rank {rank()} of {world_size()} has waited {JOIN:g} s for the others, at {os.environ["PADDLE_MASTER"]}; '
+        'have all started, and can they reach that address?',
+        file=sys.stderr,
+        flush=True,
+    )
     os.kill(waiting, signal.SIGKILL)
 
 
@@ -120,9 +127,14 @@ def agree(what: str, values: list[float]) -> None:
         return
     largest = paddle.to_tensor([*values, *(-value for value in values)], dtype='float64')
     paddle.distributed.all_reduce(largest, paddle.distributed.ReduceOp.MAX)
-    most, least = largest.tolist()[:len(values)], [-value for value in largest.tolist()[len(values):]]
+    most, least = (
+        largest.tolist()[: len(values)],
+        [-value for value in largest.tolist()[len(values) :]],
+    )
     if most != least:
-        raise InputError(f'{what} differs between the processes: {values} on rank {rank()}; do they share a file system?')
+        raise InputError(
+            f'{what} differs between the processes: {values} on rank {rank()}; do they share a file system?'
+        )
 
 
 def broadcast_buffers(model: paddle.nn.Layer) -> None:
@@ -220,7 +232,9 @@ def _count_to_all(key: str) -> None:
     count = store_add(key, 1)
     while count < world_size():
         if time.monotonic() - begun > PATIENCE:
-            raise RuntimeError(f'only {count} of {world_size()} processes came within {timedelta(seconds=PATIENCE)}')
+            raise RuntimeError(
+                f'only {count} of {world_size()} processes came within {timedelta(seconds=PATIENCE)}'
+            )
         if store_add(FAILED, 0):
             raise RuntimeError('another process has failed; its own output says why')
         time.sleep(POLL)

@@ -1,4 +1,5 @@
 """Exponential moving average of a model's weights."""
+
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -10,7 +11,9 @@ class Ema:
 
     def __init__(self, model: paddle.nn.Layer, decay: float):
         self.model, self.decay = model, decay
-        self.average = {name: tensor.clone().detach() for name, tensor in model.state_dict().items()}
+        self.average = {
+            name: tensor.clone().detach() for name, tensor in model.state_dict().items()
+        }
 
     @paddle.no_grad()
     def update(self) -> None:

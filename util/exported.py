@@ -5,6 +5,7 @@ a few numbers that the model gave for a known input. Whoever loads it compares t
 computes something else, is found out before the first picture.
 Shapes: N images, any number of them.
 """
+
 import contextlib
 import ctypes
 import os
@@ -33,12 +34,17 @@ def save(layer: paddle.nn.Layer, inputs: dict[str, list[int | None]], folder: Pa
     None where it is open. The layer's own forward is replaced by this: compute what to compare with before."""
     # copies, for InputSpec writes into them
     specs = [paddle.static.InputSpec([*shape], 'float32', name) for name, shape in inputs.items()]
-    paddle.jit.save(paddle.jit.to_static(layer, input_spec=specs, full_graph=True), str(folder / Path(PROGRAM).stem))
+    paddle.jit.save(
+        paddle.jit.to_static(layer, input_spec=specs, full_graph=True),
+        str(folder / Path(PROGRAM).stem),
+    )
 
 
 def describe(folder: Path, about: dict) -> None:
     """Write export.yaml."""
-    (folder / ABOUT).write_text(yaml.safe_dump(about, sort_keys=False, allow_unicode=True), encoding='utf-8')
+    (folder / ABOUT).write_text(
+        yaml.safe_dump(about, sort_keys=False, allow_unicode=True), encoding='utf-8'
+    )
 
 
 def description(folder: str | Path) -> dict:
@@ -49,8 +55,10 @@ def description(folder: str | Path) -> dict:
         for name in (*NEEDED, *(['classes'] if about['what'] == 'classify' else [])):
             about[name]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
-        raise InputError(f'{folder} is no folder that main_export.py wrote: {file.name} cannot be read '
-                         f'({type(error).__name__}: {str(error).splitlines()[0]})') from None
+        raise InputError(
+            f'{folder} is no folder that main_export.py wrote: {file.name} cannot be read '
+            f'({type(error).__name__}: {str(error).splitlines()[0]})'
+        ) from None
     return about
 
 
@@ -66,18 +74,25 @@ def known_input(inputs: dict[str, list[int | None]], batch: int = 2) -> list[np.
 
 def probe(outputs: list[np.ndarray]) -> list[dict]:
     """What is kept of a model's outputs for its known input: the first image's first numbers, and the largest of all."""
-    return [{'first': output[0].ravel()[:KEPT].tolist(), 'largest': float(np.abs(output).max())} for output in outputs]
+    return [
+        {'first': output[0].ravel()[:KEPT].tolist(), 'largest': float(np.abs(output).max())}
+        for output in outputs
+    ]
 
 
 def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
     """The largest difference of any output, relative to the output's largest number; infinite where shapes differ."""
     if [output.shape for output in found] != [output.shape for output in expected]:
         return float('inf')
-    return max(float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
-               for ours, theirs in zip(found, expected))
+    return max(
+        float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
+        for ours, theirs in zip(found, expected)
+    )
 
 
-def predictor(program: str | Path, params: str | Path, onednn: bool = False, bf16: bool = False) -> inference.Predictor:
+def predictor(
+    program: str | Path, params: str | Path, onednn: bool = False, bf16: bool = False
+) -> inference.Predictor:
     """A model on Paddle's device; on a CPU with oneDNN's kernels, and its bfloat16, where they are asked for."""
     config = inference.Config(str(program), str(params))
     config.disable_glog_info()
@@ -126,8 +141,10 @@ def onnxruntime():
     try:
         import onnxruntime
     except ImportError:
-        raise InputError('ONNX needs what is in requirements/export.txt: bash requirements/install.sh .venv '
-                         'requirements.txt requirements/export.txt') from None
+        raise InputError(
+            'ONNX needs what is in requirements/export.txt: bash requirements/install.sh .venv '
+            'requirements.txt requirements/export.txt'
+        ) from None
     return onnxruntime
 
 
@@ -143,7 +160,9 @@ def session(file: Path, names: list[str]) -> Callable[[list[np.ndarray]], list[n
 
 def gist(error: Exception) -> str:
     """One line of what Paddle and others say in many, with a stack before and a hint behind."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        type(error).__name__
+    ]
     return next((line for line in reversed(lines) if not line.startswith('[')), lines[-1])[:250]
 
 
@@ -154,8 +173,13 @@ class Exported:
     without. `how` says what was arrived at. InputError where the folder, the engine or the machine does not have it.
     """
 
-    def __init__(self, folder: str | Path, engine: str = 'inference', precision: str = 'fp32',
-                 warn: Callable[[str], None] = log.warn):
+    def __init__(
+        self,
+        folder: str | Path,
+        engine: str = 'inference',
+        precision: str = 'fp32',
+        warn: Callable[[str], None] = log.warn,
+    ):
         self.folder, self.about = Path(folder), description(folder)
         self.warn, known = warn, known_input(self.about['inputs'])
         ways = self._onnx(precision) if engine == 'onnx' else self._inference(precision)
@@ -172,9 +196,13 @@ class Exported:
             if not complaint:
                 return
             if place + 1 < len(ways):
-                warn(f'{self.folder}: {self.how} does not run this model ({complaint}); {ways[place + 1][0]} instead')
-        raise InputError(f'{self.folder}: {self.how} does not run this model as it was exported ({complaint}); is it '
-                         'damaged? Export it again')
+                warn(
+                    f'{self.folder}: {self.how} does not run this model ({complaint}); {ways[place + 1][0]} instead'
+                )
+        raise InputError(
+            f'{self.folder}: {self.how} does not run this model as it was exported ({complaint}); is it '
+            'damaged? Export it again'
+        )
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         return self.run(list(arrays))
@@ -189,16 +217,27 @@ class Exported:
             def make():
                 model = predictor(self.folder / PROGRAM, self.folder / PARAMS, **kwargs)
                 return lambda arrays: outputs(model, arrays)
+
             return make
+
         if paddle.get_device() != 'cpu':
             return [(f'Paddle Inference on the GPU, {precision}', way(bf16=precision == 'bf16'))]
         if precision == 'bf16' and not paddle.base.core.supports_bfloat16():
             self.warn('this processor has no bfloat16; fp32 instead')
             precision = 'fp32'
         elif precision == 'bf16' and not paddle.base.core.supports_bfloat16_fast_performance():
-            self.warn('this processor has no bfloat16 (avx512_bf16): oneDNN simulates it, which is slower than fp32')
-        ways = [('Paddle Inference with oneDNN, fp32', way(onednn=True)), ('Paddle Inference, fp32', way())]
-        return [('Paddle Inference with oneDNN, bf16', way(onednn=True, bf16=True)), *ways] if precision == 'bf16' else ways
+            self.warn(
+                'this processor has no bfloat16 (avx512_bf16): oneDNN simulates it, which is slower than fp32'
+            )
+        ways = [
+            ('Paddle Inference with oneDNN, fp32', way(onednn=True)),
+            ('Paddle Inference, fp32', way()),
+        ]
+        return (
+            [('Paddle Inference with oneDNN, bf16', way(onednn=True, bf16=True)), *ways]
+            if precision == 'bf16'
+            else ways
+        )
 
     def _onnx(self, precision: str) -> list[tuple[str, Callable]]:
         if precision != 'fp32':
@@ -215,7 +254,9 @@ class Exported:
         if len(found) != len(expected):
             return f'{len(found)} outputs instead of {len(expected)}'
         for name, output, kept in zip(self.about['outputs'], found, expected):
-            apart = np.abs(output[0].ravel()[:KEPT] - np.array(kept['first'])).max() / max(kept['largest'], 1e-30)
+            apart = np.abs(output[0].ravel()[:KEPT] - np.array(kept['first'])).max() / max(
+                kept['largest'], 1e-30
+            )
             if not apart <= CLOSE[precision]:
                 return f'its {name} differ by {apart:.1e} of the largest'
         return ''

@@ -3,6 +3,7 @@
 `install` puts them in the place of Paddle's own, so that no model knows of them. Numbers are the same to rounding; what
 they do not serve (other types, a missing bias, static graphs) still goes to Paddle. reports/speed.md has what each earns.
 """
+
 from functools import wraps
 
 import paddle
@@ -15,7 +16,12 @@ from util import onednn
 def served(*tensors: paddle.Tensor | None) -> bool:
     """Whether these are tensors of an eager float32 computation on the CPU, none of them empty."""
     return paddle.in_dynamic_mode() and all(
-        isinstance(x, paddle.Tensor) and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.size for x in tensors)
+        isinstance(x, paddle.Tensor)
+        and x.dtype == paddle.float32
+        and x.place.is_cpu_place()
+        and x.size
+        for x in tensors
+    )
 
 
 def wanted(*tensors: paddle.Tensor) -> list[bool]:
@@ -42,16 +48,20 @@ class Linear(PyLayer):
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
         ctx.wanted = wanted(x, weight, bias)
-        return paddle.addmm(bias, x.reshape([-1, x.shape[-1]]), weight).reshape([*x.shape[:-1], weight.shape[1]])
+        return paddle.addmm(bias, x.reshape([-1, x.shape[-1]]), weight).reshape(
+            [*x.shape[:-1], weight.shape[1]]
+        )
 
     @staticmethod
     def backward(ctx, dy):
         x, weight = ctx.saved_tensor()
         flat, dy = x.reshape([-1, x.shape[-1]]), dy.reshape([-1, dy.shape[-1]])
         of_x, of_weight, of_bias = ctx.wanted
-        return (paddle.matmul(dy, weight, transpose_y=True).reshape(x.shape) if of_x else None,
-                paddle.matmul(flat, dy, transpose_x=True) if of_weight else None,
-                paddle.matmul(paddle.ones([1, len(dy)]), dy)[0] if of_bias else None)
+        return (
+            paddle.matmul(dy, weight, transpose_y=True).reshape(x.shape) if of_x else None,
+            paddle.matmul(flat, dy, transpose_x=True) if of_weight else None,
+            paddle.matmul(paddle.ones([1, len(dy)]), dy)[0] if of_bias else None,
+        )
 
 
 class LayerNorm(PyLayer):
@@ -71,8 +81,11 @@ class LayerNorm(PyLayer):
         x, weight, bias, mean, variance = ctx.saved_tensor()
         dx, dweight, dbias = map(paddle.empty_like, (x, weight, bias))
         onednn.layer_norm(rows(x), x.shape[-1], ctx.epsilon)[1](
-            x, weight, bias, mean, variance, dy.contiguous(), dx, dweight, dbias)
-        return tuple(gradient if want else None for want, gradient in zip(ctx.wanted, (dx, dweight, dbias)))
+            x, weight, bias, mean, variance, dy.contiguous(), dx, dweight, dbias
+        )
+        return tuple(
+            gradient if want else None for want, gradient in zip(ctx.wanted, (dx, dweight, dbias))
+        )
 
 
 class Gelu(PyLayer):
@@ -85,7 +98,7 @@ class Gelu(PyLayer):
 
     @staticmethod
     def backward(ctx, dy):
-        x, = ctx.saved_tensor()
+        (x,) = ctx.saved_tensor()
         return result(onednn.gelu(x.size)[1], x, dy)
 
 
@@ -100,7 +113,7 @@ class Softmax(PyLayer):
 
     @staticmethod
     def backward(ctx, dy):
-        y, = ctx.saved_tensor()
+        (y,) = ctx.saved_tensor()
         return result(onednn.softmax(rows(y), y.shape[-1])[1], y, dy)
 
 
@@ -144,4 +157,5 @@ def _put(owner, name: str, faster) -> None:
     def either(*args, **kwargs):
         result = faster(*args, **kwargs)
         return own(*args, **kwargs) if result is None else result
+
     setattr(owner, name, either)

@@ -4,6 +4,7 @@ Paddle and its launcher export OMP_NUM_THREADS=1 when nothing is set, and the bu
 processors (32 against some 450 GFLOP/s in sgemm). Whatever the user has set stays; MAE_NUM_THREADS is the way to ask
 for a number of threads under the launcher, where a 1 may come from the launcher itself.
 """
+
 import contextlib
 import ctypes
 import io
@@ -47,14 +48,16 @@ def retain_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
-    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2 ** 31 - 1))
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2**31 - 1))
 
 
 def prepare() -> None:
     """Set the environment of this process, then import Paddle. Once that has happened elsewhere it is too late: nothing."""
     if 'paddle' in sys.modules:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    )
     count = threads(os.environ, cores)
     if count is not None:
         os.environ['OMP_NUM_THREADS'] = str(count)

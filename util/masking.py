@@ -2,6 +2,7 @@
 
 A mask reaches the model as noise: the patches with the smallest noise are kept. So a 0/1 mask is noise as well.
 """
+
 import functools
 from collections.abc import Callable
 
@@ -25,8 +26,10 @@ def check(patches: int, mask_ratio: float) -> None:
     """InputError where a ratio leaves nothing to see, or nothing to learn from."""
     visible = num_visible(patches, mask_ratio)
     if not 0 < visible < patches:
-        raise InputError(f'--mask_ratio {mask_ratio} keeps {visible} of {patches} patches; at least one must be '
-                         'kept and one removed')
+        raise InputError(
+            f'--mask_ratio {mask_ratio} keeps {visible} of {patches} patches; at least one must be '
+            'kept and one removed'
+        )
 
 
 def kind_of(flags: dict) -> str:
@@ -34,22 +37,33 @@ def kind_of(flags: dict) -> str:
     InputError where they ask for two."""
     asked = flags.get('masking', 'random')
     if flags.get('mask_regular') and asked != 'random':
-        raise InputError(f'--masking {asked} and --mask_regular are two kinds of masks; leave one out')
+        raise InputError(
+            f'--masking {asked} and --mask_regular are two kinds of masks; leave one out'
+        )
     return 'uniform' if flags.get('mask_regular') else asked
 
 
-def sampler(grid: tuple[int, int], mask_ratio: float, kind: str) -> Callable[[np.random.Generator], np.ndarray]:
+def sampler(
+    grid: tuple[int, int], mask_ratio: float, kind: str
+) -> Callable[[np.random.Generator], np.ndarray]:
     """What draws the masks of images, as noise, of one of KINDS. InputError where the ratio or the grid forbids it."""
     patches = grid[0] * grid[1]
     check(patches, mask_ratio)
     if kind in CELLS:
         if mask_ratio != 0.75:
-            raise InputError(f'--mask_ratio {mask_ratio}: {CELLS[kind]} keeps one of every 2 x 2 patches, which is 0.75')
+            raise InputError(
+                f'--mask_ratio {mask_ratio}: {CELLS[kind]} keeps one of every 2 x 2 patches, which is 0.75'
+            )
         if any(side % 2 for side in grid):
-            raise InputError(f'{CELLS[kind]} needs an even number of patches a side, and there are {grid[0]} x {grid[1]}')
-    return {'random': functools.partial(random, patches), 'uniform': functools.partial(uniform, grid),
-            'grid': functools.partial(regular, grid),
-            'block': functools.partial(block, grid, patches - num_visible(patches, mask_ratio))}[kind]
+            raise InputError(
+                f'{CELLS[kind]} needs an even number of patches a side, and there are {grid[0]} x {grid[1]}'
+            )
+    return {
+        'random': functools.partial(random, patches),
+        'uniform': functools.partial(uniform, grid),
+        'grid': functools.partial(regular, grid),
+        'block': functools.partial(block, grid, patches - num_visible(patches, mask_ratio)),
+    }[kind]
 
 
 def random(patches: int, rng: np.random.Generator) -> np.ndarray:
@@ -66,7 +80,7 @@ def uniform(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """
     rows, columns = grid[0] // 2, grid[1] // 2
     pool = np.repeat(np.arange(4), -(-rows * columns // 2))
-    return _cells(rng.permutation(pool)[:rows * columns].reshape(rows, columns))
+    return _cells(rng.permutation(pool)[: rows * columns].reshape(rows, columns))
 
 
 def regular(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -92,9 +106,11 @@ def block(grid: tuple[int, int], removed: int, rng: np.random.Generator) -> np.n
         smallest = SMALLEST * mask.size
         area = rng.uniform(smallest, max(smallest, due))
         aspect = np.exp(rng.uniform(np.log(SLIMMEST), -np.log(SLIMMEST)))
-        sides = [int(np.clip(round(length), 1, most)) for length, most in zip(
-            ((area * aspect) ** 0.5, (area / aspect) ** 0.5), grid)]
+        sides = [
+            int(np.clip(round(length), 1, most))
+            for length, most in zip(((area * aspect) ** 0.5, (area / aspect) ** 0.5), grid)
+        ]
         top, left = (rng.integers(most - side + 1) for side, most in zip(sides, grid))
-        rectangle = mask[top:top + sides[0], left:left + sides[1]]
+        rectangle = mask[top : top + sides[0], left : left + sides[1]]
         rectangle[tuple(np.argwhere(rectangle == 0)[:due].T)] = 1
     return mask.reshape(-1)

@@ -4,6 +4,7 @@ Paddle's own CPU kernels for GELU, layer normalisation and softmax run on one th
 instructions; oneDNN's do not, and give the same numbers to rounding. All tensors are float32, on the CPU and contiguous.
 An operation is prepared once for each shape; the last ones are kept.
 """
+
 import ctypes
 import threading
 from ctypes import c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
@@ -58,8 +59,14 @@ class Library:
         for side in shape[:0:-1]:
             strides.insert(0, strides[0] * side)
         handle, sizes = c_void_p(), c_int64 * len(shape)
-        self.call('memory_desc_create_with_strides', ctypes.byref(handle), c_int(len(shape)), sizes(*shape), c_int(FLOAT32),
-                  sizes(*strides))
+        self.call(
+            'memory_desc_create_with_strides',
+            ctypes.byref(handle),
+            c_int(len(shape)),
+            sizes(*shape),
+            c_int(FLOAT32),
+            sizes(*strides),
+        )
         return handle
 
 
@@ -71,36 +78,89 @@ class Operation:
 
     def __init__(self, description: c_void_p, *tensors: tuple[int, c_void_p]):
         self.primitive = library.make('primitive', description)
-        self.arguments = (_Argument * len(tensors))(*(
-            (name, library.make('memory', layout, library.engine, c_void_p(0)).value) for name, layout in tensors))
+        self.arguments = (_Argument * len(tensors))(
+            *(
+                (name, library.make('memory', layout, library.engine, c_void_p(0)).value)
+                for name, layout in tensors
+            )
+        )
         self.lock = threading.Lock()
 
     def __call__(self, *tensors: paddle.Tensor) -> None:
         with self.lock:
             for argument, tensor in zip(self.arguments, tensors, strict=True):
-                library.call('memory_set_data_handle', c_void_p(argument.memory), c_void_p(tensor.data_ptr()))
-            library.call('primitive_execute', self.primitive, library.stream, c_int(len(tensors)), self.arguments)
+                library.call(
+                    'memory_set_data_handle', c_void_p(argument.memory), c_void_p(tensor.data_ptr())
+                )
+            library.call(
+                'primitive_execute',
+                self.primitive,
+                library.stream,
+                c_int(len(tensors)),
+                self.arguments,
+            )
 
 
 @lru_cache(64)
 def gelu(size: int) -> tuple[Operation, Operation]:
     """forward(x, y) and backward(x, dy, dx) of so many values."""
     x, none = library.layout(size), c_float(0)
-    forward = library.make('eltwise_forward_primitive_desc', library.engine, c_int(TRAINING), c_int(GELU_ERF), x, x, none,
-                           none, None)
-    backward = library.make('eltwise_backward_primitive_desc', library.engine, c_int(GELU_ERF), x, x, x, none, none, forward,
-                            None)
-    return Operation(forward, (SRC, x), (DST, x)), Operation(backward, (SRC, x), (DIFF_DST, x), (DIFF_SRC, x))
+    forward = library.make(
+        'eltwise_forward_primitive_desc',
+        library.engine,
+        c_int(TRAINING),
+        c_int(GELU_ERF),
+        x,
+        x,
+        none,
+        none,
+        None,
+    )
+    backward = library.make(
+        'eltwise_backward_primitive_desc',
+        library.engine,
+        c_int(GELU_ERF),
+        x,
+        x,
+        x,
+        none,
+        none,
+        forward,
+        None,
+    )
+    return Operation(forward, (SRC, x), (DST, x)), Operation(
+        backward, (SRC, x), (DIFF_DST, x), (DIFF_SRC, x)
+    )
 
 
 @lru_cache(64)
 def softmax(rows: int, width: int) -> tuple[Operation, Operation]:
     """forward(x, y) and backward(y, dy, dx) over the rows of [rows, width]."""
     x, axis = library.layout(rows, width), c_int(1)
-    forward = library.make('softmax_forward_primitive_desc', library.engine, c_int(TRAINING), c_int(SOFTMAX), x, x, axis,
-                           None)
-    backward = library.make('softmax_backward_primitive_desc', library.engine, c_int(SOFTMAX), x, x, x, axis, forward, None)
-    return Operation(forward, (SRC, x), (DST, x)), Operation(backward, (DST, x), (DIFF_DST, x), (DIFF_SRC, x))
+    forward = library.make(
+        'softmax_forward_primitive_desc',
+        library.engine,
+        c_int(TRAINING),
+        c_int(SOFTMAX),
+        x,
+        x,
+        axis,
+        None,
+    )
+    backward = library.make(
+        'softmax_backward_primitive_desc',
+        library.engine,
+        c_int(SOFTMAX),
+        x,
+        x,
+        x,
+        axis,
+        forward,
+        None,
+    )
+    return Operation(forward, (SRC, x), (DST, x)), Operation(
+        backward, (DST, x), (DIFF_DST, x), (DIFF_SRC, x)
+    )
 
 
 @lru_cache(64)
@@ -109,11 +169,39 @@ def layer_norm(rows: int, width: int, epsilon: float) -> tuple[Operation, Operat
     backward(x, weight, bias, mean, variance, dy, dx, dweight, dbias)."""
     x, row, weight = library.layout(rows, width), library.layout(rows), library.layout(width)
     rest = c_float(epsilon), c_uint(SCALE_AND_SHIFT)
-    forward = library.make('layer_normalization_forward_primitive_desc', library.engine, c_int(TRAINING), x, x, row, *rest,
-                           None)
-    backward = library.make('layer_normalization_backward_primitive_desc', library.engine, c_int(BACKWARD), x, x, x, row,
-                            *rest, forward, None)
+    forward = library.make(
+        'layer_normalization_forward_primitive_desc',
+        library.engine,
+        c_int(TRAINING),
+        x,
+        x,
+        row,
+        *rest,
+        None,
+    )
+    backward = library.make(
+        'layer_normalization_backward_primitive_desc',
+        library.engine,
+        c_int(BACKWARD),
+        x,
+        x,
+        x,
+        row,
+        *rest,
+        forward,
+        None,
+    )
     given = (SRC, x), (SCALE, weight), (SHIFT, weight)
-    return (Operation(forward, *given, (DST, x), (MEAN, row), (VARIANCE, row)),
-            Operation(backward, *given, (MEAN, row), (VARIANCE, row), (DIFF_DST, x), (DIFF_SRC, x), (DIFF_SCALE, weight),
-                      (DIFF_SHIFT, weight)))
+    return (
+        Operation(forward, *given, (DST, x), (MEAN, row), (VARIANCE, row)),
+        Operation(
+            backward,
+            *given,
+            (MEAN, row),
+            (VARIANCE, row),
+            (DIFF_DST, x),
+            (DIFF_SRC, x),
+            (DIFF_SCALE, weight),
+            (DIFF_SHIFT, weight),
+        ),
+    )

@@ -1,4 +1,5 @@
 """Learning rate and optimizers of the official recipes (facebookresearch/mae @ efb2a80)."""
+
 import math
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ def absolute_lr(lr: float | None, blr: float, effective_batch: int) -> float:
 @dataclass(frozen=True)
 class Cosine:
     """Linear warm-up from 0 to `lr`, then half a cosine down to `min_lr`; times are in epochs and may be fractions."""
+
     lr: float
     min_lr: float
     warmup_epochs: float
@@ -34,16 +36,25 @@ def decay_groups(model: paddle.nn.Layer, weight_decay: float) -> list[dict]:
     for name, parameter in model.named_parameters():
         if not parameter.stop_gradient:
             (plain if parameter.ndim == 1 or name.endswith('.bias') else decayed).append(parameter)
-    return [{'params': plain, 'weight_decay': 0.0}, {'params': decayed, 'weight_decay': weight_decay}]
+    return [
+        {'params': plain, 'weight_decay': 0.0},
+        {'params': decayed, 'weight_decay': weight_decay},
+    ]
 
 
 def adamw(groups: list[dict], beta2: float) -> paddle.optimizer.AdamW:
     """AdamW over groups; the rate is 0 until the engine sets it from the schedule, before every step."""
-    return paddle.optimizer.AdamW(0.0, beta1=0.9, beta2=beta2, epsilon=1e-8, parameters=groups, weight_decay=0.0)
+    return paddle.optimizer.AdamW(
+        0.0, beta1=0.9, beta2=beta2, epsilon=1e-8, parameters=groups, weight_decay=0.0
+    )
 
 
-def layer_decay_groups(model: paddle.nn.Layer, weight_decay: float, layer_decay: float,
-                       undecayed: tuple[str, ...] = ('pos_embed', 'cls_token')) -> list[dict]:
+def layer_decay_groups(
+    model: paddle.nn.Layer,
+    weight_decay: float,
+    layer_decay: float,
+    undecayed: tuple[str, ...] = ('pos_embed', 'cls_token'),
+) -> list[dict]:
     """Groups for fine-tuning: the rate of the layer numbered i of n is scaled by layer_decay^(n - i), floor included.
 
     Layer 0 is the embedding, block i is layer i + 1 with its relative positions, the rest (norm, heads) is layer n. Vectors
@@ -56,8 +67,10 @@ def layer_decay_groups(model: paddle.nn.Layer, weight_decay: float, layer_decay:
             continue
         decay = 0.0 if parameter.ndim == 1 or name in undecayed else weight_decay
         layer = layer_of(name.removeprefix('backbone.'), last)
-        group = groups.setdefault((layer, decay), {'params': [], 'weight_decay': decay,
-                                                   'learning_rate': layer_decay ** (last - layer)})
+        group = groups.setdefault(
+            (layer, decay),
+            {'params': [], 'weight_decay': decay, 'learning_rate': layer_decay ** (last - layer)},
+        )
         group['params'].append(parameter)
     return list(groups.values())
 
@@ -76,8 +89,13 @@ class Lars(paddle.optimizer.Optimizer):
     rate stays outside of the momentum buffer. Not Paddle's own: it leaves the ratio out where weight decay is 0.
     """
 
-    def __init__(self, parameters: list[paddle.Tensor], weight_decay: float = 0.0, momentum: float = 0.9,
-                 trust: float = 0.001):
+    def __init__(
+        self,
+        parameters: list[paddle.Tensor],
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        trust: float = 0.001,
+    ):
         super().__init__(0.0, parameters=parameters)
         self.decay, self.momentum, self.trust = weight_decay, momentum, trust
         self.buffers = {parameter.name: paddle.zeros_like(parameter) for parameter in parameters}

@@ -1,5 +1,6 @@
 """Positions: fixed two-dimensional sine-cosine tables (facebookresearch/mae util/pos_embed.py @ efb2a80), and relative ones
 (BEiT, arXiv:2106.08254)."""
+
 import math
 
 import numpy as np
@@ -31,12 +32,14 @@ def sincos_2d(dim: int, grid: tuple[int, int], cls_token: bool = True) -> np.nda
 def interpolate(table: np.ndarray, grid: tuple[int, int], cls_token: bool = True) -> np.ndarray:
     """A table [1, (1 +) rows * columns, D] for another grid: bicubic over the patches, which must be a square in `table`;
     the class token's row, where there is one, is kept. The official rule."""
-    first, patches = table[:, :int(cls_token)], table[:, int(cls_token):]
+    first, patches = table[:, : int(cls_token)], table[:, int(cls_token) :]
     side = math.isqrt(patches.shape[1])
     if (side, side) == tuple(grid):
         return table
     patches = paddle.to_tensor(patches.reshape(1, side, side, -1).transpose(0, 3, 1, 2))
-    patches = paddle.nn.functional.interpolate(patches, size=list(grid), mode='bicubic', align_corners=False)
+    patches = paddle.nn.functional.interpolate(
+        patches, size=list(grid), mode='bicubic', align_corners=False
+    )
     return np.concatenate([first, patches.flatten(2).transpose([0, 2, 1]).numpy()], axis=1)
 
 
@@ -47,7 +50,13 @@ def relative_positions(rows: int, columns: int) -> np.ndarray:
     distances from the class token to a patch, from a patch to it, and from it to itself.
     """
     down, across = np.divmod(np.arange(rows * columns), columns)
-    distance = (down[:, None] - down + rows - 1) * (2 * columns - 1) + across[:, None] - across + columns - 1
+    distance = (
+        (down[:, None] - down + rows - 1) * (2 * columns - 1)
+        + across[:, None]
+        - across
+        + columns
+        - 1
+    )
     patches = (2 * rows - 1) * (2 * columns - 1)
     index = np.pad(distance, [(1, 0), (1, 0)])
     index[0], index[:, 0], index[0, 0] = patches, patches + 1, patches + 2

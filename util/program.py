@@ -91,4 +91,6 @@ def make_folder(flag: str, folder: str) -> None:
         atomic.clean(Path(folder))
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(f'{flag} {folder}: cannot write into this folder ({error.strerror})') from None
+        raise InputError(
+            f'{flag} {folder}: cannot write into this folder ({error.strerror})'
+        ) from None

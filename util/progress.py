@@ -34,9 +34,9 @@ class Averages:
 def peak_memory() -> int:
     """Most memory this process has held so far, in MB: the device's on a GPU, else the process's."""
     if paddle.device.get_device().startswith('gpu'):
-        return paddle.device.cuda.max_memory_allocated() // 2 ** 20
+        return paddle.device.cuda.max_memory_allocated() // 2**20
     unit = 1 if sys.platform == 'darwin' else 1024  # ru_maxrss: bytes on macOS, KB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2 ** 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
 
 def bar(items: Iterable, unit: str, total: int | None = None) -> Iterator:
@@ -110,9 +110,13 @@ class Progress:
         now, means = time.perf_counter(), self.averages.means()
         to_come = self.iterations * (self.epochs - self.epoch) - self.iteration
         left = (now - self.run_begin) / self.run_iterations * to_come
-        shown = '  '.join(f'{name} {value:.3e}' if name == 'lr' else f'{name} {value:.4f} ({means[name]:.4f})'
-                          for name, value in values.items())
-        return (f'epoch {self.epoch + 1}/{self.epochs}  [{self.iteration}/{self.iterations}]  {shown}  '
-                f'time {(now - self.line_begin) / self.line_iterations:.3f} s  '
-                f'data {self.line_data / self.line_iterations:.3f} s  mem {peak_memory()} MB  '
-                f'left {timedelta(seconds=round(left))}')
+        shown = '  '.join(
+            f'{name} {value:.3e}' if name == 'lr' else f'{name} {value:.4f} ({means[name]:.4f})'
+            for name, value in values.items()
+        )
+        return (
+            f'epoch {self.epoch + 1}/{self.epochs}  [{self.iteration}/{self.iterations}]  {shown}  '
+            f'time {(now - self.line_begin) / self.line_iterations:.3f} s  '
+            f'data {self.line_data / self.line_iterations:.3f} s  mem {peak_memory()} MB  '
+            f'left {timedelta(seconds=round(left))}'
+        )

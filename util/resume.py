@@ -11,8 +11,25 @@ from util.errors import InputError
 
 # Flags that change no result; a run may be resumed with others without a warning
 HARMLESS = {
-    *('output_dir', 'log_dir', 'data_path', 'device', 'num_workers', 'pin_mem', 'resume', 'start_epoch'),
-    *('save_every', 'save_every_iters', 'keep', 'print_freq', 'world_size', 'local_rank', 'dist_on_itp'),
+    *(
+        'output_dir',
+        'log_dir',
+        'data_path',
+        'device',
+        'num_workers',
+        'pin_mem',
+        'resume',
+        'start_epoch',
+    ),
+    *(
+        'save_every',
+        'save_every_iters',
+        'keep',
+        'print_freq',
+        'world_size',
+        'local_rank',
+        'dist_on_itp',
+    ),
     *('dist_url', 'recompute', 'finetune', 'dist_eval', 'knn', 'data_timeout'),
 }
 
@@ -49,7 +66,9 @@ def _training_state(path: str | Path) -> dict:
         )
     for key, kind in (('model', dict), ('optimizer', dict), ('epoch', int)):
         if not isinstance(state.get(key), kind):
-            raise InputError(f'--resume {path}: this is no checkpoint of a training run, it has no {key!r}')
+            raise InputError(
+                f'--resume {path}: this is no checkpoint of a training run, it has no {key!r}'
+            )
     return {**state, 'path': str(path)}
 
 
@@ -99,4 +118,6 @@ def restore(state: dict, model: paddle.nn.Layer, step, kept: dict | None = None)
             kept[name] = state[name]
     # Upstream's files say no more than the epoch
     position = dict(state.get('position', {'epoch': state['epoch'] + 1}))
-    return Position(**{name: position[name] for name in Position.__dataclass_fields__ if name in position})
+    return Position(
+        **{name: position[name] for name in Position.__dataclass_fields__ if name in position}
+    )

@@ -1,4 +1,5 @@
 """The model in a weight file: timm's or transformers', built from its shapes."""
+
 import math
 import re
 import sys
@@ -27,7 +28,9 @@ class Original:
     def __init__(self, given):
         self.given = given
         self.code_base, tensors = load(str(given['source']))
-        self.is_autoencoder = any(name.endswith('mask_token') and 'embeddings' not in name for name in tensors)
+        self.is_autoencoder = any(
+            name.endswith('mask_token') and 'embeddings' not in name for name in tensors
+        )
         self.is_probe = 'head.0.running_mean' in tensors
         if self.is_autoencoder or self.code_base == 'Hugging Face':
             self._of_transformers(tensors)
@@ -38,13 +41,22 @@ class Original:
         width, channels, patch, _ = tensors['patch_embed.proj.weight'].shape
         head = tensors.get('head.1.bias', tensors.get('head.bias'))
         self.model = VisionTransformer(
-            img_size=math.isqrt(tensors['pos_embed'].shape[1] - 1) * patch, patch_size=patch, in_chans=channels,
-            num_classes=0 if head is None else len(head), embed_dim=width, depth=depth_of(tensors, r'^blocks\.(\d+)\.'),
-            num_heads=int(self.given['heads']), mlp_ratio=len(tensors['blocks.0.mlp.fc1.bias']) / width,
-            global_pool='avg' if 'fc_norm.weight' in tensors else 'token', norm_layer=partial(nn.LayerNorm, eps=1e-6))
+            img_size=math.isqrt(tensors['pos_embed'].shape[1] - 1) * patch,
+            patch_size=patch,
+            in_chans=channels,
+            num_classes=0 if head is None else len(head),
+            embed_dim=width,
+            depth=depth_of(tensors, r'^blocks\.(\d+)\.'),
+            num_heads=int(self.given['heads']),
+            mlp_ratio=len(tensors['blocks.0.mlp.fc1.bias']) / width,
+            global_pool='avg' if 'fc_norm.weight' in tensors else 'token',
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        )
         if self.is_probe:
             self.model.requires_grad_(False)
-            self.model.head = nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), nn.Linear(width, len(head)))
+            self.model.head = nn.Sequential(
+                nn.BatchNorm1d(width, affine=False, eps=1e-6), nn.Linear(width, len(head))
+            )
         self.model.load_state_dict(tensors, strict=True)
         self.has_head, self.stacks = head is not None, {'blocks': self.model.blocks}
         self.names = {name: [name] for name, _ in self.tensors()}
@@ -57,48 +69,85 @@ class Original:
                 theirs = hugging_face(name)
                 renamed |= zip(theirs, tensor.chunk(len(theirs)))
             tensors = renamed
-        tensors = {re.sub(r'^(?=embeddings\.|encoder\.layer\.|layers\.|layernorm\.)', 'vit.', name): tensor
-                   for name, tensor in tensors.items() if 'pooler.' not in name}
+        tensors = {
+            re.sub(r'^(?=embeddings\.|encoder\.layer\.|layers\.|layernorm\.)', 'vit.', name): tensor
+            for name, tensor in tensors.items()
+            if 'pooler.' not in name
+        }
         kind, config = self._class_and_config(tensors)
-        self.model, info = kind.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True,
-                                                dtype=torch.float32)
+        self.model, info = kind.from_pretrained(
+            None, config=config, state_dict=tensors, output_loading_info=True, dtype=torch.float32
+        )
         if any(info.values()):
             sys.exit(f'{self.given["source"]} does not fit {kind.__name__}: {info}')
         self.label, self.has_head = f'transformers {kind.__name__}', 'classifier.bias' in tensors
         self.stacks = {'blocks': self.model.vit.layers}
         if self.is_autoencoder:
             self.stacks['decoder_blocks'] = self.model.decoder.decoder_layers
-            for table in (self.model.vit.embeddings.position_embeddings, self.model.decoder.decoder_pos_embed):
+            for table in (
+                self.model.vit.embeddings.position_embeddings,
+                self.model.decoder.decoder_pos_embed,
+            ):
                 # as upstream, and as the class makes them; from_pretrained forgets it
                 table.requires_grad_(False)
         self.names = {name: hugging_face(name) for name in self._official_names()}
-        if {theirs for names in self.names.values() for theirs in names} != dict(self.tensors()).keys():
+        if {theirs for names in self.names.values() for theirs in names} != dict(
+            self.tensors()
+        ).keys():
             sys.exit(f'the names of {kind.__name__} are not those of transformers 5')
 
     def _class_and_config(self, tensors):
         """The class of transformers for these tensors, and a config with their sizes."""
-        width, channels, patch, _ = tensors['vit.embeddings.patch_embeddings.projection.weight'].shape
+        width, channels, patch, _ = tensors[
+            'vit.embeddings.patch_embeddings.projection.weight'
+        ].shape
         side = math.isqrt(tensors['vit.embeddings.position_embeddings'].shape[1] - 1) * patch
-        config = dict(image_size=side, patch_size=patch, num_channels=channels, hidden_size=width,
-                      intermediate_size=4 * width, layer_norm_eps=1e-6, attn_implementation='eager',
-                      num_hidden_layers=depth_of(tensors, r'^vit\.(?:encoder\.layer|layers)\.(\d+)\.'),
-                      num_attention_heads=int(self.given['heads']))
+        config = dict(
+            image_size=side,
+            patch_size=patch,
+            num_channels=channels,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            layer_norm_eps=1e-6,
+            attn_implementation='eager',
+            num_hidden_layers=depth_of(tensors, r'^vit\.(?:encoder\.layer|layers)\.(\d+)\.'),
+            num_attention_heads=int(self.given['heads']),
+        )
         if not self.is_autoencoder:
             return transformers.ViTForImageClassification, transformers.ViTConfig(
-                **config, num_labels=len(tensors.get('classifier.bias', [])), hidden_dropout_prob=0.0)
+                **config,
+                num_labels=len(tensors.get('classifier.bias', [])),
+                hidden_dropout_prob=0.0,
+            )
         width = tensors['decoder.mask_token'].shape[-1]
         return transformers.ViTMAEForPreTraining, transformers.ViTMAEConfig(
-            **config, decoder_hidden_size=width, decoder_intermediate_size=4 * width,
-            decoder_num_hidden_layers=depth_of(tensors, r'^decoder\.decoder_(?:layers|encoder\.layer)\.(\d+)\.'),
+            **config,
+            decoder_hidden_size=width,
+            decoder_intermediate_size=4 * width,
+            decoder_num_hidden_layers=depth_of(
+                tensors, r'^decoder\.decoder_(?:layers|encoder\.layer)\.(\d+)\.'
+            ),
             decoder_num_attention_heads=int(self.given['decoder_heads']),
-            norm_pix_loss=bool(self.given['norm_pix_loss']))
+            norm_pix_loss=bool(self.given['norm_pix_loss']),
+        )
 
     def _official_names(self):
         theirs = dict(self.tensors())
-        stems = [*STEMS, *(f'{stack}.{i}.{part}' for stack, blocks in self.stacks.items() for i in range(len(blocks))
-                           for part in (*PARTS, 'attn.qkv'))]
-        names = [stem + suffix for stem in stems for suffix in ('', '.weight', '.bias')
-                 if suffix or stem in ('cls_token', 'pos_embed', 'mask_token', 'decoder_pos_embed')]
+        stems = [
+            *STEMS,
+            *(
+                f'{stack}.{i}.{part}'
+                for stack, blocks in self.stacks.items()
+                for i in range(len(blocks))
+                for part in (*PARTS, 'attn.qkv')
+            ),
+        ]
+        names = [
+            stem + suffix
+            for stem in stems
+            for suffix in ('', '.weight', '.bias')
+            if suffix or stem in ('cls_token', 'pos_embed', 'mask_token', 'decoder_pos_embed')
+        ]
         return [name for name in names if hugging_face(name)[0] in theirs]
 
     def tensors(self):
@@ -108,8 +157,13 @@ class Original:
 
     def official(self, tensors):
         """Arrays under official names."""
-        return {name: np.concatenate([tensors[part].detach().numpy() for part in parts]) if len(parts) > 1
-                else tensors[parts[0]].detach().numpy() for name, parts in self.names.items() if parts[0] in tensors}
+        return {
+            name: np.concatenate([tensors[part].detach().numpy() for part in parts])
+            if len(parts) > 1
+            else tensors[parts[0]].detach().numpy()
+            for name, parts in self.names.items()
+            if parts[0] in tensors
+        }
 
     def outputs(self, i):
         """What the model makes of batch i, by name; the loss is among it."""

@@ -1,4 +1,5 @@
 """The optimizer of the recipe that the weights are for."""
+
 import re
 
 import torch
@@ -13,15 +14,22 @@ def optimizer_of(original):
     if original.is_probe:
         return Lars(trainable.values(), lr)
     if original.is_autoencoder:
-        return torch.optim.AdamW(param_groups_weight_decay(original.model, decay), lr, betas=(0.9, 0.95))
+        return torch.optim.AdamW(
+            param_groups_weight_decay(original.model, decay), lr, betas=(0.9, 0.95)
+        )
     depth, groups = len(original.stacks['blocks']), []
     for name, parts in original.names.items():
         layer = 0 if name.startswith(('cls_token', 'pos_embed', 'patch_embed')) else depth + 1
         if found := re.match(r'blocks\.(\d+)\.', name):
             layer = int(found[1]) + 1
         plain = name in ('cls_token', 'pos_embed') or trainable[parts[0]].ndim == 1
-        groups.append({'params': [trainable[part] for part in parts], 'weight_decay': 0.0 if plain else decay,
-                       'lr_scale': float(original.given['layer_decay']) ** (depth + 1 - layer)})
+        groups.append(
+            {
+                'params': [trainable[part] for part in parts],
+                'weight_decay': 0.0 if plain else decay,
+                'lr_scale': float(original.given['layer_decay']) ** (depth + 1 - layer),
+            }
+        )
     return torch.optim.AdamW(groups, lr, betas=(0.9, 0.999))
 
 

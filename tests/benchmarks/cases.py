@@ -7,23 +7,36 @@ depends on the kind:
     folder: the engine               processes: how many of them
     convert, epoch: nothing
 """
+
 import dataclasses
 import itertools
 
 GROUPS = {  # letter -> title, English and Chinese
     'a': ('A training step of pre-training', '预训练的一步'),
-    'b': ('A training step of fine-tuning, with mixup, cutmix, drop path and layer decay',
-          '微调的一步，含 mixup、cutmix、drop path 与层衰减'),
+    'b': (
+        'A training step of fine-tuning, with mixup, cutmix, drop path and layer decay',
+        '微调的一步，含 mixup、cutmix、drop path 与层衰减',
+    ),
     'c': ('Inference, arrays in and scores out', '推理：输入数组，输出分数'),
-    'd': ('Loading 64 JPEGs of 500 x 375, decoding included, in one process',
-          '在一个进程内读取 64 张 500 x 375 的 JPEG，含解码'),
+    'd': (
+        'Loading 64 JPEGs of 500 x 375, decoding included, in one process',
+        '在一个进程内读取 64 张 500 x 375 的 JPEG，含解码',
+    ),
     'e': ('A training step of segmentation, UPerNet', '分割（UPerNet）训练的一步'),
     'f': ('From the command to the end of the first step, nano', '从命令到第一步结束，nano'),
-    'h': ('A step of `main_pretrain.py`, ViT-B, 8 images in all', '`main_pretrain.py` 的一步，ViT-B，共 8 张图片'),
-    'i': ('Growth of a pre-training step, ViT-B; batch 8 is above', '预训练一步的增长，ViT-B；批量 8 见上'),
+    'h': (
+        'A step of `main_pretrain.py`, ViT-B, 8 images in all',
+        '`main_pretrain.py` 的一步，ViT-B，共 8 张图片',
+    ),
+    'i': (
+        'Growth of a pre-training step, ViT-B; batch 8 is above',
+        '预训练一步的增长，ViT-B；批量 8 见上',
+    ),
     'j': ('Converting a file of 2.6 GB', '转换一个 2.6 GB 的文件'),
-    'k': ('Of an epoch of `main_pretrain.py`, ViT-B: lost to saving, logging, waiting for data',
-          '`main_pretrain.py` 的一轮（ViT-B）中，用于保存、记录、等待数据的时间'),
+    'k': (
+        'Of an epoch of `main_pretrain.py`, ViT-B: lost to saving, logging, waiting for data',
+        '`main_pretrain.py` 的一轮（ViT-B）中，用于保存、记录、等待数据的时间',
+    ),
 }
 ALIASES = {'g': 'abe'}  # peak memory is a column of these
 BOTH = ('paddle', 'torch')
@@ -34,6 +47,7 @@ class Case:
     """model: a key of models_sizes.SIZES, or of another autoencoder's full name for compare.py. cost: seconds that
     the case takes on two cores, roughly, from which the time left is judged. steps: a turn, rounds: turns that count, warm:
     turns before them that do not."""
+
     name: str
     kind: str
     label: str
@@ -54,38 +68,161 @@ class Case:
 
 
 def _growth() -> list[Case]:
-    batches = [Case(f'i_batch_{n}', 'pretrain', f'batch {n}', batch=n, rounds=2, cost=10 + 2.5 * n) for n in (1, 2, 4, 16)]
-    sides = [Case(f'i_side_{side}', 'pretrain', f'batch 2, {side} pixels a side', batch=2, side=side, rounds=2,
-                  cost=10 + 5 * (side / 224) ** 2) for side in (288, 336, 448)]
+    batches = [
+        Case(f'i_batch_{n}', 'pretrain', f'batch {n}', batch=n, rounds=2, cost=10 + 2.5 * n)
+        for n in (1, 2, 4, 16)
+    ]
+    sides = [
+        Case(
+            f'i_side_{side}',
+            'pretrain',
+            f'batch 2, {side} pixels a side',
+            batch=2,
+            side=side,
+            rounds=2,
+            cost=10 + 5 * (side / 224) ** 2,
+        )
+        for side in (288, 336, 448)
+    ]
     # a ratio of 0 would leave no patch to learn from, and so no loss
-    ratios = [Case(f'i_mask_{100 * ratio:.0f}', 'pretrain', f'batch 2, mask ratio {ratio}', batch=2, mask_ratio=ratio,
-                   rounds=2, cost=17) for ratio in (0.01, 0.5, 0.9)]
+    ratios = [
+        Case(
+            f'i_mask_{100 * ratio:.0f}',
+            'pretrain',
+            f'batch 2, mask ratio {ratio}',
+            batch=2,
+            mask_ratio=ratio,
+            rounds=2,
+            cost=17,
+        )
+        for ratio in (0.01, 0.5, 0.9)
+    ]
     return [*batches, *sides, *ratios]
 
 
 CASES = [
     Case('a_vit_base', 'pretrain', 'ViT-B, batch 8', cost=50),
     Case('a_vit_large', 'pretrain', 'ViT-L, batch 2', 'large_patch16', 2, rounds=4, cost=40),
-    Case('a_nano', 'pretrain', 'nano, 32 pixels a side, batch 128', 'nano_patch4', 128, 32, steps=5, cost=25),
+    Case(
+        'a_nano',
+        'pretrain',
+        'nano, 32 pixels a side, batch 128',
+        'nano_patch4',
+        128,
+        32,
+        steps=5,
+        cost=25,
+    ),
     Case('b_vit_base', 'finetune', 'ViT-B, batch 8', rounds=4, cost=65),
-    *[Case(f'c_live_{n}', 'infer', f'ViT-B, batch {n}', batch=n, steps=5 if n == 1 else 1, cost=28) for n in (1, 8)],
-    *[Case(f'c_exported_{precision}_{n}', 'export', f'ViT-B exported, {precision}, batch {n}', batch=n, what=precision,
-           steps=5 if n == 1 else 1, cost=35) for precision, n in itertools.product(('fp32', 'bf16'), (1, 8))],
-    *[Case(f'c_folder_{engine}', 'folder', f'ViT-B{said}, 64 JPEGs of 500 x 375 to labels, batch 8', batch=64, what=engine,
-           rounds=3, warm=0, cost=140) for engine, said in (('live', ''), ('inference', ' exported'))],
+    *[
+        Case(
+            f'c_live_{n}', 'infer', f'ViT-B, batch {n}', batch=n, steps=5 if n == 1 else 1, cost=28
+        )
+        for n in (1, 8)
+    ],
+    *[
+        Case(
+            f'c_exported_{precision}_{n}',
+            'export',
+            f'ViT-B exported, {precision}, batch {n}',
+            batch=n,
+            what=precision,
+            steps=5 if n == 1 else 1,
+            cost=35,
+        )
+        for precision, n in itertools.product(('fp32', 'bf16'), (1, 8))
+    ],
+    *[
+        Case(
+            f'c_folder_{engine}',
+            'folder',
+            f'ViT-B{said}, 64 JPEGs of 500 x 375 to labels, batch 8',
+            batch=64,
+            what=engine,
+            rounds=3,
+            warm=0,
+            cost=140,
+        )
+        for engine, said in (('live', ''), ('inference', ' exported'))
+    ],
     Case('d_pretrain', 'load', 'for pre-training', what='pretrain', batch=64, cost=20),
-    Case('d_pretrain_fast', 'load', 'for pre-training, `--fast_resize`', what='fast', batch=64, cost=20),
+    Case(
+        'd_pretrain_fast',
+        'load',
+        'for pre-training, `--fast_resize`',
+        what='fast',
+        batch=64,
+        cost=20,
+    ),
     Case('d_finetune', 'load', 'for fine-tuning', what='finetune', batch=64, cost=20),
-    Case('e_tiny', 'segment', 'tiny, 32 pixels a side, batch 16', 'nano_patch4', 16, 32, rounds=3, steps=3, cost=30),
-    Case('e_vit_base', 'segment', 'ViT-B, 512 pixels a side, batch 1', batch=1, side=512, rounds=2, cost=170),
-    *[Case(f'f_{program}', 'startup', f'`main_{program}.py`', 'nano_patch4', 16, 32, what=program, rounds=3, cost=35)
-      for program in ('pretrain', 'finetune', 'linprobe', 'infer')],
-    Case('h_one', 'processes', '1 process, all threads', what='1', rounds=2, steps=3, warm=0, cost=75),
-    Case('h_two', 'processes', '2 processes, half of the threads each', what='2', rounds=2, steps=3, warm=0, cost=75),
+    Case(
+        'e_tiny',
+        'segment',
+        'tiny, 32 pixels a side, batch 16',
+        'nano_patch4',
+        16,
+        32,
+        rounds=3,
+        steps=3,
+        cost=30,
+    ),
+    Case(
+        'e_vit_base',
+        'segment',
+        'ViT-B, 512 pixels a side, batch 1',
+        batch=1,
+        side=512,
+        rounds=2,
+        cost=170,
+    ),
+    *[
+        Case(
+            f'f_{program}',
+            'startup',
+            f'`main_{program}.py`',
+            'nano_patch4',
+            16,
+            32,
+            what=program,
+            rounds=3,
+            cost=35,
+        )
+        for program in ('pretrain', 'finetune', 'linprobe', 'infer')
+    ],
+    Case(
+        'h_one', 'processes', '1 process, all threads', what='1', rounds=2, steps=3, warm=0, cost=75
+    ),
+    Case(
+        'h_two',
+        'processes',
+        '2 processes, half of the threads each',
+        what='2',
+        rounds=2,
+        steps=3,
+        warm=0,
+        cost=75,
+    ),
     *_growth(),
-    Case('j_vit_huge', 'convert', 'ViT-H; PyTorch: `torch.load`, `torch.save`', 'huge_patch14', 1, rounds=2, warm=0,
-         cost=60),
-    Case('k_vit_base', 'epoch', '64 images, batch 8', batch=8, rounds=1, warm=0, cost=45, sides=('paddle',)),
+    Case(
+        'j_vit_huge',
+        'convert',
+        'ViT-H; PyTorch: `torch.load`, `torch.save`',
+        'huge_patch14',
+        1,
+        rounds=2,
+        warm=0,
+        cost=60,
+    ),
+    Case(
+        'k_vit_base',
+        'epoch',
+        '64 images, batch 8',
+        batch=8,
+        rounds=1,
+        warm=0,
+        cost=45,
+        sides=('paddle',),
+    ),
 ]
 
 
@@ -93,12 +230,16 @@ def chosen(words: list[str]) -> list[Case]:
     """The cases of these names and letters, all without any; ValueError for a word that is neither."""
     known = {case.name for case in CASES} | GROUPS.keys() | ALIASES.keys()
     if unknown := [word for word in words if word not in known]:
-        raise ValueError(f'no case {unknown[0]!r}; there are {", ".join(case.name for case in CASES)}, and the letters '
-                         f'{" ".join(sorted(GROUPS.keys() | ALIASES.keys()))}')
+        raise ValueError(
+            f'no case {unknown[0]!r}; there are {", ".join(case.name for case in CASES)}, and the letters '
+            f'{" ".join(sorted(GROUPS.keys() | ALIASES.keys()))}'
+        )
     letters = ''.join(ALIASES.get(word, word) for word in words if len(word) == 1)
     return [case for case in CASES if not words or case.name in words or case.group in letters]
 
 
 def small(case: Case) -> Case:
     """The same in seconds: for the tests."""
-    return dataclasses.replace(case, model='nano_patch4', side=32, batch=min(case.batch, 2), steps=1)
+    return dataclasses.replace(
+        case, model='nano_patch4', side=32, batch=min(case.batch, 2), steps=1
+    )

@@ -5,6 +5,7 @@
 
 Prints the median and the spread (quartiles) of a step, the peak of memory, and both relative to the first model's.
 """
+
 import argparse
 import os
 
@@ -25,18 +26,31 @@ def main(args):
     first = answers[0]
     for name, answer in zip(args.cases, answers):
         low, median, high = np.percentile(answer['seconds'], [25, 50, 75])
-        print(f'{name:24} {1000 * median:8.0f} ms ({1000 * low:.0f} to {1000 * high:.0f}, n = {len(answer["seconds"])}), '
-              f'{answer["memory"]:.0f} MB: {median / np.median(first["seconds"]):.2f} x the time, '
-              f'{answer["memory"] / first["memory"]:.2f} x the memory')
+        print(
+            f'{name:24} {1000 * median:8.0f} ms ({1000 * low:.0f} to {1000 * high:.0f}, n = {len(answer["seconds"])}), '
+            f'{answer["memory"]:.0f} MB: {median / np.median(first["seconds"]):.2f} x the time, '
+            f'{answer["memory"] / first["memory"]:.2f} x the memory'
+        )
 
 
 def asked(name, batch):
-    return {'name': name, 'kind': 'pretrain', 'model': name, 'batch': batch, 'side': 256 if name.endswith('_256') else 224,
-            'mask_ratio': 0.75, 'products': []}
+    return {
+        'name': name,
+        'kind': 'pretrain',
+        'model': name,
+        'batch': batch,
+        'side': 256 if name.endswith('_256') else 224,
+        'mask_ratio': 0.75,
+        'products': [],
+    }
 
 
-PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-PARSER.add_argument('cases', nargs='+', metavar='CASE', help='a masked autoencoder, or mask_tokens_in_encoder')
+PARSER = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+PARSER.add_argument(
+    'cases', nargs='+', metavar='CASE', help='a masked autoencoder, or mask_tokens_in_encoder'
+)
 PARSER.add_argument('--batch_size', type=int, default=4)
 PARSER.add_argument('--steps', type=int, default=1, help='steps a turn')
 PARSER.add_argument('--rounds', type=int, default=3, help='turns that count')

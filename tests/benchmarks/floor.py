@@ -1,4 +1,5 @@
 """The operations of a case, from which the time follows that they take at the machine's own rate of matrix products."""
+
 from cases import Case
 
 from models_sizes import SIZES
@@ -20,11 +21,16 @@ def products(case: Case) -> list[tuple[int, int, int]]:
     size = SIZES[case.model]
     patches = (case.side // size.patch) ** 2
     masked = case.kind in MASKED
-    parts = [((masking.num_visible(patches, case.mask_ratio) if masked else patches) + 1, size.width)]
+    parts = [
+        ((masking.num_visible(patches, case.mask_ratio) if masked else patches) + 1, size.width)
+    ]
     if masked:
         parts.append((patches + 1, size.decoder_width))
-    return [(case.batch * rows, inner * width, outer * width) for rows, width in parts
-            for inner, outer in ((1, 3), (1, 1), (1, 4), (4, 1))]
+    return [
+        (case.batch * rows, inner * width, outer * width)
+        for rows, width in parts
+        for inner, outer in ((1, 3), (1, 1), (1, 4), (4, 1))
+    ]
 
 
 def operations(case: Case) -> float:
@@ -36,7 +42,8 @@ def operations(case: Case) -> float:
     elif case.kind == 'segment':
         size = SIZES[case.model]
         macs = cost.multiply_adds(f'vit_{case.model}', case.side, classes=0) + _upernet(
-            case.side // size.patch, size.width, *SEGMENTOR[case.model])
+            case.side // size.patch, size.width, *SEGMENTOR[case.model]
+        )
     else:
         macs = cost.multiply_adds(f'vit_{case.model}', case.side)
     return 2.0 * PASSES[case.kind] * macs * case.batch
@@ -44,10 +51,12 @@ def operations(case: Case) -> float:
 
 def _upernet(side: int, width: int, channels: int, auxiliary: int) -> int:
     """Multiply-adds of the neck and both heads over four maps of side x side cells (seg/model.py)."""
-    cells = side ** 2
+    cells = side**2
     # transposed convolutions of 2 x 2, from 1 to 2 to 4 times the side
-    neck = 4 * width ** 2 * (cells + 4 * cells + cells)
-    pools = (1 + 4 + 9 + 36) * width * channels + 9 * (cells // 4) * (width + 4 * channels) * channels
-    pyramid = (16 + 4 + 1) * cells * (width * channels + 9 * channels ** 2)
+    neck = 4 * width**2 * (cells + 4 * cells + cells)
+    pools = (1 + 4 + 9 + 36) * width * channels + 9 * (cells // 4) * (
+        width + 4 * channels
+    ) * channels
+    pyramid = (16 + 4 + 1) * cells * (width * channels + 9 * channels**2)
     last = 16 * cells * (9 * 4 * channels * channels + channels * CLASSES)
     return neck + pools + pyramid + last + cells * (9 * width * auxiliary + auxiliary * CLASSES)

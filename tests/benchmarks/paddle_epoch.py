@@ -1,4 +1,5 @@
 """An epoch of main_pretrain.py with clocks around what is not training: writing checkpoints, records, waiting for data."""
+
 import time
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def epoch(case):
         def function(*args, **kwargs):
             with clock(part):
                 return plain(*args, **kwargs)
+
         setattr(owner, name, function)
+
     clocked(checkpoint.Saver, 'save', 'saving')
     for name in ('scalars', 'picture', 'epoch'):
         clocked(recorder.Recorder, name, 'logging')
@@ -45,11 +48,31 @@ def epoch(case):
                 if batch is None:
                     return
                 yield batch
+
         return follow(own, waited())
+
     progress.Progress.follow = waiting
-    flags = ['--data_path', scratch / 'pictures', '--model', f'mae_vit_{case["model"]}', '--input_size', case['side'],
-             '--batch_size', case['batch'], '--epochs', 1, '--warmup_epochs', 0, '--norm_pix_loss', '--num_workers', 1,
-             '--output_dir', scratch / 'epoch', '--log_dir', scratch / 'epoch']
+    flags = [
+        '--data_path',
+        scratch / 'pictures',
+        '--model',
+        f'mae_vit_{case["model"]}',
+        '--input_size',
+        case['side'],
+        '--batch_size',
+        case['batch'],
+        '--epochs',
+        1,
+        '--warmup_epochs',
+        0,
+        '--norm_pix_loss',
+        '--num_workers',
+        1,
+        '--output_dir',
+        scratch / 'epoch',
+        '--log_dir',
+        scratch / 'epoch',
+    ]
 
     def turn(count):
         seconds = []
@@ -59,5 +82,11 @@ def epoch(case):
             main_pretrain.main(main_pretrain.PARSER.parse_args(list(map(str, flags))))
             whole = time.perf_counter() - start
             seconds.append(sum(lost.values()))
-        return {'seconds': seconds, 'memory': progress.peak_memory(), 'epoch_seconds': whole, 'parts': dict(lost)}
+        return {
+            'seconds': seconds,
+            'memory': progress.peak_memory(),
+            'epoch_seconds': whole,
+            'parts': dict(lost),
+        }
+
     return turn, {}

@@ -1,4 +1,5 @@
 """Training steps of segmentation as paddleseg.core.train does them for seg/train.py."""
+
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
@@ -10,7 +11,10 @@ from paddleseg.cvlibs import Config, SegBuilder
 
 from util import program
 
-CONFIGS = {'base_patch16': 'upernet_mae_base_ade20k_512x512_160k', 'nano_patch4': 'upernet_mae_tiny'}
+CONFIGS = {
+    'base_patch16': 'upernet_mae_base_ade20k_512x512_160k',
+    'nano_patch4': 'upernet_mae_tiny',
+}
 CLASSES = 150
 
 
@@ -21,7 +25,9 @@ def segment(case):
     model, losses, optimizer = builder.model, builder.loss, builder.optimizer
     model.train()
     images = paddle.to_tensor(pictures_like(case))
-    labels = np.random.default_rng(0).integers(0, CLASSES, [case['batch'], case['side'], case['side']])
+    labels = np.random.default_rng(0).integers(
+        0, CLASSES, [case['batch'], case['side'], case['side']]
+    )
     labels = paddle.to_tensor(labels)
 
     def step():
@@ -31,4 +37,5 @@ def segment(case):
         builder.lr_scheduler.step()
         model.clear_gradients()
         loss.item()
+
     return repeated(step), parameters(model)

@@ -3,6 +3,7 @@
 Each function takes a case and returns turn(steps) -> answer, and what is to be told of the case. On a GPU the programs'
 float16 is used, which was not run by us.
 """
+
 import subprocess
 import sys
 import time
@@ -39,7 +40,9 @@ class EncoderWithMaskTokens(models_mae.MaskedAutoencoderViT):
         _, mask, _ = self.random_masking(len(x), mask_ratio, noise)
         token = self.mask_token.mean(-1, keepdim=True)  # of any width: it is about time
         x = paddle.where(mask.unsqueeze(-1) > 0, token, x) + self.pos_embed[:, 1:]
-        x = paddle.concat([(self.cls_token + self.pos_embed[:, :1]).expand([len(x), -1, -1]), x], axis=1)
+        x = paddle.concat(
+            [(self.cls_token + self.pos_embed[:, :1]).expand([len(x), -1, -1]), x], axis=1
+        )
         order = paddle.arange(x.shape[1] - 1).expand([len(x), -1])
         return self.norm(self.blocks(x)), mask, order
 
@@ -47,8 +50,12 @@ class EncoderWithMaskTokens(models_mae.MaskedAutoencoderViT):
 def about(case):
     """Versions, device, precision and the rate of matrix products in 10^9 operations a second."""
     on_gpu = paddle.get_device() != 'cpu'
-    return {'frame_version': paddle.__version__, 'device': paddle.get_device(), 'fp_item': 'fp16' if on_gpu else 'fp32',
-            'rate': rate([product(*shape) for shape in case['products']], case['products'])}
+    return {
+        'frame_version': paddle.__version__,
+        'device': paddle.get_device(),
+        'fp_item': 'fp16' if on_gpu else 'fp32',
+        'rate': rate([product(*shape) for shape in case['products']], case['products']),
+    }
 
 
 def wait():
@@ -59,7 +66,11 @@ def wait():
 
 def parameters(model):
     """How many numbers are trained: the same with PyTorch, where the model is the same."""
-    return {'parameters': sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)}
+    return {
+        'parameters': sum(
+            parameter.size for parameter in model.parameters() if not parameter.stop_gradient
+        )
+    }
 
 
 def product(rows, inner, columns):
@@ -68,6 +79,7 @@ def product(rows, inner, columns):
     def multiply():
         paddle.matmul(a, b)
         wait()
+
     return multiply
 
 
@@ -115,7 +127,14 @@ class Repeated:
 
 def training(model, batch, optimizer, program, one_epoch):
     """turn(): so many iterations of the engine. program: whose flags they run with. one_epoch(run) -> means."""
-    flags = {'data_path': '', 'output_dir': '', 'log_dir': '', 'lr': 1e-4, 'warmup_epochs': 0, 'print_freq': 10 ** 6}
+    flags = {
+        'data_path': '',
+        'output_dir': '',
+        'log_dir': '',
+        'lr': 1e-4,
+        'warmup_epochs': 0,
+        'print_freq': 10**6,
+    }
     args = program.PARSER.parse_args([f'--{name}={value}' for name, value in flags.items()])
 
     def turn(count):
@@ -124,6 +143,7 @@ def training(model, batch, optimizer, program, one_epoch):
         next(run.epochs())
         means = one_epoch(run)
         return {'seconds': data.seconds, 'memory': progress.peak_memory(), 'loss': means['loss']}
+
     return turn
 
 
@@ -139,7 +159,9 @@ def pretrain(case):
         model = EncoderWithMaskTokens(embed_dim=768, depth=12, num_heads=12, norm_pix_loss=True)
     else:
         name = name if name in models_zoo.AUTOENCODERS else f'mae_vit_{name}'
-        model = models_zoo.autoencoder(name, img_size=side, norm_pix_loss=not name.startswith('simmim'))
+        model = models_zoo.autoencoder(
+            name, img_size=side, norm_pix_loss=not name.startswith('simmim')
+        )
     kind = 'uniform' if isinstance(model, models_um.UniformMasking) else 'random'
     draw = masking.sampler(model.grid, case['mask_ratio'], kind)
     noise = np.stack([draw(np.random.default_rng(i)) for i in range(case['batch'])])
@@ -148,12 +170,18 @@ def pretrain(case):
 
     def one_epoch(run):
         return engine_pretrain.train_one_epoch(run, case['mask_ratio'])
+
     return training(model, batch, optimizer, main_pretrain, one_epoch), parameters(model)
 
 
 def classifier(case, drop_path_rate=0.0):
-    return models_zoo.classifier(f'vit_{case["model"]}', img_size=case['side'], num_classes=CLASSES,
-                                 drop_path_rate=drop_path_rate, global_pool=True)
+    return models_zoo.classifier(
+        f'vit_{case["model"]}',
+        img_size=case['side'],
+        num_classes=CLASSES,
+        drop_path_rate=drop_path_rate,
+        global_pool=True,
+    )
 
 
 def finetune(case):
@@ -166,11 +194,13 @@ def finetune(case):
 
     def one_epoch(run):
         return engine_finetune.train_one_epoch(run, mix)
+
     return training(model, batch, optimizer, main_finetune, one_epoch), parameters(model)
 
 
 def repeated(step):
     """turn(): so many times step()."""
+
     def turn(count):
         seconds = []
         for _ in range(count):
@@ -179,6 +209,7 @@ def repeated(step):
             wait()
             seconds.append(time.perf_counter() - start)
         return {'seconds': seconds, 'memory': progress.peak_memory()}
+
     return turn
 
 
@@ -191,6 +222,7 @@ def infer(case):
     @paddle.no_grad()
     def step():
         model(paddle.to_tensor(images)).numpy()
+
     return repeated(step), parameters(model)
 
 
@@ -201,7 +233,10 @@ def exported_folder(case):
         weights = folder.with_suffix('.pd')
         paddle.save({'model': classifier(case).state_dict()}, str(weights))
         # in a process of its own, whose memory is not this one's
-        subprocess.run([sys.executable, ROOT / 'main_export.py', '--resume', weights, '--out', folder], check=True)
+        subprocess.run(
+            [sys.executable, ROOT / 'main_export.py', '--resume', weights, '--out', folder],
+            check=True,
+        )
     return folder
 
 
@@ -212,7 +247,9 @@ def export(case):
     core, on_cpu = paddle.base.core, paddle.get_device() == 'cpu'
     simulated = case['what'] == 'bf16' and on_cpu and not core.supports_bfloat16_fast_performance()
     if simulated and not case['model'].startswith('nano'):
-        return None, {'skip': 'this processor has no bfloat16 (avx512_bf16), and oneDNN would simulate it for minutes'}
+        return None, {
+            'skip': 'this processor has no bfloat16 (avx512_bf16), and oneDNN would simulate it for minutes'
+        }
     folder, images = exported_folder(case), pictures_like(case)
     model = exported.Exported(folder, 'inference', case['what'])
     told = {'how': model.how + ', simulated' * simulated, 'fp_item': case['what']}
@@ -227,5 +264,7 @@ def agreement(model, exact, case):
     files = sorted((Path(case['scratch']) / 'pictures/val').rglob('*.jpg'))
     prepared = np.stack([plain(pictures.read(file, 3)) for file in files])
     batches = np.array_split(prepared, -(-len(files) // case['batch']))
-    choices = [np.concatenate([one(batch)[0].argmax(1) for batch in batches]) for one in (model, exact)]
+    choices = [
+        np.concatenate([one(batch)[0].argmax(1) for batch in batches]) for one in (model, exact)
+    ]
     return {'top1_agreement': float((choices[0] == choices[1]).mean()), 'pictures': len(files)}

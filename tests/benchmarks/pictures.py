@@ -1,4 +1,5 @@
 """Pictures for the cases that read some: smooth noise, so that a JPEG of 500 x 375 has about ImageNet's size (65 KB)."""
+
 import time
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def make(folder: Path, count: int, width: int, height: int, suffix: str = '.jpg'
             rng = np.random.default_rng([number, split == 'val'])
             coarse = rng.integers(0, 256, [-(-height // 25), -(-width // 25), 3], 'uint8')
             coarse = Image.fromarray(coarse).resize((width, height), Image.BICUBIC)
-            fine = Image.fromarray(rng.integers(0, 256, [height, width, 3], 'uint8')).filter(ImageFilter.GaussianBlur(1))
+            fine = Image.fromarray(rng.integers(0, 256, [height, width, 3], 'uint8')).filter(
+                ImageFilter.GaussianBlur(1)
+            )
             file = folder / split / str(number % 2) / f'{number:02}{suffix}'
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.blend(coarse, fine, 0.4).save(file, quality=QUALITY)

@@ -1,7 +1,8 @@
 """What programs.py times for PyTorch: the least that does the same.
 
-    python torch_programs.py CASE FOLDER|FILE|STEPS     CASE is JSON, as worker.py has it
+python torch_programs.py CASE FOLDER|FILE|STEPS     CASE is JSON, as worker.py has it
 """
+
 import json
 import os
 import sys
@@ -15,7 +16,10 @@ def startup(case, folder):
 
     # isort: split
     from torchvision import datasets, transforms
-    prepare = transforms.Compose([transforms.RandomResizedCrop(case['side']), transforms.ToTensor()])
+
+    prepare = transforms.Compose(
+        [transforms.RandomResizedCrop(case['side']), transforms.ToTensor()]
+    )
     images = datasets.ImageFolder(Path(folder) / 'train', prepare)
     batch, labels = next(iter(torch.utils.data.DataLoader(images, case['batch'], num_workers=2)))
     if case['what'] == 'infer':
@@ -40,8 +44,11 @@ def folder(case, data):
     # isort: split
     import pictures
     from timm.data import ImageDataset, create_transform
+
     model = classifier(case).eval()
-    images = ImageDataset(data, transform=create_transform(case['side'], interpolation='bicubic', crop_pct=0.875))
+    images = ImageDataset(
+        data, transform=create_transform(case['side'], interpolation='bicubic', crop_pct=0.875)
+    )
     start = time.perf_counter()
     with torch.inference_mode():
         for batch, _ in torch.utils.data.DataLoader(images, pictures.AT_ONCE, num_workers=2):
@@ -53,26 +60,35 @@ def folder(case, data):
 
 def convert(case, file):
     import torch
+
     torch.save(torch.load(file, mmap=False, weights_only=True), Path(file).with_suffix('.copy'))
 
 
 def make(case, file):
     """A file as facebookresearch/mae writes them, with random weights."""
     import torch
+
     size, pixels = case['size'], 3 * case['size']['patch'] ** 2
     tokens = (case['side'] // size['patch']) ** 2 + 1
-    shapes = {'cls_token': [1, 1, size['width']], 'pos_embed': [1, tokens, size['width']],
-              'mask_token': [1, 1, size['decoder_width']], 'decoder_pos_embed': [1, tokens, size['decoder_width']],
-              'patch_embed.proj.weight': [size['width'], 3, size['patch'], size['patch']],
-              'patch_embed.proj.bias': [size['width']]}
+    shapes = {
+        'cls_token': [1, 1, size['width']],
+        'pos_embed': [1, tokens, size['width']],
+        'mask_token': [1, 1, size['decoder_width']],
+        'decoder_pos_embed': [1, tokens, size['decoder_width']],
+        'patch_embed.proj.weight': [size['width'], 3, size['patch'], size['patch']],
+        'patch_embed.proj.bias': [size['width']],
+    }
 
     def linear(name, outer, inner):
         shapes.update({f'{name}.weight': [outer, inner], f'{name}.bias': [outer]})
 
     def norm(name, width):
         shapes.update({f'{name}.weight': [width], f'{name}.bias': [width]})
-    for blocks, last, width, depth in (('blocks', 'norm', size['width'], size['depth']),
-                                       ('decoder_blocks', 'decoder_norm', size['decoder_width'], size['decoder_depth'])):
+
+    for blocks, last, width, depth in (
+        ('blocks', 'norm', size['width'], size['depth']),
+        ('decoder_blocks', 'decoder_norm', size['decoder_width'], size['decoder_depth']),
+    ):
         for i in range(depth):
             norm(f'{blocks}.{i}.norm1', width)
             linear(f'{blocks}.{i}.attn.qkv', 3 * width, width)
@@ -90,13 +106,18 @@ def processes(case, steps):
     """Steps of a masked autoencoder; the first process prints the seconds of each."""
     import torch_steps
     from torch_steps import torch
-    count, rank = (int(os.environ.get(name, default)) for name, default in (('WORLD_SIZE', 1), ('RANK', 0)))
+
+    count, rank = (
+        int(os.environ.get(name, default)) for name, default in (('WORLD_SIZE', 1), ('RANK', 0))
+    )
     model = torch_steps.autoencoder(case)
     images = torch.from_numpy(torch_steps.pictures_like({**case, 'batch': case['batch'] // count}))
     if count > 1:
         torch.distributed.init_process_group('gloo')
         model = torch.nn.parallel.DistributedDataParallel(model)
-    optimizer = torch.optim.AdamW(torch_steps.param_groups_weight_decay(model, 0.05), lr=1e-4, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(
+        torch_steps.param_groups_weight_decay(model, 0.05), lr=1e-4, betas=(0.9, 0.95)
+    )
     step = torch_steps.training(optimizer, lambda: model(images).loss)
     for _ in range(int(steps)):
         start = time.perf_counter()

@@ -4,6 +4,7 @@ AdamW over the official groups. On a GPU in float16, as there the official progr
 As in paddle_steps.py, each function takes a case and returns turn(steps) -> answer, and what is to be told of the case.
 Weights are random, and other ones than there, which matters to no time.
 """
+
 import os
 import resource
 import sys
@@ -30,14 +31,24 @@ torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', torch.get_num_thread
 
 
 def about(case):
-    return {'frame_version': torch.__version__, 'transformers': transformers.__version__, 'timm': timm.__version__,
-            'device': DEVICE, 'fp_item': 'fp16' if DEVICE == 'cuda' else 'fp32', 'threads': torch.get_num_threads(),
-            'rate': rate(case['products'])}
+    return {
+        'frame_version': torch.__version__,
+        'transformers': transformers.__version__,
+        'timm': timm.__version__,
+        'device': DEVICE,
+        'fp_item': 'fp16' if DEVICE == 'cuda' else 'fp32',
+        'threads': torch.get_num_threads(),
+        'rate': rate(case['products']),
+    }
 
 
 def parameters(model):
     """How many numbers are trained: the same with Paddle, where the model is the same."""
-    return {'parameters': sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)}
+    return {
+        'parameters': sum(
+            parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+        )
+    }
 
 
 def wait():
@@ -62,12 +73,13 @@ def rate(shapes):
 
 def peak_memory():
     if DEVICE == 'cuda':
-        return torch.cuda.max_memory_allocated() // 2 ** 20
+        return torch.cuda.max_memory_allocated() // 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def repeated(step):
     """turn(): so many steps; step() -> loss or None."""
+
     def turn(count):
         seconds, loss = [], None
         for _ in range(count):
@@ -75,7 +87,10 @@ def repeated(step):
             loss = step()
             wait()
             seconds.append(time.perf_counter() - start)
-        return {'seconds': seconds, 'memory': peak_memory()} | ({} if loss is None else {'loss': loss})
+        return {'seconds': seconds, 'memory': peak_memory()} | (
+            {} if loss is None else {'loss': loss}
+        )
+
     return turn
 
 
@@ -91,6 +106,7 @@ def training(optimizer, loss_of):
         scaler.step(optimizer)
         scaler.update()
         return loss.item()
+
     return step
 
 
@@ -102,37 +118,67 @@ def pictures_like(case):
 def autoencoder(case):
     size = case['size']
     config = transformers.ViTMAEConfig(
-        image_size=case['side'], patch_size=size['patch'], hidden_size=size['width'], num_hidden_layers=size['depth'],
-        num_attention_heads=size['heads'], intermediate_size=4 * size['width'], decoder_hidden_size=size['decoder_width'],
-        decoder_num_hidden_layers=size['decoder_depth'], decoder_num_attention_heads=size['decoder_heads'],
-        decoder_intermediate_size=4 * size['decoder_width'], mask_ratio=case['mask_ratio'], norm_pix_loss=True)
+        image_size=case['side'],
+        patch_size=size['patch'],
+        hidden_size=size['width'],
+        num_hidden_layers=size['depth'],
+        num_attention_heads=size['heads'],
+        intermediate_size=4 * size['width'],
+        decoder_hidden_size=size['decoder_width'],
+        decoder_num_hidden_layers=size['decoder_depth'],
+        decoder_num_attention_heads=size['decoder_heads'],
+        decoder_intermediate_size=4 * size['decoder_width'],
+        mask_ratio=case['mask_ratio'],
+        norm_pix_loss=True,
+    )
     return transformers.ViTMAEForPreTraining(config).to(DEVICE).train()
 
 
 def pretrain(case):
     model = autoencoder(case)
     images = torch.from_numpy(pictures_like(case)).to(DEVICE)
-    optimizer = torch.optim.AdamW(param_groups_weight_decay(model, 0.05), lr=1e-4, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(
+        param_groups_weight_decay(model, 0.05), lr=1e-4, betas=(0.9, 0.95)
+    )
     return repeated(training(optimizer, lambda: model(images).loss)), {
-        **parameters(model), 'attention': model.config._attn_implementation, 'model': 'transformers ViTMAEForPreTraining'}
+        **parameters(model),
+        'attention': model.config._attn_implementation,
+        'model': 'transformers ViTMAEForPreTraining',
+    }
 
 
 def classifier(case, drop_path_rate=0.0):
     size = case['size']
-    return VisionTransformer(case['side'], size['patch'], embed_dim=size['width'], depth=size['depth'],
-                             num_heads=size['heads'], num_classes=CLASSES, global_pool='avg',
-                             drop_path_rate=drop_path_rate).to(DEVICE)
+    return VisionTransformer(
+        case['side'],
+        size['patch'],
+        embed_dim=size['width'],
+        depth=size['depth'],
+        num_heads=size['heads'],
+        num_classes=CLASSES,
+        global_pool='avg',
+        drop_path_rate=drop_path_rate,
+    ).to(DEVICE)
 
 
 def said(model):
-    return {**parameters(model), 'attention': 'sdpa' if use_fused_attn() else 'eager', 'model': 'timm VisionTransformer'}
+    return {
+        **parameters(model),
+        'attention': 'sdpa' if use_fused_attn() else 'eager',
+        'model': 'timm VisionTransformer',
+    }
 
 
 def finetune(case):
     model = classifier(case, drop_path_rate=0.1).train()
     images = torch.from_numpy(pictures_like(case)).to(DEVICE)
-    labels = torch.from_numpy(np.random.default_rng(0).integers(0, CLASSES, case['batch'])).to(DEVICE)
-    mix, criterion = Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=CLASSES), SoftTargetCrossEntropy()
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, CLASSES, case['batch'])).to(
+        DEVICE
+    )
+    mix, criterion = (
+        Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=CLASSES),
+        SoftTargetCrossEntropy(),
+    )
     groups = param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.65)
     for group in groups:
         group['lr'] = 1e-4 * group['lr_scale']
@@ -142,6 +188,7 @@ def finetune(case):
         # timm mixes in place
         mixed, targets = (part.to(DEVICE) for part in mix(images.clone(), labels))
         return criterion(model(mixed), targets)
+
     return repeated(training(optimizer, loss)), said(model)
 
 
@@ -151,6 +198,7 @@ def infer(case):
     @torch.inference_mode()
     def step():
         model(torch.from_numpy(images).to(DEVICE)).cpu().numpy()
+
     return repeated(step), said(model)
 
 

@@ -1,4 +1,5 @@
 """Processes that take turns: each does a case with one framework, only one at a time works."""
+
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = {'paddle': Path(sys.executable), 'torch': ROOT / '.venv-parity/bin/python'}
 # of this process; each framework sets its own
 FOREIGN = ('OMP_', 'MKL_', 'KMP_', 'FLAGS_', 'MAE_NUM_THREADS')
-PAUSE = 0.3  # seconds; threads of OpenMP spin for .2 s after their work, on cores that the next needs
+PAUSE = (
+    0.3  # seconds; threads of OpenMP spin for .2 s after their work, on cores that the next needs
+)
 
 
 class Failed(Exception):
@@ -31,15 +34,25 @@ class Worker:
     def __init__(self, side: str, case: dict, threads: int):
         self.name = f'{case["name"]} with {side}'
         if not PYTHONS[side].exists():
-            raise Failed(f'{self.name}: {PYTHONS[side]} does not exist; bash tests/run.sh --bench makes it')
+            raise Failed(
+                f'{self.name}: {PYTHONS[side]} does not exist; bash tests/run.sh --bench makes it'
+            )
         environ = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
-        environ |= {'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': str(ROOT) if side == 'paddle' else ''}
+        environ |= {
+            'OMP_NUM_THREADS': str(threads),
+            'PYTHONPATH': str(ROOT) if side == 'paddle' else '',
+        }
         if side == 'torch':  # whose warnings are not ours
             environ['PYTHONWARNINGS'] = 'ignore'
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  until close()
-        self.process = subprocess.Popen([PYTHONS[side], Path(__file__).with_name('worker.py'), side, json.dumps(case)],
-                                        text=True, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.errors)
+        self.process = subprocess.Popen(
+            [PYTHONS[side], Path(__file__).with_name('worker.py'), side, json.dumps(case)],
+            text=True,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
         self.about = None
 
     def ready(self) -> dict:
@@ -64,8 +77,15 @@ class Worker:
             return json.loads(line)
         code = self.process.wait()
         self.errors.seek(0)
-        said = [line for line in self.errors.read().decode(errors='replace').splitlines() if line.strip()]
-        raise Failed(f'{self.name}: the process ended with {code}' + (f' ({said[-1].strip()})' if said else ''))
+        said = [
+            line
+            for line in self.errors.read().decode(errors='replace').splitlines()
+            if line.strip()
+        ]
+        raise Failed(
+            f'{self.name}: the process ended with {code}'
+            + (f' ({said[-1].strip()})' if said else '')
+        )
 
     def close(self) -> None:
         self.process.kill()

@@ -6,6 +6,7 @@ The case is one of cases.py as a dict, with `size` (of models_sizes), `products`
 that all cases share. The process prints what it runs on as a line of JSON; then, for each number that it reads, does so
 many steps and prints another: their seconds, the process's peak of memory in MB, and what else there is to tell.
 """
+
 import importlib
 import json
 import os
@@ -13,7 +14,12 @@ import sys
 
 # whole programs, which are timed from outside
 OUTSIDE = ('startup', 'convert', 'folder', 'processes')
-MODULES = {'load': '{}_load', 'segment': '{}_segment', 'epoch': '{}_epoch', **dict.fromkeys(OUTSIDE, 'programs')}
+MODULES = {
+    'load': '{}_load',
+    'segment': '{}_segment',
+    'epoch': '{}_epoch',
+    **dict.fromkeys(OUTSIDE, 'programs'),
+}
 
 
 def main(side, case):
@@ -27,6 +33,7 @@ def main(side, case):
 
     def tell(**values):
         print(json.dumps(values), file=answers, flush=True)
+
     tell(**about)
     for line in sys.stdin:
         tell(**turn(int(line)))

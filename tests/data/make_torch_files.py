@@ -4,6 +4,7 @@
 
 tests/test_torch_file.py has the same values by NumPy; tests/originals/test_torch_file.py makes the files again and compares.
 """
+
 import argparse
 import collections
 import pathlib
@@ -33,15 +34,31 @@ def tree():
         'model': {
             **{name: (count / 4 - 0.5).to(getattr(torch, name)) for name in FLOATS},
             **{name: (count * 7).to(getattr(torch, name)) for name in INTEGERS},
-            'bool': count % 2 == 0, 'scalar': torch.tensor(1.5), 'empty': torch.zeros(0, 3),
-            'transposed': base.reshape(4, 6).t(), 'slice': base[5:20:3], 'window': base.reshape(2, 3, 4)[:, 1:, 2],
-            'expanded': base[7].expand(2, 3), 'shared': [base[:10], base[8:]],
-            'parameter': parameter, 'annotated': annotated,
+            'bool': count % 2 == 0,
+            'scalar': torch.tensor(1.5),
+            'empty': torch.zeros(0, 3),
+            'transposed': base.reshape(4, 6).t(),
+            'slice': base[5:20:3],
+            'window': base.reshape(2, 3, 4)[:, 1:, 2],
+            'expanded': base[7].expand(2, 3),
+            'shared': [base[:10], base[8:]],
+            'parameter': parameter,
+            'annotated': annotated,
         },
-        'state_dict': state_dict(), 'epoch': 3, 'scaler': None, 'rates': [0.1, np.float64(0.25)], 'array': np.arange(3),
-        'args': argparse.Namespace(model='mae', lr=1e-3, folder=pathlib.PosixPath('/a/b'), more=argparse.Namespace(n=1)),
-        'size': torch.Size([2, 3]), 'dtype': torch.bfloat16, 'device': torch.device('cuda:1'),
-        'default': collections.defaultdict(list, a=[1]), 'counter': collections.Counter([5, 5]), 'set': {1, 2},
+        'state_dict': state_dict(),
+        'epoch': 3,
+        'scaler': None,
+        'rates': [0.1, np.float64(0.25)],
+        'array': np.arange(3),
+        'args': argparse.Namespace(
+            model='mae', lr=1e-3, folder=pathlib.PosixPath('/a/b'), more=argparse.Namespace(n=1)
+        ),
+        'size': torch.Size([2, 3]),
+        'dtype': torch.bfloat16,
+        'device': torch.device('cuda:1'),
+        'default': collections.defaultdict(list, a=[1]),
+        'counter': collections.Counter([5, 5]),
+        'set': {1, 2},
     }
 
 

@@ -1,5 +1,6 @@
 """What is broken on purpose. The quick tests are part of the default suite, the long ones have the marker `faults`; each
 says how often it broke what, and the table of that is printed at the end."""
+
 import contextlib
 
 import pytest
@@ -25,6 +26,7 @@ def tally(request):
                 raise
             failures.append(f'{what}, trial {row[0]}: {type(error).__name__}: {error}')
         print(f'{what}: {row[0]} trials, {row[1]} failures', flush=True)  # for who watches with -s
+
     yield trial
     assert not failures, '\n'.join(failures[:20])
 

@@ -1,4 +1,5 @@
 """Programs as users start them, with real signals; every process of a run is known by a mark in its environment."""
+
 import contextlib
 import os
 import signal
@@ -20,12 +21,20 @@ class Run:
 
     def __init__(self, program, *flags, processes=1, logs=None, **environ):
         self.mark = f'{MARK}={uuid.uuid4().hex}'
-        launcher = [*LAUNCH, '--log_dir', logs, '--nproc_per_node', processes] if processes > 1 else []
+        launcher = (
+            [*LAUNCH, '--log_dir', logs, '--nproc_per_node', processes] if processes > 1 else []
+        )
         key, value = self.mark.split('=')
         self.process = subprocess.Popen(
-            list(map(str, [sys.executable, *launcher, ROOT / program, *flags])), stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            stderr=subprocess.STDOUT, errors='replace', start_new_session=True,
-            env={**os.environ, 'PYTHONPATH': str(ROOT), key: value, **environ})
+            list(map(str, [sys.executable, *launcher, ROOT / program, *flags])),
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            stderr=subprocess.STDOUT,
+            errors='replace',
+            start_new_session=True,
+            env={**os.environ, 'PYTHONPATH': str(ROOT), key: value, **environ},
+        )
         self.lines, self.seen = [], set()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -53,7 +62,10 @@ class Run:
         found = {}
         for folder in Path('/proc').iterdir():
             with contextlib.suppress(OSError):
-                ours = folder.name.isdecimal() and self.mark.encode() in (folder / 'environ').read_bytes()
+                ours = (
+                    folder.name.isdecimal()
+                    and self.mark.encode() in (folder / 'environ').read_bytes()
+                )
                 if ours and (folder / 'stat').read_text().rpartition(')')[2].split()[0] != 'Z':
                     found[int(folder.name)] = (folder / 'cmdline').read_text().replace('\0', ' ')
         self.seen |= set(found)
@@ -66,8 +78,17 @@ class Run:
             with contextlib.suppress(OSError):
                 parent = int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
                 environ = Path(f'/proc/{pid}/environ').read_bytes().split(b'\0')
-                rank = next((int(entry[18:]) for entry in environ if entry.startswith(b'PADDLE_TRAINER_ID=')), 0)
-                if parent == (self.process.pid if b'PADDLE_TRAINER_ID' in b''.join(environ) else os.getpid()):
+                rank = next(
+                    (
+                        int(entry[18:])
+                        for entry in environ
+                        if entry.startswith(b'PADDLE_TRAINER_ID=')
+                    ),
+                    0,
+                )
+                if parent == (
+                    self.process.pid if b'PADDLE_TRAINER_ID' in b''.join(environ) else os.getpid()
+                ):
                     ranks[rank] = pid
         return ranks
 
@@ -77,7 +98,10 @@ class Run:
         found = []
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                if int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1]) in trainers:
+                if (
+                    int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+                    in trainers
+                ):
                     found.append(pid)
         return found
 
@@ -90,12 +114,18 @@ class Run:
                 assert time.monotonic() - begun < timeout, f'still there: {left}\n{self.output}'
                 time.sleep(0.05)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f'still running after {timeout} s: {self.pids()}\n{self.output}') from None
+            raise AssertionError(
+                f'still running after {timeout} s: {self.pids()}\n{self.output}'
+            ) from None
         finally:
             self.kill(*self.pids())
             self.process.wait()
             self.reader.join(5)
-        leaked = [name for name in os.listdir('/dev/shm') if name.startswith(tuple(f'paddle_{pid}_' for pid in self.seen))]
+        leaked = [
+            name
+            for name in os.listdir('/dev/shm')
+            if name.startswith(tuple(f'paddle_{pid}_' for pid in self.seen))
+        ]
         assert not leaked, f'left in /dev/shm: {leaked}'
         return code, self.output
 

@@ -1,4 +1,5 @@
 """A disk that is full, and a folder that closes, while a checkpoint is written."""
+
 import os
 import resource
 import shutil
@@ -15,8 +16,26 @@ from util import atomic, weights
 from util.errors import InputError
 from util.weights import paddle_file, safetensors_file, torch_file
 
-TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--num_workers', '0',
-        '--batch_size', '10', '--warmup_epochs', '1', '--device', 'cpu', '--log_dir', '', '--save_every', '1']
+TINY = [
+    '--model',
+    'mae_vit_nano_patch4',
+    '--input_size',
+    '16',
+    '--in_chans',
+    '1',
+    '--num_workers',
+    '0',
+    '--batch_size',
+    '10',
+    '--warmup_epochs',
+    '1',
+    '--device',
+    'cpu',
+    '--log_dir',
+    '',
+    '--save_every',
+    '1',
+]
 MOUNT = 'mount -t tmpfs -o size=18m none "$0" && { "$@"; code=$?; cp -a "$0/." "$0.after"; exit $code; }'
 
 
@@ -24,27 +43,53 @@ MOUNT = 'mount -t tmpfs -o size=18m none "$0" && { "$@"; code=$?; cp -a "$0/." "
 def small_disk():
     """Commands that run below this prefix find a disk of 18 MB in a folder, which is copied to FOLDER.after at their end."""
     prefix = ['unshare', '--map-root-user', '--mount', 'bash', '-c', MOUNT]
-    if shutil.which('unshare') is None or subprocess.run([*prefix[:3], 'true'], capture_output=True).returncode:
+    if (
+        shutil.which('unshare') is None
+        or subprocess.run([*prefix[:3], 'true'], capture_output=True).returncode
+    ):
         pytest.skip('needs the right to mount a file system of its own')
     return prefix
 
 
 @pytest.mark.processes
-def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(digits, tmp_path, small_disk, tally):
+def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(
+    digits, tmp_path, small_disk, tally
+):
     """Two checkpoints of 7.6 MB fit."""
     out, flags = tmp_path / 'out', [*TINY, '--data_path', digits, '--epochs', 4]
     out.mkdir()
     (tmp_path / 'out.after').mkdir()
-    command = [*small_disk, out, sys.executable, ROOT / 'main_pretrain.py', *flags, '--output_dir', out]
+    command = [
+        *small_disk,
+        out,
+        sys.executable,
+        ROOT / 'main_pretrain.py',
+        *flags,
+        '--output_dir',
+        out,
+    ]
     with tally('a full disk'):
-        result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200, cwd=ROOT,
-                                env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        result = subprocess.run(
+            list(map(str, command)),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            cwd=ROOT,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        )
         assert result.returncode == 2, result.stdout + result.stderr
-        error, = (line for line in result.stderr.splitlines() if 'error' in line)
-        assert 'checkpoint-2.pd cannot be written (No space left on device)' in error and '--resume auto' in error
+        (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
+        assert (
+            'checkpoint-2.pd cannot be written (No space left on device)' in error
+            and '--resume auto' in error
+        )
         out.rmdir()
         (tmp_path / 'out.after').rename(out)
-        assert sorted(path.name for path in out.iterdir()) == ['checkpoint-0.pd', 'checkpoint-1.pd', 'log.txt']
+        assert sorted(path.name for path in out.iterdir()) == [
+            'checkpoint-0.pd',
+            'checkpoint-1.pd',
+            'log.txt',
+        ]
         for extra, folder in ((['--resume', 'auto'], out), ([], tmp_path / 'straight')):
             flags_now = [*flags, '--output_dir', folder, *extra]
             main_pretrain.main(main_pretrain.PARSER.parse_args(list(map(str, flags_now))))
@@ -57,8 +102,20 @@ def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(digit
 def test_a_folder_that_closes_during_a_run(digits, tmp_path, tally, processes):
     out = tmp_path / 'out'
     with tally(f'a folder that closes, {processes} processes'):
-        run = Run('main_pretrain.py', *TINY, '--data_path', digits, '--output_dir', out, '--epochs', 5000,
-                  '--print_freq', 1, processes=processes, logs=tmp_path / 'launch').until('epoch 3/')
+        run = Run(
+            'main_pretrain.py',
+            *TINY,
+            '--data_path',
+            digits,
+            '--output_dir',
+            out,
+            '--epochs',
+            5000,
+            '--print_freq',
+            1,
+            processes=processes,
+            logs=tmp_path / 'launch',
+        ).until('epoch 3/')
         if os.geteuid():
             out.chmod(0o555)
         else:  # nothing is closed to root; so a file takes the folder's place
@@ -67,33 +124,46 @@ def test_a_folder_that_closes_during_a_run(digits, tmp_path, tally, processes):
         code, output = run.end()
         out = out if os.geteuid() else tmp_path / 'moved'
         out.chmod(0o755)
-        assert 'cannot be written (' in output and 'what was there before is untouched' in output, output
+        assert 'cannot be written (' in output and 'what was there before is untouched' in output, (
+            output
+        )
         assert (code == 2 and 'Traceback' not in output) if processes == 1 else code != 0
         for file in out.glob('checkpoint-*.pd'):
             weights.read(file)
         assert len(list(out.glob('checkpoint-*.pd'))) >= 1
 
 
-@pytest.mark.parametrize('write', [
-    lambda path: paddle_file.write(path, {'x': bytes(10 ** 6)}),
-    lambda path: torch_file.write(path, {'x': bytes(10 ** 6)}),
-    lambda path: atomic.link(path.with_name('there'), path),
-    lambda path: safetensors_file.write(path, {}, {'x': 'y' * 10 ** 6})])
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda path: paddle_file.write(path, {'x': bytes(10**6)}),
+        lambda path: torch_file.write(path, {'x': bytes(10**6)}),
+        lambda path: atomic.link(path.with_name('there'), path),
+        lambda path: safetensors_file.write(path, {}, {'x': 'y' * 10**6}),
+    ],
+)
 def test_every_writer_leaves_what_was_there(tmp_path, monkeypatch, write):
     """Files of more than 100 KB are refused by the system; and no link can be made."""
-    (tmp_path / 'there').write_bytes(bytes(10 ** 6))
+    (tmp_path / 'there').write_bytes(bytes(10**6))
     (tmp_path / 'x').write_bytes(b'before')
 
     def no_link(*names):
         raise OSError
+
     monkeypatch.setattr(os, 'link', no_link)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10 ** 5, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))
     try:
-        with pytest.raises(InputError, match='x cannot be written .File too large.; what was there before is untouched'):
+        with pytest.raises(
+            InputError,
+            match='x cannot be written .File too large.; what was there before is untouched',
+        ):
             write(tmp_path / 'x')
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert (tmp_path / 'x').read_bytes() == b'before' and sorted(os.listdir(tmp_path)) == ['there', 'x']
+    assert (tmp_path / 'x').read_bytes() == b'before' and sorted(os.listdir(tmp_path)) == [
+        'there',
+        'x',
+    ]

@@ -1,4 +1,5 @@
 """Damaged files through every reader: pictures, and checkpoints of every format."""
+
 import io
 import pickle
 import random
@@ -19,15 +20,26 @@ from util.data import folder, loader, pictures
 from util.errors import InputError
 from util.weights import safetensors_file, torch_file
 
-FORMATS = [('png', '1 L LA P RGB RGBA I;16'), ('jpg', 'L RGB CMYK'), ('tif', '1 L P RGB RGBA CMYK LAB I F I;16'),
-           ('bmp', '1 L P RGB'), ('ppm', '1 L RGB I'), ('webp', 'RGB RGBA')]
+FORMATS = [
+    ('png', '1 L LA P RGB RGBA I;16'),
+    ('jpg', 'L RGB CMYK'),
+    ('tif', '1 L P RGB RGBA CMYK LAB I F I;16'),
+    ('bmp', '1 L P RGB'),
+    ('ppm', '1 L RGB I'),
+    ('webp', 'RGB RGBA'),
+]
 AMOUNTS = pytest.mark.parametrize('amount', [100, pytest.param(1000, marks=pytest.mark.faults)])
 
 
 def damage(data, draw):
     """(what was done, the data after it): bytes flipped, cut, inserted, overwritten, or appended."""
-    kind, data = draw.choice(['flipped', 'cut', 'inserted', 'overwritten', 'appended']), bytearray(data)
-    low, high = draw.choice([(0, len(data)), (0, min(3000, len(data))), (max(0, len(data) - 3000), len(data))])
+    kind, data = (
+        draw.choice(['flipped', 'cut', 'inserted', 'overwritten', 'appended']),
+        bytearray(data),
+    )
+    low, high = draw.choice(
+        [(0, len(data)), (0, min(3000, len(data))), (max(0, len(data) - 3000), len(data))]
+    )
     # anywhere, or where the structure is
     place, some = draw.randrange(low, high), draw.randbytes(draw.randint(1, 40))
     if kind == 'flipped':
@@ -38,7 +50,7 @@ def damage(data, draw):
     elif kind == 'inserted':
         data[place:place] = some
     elif kind == 'overwritten':
-        data[place:place + len(some)] = some
+        data[place : place + len(some)] = some
     else:
         data += some
     return kind, bytes(data)
@@ -51,9 +63,10 @@ def seeds():
     for ending, modes in FORMATS:
         for mode in modes.split():
             grey = np.asarray(noise.convert('L'))
-            picture = {'I;16': lambda grey=grey: Image.fromarray(grey.astype('uint16') * 257),
-                       'I': lambda grey=grey: Image.fromarray(grey.astype('int32') * 257)}.get(
-                           mode, lambda mode=mode: noise.convert(mode))()
+            picture = {
+                'I;16': lambda grey=grey: Image.fromarray(grey.astype('uint16') * 257),
+                'I': lambda grey=grey: Image.fromarray(grey.astype('int32') * 257),
+            }.get(mode, lambda mode=mode: noise.convert(mode))()
             file = io.BytesIO()
             picture.save(file, {'tif': 'tiff', 'jpg': 'jpeg'}.get(ending, ending))
             made.append((ending, file.getvalue()))
@@ -63,8 +76,10 @@ def seeds():
 def bombs(root):
     """Pictures that are small on the disk and large, or endless, in memory."""
     Image.new('1', (20000, 20000)).save(root / 'large.png')
-    size = struct.pack('>IIBBBBB', 2 ** 31 - 1, 2 ** 31 - 1, 8, 2, 0, 0, 0)
-    (root / 'larger.png').write_bytes(b'\x89PNG\r\n\x1a\n' + struct.pack('>I', len(size)) + b'IHDR' + size + bytes(60))
+    size = struct.pack('>IIBBBBB', 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
+    (root / 'larger.png').write_bytes(
+        b'\x89PNG\r\n\x1a\n' + struct.pack('>I', len(size)) + b'IHDR' + size + bytes(60)
+    )
     (root / 'empty.jpg').touch()
     (root / 'text.png').write_text('<html>not found</html>')
     (root / 'itself.png').symlink_to(root / 'itself.png')
@@ -86,12 +101,16 @@ def damaged_pictures(root, amount):
 
 @AMOUNTS
 @pytest.mark.filterwarnings('ignore')
-def test_damaged_pictures_end_no_training_and_no_inference(tmp_path, tally, amount, monkeypatch, capfd):
+def test_damaged_pictures_end_no_training_and_no_inference(
+    tmp_path, tally, amount, monkeypatch, capfd
+):
     damaged_pictures(tmp_path / 'train/a b', amount)
     monkeypatch.setattr(loader, 'UNREADABLE_SHARE', 1.0)
     images = folder.find(str(tmp_path), 'train', pictures.PICTURES)
     for in_chans in (1, 3):
-        augment = transform.Train(crop.CropAndFlip(16, (0.2, 1)), *crop.statistics(in_chans, None, None))
+        augment = transform.Train(
+            crop.CropAndFlip(16, (0.2, 1)), *crop.statistics(in_chans, None, None)
+        )
         samples = loader.TrainSet(images, in_chans, augment, lambda index, rng: np.int64(0), 0)
         data, seen = loader.TrainLoader(samples, 1, num_workers=2, timeout=30), 0
         batches = iter(data.batches(0))
@@ -108,7 +127,10 @@ def test_damaged_pictures_end_no_training_and_no_inference(tmp_path, tally, amou
                 except InputError as error:
                     assert path in str(error)
     named = capfd.readouterr().err
-    assert all(f'/{name}' in named for name in ('larger.png', 'empty.jpg', 'text.png', 'itself.png', 'nowhere.png'))
+    assert all(
+        f'/{name}' in named
+        for name in ('larger.png', 'empty.jpg', 'text.png', 'itself.png', 'nowhere.png')
+    )
 
 
 def test_every_colour_mode_reads_as_it_looks(tmp_path):
@@ -117,7 +139,11 @@ def test_every_colour_mode_reads_as_it_looks(tmp_path):
         for mode in modes.split():
             file = tmp_path / f'{mode}.{ending}'
             if mode in ('I', 'F', 'I;16'):
-                picture = Image.fromarray(np.full([8, 8], 200 * 257, {'I': 'int32', 'F': 'float32', 'I;16': 'uint16'}[mode]))
+                picture = Image.fromarray(
+                    np.full(
+                        [8, 8], 200 * 257, {'I': 'int32', 'F': 'float32', 'I;16': 'uint16'}[mode]
+                    )
+                )
             else:
                 picture = Image.new('RGB', (8, 8), (200, 200, 200)).convert(mode)
             picture.save(file)
@@ -125,7 +151,9 @@ def test_every_colour_mode_reads_as_it_looks(tmp_path):
                 with pytest.raises(ValueError, match='32 bits'):
                     pictures.read(file, 3)
             else:
-                assert np.asarray(pictures.read(file, 3)).mean() == pytest.approx(200, abs=3 if mode != '1' else 60), mode
+                assert np.asarray(pictures.read(file, 3)).mean() == pytest.approx(
+                    200, abs=3 if mode != '1' else 60
+                ), mode
 
 
 @pytest.mark.processes
@@ -139,21 +167,47 @@ def test_a_program_survives_what_happens_to_its_folder(tmp_path, tally):
     (root / 'loop').symlink_to(root.parent)
     (root / "299 'x' é.png").rename(root / '299.jpg')
     with tally('files that vanish during a run'):
-        run = Run('main_pretrain.py', '--model', 'mae_vit_nano_patch4', '--input_size', 16, '--in_chans', 1, '--epochs', 40,
-                  '--warmup_epochs', 1, '--device', 'cpu', '--log_dir', '', '--data_path', tmp_path / 'data', '--output_dir',
-                  tmp_path / 'out', '--batch_size', 100, '--num_workers', 2, '--save_every', 100)
+        run = Run(
+            'main_pretrain.py',
+            '--model',
+            'mae_vit_nano_patch4',
+            '--input_size',
+            16,
+            '--in_chans',
+            1,
+            '--epochs',
+            40,
+            '--warmup_epochs',
+            1,
+            '--device',
+            'cpu',
+            '--log_dir',
+            '',
+            '--data_path',
+            tmp_path / 'data',
+            '--output_dir',
+            tmp_path / 'out',
+            '--batch_size',
+            100,
+            '--num_workers',
+            2,
+            '--save_every',
+            100,
+        )
         run.until('epoch 2/40')
         (root / "7 'x' é.png").unlink()
         (root / "200 'x' é.png").write_bytes(b'')
-        run.until("unreadable image " + str(root / "7 'x' é.png")).until("200 'x' é.png")
+        run.until('unreadable image ' + str(root / "7 'x' é.png")).until("200 'x' é.png")
         run.kill(run.process.pid, by=15)
         assert run.end()[0] == 75
 
 
 # checkpoints
 
+
 def legacy(state):
     """What PyTorch wrote before 1.6, of float32 tensors in dense order."""
+
     class Name:
         def __init__(self, module, name):
             self.text = f'c{module}\n{name}\n'.encode()
@@ -170,10 +224,20 @@ def legacy(state):
         def reducer_override(self, value):
             if not isinstance(value, np.ndarray):
                 return NotImplemented
-            storage = ['storage', Name('torch', 'FloatStorage'), keys[id(value)], 'cpu', value.size, None]
+            storage = [
+                'storage',
+                Name('torch', 'FloatStorage'),
+                keys[id(value)],
+                'cpu',
+                value.size,
+                None,
+            ]
             stride = tuple(size // 4 for size in np.ascontiguousarray(value).strides)
             return callable_name, (storage, 0, value.shape, stride, False, {})
-    callable_name = type('Call', (Name,), {'__call__': lambda self: None})('torch._utils', '_rebuild_tensor_v2')
+
+    callable_name = type('Call', (Name,), {'__call__': lambda self: None})(
+        'torch._utils', '_rebuild_tensor_v2'
+    )
     keys = {id(array): str(number) for number, array in enumerate(state.values())}
     file = io.BytesIO()
     for part in (torch_file.LEGACY, torch_file.VERSION, {'little_endian': True}):
@@ -189,11 +253,19 @@ def legacy(state):
 def formats(encoder, tmp_path_factory):
     """{format: bytes} of one state, of float32 arrays."""
     root, state = tmp_path_factory.mktemp('formats'), weights.read(encoder)['model']
-    paddle.save({'model': {name: paddle.to_tensor(array) for name, array in state.items()}}, str(root / 'x.pdparams'))
+    paddle.save(
+        {'model': {name: paddle.to_tensor(array) for name, array in state.items()}},
+        str(root / 'x.pdparams'),
+    )
     torch_file.write(root / 'x.pth', {'model': state})
     safetensors_file.write(root / 'x.safetensors', state, {})
-    return {'.pd': encoder.read_bytes(), '.pdparams': (root / 'x.pdparams').read_bytes(), 'legacy .pth': legacy(state),
-            'zip .pth': (root / 'x.pth').read_bytes(), '.safetensors': (root / 'x.safetensors').read_bytes()}
+    return {
+        '.pd': encoder.read_bytes(),
+        '.pdparams': (root / 'x.pdparams').read_bytes(),
+        'legacy .pth': legacy(state),
+        'zip .pth': (root / 'x.pth').read_bytes(),
+        '.safetensors': (root / 'x.safetensors').read_bytes(),
+    }
 
 
 CHECKED = ('.pd', 'zip .pth')  # these formats have checksums
@@ -202,7 +274,10 @@ CHECKED = ('.pd', 'zip .pth')  # these formats have checksums
 @AMOUNTS
 def test_a_damaged_checkpoint_is_refused_or_whole(formats, tmp_path, tally, amount):
     """A format without checksum cannot tell that a number in a tensor is another one; that alone passes, and only there."""
-    model, file = models_zoo.autoencoder('mae_vit_nano_patch4', img_size=16, in_chans=1), tmp_path / 'x'
+    model, file = (
+        models_zoo.autoencoder('mae_vit_nano_patch4', img_size=16, in_chans=1),
+        tmp_path / 'x',
+    )
     draw, whole = random.Random(0), None
     for name, data in formats.items():
         file.write_bytes(data)
@@ -217,7 +292,9 @@ def test_a_damaged_checkpoint_is_refused_or_whole(formats, tmp_path, tally, amou
             outcome = read(file, model, whole)
             with tally(f'damaged {name}, {kind}: {outcome}'):
                 assert time.monotonic() - begun < 30
-                assert outcome in ('refused', 'whole') or (name not in CHECKED and kind in ('flipped', 'overwritten'))
+                assert outcome in ('refused', 'whole') or (
+                    name not in CHECKED and kind in ('flipped', 'overwritten')
+                )
 
 
 def read(file, model, whole):
@@ -231,4 +308,8 @@ def read(file, model, whole):
     except InputError as error:
         assert '\n' not in str(error)
         return 'refused'
-    return 'whole' if all(np.array_equal(tensors[name], array) for name, array in whole.items()) else 'other numbers'
+    return (
+        'whole'
+        if all(np.array_equal(tensors[name], array) for name, array in whole.items())
+        else 'other numbers'
+    )

@@ -1,4 +1,5 @@
 """Runs that are killed or asked to stop at random moments, also while they save, and go on: they end as undisturbed ones."""
+
 import json
 import random
 import signal
@@ -10,13 +11,29 @@ import pytest
 from faults.harness import Run
 from util import weights
 
-SMALL = ['--input_size', '16', '--in_chans', '1', '--warmup_epochs', '1', '--device', 'cpu', '--log_dir', '',
-         '--blr', '0.05', '--print_freq', '1']
+SMALL = [
+    '--input_size',
+    '16',
+    '--in_chans',
+    '1',
+    '--warmup_epochs',
+    '1',
+    '--device',
+    'cpu',
+    '--log_dir',
+    '',
+    '--blr',
+    '0.05',
+    '--print_freq',
+    '1',
+]
 OFTEN = ['--save_every', '1', '--save_every_iters', '1', '--keep', '3', '--resume', 'auto']
 pytestmark = pytest.mark.processes
 LAST = 'ema_model.pdparams'  # of what PaddleSeg saves with --use_ema
-PROGRAMS = {'main_pretrain.py': ['--model', 'mae_vit_nano_patch4'],
-            'main_finetune.py': ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--reprob', '0.25']}
+PROGRAMS = {
+    'main_pretrain.py': ['--model', 'mae_vit_nano_patch4'],
+    'main_finetune.py': ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--reprob', '0.25'],
+}
 
 
 class Classic:
@@ -24,15 +41,34 @@ class Classic:
 
     def __init__(self, program, data, folder, epochs, processes, workers):
         self.folder, self.options = folder, {'processes': processes, 'logs': folder / 'launch'}
-        self.flags = [program, *PROGRAMS[program], *SMALL, '--data_path', data, '--batch_size', 6 // processes,
-                      '--epochs', epochs, '--num_workers', workers]
+        self.flags = [
+            program,
+            *PROGRAMS[program],
+            *SMALL,
+            '--data_path',
+            data,
+            '--batch_size',
+            6 // processes,
+            '--epochs',
+            epochs,
+            '--num_workers',
+            workers,
+        ]
         self.last, self.begun, self.beat = epochs - 1, 'effective batch', '/5]'
 
     def start(self, out, resume):
-        return Run(*self.flags, '--output_dir', self.folder / out, *(OFTEN if resume else []), **self.options)
+        return Run(
+            *self.flags,
+            '--output_dir',
+            self.folder / out,
+            *(OFTEN if resume else []),
+            **self.options,
+        )
 
     def log(self, out):
-        return [json.loads(line) for line in (self.folder / out / 'log.txt').read_text().splitlines()]
+        return [
+            json.loads(line) for line in (self.folder / out / 'log.txt').read_text().splitlines()
+        ]
 
     def state(self, out):
         return {**weights.read(self.folder / out / f'checkpoint-{self.last}.pd'), 'args': None}
@@ -44,16 +80,38 @@ class Segmentation:
     def __init__(self, config, folder, iters, processes, workers):
         self.folder, self.iters, self.begun, self.beat = folder, iters, '[TRAIN]', '[TRAIN]'
         self.options, self.refused = {'processes': processes, 'logs': folder / 'launch'}, 0
-        self.flags = ['seg/train.py', '--config', config, '--iters', iters, '--save_interval', 2, '--log_iters', 1,
-                      '--batch_size', 4 // processes, '--num_workers', workers, '--device', 'cpu', '--use_ema',
-                      '--keep_checkpoint_max', 3]
+        self.flags = [
+            'seg/train.py',
+            '--config',
+            config,
+            '--iters',
+            iters,
+            '--save_interval',
+            2,
+            '--log_iters',
+            1,
+            '--batch_size',
+            4 // processes,
+            '--num_workers',
+            workers,
+            '--device',
+            'cpu',
+            '--use_ema',
+            '--keep_checkpoint_max',
+            3,
+        ]
 
     def start(self, out, resume):
         """From the newest whole checkpoint, as a user would find it: what was killed while it was written is refused."""
         newest = sorted((self.folder / out).glob('iter_*'), key=lambda path: -int(path.name[5:]))
         for place in [*newest, None] if resume else [None]:
-            run = Run(*self.flags, '--save_dir', self.folder / out, *(['--resume_model', place] if place else []),
-                      **self.options)
+            run = Run(
+                *self.flags,
+                '--save_dir',
+                self.folder / out,
+                *(['--resume_model', place] if place else []),
+                **self.options,
+            )
             while self.begun not in run.output and run.process.poll() is None:
                 time.sleep(0.02)
             if self.begun in run.output or run.process.poll() == 0:
@@ -67,8 +125,10 @@ class Segmentation:
         return None
 
     def state(self, out):
-        return {name: weights.read(self.folder / out / f'iter_{self.iters}' / name)
-                for name in ('model.pdparams', 'model.pdopt', LAST)}
+        return {
+            name: weights.read(self.folder / out / f'iter_{self.iters}' / name)
+            for name in ('model.pdparams', 'model.pdopt', LAST)
+        }
 
 
 def same(ours, theirs, where=''):
@@ -90,8 +150,14 @@ def at_random(training, run, draw):
 
 def while_saving(training, run, draw):
     """When a folder of a segmentation lacks the file that is written last."""
+
     def partial():
-        return {place for place in (training.folder / 'out').glob('iter_*') if not (place / LAST).exists()}
+        return {
+            place
+            for place in (training.folder / 'out').glob('iter_*')
+            if not (place / LAST).exists()
+        }
+
     before = partial()
     while partial() <= before and run.process.poll() is None:
         time.sleep(0.001)
@@ -108,7 +174,9 @@ def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0, moment=at_r
             trainers = run.trainers()
             moment(training, run, draw)
             assert run.process.poll() is None, f'too late: make the run longer\n{run.output}'
-            victims = [run.process.pid, *trainers.values()] if moment is at_random else [trainers[0]]
+            victims = (
+                [run.process.pid, *trainers.values()] if moment is at_random else [trainers[0]]
+            )
             run.kill(*(victims[-1:] if by != signal.SIGKILL else [draw.choice(victims)]), by=by)
             code, output = run.end(60)
             assert code != 0, output
@@ -121,18 +189,32 @@ def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0, moment=at_r
         assert not list((training.folder / 'out').glob('.*')), 'temporary files are left'
 
 
-def test_a_fine_tuning_with_workers_that_is_killed_ends_as_an_undisturbed_one(digits, tmp_path, tally):
-    disturb(Classic('main_finetune.py', digits, tmp_path, 4, 1, 2), tally, 'kill -9, fine-tune, 1 process', 1)
+def test_a_fine_tuning_with_workers_that_is_killed_ends_as_an_undisturbed_one(
+    digits, tmp_path, tally
+):
+    disturb(
+        Classic('main_finetune.py', digits, tmp_path, 4, 1, 2),
+        tally,
+        'kill -9, fine-tune, 1 process',
+        1,
+    )
 
 
 @pytest.mark.slow
 def test_two_processes_that_are_killed_end_as_undisturbed_ones(digits, tmp_path, tally):
-    disturb(Classic('main_pretrain.py', digits, tmp_path, 4, 2, 0), tally, 'kill -9, pre-train, 2 processes', 1)
+    disturb(
+        Classic('main_pretrain.py', digits, tmp_path, 4, 2, 0),
+        tally,
+        'kill -9, pre-train, 2 processes',
+        1,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('processes, workers', [(1, 2), (2, 1)])
-def test_a_segmentation_that_is_killed_leaves_no_workers_and_no_batches(config, tmp_path, tally, processes, workers):
+def test_a_segmentation_that_is_killed_leaves_no_workers_and_no_batches(
+    config, tmp_path, tally, processes, workers
+):
     training = Segmentation(config(), tmp_path, 1000, processes, workers)
     with tally(f'kill -9, seg/train.py, {processes} processes, what is left'):
         run = training.start('out', resume=False).until(training.begun)
@@ -143,39 +225,75 @@ def test_a_segmentation_that_is_killed_leaves_no_workers_and_no_batches(config, 
 
 @pytest.mark.slow
 def test_a_segmentation_that_is_asked_to_stop_ends_as_an_undisturbed_one(config, tmp_path, tally):
-    disturb(Segmentation(config(), tmp_path, 20, 1, 1), tally, 'SIGUSR1, seg/train.py, 1 process', 1, by=signal.SIGUSR1)
+    disturb(
+        Segmentation(config(), tmp_path, 20, 1, 1),
+        tally,
+        'SIGUSR1, seg/train.py, 1 process',
+        1,
+        by=signal.SIGUSR1,
+    )
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize('program, processes, workers, times', [
-    ('main_pretrain.py', 1, 0, 25), ('main_pretrain.py', 2, 2, 15), ('main_finetune.py', 1, 2, 25),
-    ('main_finetune.py', 2, 0, 15)])
+@pytest.mark.parametrize(
+    'program, processes, workers, times',
+    [
+        ('main_pretrain.py', 1, 0, 25),
+        ('main_pretrain.py', 2, 2, 15),
+        ('main_finetune.py', 1, 2, 25),
+        ('main_finetune.py', 2, 0, 15),
+    ],
+)
 def test_kill_9(digits, tmp_path, tally, program, processes, workers, times):
     what = f'kill -9, {program}, {processes} processes, {workers} workers'
-    disturb(Classic(program, digits, tmp_path, 2 * times + 5, processes, workers), tally, what, times)
+    disturb(
+        Classic(program, digits, tmp_path, 2 * times + 5, processes, workers), tally, what, times
+    )
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize('program, processes, workers, times', [
-    ('main_pretrain.py', 1, 2, 5), ('main_pretrain.py', 2, 0, 5), ('main_finetune.py', 1, 0, 5),
-    ('main_finetune.py', 2, 2, 5)])
+@pytest.mark.parametrize(
+    'program, processes, workers, times',
+    [
+        ('main_pretrain.py', 1, 2, 5),
+        ('main_pretrain.py', 2, 0, 5),
+        ('main_finetune.py', 1, 0, 5),
+        ('main_finetune.py', 2, 2, 5),
+    ],
+)
 def test_sigterm(digits, tmp_path, tally, program, processes, workers, times):
     what = f'SIGTERM, {program}, {processes} processes, {workers} workers'
-    disturb(Classic(program, digits, tmp_path, 3 * times + 2, processes, workers), tally, what, times, by=signal.SIGTERM)
+    disturb(
+        Classic(program, digits, tmp_path, 3 * times + 2, processes, workers),
+        tally,
+        what,
+        times,
+        by=signal.SIGTERM,
+    )
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize('processes, workers, times', [(1, 0, 10), (1, 2, 10), (2, 0, 10), (2, 2, 10)])
+@pytest.mark.parametrize(
+    'processes, workers, times', [(1, 0, 10), (1, 2, 10), (2, 0, 10), (2, 2, 10)]
+)
 def test_kill_9_of_segmentation(config, tmp_path, tally, processes, workers, times):
     what = f'kill -9, seg/train.py, {processes} processes, {workers} workers'
-    disturb(Segmentation(config(), tmp_path, 8 * times + 16, processes, workers), tally, what, times)
+    disturb(
+        Segmentation(config(), tmp_path, 8 * times + 16, processes, workers), tally, what, times
+    )
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize('processes', [1, 2])
 def test_kill_9_of_segmentation_while_it_saves(config, tmp_path, tally, processes):
     training = Segmentation(config(), tmp_path, 60, processes, 0)
-    disturb(training, tally, f'kill -9, seg/train.py, {processes} processes, while it saves', 10, moment=while_saving)
+    disturb(
+        training,
+        tally,
+        f'kill -9, seg/train.py, {processes} processes, while it saves',
+        10,
+        moment=while_saving,
+    )
     assert training.refused, 'no kill has met a save'
 
 
@@ -183,4 +301,10 @@ def test_kill_9_of_segmentation_while_it_saves(config, tmp_path, tally, processe
 @pytest.mark.parametrize('processes, workers, times', [(1, 2, 5), (2, 0, 5)])
 def test_sigterm_of_segmentation(config, tmp_path, tally, processes, workers, times):
     what = f'SIGTERM, seg/train.py, {processes} processes, {workers} workers'
-    disturb(Segmentation(config(), tmp_path, 16 * times + 16, processes, workers), tally, what, times, by=signal.SIGTERM)
+    disturb(
+        Segmentation(config(), tmp_path, 16 * times + 16, processes, workers),
+        tally,
+        what,
+        times,
+        by=signal.SIGTERM,
+    )

@@ -1,4 +1,5 @@
 """Loader workers that are killed, samples that raise, and files that never answer: one line names the file and the cause."""
+
 import os
 import random
 import shutil
@@ -15,8 +16,26 @@ from util.augment import crop, transform
 from util.data import folder, loader, pictures
 from util.errors import InputError
 
-VIT = ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--input_size', '16', '--in_chans', '1', '--batch_size', '4',
-       '--device', 'cpu', '--log_dir', '', '--print_freq', '1', '--epochs', '2']
+VIT = [
+    '--model',
+    'vit_nano_patch4',
+    '--nb_classes',
+    '3',
+    '--input_size',
+    '16',
+    '--in_chans',
+    '1',
+    '--batch_size',
+    '4',
+    '--device',
+    'cpu',
+    '--log_dir',
+    '',
+    '--print_freq',
+    '1',
+    '--epochs',
+    '2',
+]
 
 
 @pytest.fixture
@@ -34,14 +53,26 @@ def test_a_killed_worker_ends_the_run_within_seconds(many, tmp_path, tally, time
     draw = random.Random(0)
     for _ in range(times):
         with tally('a loader worker that is killed'):
-            run = Run('main_finetune.py', *VIT, '--data_path', many, '--output_dir', tmp_path / 'out', '--num_workers', 3)
+            run = Run(
+                'main_finetune.py',
+                *VIT,
+                '--data_path',
+                many,
+                '--output_dir',
+                tmp_path / 'out',
+                '--num_workers',
+                3,
+            )
             run.until(f'[{draw.randint(2, 20)}/750]')
             begun = time.monotonic()
             run.kill(draw.choice(run.workers()))
             code, output = run.end()
             assert code == 2 and time.monotonic() - begun < 20, output
-            error, = (line for line in output.splitlines() if 'error' in line)
-            assert 'a loader worker was killed by SIGKILL (out of memory?), at ' in error and error.endswith('.png')
+            (error,) = (line for line in output.splitlines() if 'error' in line)
+            assert (
+                'a loader worker was killed by SIGKILL (out of memory?), at ' in error
+                and error.endswith('.png')
+            )
             assert 'Traceback' not in output
 
 
@@ -54,6 +85,7 @@ def failing(digits, index, error):
         if source == index:
             raise error
         return np.int64(0)
+
     return images.paths[index], loader.TrainSet(images, 1, plain, target, 0)
 
 
@@ -73,13 +105,28 @@ def test_a_sample_that_raises_is_named(digits, tally, workers, capfd):
 def test_a_sample_that_raises_ends_every_rank(digits, tmp_path, tally):
     with tally('a sample that raises, 2 processes'):
         begun = time.monotonic()
-        run = Run('tests/programs/pretrain.py', 'raise 17', '--model', 'mae_vit_nano_patch4', *VIT[4:], '--num_workers', 2,
-                  '--data_path', digits, '--output_dir', tmp_path / 'out', processes=2, logs=tmp_path / 'launch')
+        run = Run(
+            'tests/programs/pretrain.py',
+            'raise 17',
+            '--model',
+            'mae_vit_nano_patch4',
+            *VIT[4:],
+            '--num_workers',
+            2,
+            '--data_path',
+            digits,
+            '--output_dir',
+            tmp_path / 'out',
+            processes=2,
+            logs=tmp_path / 'launch',
+        )
         code, _ = run.end()
         assert code != 0 and time.monotonic() - begun < 60
         for rank in (0, 1):  # one has the sample, and tells the other
             said = (tmp_path / f'launch/workerlog.{rank}').read_text()
-            assert f'{sorted(digits.glob("train/*/*"))[17]} cannot be prepared (KeyError: 17)' in said, said
+            assert (
+                f'{sorted(digits.glob("train/*/*"))[17]} cannot be prepared (KeyError: 17)' in said
+            ), said
 
 
 @pytest.mark.processes
@@ -95,8 +142,18 @@ def test_a_file_that_never_answers_ends_the_run(digits, tmp_path, tally, split):
     pipe = tmp_path / 'data' / split / '1/stuck.png'
     os.mkfifo(pipe)
     with tally(f'a file that never answers, {split}'):
-        run = Run('main_finetune.py', *VIT, '--data_path', tmp_path / 'data', '--output_dir', tmp_path / 'out',
-                  '--num_workers', 2, '--data_timeout', 3)
+        run = Run(
+            'main_finetune.py',
+            *VIT,
+            '--data_path',
+            tmp_path / 'data',
+            '--output_dir',
+            tmp_path / 'out',
+            '--num_workers',
+            2,
+            '--data_timeout',
+            3,
+        )
         code, output = run.end()
         assert code == 2 and f'{pipe}: not read within --data_timeout 3 s' in output, output
         assert ('holds what was trained before it' in output) == (split == 'val')
@@ -104,10 +161,17 @@ def test_a_file_that_never_answers_ends_the_run(digits, tmp_path, tally, split):
 
 @pytest.mark.processes
 @pytest.mark.slow
-@pytest.mark.parametrize('split, place', [
-    ('training', 'images'), pytest.param('training', 'annotations', marks=pytest.mark.faults),
-    pytest.param('validation', 'images', marks=pytest.mark.faults)])
-def test_a_file_that_never_answers_ends_a_segmentation(config, scenes, tmp_path, tally, split, place):
+@pytest.mark.parametrize(
+    'split, place',
+    [
+        ('training', 'images'),
+        pytest.param('training', 'annotations', marks=pytest.mark.faults),
+        pytest.param('validation', 'images', marks=pytest.mark.faults),
+    ],
+)
+def test_a_file_that_never_answers_ends_a_segmentation(
+    config, scenes, tmp_path, tally, split, place
+):
     data = tmp_path / 'data'
     shutil.copytree(scenes, data)
     pipe = sorted((data / place / split).iterdir())[3]
@@ -115,12 +179,29 @@ def test_a_file_that_never_answers_ends_a_segmentation(config, scenes, tmp_path,
     os.mkfifo(pipe)
     with tally(f'a file that never answers, seg/train.py, {place} of {split}'):
         begun = time.monotonic()
-        run = Run('seg/train.py', '--config', config(), '--save_dir', tmp_path / 'out', '--iters', 2, '--do_eval',
-                  '--num_workers', 1, '--data_timeout', 2, '--device', 'cpu', '--opts',
-                  *(f'{part}_dataset.dataset_root={data}' for part in ('train', 'val')))
+        run = Run(
+            'seg/train.py',
+            '--config',
+            config(),
+            '--save_dir',
+            tmp_path / 'out',
+            '--iters',
+            2,
+            '--do_eval',
+            '--num_workers',
+            1,
+            '--data_timeout',
+            2,
+            '--device',
+            'cpu',
+            '--opts',
+            *(f'{part}_dataset.dataset_root={data}' for part in ('train', 'val')),
+        )
         code, output = run.end()
-        error, = (line for line in output.splitlines() if 'error: ' in line)
-        assert code == 2 and str(pipe) in error and 'not read within --data_timeout 2 s' in error, output
+        (error,) = (line for line in output.splitlines() if 'error: ' in line)
+        assert code == 2 and str(pipe) in error and 'not read within --data_timeout 2 s' in error, (
+            output
+        )
         assert time.monotonic() - begun < 60 and 'Traceback' not in output, output
 
 
@@ -131,14 +212,30 @@ def test_a_killed_worker_ends_a_segmentation(config, tmp_path, tally, times):
     draw = random.Random(0)
     for _ in range(times):
         with tally('a loader worker that is killed, seg/train.py'):
-            run = Run('seg/train.py', '--config', config(), '--save_dir', tmp_path / 'out', '--iters', 5000, '--log_iters',
-                      1, '--num_workers', 2, '--device', 'cpu').until(f'iter: {draw.randint(1, 20)}/')
+            run = Run(
+                'seg/train.py',
+                '--config',
+                config(),
+                '--save_dir',
+                tmp_path / 'out',
+                '--iters',
+                5000,
+                '--log_iters',
+                1,
+                '--num_workers',
+                2,
+                '--device',
+                'cpu',
+            ).until(f'iter: {draw.randint(1, 20)}/')
             begun = time.monotonic()
             run.kill(draw.choice(run.workers()))
             code, output = run.end()
             assert code == 2 and time.monotonic() - begun < 40, output
-            error, = (line for line in output.splitlines() if 'error: ' in line)
-            assert 'a loader worker was killed by SIGKILL (out of memory?), at ' in error and error.endswith('.png')
+            (error,) = (line for line in output.splitlines() if 'error: ' in line)
+            assert (
+                'a loader worker was killed by SIGKILL (out of memory?), at ' in error
+                and error.endswith('.png')
+            )
             assert 'Traceback' not in output
 
 
@@ -148,18 +245,36 @@ def test_a_killed_worker_ends_a_segmentation(config, tmp_path, tally, times):
 def test_a_worker_that_stands_still_ends_the_run(many, tmp_path, tally, processes):
     for _ in range(3):
         with tally(f'a worker that is stopped, {processes} processes'):
-            run = Run('main_finetune.py', *VIT, '--data_path', many, '--output_dir', tmp_path / 'out', '--num_workers', 2,
-                      '--data_timeout', 5, processes=processes, logs=tmp_path / 'launch').until('[9/')
+            run = Run(
+                'main_finetune.py',
+                *VIT,
+                '--data_path',
+                many,
+                '--output_dir',
+                tmp_path / 'out',
+                '--num_workers',
+                2,
+                '--data_timeout',
+                5,
+                processes=processes,
+                logs=tmp_path / 'launch',
+            ).until('[9/')
             begun = time.monotonic()
             run.kill(run.workers()[0], by=signal.SIGSTOP)
             code, output = run.end()
-            assert code != 0 and 'not read within --data_timeout 5 s' in output and time.monotonic() - begun < 40, output
+            assert (
+                code != 0
+                and 'not read within --data_timeout 5 s' in output
+                and time.monotonic() - begun < 40
+            ), output
 
 
 def test_an_unreadable_validation_image_does_not_cost_the_epoch(digits, tmp_path, tally, capsys):
     """The epoch is saved where its evaluation fails, and once the image is mended only that is done again."""
     for name in ('train', 'val'):
-        lines = ''.join(f'{file} {file.parent.name}\n' for file in sorted((digits / name).glob('*/*')))
+        lines = ''.join(
+            f'{file} {file.parent.name}\n' for file in sorted((digits / name).glob('*/*'))
+        )
         (tmp_path / f'{name}.txt').write_text(lines)
     straight, out, bad = tmp_path / 'straight', tmp_path / 'out', tmp_path / 'bad.png'
     Image.new('L', (16, 16), 99).save(bad)
@@ -169,6 +284,7 @@ def test_an_unreadable_validation_image_does_not_cost_the_epoch(digits, tmp_path
     def finetune(out, *flags):
         flags = [*VIT, '--data_path', tmp_path, '--num_workers', 0, '--output_dir', out, *flags]
         main_finetune.main(main_finetune.PARSER.parse_args(list(map(str, flags))))
+
     with tally('an unreadable validation image'):
         finetune(straight)
         whole = bad.read_bytes()

@@ -1,4 +1,5 @@
 """A file that would run code, through every way by which a user can hand over a file: none does."""
+
 import io
 import os
 import pickle
@@ -46,7 +47,8 @@ WAYS = {
     'seg train --resume_model': (train, SEG + '--save_dir {out} --iters 9 --resume_model {folder}'),
     'seg val': (val, SEG + '--model_path {file}'),
     'seg predict': (predict, SEG + '--model_path {file} --image_path {picture}'),
-    'seg export': (export, SEG + '--model_path {file} --save_dir {out}/e')}
+    'seg export': (export, SEG + '--model_path {file} --save_dir {out}/e'),
+}
 
 
 class Evil:
@@ -66,11 +68,17 @@ def as_zip(evil):
 
 
 def as_legacy(evil):
-    return b''.join(pickle.dumps(part, 2) for part in (torch_file.LEGACY, torch_file.VERSION, {}, {'model': evil}, []))
+    return b''.join(
+        pickle.dumps(part, 2)
+        for part in (torch_file.LEGACY, torch_file.VERSION, {}, {'model': evil}, [])
+    )
 
 
-FILES = {'.pd': lambda evil: pickle.dumps({'model': evil, 'optimizer': {}, 'epoch': 1}), 'zip .pth': as_zip,
-         'legacy .pth': as_legacy}
+FILES = {
+    '.pd': lambda evil: pickle.dumps({'model': evil, 'optimizer': {}, 'epoch': 1}),
+    'zip .pth': as_zip,
+    'legacy .pth': as_legacy,
+}
 
 
 @pytest.mark.parametrize('way', WAYS)
@@ -81,8 +89,14 @@ def test_none_runs(way, digits, config, tmp_path, tally):
     for kind, make in FILES.items():
         for name in ('model.pdparams', 'model.pdopt'):
             (tmp_path / 'iter_3' / name).write_bytes(make(Evil(tmp_path / 'ran')))
-        flags_now = flags.format(data=digits, out=tmp_path / 'out', file=tmp_path / 'iter_3/model.pdparams', config=config(),
-                                 folder=tmp_path / 'iter_3', picture=next(digits.glob('val/*/*'))).split()
+        flags_now = flags.format(
+            data=digits,
+            out=tmp_path / 'out',
+            file=tmp_path / 'iter_3/model.pdparams',
+            config=config(),
+            folder=tmp_path / 'iter_3',
+            picture=next(digits.glob('val/*/*')),
+        ).split()
         with tally(f'crafted pickles: {way}'):
             with pytest.raises(InputError, match='refused, because it names posix.mkdir'):
                 program.main(program.PARSER.parse_args(flags_now))

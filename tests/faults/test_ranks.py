@@ -1,4 +1,5 @@
 """Several processes of which one is killed, late, or never comes."""
+
 import socket
 import time
 
@@ -7,8 +8,26 @@ from conftest import slow
 
 from faults.harness import Run
 
-TINY = ['--model', 'mae_vit_nano_patch4', '--input_size', '16', '--in_chans', '1', '--batch_size', '3', '--device', 'cpu',
-        '--warmup_epochs', '1', '--log_dir', '', '--save_every', '100', '--num_workers', '2']
+TINY = [
+    '--model',
+    'mae_vit_nano_patch4',
+    '--input_size',
+    '16',
+    '--in_chans',
+    '1',
+    '--batch_size',
+    '3',
+    '--device',
+    'cpu',
+    '--warmup_epochs',
+    '1',
+    '--log_dir',
+    '',
+    '--save_every',
+    '100',
+    '--num_workers',
+    '2',
+]
 pytestmark = pytest.mark.processes
 
 
@@ -17,8 +36,18 @@ pytestmark = pytest.mark.processes
 def test_who_is_killed_takes_the_others_along(digits, tmp_path, tally, victim):
     for _ in range(3):
         with tally(f'{victim if victim == "launcher" else f"rank {victim}"} is killed'):
-            run = Run('main_pretrain.py', *TINY, '--epochs', 5000, '--data_path', digits, '--output_dir', tmp_path / 'out',
-                      processes=2, logs=tmp_path / 'launch').until('epoch 2/')
+            run = Run(
+                'main_pretrain.py',
+                *TINY,
+                '--epochs',
+                5000,
+                '--data_path',
+                digits,
+                '--output_dir',
+                tmp_path / 'out',
+                processes=2,
+                logs=tmp_path / 'launch',
+            ).until('epoch 2/')
             begun = time.monotonic()
             run.kill(run.process.pid if victim == 'launcher' else run.trainers()[victim])
             code, output = run.end()
@@ -30,8 +59,19 @@ def test_who_is_killed_takes_the_others_along(digits, tmp_path, tally, victim):
 def test_who_is_late_is_waited_for(digits, tmp_path, tally, what):
     """A minute before the first iteration of an epoch and while saving; within an epoch Paddle's CPU backend waits 30 s."""
     with tally(f'a rank that is late: {what}'):
-        run = Run('tests/programs/pretrain.py', what, *TINY, '--epochs', 1, '--data_path', digits, '--output_dir',
-                  tmp_path / 'out', processes=2, logs=tmp_path / 'launch')
+        run = Run(
+            'tests/programs/pretrain.py',
+            what,
+            *TINY,
+            '--epochs',
+            1,
+            '--data_path',
+            digits,
+            '--output_dir',
+            tmp_path / 'out',
+            processes=2,
+            logs=tmp_path / 'launch',
+        )
         code, output = run.end(240)
         assert code == 0, output
 
@@ -44,9 +84,23 @@ def test_who_waits_in_vain_says_so(digits, tmp_path, tally, rank):
     ends = [f'127.0.0.1:{port + number}' for number in (0, 1)]
     with tally('a process that never comes'):
         begun = time.monotonic()
-        run = Run('tests/programs/pretrain.py', 'join 5', *TINY, '--epochs', 1, '--data_path', digits, '--output_dir',
-                  tmp_path / 'out', PADDLE_TRAINER_ID=str(rank), PADDLE_TRAINERS_NUM='2', PADDLE_MASTER=ends[0],
-                  PADDLE_TRAINER_ENDPOINTS=','.join(ends), PADDLE_CURRENT_ENDPOINT=ends[rank], PADDLE_DISTRI_BACKEND='gloo')
+        run = Run(
+            'tests/programs/pretrain.py',
+            'join 5',
+            *TINY,
+            '--epochs',
+            1,
+            '--data_path',
+            digits,
+            '--output_dir',
+            tmp_path / 'out',
+            PADDLE_TRAINER_ID=str(rank),
+            PADDLE_TRAINERS_NUM='2',
+            PADDLE_MASTER=ends[0],
+            PADDLE_TRAINER_ENDPOINTS=','.join(ends),
+            PADDLE_CURRENT_ENDPOINT=ends[rank],
+            PADDLE_DISTRI_BACKEND='gloo',
+        )
         code, output = run.end()
         assert code != 0 and time.monotonic() - begun < 50
         assert f'rank {rank} of 2 has waited 5 s for the others, at {ends[0]}' in output, output

@@ -1,4 +1,5 @@
 """PyTorch references run in .venv-parity, in a process of their own: two frameworks in one starve each other."""
+
 import json
 import os
 import subprocess
@@ -15,8 +16,27 @@ from util import record as records
 PYTHON = ROOT / '.venv-parity/bin/python'
 REFERENCES = Path(__file__).parent / 'references'
 SIZES = {
-    'nano': dict(image=32, patch=4, width=96, depth=4, heads=3, decoder_width=64, decoder_depth=2, decoder_heads=2),
-    'base': dict(image=224, patch=16, width=768, depth=12, heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16)}
+    'nano': dict(
+        image=32,
+        patch=4,
+        width=96,
+        depth=4,
+        heads=3,
+        decoder_width=64,
+        decoder_depth=2,
+        decoder_heads=2,
+    ),
+    'base': dict(
+        image=224,
+        patch=16,
+        width=768,
+        depth=12,
+        heads=12,
+        decoder_width=512,
+        decoder_depth=8,
+        decoder_heads=16,
+    ),
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -28,32 +48,46 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def reference(tmp_path):
     """reference('crop', name=array, ...) runs references/crop.py over the arrays and returns the arrays it writes."""
+
     def run(script, **arrays):
         given, computed = tmp_path / 'given.npz', tmp_path / 'computed.npz'
         np.savez(given, **arrays)
         ours = ('OMP_', 'FLAGS_', 'MKL_', 'PYTHONWARNINGS')
         environ = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        subprocess.run([PYTHON, REFERENCES / f'{script}.py', given, computed], check=True, env=environ, cwd=tmp_path)
+        subprocess.run(
+            [PYTHON, REFERENCES / f'{script}.py', given, computed],
+            check=True,
+            env=environ,
+            cwd=tmp_path,
+        )
         return dict(np.load(computed))
+
     return run
 
 
 @pytest.fixture
 def made(reference, tmp_path):
     """made('nano', 'full') -> a file of random weights, as the code base that the kind is of writes it."""
+
     def make(size, kind, classes=10):
         reference('make_files', size=json.dumps(SIZES[size]), kinds=[kind], classes=classes)
         return next(tmp_path.glob(f'{kind}.*'))
+
     return make
 
 
 @pytest.fixture
 def climbed(run_program, tmp_path):
     """climbed(SRC, '--flag' ...) -> (the finished process, the report's rungs by name)."""
+
     def climb(*flags):
         result = run_program('main_parity.py', *flags, '--report', tmp_path / 'report', timeout=380)
         assert result.returncode < 2, result.stderr
-        return result, {rung['name']: rung for rung in yaml.safe_load((tmp_path / 'report.yaml').read_text())['parity']}
+        return result, {
+            rung['name']: rung
+            for rung in yaml.safe_load((tmp_path / 'report.yaml').read_text())['parity']
+        }
+
     return climb
 
 
@@ -63,13 +97,20 @@ def keep(name: str, record: dict, log: Path | None = None):
         records.write(str(ROOT / folder / name), record, log)
 
 
-def parity_record(claim: str, model: str, file: str, weights: dict, rungs: list, deviations: list[str]) -> dict:
+def parity_record(
+    claim: str, model: str, file: str, weights: dict, rungs: list, deviations: list[str]
+) -> dict:
     """The record of a comparison that the test of that file makes. weights: where they are, and their sha256."""
     return {
-        'claim': f'{claim} (random weights, every tensor perturbed)', 'status': 'measured', 'model': model,
-        'run': f'python -m pytest -m full {Path(file).relative_to(ROOT)}', 'environment': provenance.environment(),
+        'claim': f'{claim} (random weights, every tensor perturbed)',
+        'status': 'measured',
+        'model': model,
+        'run': f'python -m pytest -m full {Path(file).relative_to(ROOT)}',
+        'environment': provenance.environment(),
         'weights': {**weights, 'licence': 'none, random numbers'},
-        'parity': [rung.record() for rung in rungs], 'deviations': deviations}
+        'parity': [rung.record() for rung in rungs],
+        'deviations': deviations,
+    }
 
 
 def report(name: str, **figures: float):

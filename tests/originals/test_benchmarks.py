@@ -1,4 +1,5 @@
 """What the benchmarks measure for PyTorch runs, and its models train as many numbers as ours."""
+
 import pytest
 from conftest import ROOT
 
@@ -10,6 +11,7 @@ def bench():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / 'tests/benchmarks')
         import bench
+
         yield bench
 
 
@@ -17,7 +19,9 @@ def bench():
 def test_a_case_runs_with_both_frameworks(bench, tmp_path, name):
     case = bench.cases.small(*bench.cases.chosen([name]))
     ours, theirs = bench.measure(case, 1, 1, tmp_path)  # which compares the numbers of parameters
-    assert ours['framework'] == 'paddle' and theirs['framework'] == 'torch' and theirs['threads'] == 1
+    assert (
+        ours['framework'] == 'paddle' and theirs['framework'] == 'torch' and theirs['threads'] == 1
+    )
     assert ours['ratio'] == ours['ms'] / theirs['ms'] and theirs['ratio'] == 1
     if case.kind not in ('load', 'infer'):
         assert ours['parameters'] == theirs['parameters'] > 1e5

@@ -1,4 +1,5 @@
 """main_parity.py over masked autoencoders: the whole ladder against Hugging Face's ViTMAEForPreTraining."""
+
 import numpy as np
 import pytest
 
@@ -7,15 +8,30 @@ from util import convert, weights
 from .conftest import SIZES, report
 
 
-@pytest.mark.parametrize('size, kind, flags', [
-    ('nano', 'full', []), ('nano', 'full', ['--no_norm_pix_loss', '--seed', 1]), ('nano', 'hf_full', []),
-    ('base', 'full', [])])
+@pytest.mark.parametrize(
+    'size, kind, flags',
+    [
+        ('nano', 'full', []),
+        ('nano', 'full', ['--no_norm_pix_loss', '--seed', 1]),
+        ('nano', 'hf_full', []),
+        ('base', 'full', []),
+    ],
+)
 def test_masked_autoencoders_pass_every_rung(made, climbed, size, kind, flags):
     result, rungs = climbed(made(size, kind), *flags)
     report(f'{size} {kind} {flags}', **{name: rung['relative'] for name, rung in rungs.items()})
     assert result.returncode == 0, result.stdout
-    assert list(rungs) == ['keys and shapes', 'weights', 'blocks', 'prediction', 'mask', 'loss', 'gradients',
-                           'losses of the steps', 'weights after the steps']
+    assert list(rungs) == [
+        'keys and shapes',
+        'weights',
+        'blocks',
+        'prediction',
+        'mask',
+        'loss',
+        'gradients',
+        'losses of the steps',
+        'weights after the steps',
+    ]
     stacks = [(1 + SIZES[size]['depth']), (1 + SIZES[size]['decoder_depth'])]
     assert rungs['blocks']['compared'] == f'{sum(stacks)} tensors'
 
@@ -38,4 +54,8 @@ def test_weights_that_are_not_finite_on_both_sides_fail(made, climbed, tmp_path)
     result, rungs = climbed(tmp_path / 'nan.pth')
     assert result.returncode == 1
     assert not rungs['weights']['passed'] and not rungs['weights']['finite']
-    assert rungs['blocks']['passed'] and not rungs['prediction']['passed'] and not rungs['loss']['passed']
+    assert (
+        rungs['blocks']['passed']
+        and not rungs['prediction']['passed']
+        and not rungs['loss']['passed']
+    )

@@ -1,4 +1,5 @@
 """PyTorch files read without PyTorch against torch.load: every tensor bit by bit, everything else by its text."""
+
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -25,11 +26,18 @@ def assert_bit_equal(ours, theirs):
 
 
 def test_reading_equals_torch_load_in_both_formats(reference, tmp_path):
-    fresh = [str(tmp_path / name) for name in ('zip.pth', 'legacy.pth', 'training.pth', 'training_legacy.pth')]
+    fresh = [
+        str(tmp_path / name)
+        for name in ('zip.pth', 'legacy.pth', 'training.pth', 'training_legacy.pth')
+    ]
     checked_in = [str(CHECKED_IN / name) for name in ('zip.pth', 'legacy.pth')]
     loaded = reference('torch_file', files=[*fresh, *checked_in])
     for file in [*fresh, *checked_in]:
-        theirs = {name.removeprefix(f'{file}:'): array for name, array in loaded.items() if name.startswith(f'{file}:')}
+        theirs = {
+            name.removeprefix(f'{file}:'): array
+            for name, array in loaded.items()
+            if name.startswith(f'{file}:')
+        }
         assert_bit_equal(dict(leaves(weights.read(file))), theirs)
     for old, new in zip(checked_in, fresh):
         assert_bit_equal(dict(leaves(weights.read(old))), dict(leaves(weights.read(new))))
@@ -37,8 +45,12 @@ def test_reading_equals_torch_load_in_both_formats(reference, tmp_path):
 
 def test_what_is_no_dense_tensor_of_weights_is_refused(reference, tmp_path):
     reference('torch_file', files=np.array([], str))
-    for name, said in [('script', 'is a TorchScript program'), ('module', 'names torch.nn.modules.linear.Linear'),
-                       ('sparse', 'names torch._utils._rebuild_sparse_tensor'), ('negated', 'still to be negated'),
-                       ('quantized', 'names torch._utils._rebuild_qtensor')]:
+    for name, said in [
+        ('script', 'is a TorchScript program'),
+        ('module', 'names torch.nn.modules.linear.Linear'),
+        ('sparse', 'names torch._utils._rebuild_sparse_tensor'),
+        ('negated', 'still to be negated'),
+        ('quantized', 'names torch._utils._rebuild_qtensor'),
+    ]:
         with pytest.raises(InputError, match=said):
             weights.read(tmp_path / f'{name}.pth')

@@ -1,4 +1,5 @@
 """main_parity.py over encoders and classifiers: the whole ladder against timm and Hugging Face."""
+
 import numpy as np
 import pytest
 
@@ -6,18 +7,35 @@ from util import convert
 
 from .conftest import report
 
-LADDER = ['keys and shapes', 'weights', 'blocks', 'logits', 'loss', 'gradients', 'losses of the steps',
-          'weights after the steps']
+LADDER = [
+    'keys and shapes',
+    'weights',
+    'blocks',
+    'logits',
+    'loss',
+    'gradients',
+    'losses of the steps',
+    'weights after the steps',
+]
 
 
-@pytest.mark.parametrize('size, kind, classes', [
-    ('nano', 'class_token', 10), ('nano', 'probe', 10), ('nano', 'encoder', 10),
-    ('nano', 'hf_classifier', 10), ('base', 'pooled', 1000)])
+@pytest.mark.parametrize(
+    'size, kind, classes',
+    [
+        ('nano', 'class_token', 10),
+        ('nano', 'probe', 10),
+        ('nano', 'encoder', 10),
+        ('nano', 'hf_classifier', 10),
+        ('base', 'pooled', 1000),
+    ],
+)
 def test_encoders_and_classifiers_pass_every_rung(made, climbed, size, kind, classes):
     result, rungs = climbed(made(size, kind, classes))
     report(f'{size} {kind}', **{name: rung['relative'] for name, rung in rungs.items()})
     assert result.returncode == 0, result.stdout
-    assert list(rungs) == [name if (kind, name) != ('encoder', 'logits') else 'features' for name in LADDER]
+    assert list(rungs) == [
+        name if (kind, name) != ('encoder', 'logits') else 'features' for name in LADDER
+    ]
 
 
 @pytest.mark.parametrize('kind', ['full', 'pooled', 'class_token', 'probe'])
@@ -35,7 +53,9 @@ def test_clipped_steps_pass_as_well(made, climbed, tmp_path):
         # so short that epsilon slows Adam down: it takes no notice of a mere scale
         result, _ = climbed(source, '--reprod_log', tmp_path, *flags)
         assert result.returncode == 0, result.stdout
-        losses.append(np.load(tmp_path / 'train_align_paddle.npy', allow_pickle=True).item()['losses'])
+        losses.append(
+            np.load(tmp_path / 'train_align_paddle.npy', allow_pickle=True).item()['losses']
+        )
     assert np.abs(losses[0] - losses[1]).max() > 1e-3
 
 
@@ -47,7 +67,11 @@ def test_both_are_evaluated_on_the_same_pixels(made, climbed, digits, tmp_path):
     assert 'images: 10' in result.stdout and 'predicted differently: []' in result.stdout
     steps = ['bp_align', 'forward', 'loss', 'metric', 'train_align']
     assert sorted(file.name for file in log.iterdir()) == sorted(
-        f'{step}_{end}' for step in steps for end in ('torch.npy', 'paddle.npy', 'diff.log'))
-    ours, theirs = (np.load(log / f'forward_{name}.npy', allow_pickle=True).item() for name in ('paddle', 'torch'))
+        f'{step}_{end}' for step in steps for end in ('torch.npy', 'paddle.npy', 'diff.log')
+    )
+    ours, theirs = (
+        np.load(log / f'forward_{name}.npy', allow_pickle=True).item()
+        for name in ('paddle', 'torch')
+    )
     np.testing.assert_allclose(ours['logits'], theirs['logits'], atol=1e-5)
     assert 'logits: passed' in (log / 'forward_diff.log').read_text()

@@ -10,6 +10,7 @@ join SECONDS           processes wait no longer for each other to start
 signal NAME ITERATION  every rank gets the signal during that iteration of the second epoch
 linger RANK REST       REST, and that rank is slow to end, when Python catches signals no more
 """
+
 import os
 import signal
 import sys
@@ -44,6 +45,7 @@ def at_iteration(action):
         for batch in follow(self, batches):
             changed = action(self, batch)
             yield batch if changed is None else changed
+
     Progress.follow = wrapped
 
 
@@ -51,6 +53,7 @@ def fail(rank, iteration):
     def action(progress, batch):
         if dist.rank() == int(rank) and progress.iteration == int(iteration):
             raise RuntimeError('failed on purpose')
+
     at_iteration(action)
 
 
@@ -58,6 +61,7 @@ def nan(rank, iteration):
     def action(progress, batch):
         if dist.rank() == int(rank) and progress.iteration == int(iteration):
             return batch[0] * float('nan'), batch[1]
+
     at_iteration(action)
 
 
@@ -65,6 +69,7 @@ def late(rank, iteration, seconds):
     def action(progress, batch):
         if dist.rank() == int(rank) and progress.iteration == int(iteration):
             time.sleep(float(seconds))
+
     at_iteration(action)
 
 
@@ -75,6 +80,7 @@ def raising(index):
         if key[1] == int(index):
             raise KeyError(key[1])
         return read(self, key)
+
     loader.TrainSet.__getitem__ = changed
 
 
@@ -86,6 +92,7 @@ def signalled(name, iteration):
     def action(progress, batch):
         if progress.epoch == 1 and progress.iteration == int(iteration):
             os.kill(os.getpid(), getattr(signal, name))
+
     at_iteration(action)
 
 
@@ -104,8 +111,17 @@ def linger(rank, *rest):
 
 def change(what='', *arguments):
     if what:
-        {'sgd': sgd, 'slow_save': slow_save, 'fail': fail, 'nan': nan, 'signal': signalled, 'late': late,
-         'raise': raising, 'join': join, 'linger': linger}[what](*arguments)
+        {
+            'sgd': sgd,
+            'slow_save': slow_save,
+            'fail': fail,
+            'nan': nan,
+            'signal': signalled,
+            'late': late,
+            'raise': raising,
+            'join': join,
+            'linger': linger,
+        }[what](*arguments)
 
 
 what, sys.argv[1:] = sys.argv[1].split(), sys.argv[2:]

@@ -1,4 +1,5 @@
 """Colour jitter: brightness, contrast and saturation by random factors, in random order (torchvision's ColorJitter)."""
+
 import numpy as np
 from PIL import Image, ImageEnhance
 

@@ -1,4 +1,5 @@
 """Random erasing (arXiv:1708.04896) of a normalised image, equal to timm 1.0.22 where the draws are the same."""
+
 import math
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ class RandomErasing:
 
     mode: 'pixel' fills with a normal deviate for each value, 'rand' with one for each channel, 'const' with 0.
     """
+
     probability: float
     mode: str = 'pixel'
     count: int = 1
@@ -30,11 +32,15 @@ class RandomErasing:
                 h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
                 if h < height and w < width:
                     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-                    image[:, top:top + h, left:left + w] = self._filling(channels, h, w, rng)
+                    image[:, top : top + h, left : left + w] = self._filling(channels, h, w, rng)
                     break
         return image
 
-    def _filling(self, channels: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray | float:
+    def _filling(
+        self, channels: int, height: int, width: int, rng: np.random.Generator
+    ) -> np.ndarray | float:
         if self.mode == 'const':
             return 0.0
-        return rng.standard_normal((channels, height, width) if self.mode == 'pixel' else (channels, 1, 1), dtype='float32')
+        return rng.standard_normal(
+            (channels, height, width) if self.mode == 'pixel' else (channels, 1, 1), dtype='float32'
+        )

@@ -3,6 +3,7 @@
 Sample i is mixed with sample N - 1 - i of the batch. A sample keeps the share `keep` of itself, a map over its pixels:
 one number everywhere for mixup, 1 outside and 0 inside a box for CutMix.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ class Mixup:
     image's, instead of cutmix's alpha. prob: of mixing at all; switch_prob: of CutMix where both are on. mode: 'batch'
     draws once, 'pair' for each pair (i, N - 1 - i), 'elem' for each sample.
     """
+
     mixup: float
     cutmix: float
     minmax: tuple[float, float] | None = None
@@ -35,11 +37,15 @@ class Mixup:
     def check(self, batch_size: int) -> None:
         """InputError for a batch that cannot be mixed, or no box to cut, before any work."""
         if self.minmax is not None and not self.minmax[0] < self.minmax[1]:
-            raise InputError(f'--cutmix_minmax {self.minmax[0]} {self.minmax[1]}: the first must be smaller')
+            raise InputError(
+                f'--cutmix_minmax {self.minmax[0]} {self.minmax[1]}: the first must be smaller'
+            )
         if self.active and batch_size % 2:
             raise InputError(f'mixup and cutmix mix pairs: --batch_size {batch_size} must be even')
 
-    def __call__(self, images: paddle.Tensor, labels: paddle.Tensor, rng: np.random.Generator) -> tuple[paddle.Tensor, ...]:
+    def __call__(
+        self, images: paddle.Tensor, labels: paddle.Tensor, rng: np.random.Generator
+    ) -> tuple[paddle.Tensor, ...]:
         """(images [N, C, height, width], labels [N]) -> mixed images and targets [N, classes]; where mixing is off, the
         images as they are. To be mixed, N must be even."""
         N, _, height, width = images.shape
@@ -89,13 +95,18 @@ class Mixup:
         else:
             cuts = np.full(count, cutmix > 0)
             shares = rng.beta(mixup or cutmix, mixup or cutmix, count)
-        return np.where(rng.random(count) < self.prob, shares.astype('float32'), np.float32(1)), cuts
+        return np.where(
+            rng.random(count) < self.prob, shares.astype('float32'), np.float32(1)
+        ), cuts
 
     def _box(self, height: int, width: int, share: float, rng) -> tuple[np.ndarray, float]:
         """A map [1, 1, height, width] with 0 in a box that leaves `share` of the area, or follows minmax; and the share
         that it really leaves, for the box may stick out."""
         if self.minmax:
-            h, w = (rng.integers(int(side * self.minmax[0]), int(side * self.minmax[1])) for side in (height, width))
+            h, w = (
+                rng.integers(int(side * self.minmax[0]), int(side * self.minmax[1]))
+                for side in (height, width)
+            )
             top, left = rng.integers(height - h), rng.integers(width - w)
             bottom, right = top + h, left + w
         else:

@@ -1,4 +1,5 @@
 """Picture to model input: the augmentation of all training, and the official evaluation transform."""
+
 import numpy as np
 from PIL import Image
 
@@ -15,15 +16,30 @@ class Train:
     aa: timm's string, or 'none'. Arrays of other than 1 or 3 channels can be cropped, flipped and erased only.
     """
 
-    def __init__(self, crop_and_flip: CropAndFlip, mean: tuple[float, ...], std: tuple[float, ...], aa: str = 'none',
-                 color_jitter: float | None = None, erasing: RandomErasing | None = None):
-        self.crop_and_flip, self.normalize, self.erasing = crop_and_flip, Normalize(mean, std), erasing
+    def __init__(
+        self,
+        crop_and_flip: CropAndFlip,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        aa: str = 'none',
+        color_jitter: float | None = None,
+        erasing: RandomErasing | None = None,
+    ):
+        self.crop_and_flip, self.normalize, self.erasing = (
+            crop_and_flip,
+            Normalize(mean, std),
+            erasing,
+        )
         has_policy = aa not in ('', 'none', 'None')
         self.policy = policies.create(aa, mean) if has_policy else None
         # a policy changes colours by itself, except timm's "3a"
-        self.jitter = ColorJitter(color_jitter) if color_jitter and (not has_policy or '3a' in aa) else None
+        self.jitter = (
+            ColorJitter(color_jitter) if color_jitter and (not has_policy or '3a' in aa) else None
+        )
         if len(mean) not in (1, 3) and (self.policy or self.jitter):
-            raise InputError(f'--aa and --color_jitter work on pictures, not on {len(mean)} channels; use --aa none')
+            raise InputError(
+                f'--aa and --color_jitter work on pictures, not on {len(mean)} channels; use --aa none'
+            )
 
     def __call__(self, picture: Image.Image | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """float32 [C, size, size]."""
@@ -52,5 +68,5 @@ class Evaluate:
         picture = resized_crop(picture, (0, 0, width, height), (h, w))
         left, top = round((w - self.size) / 2), round((h - self.size) / 2)
         if isinstance(picture, np.ndarray):
-            return self.normalize(picture[top:top + self.size, left:left + self.size])
+            return self.normalize(picture[top : top + self.size, left : left + self.size])
         return self.normalize(picture.crop((left, top, left + self.size, top + self.size)))

@@ -2,6 +2,7 @@
 
 `python -m util.convert` is the program. No model is built: names and shapes are data, in names.py.
 """
+
 import json
 import math
 import re
@@ -17,18 +18,33 @@ from util.errors import InputError
 from util.progress import bar
 from util.weights import paddle_file, safetensors_file, torch_file
 
-TARGETS = {'paddle': names.PADDLE, 'torch': names.TORCH, 'timm': names.TORCH, 'hf': names.HUGGING_FACE,
-           'mmpretrain': names.MMPRETRAIN, 'mmseg': names.MMSEGMENTATION}
-SPECIAL = {('mmpretrain', names.CLASS_TOKEN): names.MMPRETRAIN_CLASS_TOKEN,
-           ('mmpretrain', names.PROBE): names.MMPRETRAIN_PROBE, ('mmseg', names.SEGMENTOR): names.MMSEGMENTOR}
+TARGETS = {
+    'paddle': names.PADDLE,
+    'torch': names.TORCH,
+    'timm': names.TORCH,
+    'hf': names.HUGGING_FACE,
+    'mmpretrain': names.MMPRETRAIN,
+    'mmseg': names.MMSEGMENTATION,
+}
+SPECIAL = {
+    ('mmpretrain', names.CLASS_TOKEN): names.MMPRETRAIN_CLASS_TOKEN,
+    ('mmpretrain', names.PROBE): names.MMPRETRAIN_PROBE,
+    ('mmseg', names.SEGMENTOR): names.MMSEGMENTOR,
+}
 ENCODER_ALONE = ('timm', 'mmseg')  # of an autoencoder, these get no more
 PYRAMIDS = ('paddle', 'torch')  # where Swin and PVT as UM-MAE has them can go
 REFUSED = {
     ('timm', names.PROBE): 'its classifier has no normalisation before the head',
     ('hf', names.PROBE): 'its classifier has no normalisation before the head',
     ('hf', names.POOLED): 'its classifier sees the class token, not the mean of the patches',
-    **{(to, names.SEGMENTOR): 'it has no such segmentor' for to in ('torch', 'timm', 'hf', 'mmpretrain')},
-    **{('mmseg', kind): 'it has no classifiers' for kind in (names.PROBE, names.POOLED, names.CLASS_TOKEN)},
+    **{
+        (to, names.SEGMENTOR): 'it has no such segmentor'
+        for to in ('torch', 'timm', 'hf', 'mmpretrain')
+    },
+    **{
+        ('mmseg', kind): 'it has no classifiers'
+        for kind in (names.PROBE, names.POOLED, names.CLASS_TOKEN)
+    },
 }
 # states that only their own program goes on from
 TRAINING = ('optimizer', 'scaler', 'param_schedulers', 'message_hub')
@@ -38,6 +54,7 @@ TRAINING = ('optimizer', 'scaler', 'param_schedulers', 'message_hub')
 class Report:
     """What became of the tensors of a file, by the names that they have there: those taken over, those left out or made
     with the reason."""
+
     file: str
     format: str = ''
     kind: str = ''
@@ -50,7 +67,9 @@ class Report:
         for verb, reasons in (('dropped', self.dropped), ('made', self.made)):
             for reason in dict.fromkeys(reasons.values()):
                 which = [name for name, why in reasons.items() if why == reason]
-                lines.append(f'  {verb} {", ".join(which[:3])}{f" and {len(which) - 3} more" * (len(which) > 3)}: {reason}')
+                lines.append(
+                    f'  {verb} {", ".join(which[:3])}{f" and {len(which) - 3} more" * (len(which) > 3)}: {reason}'
+                )
         return '\n'.join(lines)
 
 
@@ -65,24 +84,39 @@ def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
     key, tensors = _tensors(contents, path)
     if names.kind(tensors) == names.SEGMENTOR and names.family(tensors) != names.VIT:
         # Segmentors over pyramids are this project's alone
-        report = Report(str(path), f'{names.PADDLE.label}, over a pyramid', names.SEGMENTOR, len(tensors))
+        report = Report(
+            str(path), f'{names.PADDLE.label}, over a pyramid', names.SEGMENTOR, len(tensors)
+        )
         return {'model': tensors}, report
     scheme = max(names.SCHEMES, key=lambda scheme: len(_recognised(scheme, tensors)))
     known = _recognised(scheme, tensors)
     if not known:
-        raise InputError(f'{path} holds no model known here; its keys begin with {", ".join(list(tensors)[:3])}')
-    report = Report(str(path), taken=len(known), dropped=_leftovers(scheme, known, tensors, path, partial))
+        raise InputError(
+            f'{path} holds no model known here; its keys begin with {", ".join(list(tensors)[:3])}'
+        )
+    report = Report(
+        str(path), taken=len(known), dropped=_leftovers(scheme, known, tensors, path, partial)
+    )
     model = _joined({ours: tensors[name] for name, ours in known.items()}, path)
     if scheme is names.PADDLE and _is_torch_layout(model):
         scheme = names.TORCH
     if scheme is not names.PADDLE:
         model = _turned(model)
     check(model, path, partial)
-    others = {name: value for name, value in contents.items() if name not in (key, 'model', 'ema')} if key else {}
+    others = (
+        {name: value for name, value in contents.items() if name not in (key, 'model', 'ema')}
+        if key
+        else {}
+    )
     if not isinstance(others.get('args', {}), dict):
         del others['args']  # other programs' may be of any type
-    report.format, report.kind = scheme.label + (', averaged weights' if key == 'ema' else ''), names.kind(model)
-    plain = {name: array.astype('float32', copy=False) for name, array in bar(model.items(), 'tensors')}
+    report.format, report.kind = (
+        scheme.label + (', averaged weights' if key == 'ema' else ''),
+        names.kind(model),
+    )
+    plain = {
+        name: array.astype('float32', copy=False) for name, array in bar(model.items(), 'tensors')
+    }
     return {**others, 'model': plain}, report
 
 
@@ -103,15 +137,26 @@ def _tensors(contents: dict, path: str | Path) -> tuple[str | None, dict]:
             break
     else:
         key, tensors = None, contents
-    unknown = [name for name, value in tensors.items() if not isinstance(value, np.ndarray) or not isinstance(name, str)]
+    unknown = [
+        name
+        for name, value in tensors.items()
+        if not isinstance(value, np.ndarray) or not isinstance(name, str)
+    ]
     if unknown or not tensors:
         said = ', '.join(map(str, unknown[:3])) or 'nothing'
-        raise InputError(f'{path} holds no weights: ' + (
-            f'neither "model" nor "state_dict" is in it, but {said}' if key is None else
-            f'in its {key!r} is {said}, and that is no tensor'))
+        raise InputError(
+            f'{path} holds no weights: '
+            + (
+                f'neither "model" nor "state_dict" is in it, but {said}'
+                if key is None
+                else f'in its {key!r} is {said}, and that is no tensor'
+            )
+        )
     unwrapped = {_unwrapped(name): array for name, array in tensors.items()}
     if len(unwrapped) < len(tensors):
-        raise InputError(f'{path} has some tensors twice, with and without {" or ".join(names.WRAPPERS)} before the name')
+        raise InputError(
+            f'{path} has some tensors twice, with and without {" or ".join(names.WRAPPERS)} before the name'
+        )
     return key, unwrapped
 
 
@@ -121,19 +166,25 @@ def _unwrapped(name: str) -> str:
     return f'vit.{name}' if re.match(names.HUGGING_FACE_BARE, name) else name
 
 
-def _leftovers(scheme: names.Scheme, known: dict, tensors: dict, path: str | Path, partial: bool) -> dict[str, str]:
+def _leftovers(
+    scheme: names.Scheme, known: dict, tensors: dict, path: str | Path, partial: bool
+) -> dict[str, str]:
     """Names that the scheme does not know -> why they are left out; InputError where there is no reason for it."""
     dropped, unknown = {}, []
     for name in tensors:
         if name not in known:
-            reason = next((why for pattern, why in names.DROPPED.items() if re.search(pattern, name)), None)
+            reason = next(
+                (why for pattern, why in names.DROPPED.items() if re.search(pattern, name)), None
+            )
             if name in names.IDENTITY and (tensors[name] == names.IDENTITY[name]).all():
                 reason = f'{names.IDENTITY[name]} everywhere, so that it does nothing'
             dropped[name] = reason or 'no part of a model known here'
             unknown += [] if reason else [name]
     if unknown and not partial:
-        raise InputError(f'{path} looks like {scheme.label}, but {len(unknown)} of its tensors have no place in the '
-                         f'model: {", ".join(unknown[:5])} (python -m util.convert --partial leaves them out)')
+        raise InputError(
+            f'{path} looks like {scheme.label}, but {len(unknown)} of its tensors have no place in the '
+            f'model: {", ".join(unknown[:5])} (python -m util.convert --partial leaves them out)'
+        )
     return dropped
 
 
@@ -156,16 +207,22 @@ def _recognised(scheme: names.Scheme, tensors: dict) -> dict[str, str | tuple[st
 
 def _split(name: str, stems: dict) -> tuple[str, str, str]:
     """Stem, number of the block and suffix of a name. A number belongs to a stem that is known with it."""
-    stem, suffix = next(((name.removesuffix(end), end) for end in ('.weight', '.bias') if name.endswith(end)), (name, ''))
+    stem, suffix = next(
+        ((name.removesuffix(end), end) for end in ('.weight', '.bias') if name.endswith(end)),
+        (name, ''),
+    )
     number = re.search(r'(?<=\.)\d+(?=\.)', stem)
     if stem in stems or not number:
         return stem, '', suffix
-    return stem[:number.start()] + '{}' + stem[number.end():], number[0], suffix
+    return stem[: number.start()] + '{}' + stem[number.end() :], number[0], suffix
 
 
 def _turned(model: dict) -> dict:
     """With Linear weights of the other framework's layout."""
-    return {name: array.T if array.ndim == 2 and name.endswith('.weight') else array for name, array in model.items()}
+    return {
+        name: array.T if array.ndim == 2 and name.endswith('.weight') else array
+        for name, array in model.items()
+    }
 
 
 def _joined(tensors: dict, path: str | Path) -> dict:
@@ -193,8 +250,10 @@ def check(model: dict, path: str | Path, partial: bool = False) -> None:
     expected = names.layout(model)
     missing = [name for name in expected if name not in model]
     if missing and not partial:
-        raise InputError(f'{path} holds {names.kind(model)}, but {len(missing)} of its tensors are missing: '
-                         f'{", ".join(missing[:20])}')
+        raise InputError(
+            f'{path} holds {names.kind(model)}, but {len(missing)} of its tensors are missing: '
+            f'{", ".join(missing[:20])}'
+        )
     unknown = [name for name in model if name not in expected]
     if unknown:
         raise InputError(f'{path} holds {names.kind(model)}, which has no {", ".join(unknown[:5])}')
@@ -202,7 +261,9 @@ def check(model: dict, path: str | Path, partial: bool = False) -> None:
     for name in expected:  # in this order, so that always the same tensor is blamed
         if name in model:
             if not np.issubdtype(model[name].dtype, np.floating):
-                raise InputError(f'{path}: {name} is of type {model[name].dtype}, and no floating number')
+                raise InputError(
+                    f'{path}: {name} is of type {model[name].dtype}, and no floating number'
+                )
             _bind(name, model[name], expected[name].split(), sides, path)
 
 
@@ -217,9 +278,15 @@ def _bind(name: str, array: np.ndarray, shape: list[str], sides: dict, path: str
         else:
             fits = fits and length == factor
     if not fits:
-        others = {sides[side.lstrip('0123456789')][1] for side in shape if side.lstrip('0123456789') in sides} - {name}
-        raise InputError(f'{path}: {name} has the shape {list(array.shape)} (in, out), which contradicts '
-                         f'{", ".join(sorted(others)) or "the model"}')
+        others = {
+            sides[side.lstrip('0123456789')][1]
+            for side in shape
+            if side.lstrip('0123456789') in sides
+        } - {name}
+        raise InputError(
+            f'{path}: {name} has the shape {list(array.shape)} (in, out), which contradicts '
+            f'{", ".join(sorted(others)) or "the model"}'
+        )
 
 
 def renamed(model: dict, to: str) -> tuple[dict, Report]:
@@ -232,8 +299,10 @@ def renamed(model: dict, to: str) -> tuple[dict, Report]:
     scheme = SPECIAL.get((to, kind), TARGETS[to])
     report = Report('', scheme.label, kind)
     if to in ENCODER_ALONE and kind == names.AUTOENCODER:
-        report.dropped = dict.fromkeys((name for name in model if name.startswith(('decoder', 'mask_token', 'vis_mask'))),
-                                       f'{to} has the encoder alone')
+        report.dropped = dict.fromkeys(
+            (name for name in model if name.startswith(('decoder', 'mask_token', 'vis_mask'))),
+            f'{to} has the encoder alone',
+        )
     split = {name: _split(name, scheme.stems) for name in model if name not in report.dropped}
     unknown = [name for name, (stem, _, _) in split.items() if stem not in scheme.stems]
     if unknown:
@@ -243,7 +312,9 @@ def renamed(model: dict, to: str) -> tuple[dict, Report]:
         if name in split:
             stem, number, suffix = split[name]
             theirs = scheme.stems[stem]
-            parts = [(theirs, array)] if isinstance(theirs, str) else zip(theirs, np.split(array, 3))
+            parts = (
+                [(theirs, array)] if isinstance(theirs, str) else zip(theirs, np.split(array, 3))
+            )
             tensors |= {part.replace('{}', number) + suffix: piece for part, piece in parts}
     if to != 'paddle':
         made = _kept_by_pytorch(tensors)
@@ -255,8 +326,11 @@ def renamed(model: dict, to: str) -> tuple[dict, Report]:
 
 def _kept_by_pytorch(tensors: dict) -> dict[str, np.ndarray]:
     """What files of PyTorch hold beside parameters and statistics."""
-    counts = {name.replace('running_mean', 'num_batches_tracked'): np.array(0)
-              for name in tensors if name.endswith('running_mean')}
+    counts = {
+        name.replace('running_mean', 'num_batches_tracked'): np.array(0)
+        for name in tensors
+        if name.endswith('running_mean')
+    }
     indices = {}
     for name in tensors:
         if name.endswith('relative_position_bias_table'):
@@ -272,8 +346,12 @@ def write(path: str | Path, state: dict, to: str, size=None) -> Report:
     path = Path(path)
     tensors, report = renamed(state['model'], to)
     report.file = str(path)
-    about = {name: value for name, value in state.items() if name not in ('model', 'position', *TRAINING)}
-    report.dropped |= {name: 'the state of training stays behind' for name in TRAINING if state.get(name)}
+    about = {
+        name: value for name, value in state.items() if name not in ('model', 'position', *TRAINING)
+    }
+    report.dropped |= {
+        name: 'the state of training stays behind' for name in TRAINING if state.get(name)
+    }
     for name in [name for name, value in about.items() if not _is_plain(value)]:
         report.dropped[name] = 'more than text, numbers, lists and dicts of them'
         del about[name]

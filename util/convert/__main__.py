@@ -6,6 +6,7 @@ SRC is recognised by its keys and shapes: official, UM-MAE's, timm, Hugging Face
 safetensors' format, and Paddle's; or it is a folder of Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for
 hf it may be a folder, which `from_pretrained` then reads. The README has the table of what is exact and what is not.
 """
+
 from pathlib import Path
 
 import models_sizes
@@ -14,8 +15,14 @@ from util.errors import InputError
 from util.weights import sha256
 
 LICENCE = 'that of the source; weights derived from those that facebookresearch/mae published: CC-BY-NC 4.0'
-SUFFIXES = {'paddle': ['.pd', '.pdparams'], 'torch': ['.pth', '.safetensors'], 'timm': ['.safetensors', '.pth'],
-            'hf': ['', '.safetensors'], 'mmpretrain': ['.pth', '.safetensors'], 'mmseg': ['.pth']}
+SUFFIXES = {
+    'paddle': ['.pd', '.pdparams'],
+    'torch': ['.pth', '.safetensors'],
+    'timm': ['.safetensors', '.pth'],
+    'hf': ['', '.safetensors'],
+    'mmpretrain': ['.pth', '.safetensors'],
+    'mmseg': ['.pth'],
+}
 
 
 def main(args):
@@ -25,7 +32,9 @@ def main(args):
     state['licence'] = state.get('licence') or state.get('license') or args.licence
     state['source'] = {'file': Path(report.file).name, 'sha256': sha256(report.file)}
     try:
-        print('wrote', convert.write(args.dst, state, args.to, models_sizes.size_of(state['model'])))
+        print(
+            'wrote', convert.write(args.dst, state, args.to, models_sizes.size_of(state['model']))
+        )
     except OSError as error:
         raise InputError(f'DST {args.dst}: cannot be written ({error.strerror})') from None
     print(f'licence: {state["licence"]}')
@@ -34,8 +43,10 @@ def main(args):
 def check_destination(src, dst, to):
     """InputError where DST cannot be written, before anything large is read."""
     if dst.suffix not in SUFFIXES[to]:
-        raise InputError(f'DST {dst}: --to {to} is written to '
-                         f'{" or ".join(suffix or "a folder" for suffix in SUFFIXES[to])}')
+        raise InputError(
+            f'DST {dst}: --to {to} is written to '
+            f'{" or ".join(suffix or "a folder" for suffix in SUFFIXES[to])}'
+        )
     if not dst.parent.is_dir():
         raise InputError(f'DST {dst}: there is no folder {dst.parent}')
     if dst.exists() and dst.is_dir() != (dst.suffix == ''):
@@ -49,7 +60,11 @@ PARSER.prog = 'python -m util.convert'
 PARSER.add_argument('src', metavar='SRC', help='weights to read')
 PARSER.add_argument('dst', metavar='DST', help='file to write')
 PARSER.add_argument('--to', choices=SUFFIXES, default='paddle', help='code base to write for')
-PARSER.add_argument('--partial', action='store_true', help='leave out what is known to no model, and let tensors be missing')
+PARSER.add_argument(
+    '--partial',
+    action='store_true',
+    help='leave out what is known to no model, and let tensors be missing',
+)
 PARSER.add_argument('--licence', default=LICENCE, help='kept in DST where SRC carries none')
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """Folders that transformers' `from_pretrained` reads: weights and config.json."""
+
 import json
 import math
 from pathlib import Path
@@ -20,10 +21,14 @@ def file_in(path: str | Path) -> Path:
     if len(found) == 1:
         return path / found[0]
     if shards := sorted(file.name for file in path.glob('*.index.json')):
-        raise InputError(f'{path} has its weights in several files ({shards[0]}); write them to one with '
-                         'save_pretrained(FOLDER, max_shard_size="100GB")')
-    raise InputError(f'{path} is a folder with {" and ".join(found) or "neither " + " nor ".join(FILES)}; '
-                     'name a weight file')
+        raise InputError(
+            f'{path} has its weights in several files ({shards[0]}); write them to one with '
+            'save_pretrained(FOLDER, max_shard_size="100GB")'
+        )
+    raise InputError(
+        f'{path} is a folder with {" and ".join(found) or "neither " + " nor ".join(FILES)}; '
+        'name a weight file'
+    )
 
 
 def write(folder: Path, tensors: dict, about: dict, config: dict) -> None:
@@ -44,25 +49,50 @@ def config(model: dict, size, flags: dict, made: dict[str, str]) -> dict:
     """config.json of ViTMAEForPreTraining, ViTMAEModel or ViTForImageClassification, for weights under our names; `made`
     learns what is in it that nobody said. size: theirs, by models_sizes.size_of; InputError where it is None."""
     if size is None:
-        raise InputError('--to hf: config.json needs the number of heads, which no shape shows, and these weights have none '
-                         'of the sizes known here; name DST *.safetensors to leave config.json out')
+        raise InputError(
+            '--to hf: config.json needs the number of heads, which no shape shows, and these weights have none '
+            'of the sizes known here; name DST *.safetensors to leave config.json out'
+        )
     kind, patches = names.kind(model), model['pos_embed'].shape[1] - 1
     if math.isqrt(patches) ** 2 != patches:
-        raise InputError(f'--to hf: config.json is for square images, but the position table has {patches} patches')
+        raise InputError(
+            f'--to hf: config.json is for square images, but the position table has {patches} patches'
+        )
     whole = {
         'model_type': 'vit' if kind == names.CLASS_TOKEN else 'vit_mae',
-        'architectures': [{names.CLASS_TOKEN: 'ViTForImageClassification', names.AUTOENCODER: 'ViTMAEForPreTraining'}.get(
-            kind, 'ViTMAEModel')],
-        'hidden_size': size.width, 'num_hidden_layers': size.depth, 'num_attention_heads': size.heads,
-        'intermediate_size': 4 * size.width, 'layer_norm_eps': 1e-6, 'hidden_act': 'gelu', 'qkv_bias': True,
-        'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0, 'patch_size': size.patch,
-        'num_channels': model['patch_embed.proj.weight'].shape[1], 'image_size': math.isqrt(patches) * size.patch}
+        'architectures': [
+            {
+                names.CLASS_TOKEN: 'ViTForImageClassification',
+                names.AUTOENCODER: 'ViTMAEForPreTraining',
+            }.get(kind, 'ViTMAEModel')
+        ],
+        'hidden_size': size.width,
+        'num_hidden_layers': size.depth,
+        'num_attention_heads': size.heads,
+        'intermediate_size': 4 * size.width,
+        'layer_norm_eps': 1e-6,
+        'hidden_act': 'gelu',
+        'qkv_bias': True,
+        'hidden_dropout_prob': 0.0,
+        'attention_probs_dropout_prob': 0.0,
+        'patch_size': size.patch,
+        'num_channels': model['patch_embed.proj.weight'].shape[1],
+        'image_size': math.isqrt(patches) * size.patch,
+    }
     if kind == names.CLASS_TOKEN:
         return whole | {'num_labels': len(model['head.bias'])}
     if kind == names.AUTOENCODER and 'norm_pix_loss' not in flags:
-        made['norm_pix_loss'] = 'false in config.json, because SRC does not say it; it matters for the loss alone'
-    depth = sum(name.startswith('decoder_blocks.') and name.endswith('.norm1.weight') for name in model)
+        made['norm_pix_loss'] = (
+            'false in config.json, because SRC does not say it; it matters for the loss alone'
+        )
+    depth = sum(
+        name.startswith('decoder_blocks.') and name.endswith('.norm1.weight') for name in model
+    )
     return whole | {
-        'decoder_hidden_size': size.decoder_width, 'decoder_num_hidden_layers': depth or size.decoder_depth,
-        'decoder_num_attention_heads': size.decoder_heads, 'decoder_intermediate_size': 4 * size.decoder_width,
-        'norm_pix_loss': bool(flags.get('norm_pix_loss', False)), 'mask_ratio': flags.get('mask_ratio', 0.75)}
+        'decoder_hidden_size': size.decoder_width,
+        'decoder_num_hidden_layers': depth or size.decoder_depth,
+        'decoder_num_attention_heads': size.decoder_heads,
+        'decoder_intermediate_size': 4 * size.decoder_width,
+        'norm_pix_loss': bool(flags.get('norm_pix_loss', False)),
+        'mask_ratio': flags.get('mask_ratio', 0.75),
+    }

@@ -1,4 +1,5 @@
 """Find images: a folder with one subfolder a class, or a text file that lists them."""
+
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from util.errors import InputError
 @dataclass(frozen=True)
 class Images:
     """Where the images are: paths, one label each (None in a list without labels), class names in label order."""
+
     paths: list[str]
     labels: list[int] | None
     classes: list[str] | None
@@ -23,7 +25,9 @@ class Images:
         return np.int64(self.labels[index])
 
 
-def find(data_path: str, split: str, suffixes: tuple[str, ...], classes: list[str] | None = None) -> Images:
+def find(
+    data_path: str, split: str, suffixes: tuple[str, ...], classes: list[str] | None = None
+) -> Images:
     """The images of one split ('train' or 'val').
 
     data_path is a list file, or a folder that holds <split>/<class>/... or the list file <split>.txt. With `classes`,
@@ -39,24 +43,34 @@ def find(data_path: str, split: str, suffixes: tuple[str, ...], classes: list[st
         return scan(root / split, suffixes, classes)
     if (root / f'{split}.txt').is_file():
         return read_list(root / f'{split}.txt', suffixes)
-    raise InputError(f'--data_path {data_path}: found neither the folder {split}/ (with one subfolder a class) '
-                     f'nor the list {split}.txt in it')
+    raise InputError(
+        f'--data_path {data_path}: found neither the folder {split}/ (with one subfolder a class) '
+        f'nor the list {split}.txt in it'
+    )
 
 
 def scan(root: Path, suffixes: tuple[str, ...], expected: list[str] | None = None) -> Images:
     """All images below root/<class>/, classes and paths in alphabetical order; names that begin with a dot are skipped."""
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith('.'))
+    classes = sorted(
+        entry.name
+        for entry in os.scandir(root)
+        if entry.is_dir() and not entry.name.startswith('.')
+    )
     if not classes:
         raise InputError(f'{root} has no class folders: images belong in {root}/<class>/')
     if expected is not None and classes != expected:
         differing = sorted(set(classes) ^ set(expected))
-        raise InputError(f'{root} should have the {len(expected)} classes of the training images, or labels would shift; '
-                         f'only one of the two has: {", ".join(differing[:10])}')
+        raise InputError(
+            f'{root} should have the {len(expected)} classes of the training images, or labels would shift; '
+            f'only one of the two has: {", ".join(differing[:10])}'
+        )
     paths, labels = [], []
     for label, name in enumerate(classes):
         found = sorted(_walk(root / name, suffixes))
         if not found:
-            raise InputError(f'class folder {root / name} holds no image ({" ".join(suffixes)}); fill or remove it')
+            raise InputError(
+                f'class folder {root / name} holds no image ({" ".join(suffixes)}); fill or remove it'
+            )
         paths += found
         labels += [label] * len(found)
     return Images(paths, labels, classes)
@@ -67,10 +81,17 @@ def _walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     found, visited = [], set()
     for path, folders, names in os.walk(folder, followlinks=True):
         visited.add(os.path.realpath(path))
-        folders[:] = [name for name in folders
-                      if not name.startswith('.') and os.path.realpath(os.path.join(path, name)) not in visited]
-        found += [os.path.join(path, name) for name in names
-                  if name.lower().endswith(suffixes) and not name.startswith('.')]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith('.')
+            and os.path.realpath(os.path.join(path, name)) not in visited
+        ]
+        found += [
+            os.path.join(path, name)
+            for name in names
+            if name.lower().endswith(suffixes) and not name.startswith('.')
+        ]
     return found
 
 
@@ -80,30 +101,50 @@ def read_list(file: Path, suffixes: tuple[str, ...]) -> Images:
     The label is the last word of a line where every line ends in a whole number; blank lines are skipped.
     """
     try:
-        lines = [line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+        lines = [
+            line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()
+        ]
     except UnicodeDecodeError:
-        raise InputError(f'{file} is no list of images: expected text with one `path label` a line') from None
+        raise InputError(
+            f'{file} is no list of images: expected text with one `path label` a line'
+        ) from None
     if not lines:
         raise InputError(f'the list {file} is empty')
-    labelled = all(len(line.rsplit(maxsplit=1)) == 2 and line.rsplit(maxsplit=1)[1].isdecimal() for line in lines)
+    labelled = all(
+        len(line.rsplit(maxsplit=1)) == 2 and line.rsplit(maxsplit=1)[1].isdecimal()
+        for line in lines
+    )
     names = [line.rsplit(maxsplit=1)[0] if labelled else line for line in lines]
     for number, name in enumerate(names, 1):
         if not name.lower().endswith(suffixes):
-            raise InputError(f'{file}, entry {number}: {name!r} does not end in one of {" ".join(suffixes)}')
+            raise InputError(
+                f'{file}, entry {number}: {name!r} does not end in one of {" ".join(suffixes)}'
+            )
     labels = [int(line.rsplit(maxsplit=1)[1]) for line in lines] if labelled else None
     return Images([str(file.parent / name) for name in names], labels, None)
 
 
-def find_labelled(data_path: str, split: str, suffixes: tuple[str, ...], nb_classes: int,
-                  classes: list[str] | None = None) -> Images:
+def find_labelled(
+    data_path: str,
+    split: str,
+    suffixes: tuple[str, ...],
+    nb_classes: int,
+    classes: list[str] | None = None,
+) -> Images:
     """As find, for classification: InputError where labels are missing or there are more than nb_classes."""
     if Path(data_path).is_file():
-        raise InputError(f'--data_path {data_path}: one list cannot be training and validation set; give a folder with '
-                         'train.txt and val.txt')
+        raise InputError(
+            f'--data_path {data_path}: one list cannot be training and validation set; give a folder with '
+            'train.txt and val.txt'
+        )
     images = find(data_path, split, suffixes, classes)
     if images.labels is None:
-        raise InputError(f'--data_path {data_path}: the list of {split} has no labels; write `path label` in each line')
+        raise InputError(
+            f'--data_path {data_path}: the list of {split} has no labels; write `path label` in each line'
+        )
     if max(images.labels) >= nb_classes:
-        raise InputError(f'--data_path {data_path}: {split} has {max(images.labels) + 1} classes, '
-                         f'but --nb_classes is {nb_classes}')
+        raise InputError(
+            f'--data_path {data_path}: {split} has {max(images.labels) + 1} classes, '
+            f'but --nb_classes is {nb_classes}'
+        )
     return images

@@ -3,6 +3,7 @@
 Whatever is random about a sample is drawn from a generator made of (seed, epoch, index), so that a sample does not
 depend on who prepares it, or when; nothing about randomness needs to be stored.
 """
+
 import ctypes
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +28,16 @@ class Order:
     gives, for each batch, the keys (epoch, index) of its samples.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: int, epoch: int, rank: int, world_size: int, first: int = 0):
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        rank: int,
+        world_size: int,
+        first: int = 0,
+    ):
         self.samples, self.batch_size, self.seed, self.epoch = samples, batch_size, seed, epoch
         self.rank, self.world_size, self.first = rank, world_size, first
 
@@ -38,7 +48,7 @@ class Order:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
         for batch in range(self.first, self.first + len(self)):
             start = (batch * self.world_size + self.rank) * self.batch_size
-            yield [(self.epoch, int(index)) for index in order[start:start + self.batch_size]]
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
 
 
 def evaluation_order(samples: int, rank: int, world_size: int) -> range:
@@ -86,7 +96,9 @@ class _Samples(paddle.io.Dataset):
             return self[key]
         except Exception as error:
             traceback.print_exc()
-            raise InputError(f'{self.name(key)} cannot be prepared ({type(error).__name__}: {error})') from None
+            raise InputError(
+                f'{self.name(key)} cannot be prepared ({type(error).__name__}: {error})'
+            ) from None
 
     def complaint(self, index: int) -> str:
         """The file and why it cannot be read."""
@@ -104,7 +116,9 @@ class TrainSet(_Samples):
     augment(picture, rng) -> float32 [C, height, width]; target(index, rng) gives what goes beside the image.
     """
 
-    def __init__(self, images: Images, in_chans: int, augment: Callable, target: Callable, seed: int):
+    def __init__(
+        self, images: Images, in_chans: int, augment: Callable, target: Callable, seed: int
+    ):
         super().__init__(images, in_chans)
         self.augment, self.target, self.seed = augment, target, seed
 
@@ -154,11 +168,15 @@ def _collate(samples: list[tuple]) -> list[np.ndarray]:
     return [np.stack(part) for part in zip(*samples)]
 
 
-def _batches(samples: _Samples, order: Iterable[list], num_workers: int, timeout: float) -> Iterator[list[paddle.Tensor]]:
+def _batches(
+    samples: _Samples, order: Iterable[list], num_workers: int, timeout: float
+) -> Iterator[list[paddle.Tensor]]:
     """Samples stacked to batches, prepared by worker processes or, without any, right here."""
     if not num_workers or not workers.supported():
         for batch in order:
-            yield [paddle.to_tensor(part) for part in _collate([samples.sample(key) for key in batch])]
+            yield [
+                paddle.to_tensor(part) for part in _collate([samples.sample(key) for key in batch])
+            ]
         return
     pool = workers.Pool(samples.sample, _collate, order, num_workers, samples.name, timeout)
     feed = _Feed(pool)
@@ -194,22 +212,37 @@ class TrainLoader:
     global_batch: images an iteration, over all ranks. InputError where the data set has not enough images for one.
     """
 
-    def __init__(self, samples: TrainSet, batch_size: int, num_workers: int = 0, pin_mem: bool = True,
-                 timeout: float = TIMEOUT):
-        self.samples, self.batch_size, self.num_workers, self.timeout = samples, batch_size, num_workers, timeout
+    def __init__(
+        self,
+        samples: TrainSet,
+        batch_size: int,
+        num_workers: int = 0,
+        pin_mem: bool = True,
+        timeout: float = TIMEOUT,
+    ):
+        self.samples, self.batch_size, self.num_workers, self.timeout = (
+            samples,
+            batch_size,
+            num_workers,
+            timeout,
+        )
         self.global_batch = batch_size * dist.world_size()
         self.accum_iter = 1
         self.named = set()  # unreadable images that were warned of
         if not len(self):
             processes = f' on {dist.world_size()} processes' if dist.world_size() > 1 else ''
-            raise InputError(f'--batch_size {batch_size}{processes} is larger than the data set of {len(samples)} images')
+            raise InputError(
+                f'--batch_size {batch_size}{processes} is larger than the data set of {len(samples)} images'
+            )
         paddle.io.reader.use_pinned_memory(pin_mem)
 
     def accumulate(self, accum_iter: int) -> None:
         """Let so many iterations make an optimizer step; InputError where an epoch has fewer."""
         if len(self) < accum_iter:
-            raise InputError(f'--accum_iter {accum_iter} is more than the {len(self)} iterations of an epoch, which '
-                             'would never come to an optimizer step')
+            raise InputError(
+                f'--accum_iter {accum_iter} is more than the {len(self)} iterations of an epoch, which '
+                'would never come to an optimizer step'
+            )
         self.accum_iter = accum_iter
 
     @property
@@ -218,7 +251,15 @@ class TrainLoader:
         return self.global_batch * self.accum_iter
 
     def order(self, epoch: int, first: int = 0) -> Order:
-        return Order(len(self.samples), self.batch_size, self.samples.seed, epoch, dist.rank(), dist.world_size(), first)
+        return Order(
+            len(self.samples),
+            self.batch_size,
+            self.samples.seed,
+            epoch,
+            dist.rank(),
+            dist.world_size(),
+            first,
+        )
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -231,12 +272,16 @@ class TrainLoader:
     def read(self, epoch: int, first: int) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         count = 0  # of unreadable images, in this epoch and on this rank
         order = self.order(epoch, first)
-        for images, targets, unreadable in _batches(self.samples, order, self.num_workers, self.timeout):
+        for images, targets, unreadable in _batches(
+            self.samples, order, self.num_workers, self.timeout
+        ):
             unreadable = unreadable[unreadable >= 0].tolist()
             for index in unreadable:
                 if index not in self.named:
                     self.named.add(index)
-                    log.warn_from_rank(f'{self.samples.complaint(index)}; a neighbour takes its place ({len(self.named)} so far)')
+                    log.warn_from_rank(
+                        f'{self.samples.complaint(index)}; a neighbour takes its place ({len(self.named)} so far)'
+                    )
             count += len(unreadable)
             self._tolerate(count)
             yield images, targets
@@ -244,8 +289,10 @@ class TrainLoader:
 
     def _tolerate(self, unreadable: float) -> None:
         if unreadable > UNREADABLE_SHARE * len(self.samples):
-            raise InputError(f'{unreadable:.0f} of {len(self.samples)} images cannot be read, more than '
-                             f'{UNREADABLE_SHARE:.0%}; the warnings above name them')
+            raise InputError(
+                f'{unreadable:.0f} of {len(self.samples)} images cannot be read, more than '
+                f'{UNREADABLE_SHARE:.0%}; the warnings above name them'
+            )
 
 
 class EvalLoader:
@@ -254,18 +301,30 @@ class EvalLoader:
     shared: once over all ranks, of which this one has its part, instead of once on each.
     """
 
-    def __init__(self, samples: EvalSet, batch_size: int, num_workers: int = 0, shared: bool = False,
-                 timeout: float = TIMEOUT):
+    def __init__(
+        self,
+        samples: EvalSet,
+        batch_size: int,
+        num_workers: int = 0,
+        shared: bool = False,
+        timeout: float = TIMEOUT,
+    ):
         self.samples, self.num_workers, self.timeout = samples, num_workers, timeout
-        order = evaluation_order(len(samples), *((dist.rank(), dist.world_size()) if shared else (0, 1)))
-        self.order = [list(order[start:start + batch_size]) for start in range(0, len(order), batch_size)]
+        order = evaluation_order(
+            len(samples), *((dist.rank(), dist.world_size()) if shared else (0, 1))
+        )
+        self.order = [
+            list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)
+        ]
 
     def __len__(self) -> int:
         """Batches of this rank."""
         return len(self.order)
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
-        for images, labels, unreadable in _batches(self.samples, self.order, self.num_workers, self.timeout):
+        for images, labels, unreadable in _batches(
+            self.samples, self.order, self.num_workers, self.timeout
+        ):
             worst = unreadable.max().item()
             if worst >= 0:
                 raise InputError(f'{self.samples.complaint(worst)}; evaluation needs every image')

@@ -1,4 +1,5 @@
 """Find pictures, and read one of them, or one array of many channels."""
+
 from glob import glob
 from pathlib import Path
 
@@ -27,7 +28,11 @@ def find(path: str | Path, in_chans: int = 3) -> list[Path]:
     if not path.is_dir():
         return [path] if path.exists() else sorted(map(Path, glob(str(path), recursive=True)))
     files = [file for file in path.rglob('*') if file.suffix.lower() in suffixes(in_chans)]
-    return sorted(file for file in files if not any(part.startswith('.') for part in file.relative_to(path).parts))
+    return sorted(
+        file
+        for file in files
+        if not any(part.startswith('.') for part in file.relative_to(path).parts)
+    )
 
 
 def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
@@ -35,7 +40,9 @@ def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
     try:
         return read(path, in_chans, as_seen=True)
     except Exception as error:  # PIL raises a dozen kinds for broken files
-        raise InputError(f'{path} cannot be read as a picture of {in_chans} channels ({error})') from None
+        raise InputError(
+            f'{path} cannot be read as a picture of {in_chans} channels ({error})'
+        ) from None
 
 
 def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image | np.ndarray:
@@ -49,16 +56,22 @@ def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image 
     if in_chans not in MODES:
         array = np.load(path, allow_pickle=False)
         if array.ndim != 3 or array.shape[2] != in_chans:
-            raise ValueError(f'expected an array [height, width, {in_chans}], found {list(array.shape)}')
+            raise ValueError(
+                f'expected an array [height, width, {in_chans}], found {list(array.shape)}'
+            )
         return (array / largest(array.dtype)).astype('float32')
     with Image.open(path) as picture:
         kind, picture = picture.format, _as_seen(picture) if as_seen else picture
         # PIL gives those in 32 bits
         sixteen = picture.mode.startswith('I;16') or (picture.mode == 'I' and kind == 'PPM')
         if sixteen:  # PIL's own conversion would clip nearly all to white
-            picture = Image.fromarray((np.asarray(picture, dtype='float32') / 257).round().astype('uint8'))
+            picture = Image.fromarray(
+                (np.asarray(picture, dtype='float32') / 257).round().astype('uint8')
+            )
         elif picture.mode in ('I', 'F'):
-            raise ValueError('a picture of 32 bits a pixel does not say what is white; save it with 8 or 16')
+            raise ValueError(
+                'a picture of 32 bits a pixel does not say what is white; save it with 8 or 16'
+            )
         return picture.convert(MODES[in_chans])
 
 
@@ -77,4 +90,8 @@ def largest(dtype: np.dtype) -> float:
 
 def blank(in_chans: int) -> Image.Image | np.ndarray:
     """One black pixel of the kind that `read` returns."""
-    return Image.new(MODES[in_chans], (1, 1)) if in_chans in MODES else np.zeros([1, 1, in_chans], 'float32')
+    return (
+        Image.new(MODES[in_chans], (1, 1))
+        if in_chans in MODES
+        else np.zeros([1, 1, in_chans], 'float32')
+    )

@@ -5,6 +5,7 @@ program is killed, and wait for ever for one that is stuck. Here worker w of n p
 order that it goes through by itself. A batch lies in memory that has no name (memfd) and travels through a socket: who
 dies leaves nothing behind, the other end of the socket learns of it at once, and a small /dev/shm does not matter.
 """
+
 import atexit
 import contextlib
 import mmap
@@ -40,8 +41,15 @@ class Pool:
     may take, 0 for any. InputError where a sample raises, takes longer, or its worker dies. To be made in the main thread.
     """
 
-    def __init__(self, prepare: Callable, collate: Callable, order: Iterable[list], count: int, name: Callable[[Any], str],
-                 timeout: float = 0):
+    def __init__(
+        self,
+        prepare: Callable,
+        collate: Callable,
+        order: Iterable[list],
+        count: int,
+        name: Callable[[Any], str],
+        timeout: float = 0,
+    ):
         self.order, self.count, self.name, self.timeout = order, count, name, timeout
         # where in its batch each worker is
         self.places = np.frombuffer(mmap.mmap(-1, 8 * count), 'int64')
@@ -54,8 +62,21 @@ class Pool:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.sockets.append(ours)
             ours.settimeout(POLL)
-            process = fork.Process(target=_work, daemon=True, args=(
-                prepare, collate, order, count, worker, self.places, theirs, list(self.sockets), os.getpid()))
+            process = fork.Process(
+                target=_work,
+                daemon=True,
+                args=(
+                    prepare,
+                    collate,
+                    order,
+                    count,
+                    worker,
+                    self.places,
+                    theirs,
+                    list(self.sockets),
+                    os.getpid(),
+                ),
+            )
             with dist.without_signals():
                 process.start()
             self.processes.append(process)
@@ -82,8 +103,10 @@ class Pool:
                 if place != self.places[worker]:
                     place, since = int(self.places[worker]), time.monotonic()
                 if self.timeout and time.monotonic() - since > self.timeout:
-                    raise InputError(f'{self._where(worker, keys)}: not read within --data_timeout {self.timeout:g} s; '
-                                     'does its file system answer?') from None
+                    raise InputError(
+                        f'{self._where(worker, keys)}: not read within --data_timeout {self.timeout:g} s; '
+                        'does its file system answer?'
+                    ) from None
             except ConnectionResetError:  # it has ended before it read what was sent
                 message = b''
                 break
@@ -101,7 +124,11 @@ class Pool:
         process = self.processes[worker]
         process.join(POLL)
         code = process.exitcode
-        how = f'was killed by {signal.Signals(-code).name}' if code and code < 0 else f'has ended with code {code}'
+        how = (
+            f'was killed by {signal.Signals(-code).name}'
+            if code and code < 0
+            else f'has ended with code {code}'
+        )
         hint = ' (out of memory?)' if code == -signal.SIGKILL else ''
         return f'a loader worker {how}{hint}, at {self._where(worker, keys)}'
 
@@ -181,6 +208,7 @@ def _unpack(descriptor: int) -> Any:
     def part(length):
         nonlocal start
         begin, start = start, start + length + -length % ALIGN
-        return memory[begin:begin + length]
+        return memory[begin : begin + length]
+
     tree, *buffers = map(part, pickle.loads(part(int.from_bytes(memory[:ALIGN], 'little'))))
     return pickle.loads(tree, buffers=buffers)

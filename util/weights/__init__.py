@@ -1,4 +1,5 @@
 """The only readers and writers of weight files. None of them runs code from a file."""
+
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,12 @@ from util.errors import InputError
 from util.progress import bar
 from util.weights import paddle_file, safetensors_file, torch_file
 
-CHUNK = 2 ** 24  # bytes read at a time for a checksum
-HEADER_LIMIT = 10 ** 8  # of a safetensors header, by the format
-OTHERS = {b'<': 'a web page; its download failed', b'version https://git-lfs': 'a pointer to one; `git lfs pull` fetches it'}
+CHUNK = 2**24  # bytes read at a time for a checksum
+HEADER_LIMIT = 10**8  # of a safetensors header, by the format
+OTHERS = {
+    b'<': 'a web page; its download failed',
+    b'version https://git-lfs': 'a pointer to one; `git lfs pull` fetches it',
+}
 
 
 def read(path: str | Path) -> dict:
@@ -49,5 +53,7 @@ def _reader(path: Path) -> Callable[[Path], dict]:
         if head.lstrip(b'\xef\xbb\xbf\t\r\n ').startswith(beginning):
             raise InputError(f'{path} is no weight file but {what}')
     if head[257:262] == b'ustar':
-        raise InputError(f'{path} is a tar archive, as the first PyTorch versions wrote; save it again with a newer one')
+        raise InputError(
+            f'{path} is a tar archive, as the first PyTorch versions wrote; save it again with a newer one'
+        )
     return torch_file.read if torch_file.recognises(head) else paddle_file.read

@@ -4,6 +4,7 @@ Reading goes through our own unpickler, because paddle.load itself runs whatever
 written here end in a checksum, which paddle.load does not see (a pickle says where it ends); of a file that carries one,
 every byte is verified.
 """
+
 import hashlib
 import pickle
 from pathlib import Path
@@ -18,7 +19,7 @@ from util.weights.safetensors_file import bfloat16
 
 MAGIC = b'MAEsha256'
 TRAILER = len(MAGIC) + hashlib.sha256().digest_size
-CHUNK = 2 ** 24
+CHUNK = 2**24
 
 
 def read(path: Path) -> dict:
@@ -26,7 +27,11 @@ def read(path: Path) -> dict:
     with open(path, 'rb') as file:
         _verify(file, path)
         with unpickler.one_error(path):
-            tree = unpickler.plain(unpickler.Unpickler(file, path).load(), _array, without='StructuredToParameterName@@')
+            tree = unpickler.plain(
+                unpickler.Unpickler(file, path).load(),
+                _array,
+                without='StructuredToParameterName@@',
+            )
     if not isinstance(tree, dict):
         raise InputError(f'{path} holds a {type(tree).__name__}; expected a dict of tensors')
     return tree
@@ -45,7 +50,7 @@ def _verify(file, path: Path) -> None:
         chunk = file.read(min(CHUNK, left))
         digest.update(chunk)
         left -= len(chunk)
-    if digest.digest() != trailer[len(MAGIC):]:
+    if digest.digest() != trailer[len(MAGIC) :]:
         raise InputError(f'{path} is damaged: its checksum does not match')
     file.seek(0)
 

@@ -1,4 +1,5 @@
 """The safetensors format (huggingface/safetensors)."""
+
 import json
 from pathlib import Path
 
@@ -9,8 +10,18 @@ from util import atomic
 from util.errors import InputError
 from util.progress import bar
 
-DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'uint16', 'I64': 'int64', 'I32': 'int32',
-          'I16': 'int16', 'I8': 'int8', 'U8': 'uint8', 'BOOL': 'bool'}
+DTYPES = {
+    'F64': 'float64',
+    'F32': 'float32',
+    'F16': 'float16',
+    'BF16': 'uint16',
+    'I64': 'int64',
+    'I32': 'int32',
+    'I16': 'int16',
+    'I8': 'int8',
+    'U8': 'uint8',
+    'BOOL': 'bool',
+}
 
 
 def read(path: Path) -> dict:
@@ -26,9 +37,13 @@ def read(path: Path) -> dict:
     about, tensors = header.pop('__metadata__', {}), {}
     for name, entry in header.items():  # views of the data, where the library would copy them
         if entry['dtype'] not in DTYPES:
-            raise InputError(f'{path}: {name} is of type {entry["dtype"]}; known are {" ".join(DTYPES)}')
+            raise InputError(
+                f'{path}: {name} is of type {entry["dtype"]}; known are {" ".join(DTYPES)}'
+            )
         begin, end = entry['data_offsets']
-        array = np.frombuffer(memoryview(data)[start + begin:start + end], DTYPES[entry['dtype']]).reshape(entry['shape'])
+        array = np.frombuffer(
+            memoryview(data)[start + begin : start + end], DTYPES[entry['dtype']]
+        ).reshape(entry['shape'])
         tensors[name] = bfloat16(array) if entry['dtype'] == 'BF16' else array
     about = {name: _decoded(value) for name, value in about.items() if name != 'format'}
     return {**about, 'model': tensors} if about else tensors
@@ -39,12 +54,24 @@ def write(path: Path, tensors: dict, about: dict) -> None:
 
     By hand, tensor by tensor, because the library copies them all before it writes.
     """
-    header, end = {'__metadata__': {'format': 'pt', **{name: json.dumps(value) for name, value in about.items()}}}, 0
+    header, end = (
+        {
+            '__metadata__': {
+                'format': 'pt',
+                **{name: json.dumps(value) for name, value in about.items()},
+            }
+        },
+        0,
+    )
     # which keeps every tensor aligned
     ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)
     for name, array in ordered:
         kind = next(kind for kind, dtype in DTYPES.items() if dtype == array.dtype.name)
-        header[name] = {'dtype': kind, 'shape': array.shape, 'data_offsets': [end, end + array.nbytes]}
+        header[name] = {
+            'dtype': kind,
+            'shape': array.shape,
+            'data_offsets': [end, end + array.nbytes],
+        }
         end += array.nbytes
     text = json.dumps(header).encode()
     text += b' ' * (-len(text) % 8)

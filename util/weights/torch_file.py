@@ -5,6 +5,7 @@ and <root>/data/<key> is the storage's bare memory. Before, it was a row of pick
 object, keys of the storages) and then, key by key, a storage's number of values and its memory. Only the zip archive has
 checksums. The tree may hold whatever torch.save put there besides: Namespaces, paths, PyTorch's sizes, types and devices.
 """
+
 import io
 import pickle
 import zipfile
@@ -23,16 +24,27 @@ from util.weights import unpickler
 from util.weights.safetensors_file import bfloat16
 
 ZIP = b'PK'
-LEGACY, VERSION = 0x1950a86a20f9469cfc6c, 1001
+LEGACY, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
-STORAGES = {'DoubleStorage': 'float64', 'FloatStorage': 'float32', 'HalfStorage': 'float16', 'BFloat16Storage': 'bfloat16',
-            'LongStorage': 'int64', 'IntStorage': 'int32', 'ShortStorage': 'int16', 'CharStorage': 'int8',
-            'ByteStorage': 'uint8', 'BoolStorage': 'bool', 'UntypedStorage': 'uint8'}
+STORAGES = {
+    'DoubleStorage': 'float64',
+    'FloatStorage': 'float32',
+    'HalfStorage': 'float16',
+    'BFloat16Storage': 'bfloat16',
+    'LongStorage': 'int64',
+    'IntStorage': 'int32',
+    'ShortStorage': 'int16',
+    'CharStorage': 'int8',
+    'ByteStorage': 'uint8',
+    'BoolStorage': 'bool',
+    'UntypedStorage': 'uint8',
+}
 
 
 @dataclass(frozen=True)
 class _Storage:
     """`count` values in the file, of which start:stop are meant (all, but for views in files before PyTorch 0.4)."""
+
     key: str
     dtype: str
     count: int
@@ -43,6 +55,7 @@ class _Storage:
 @dataclass(frozen=True)
 class _Tensor:
     """A view of a storage; offset and stride in values."""
+
     storage: _Storage
     offset: int
     size: tuple
@@ -51,6 +64,7 @@ class _Tensor:
 
 class _Dict(dict):
     """OrderedDict and its kin. What a pickle wants to set on it (state_dict's _metadata) is dropped."""
+
     __slots__ = ()
 
     def __setstate__(self, state: Any):
@@ -65,18 +79,27 @@ def _tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *rest: A
 
 
 KNOWN = {
-    **{('torch', name): dtype for name, dtype in STORAGES.items()}, ('torch.storage', 'UntypedStorage'): 'uint8',
+    **{('torch', name): dtype for name, dtype in STORAGES.items()},
+    ('torch.storage', 'UntypedStorage'): 'uint8',
     **{('torch', dtype): dtype for dtype in STORAGES.values()},
-    ('torch', 'Size'): tuple, ('torch', 'device'): lambda *parts: ':'.join(map(str, parts)),
-    ('torch._utils', '_rebuild_tensor'): _tensor, ('torch._utils', '_rebuild_tensor_v2'): _tensor,
+    ('torch', 'Size'): tuple,
+    ('torch', 'device'): lambda *parts: ':'.join(map(str, parts)),
+    ('torch._utils', '_rebuild_tensor'): _tensor,
+    ('torch._utils', '_rebuild_tensor_v2'): _tensor,
     ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
     ('torch._utils', '_rebuild_parameter_with_state'): lambda tensor, *_: tensor,
     ('pathlib', 'PosixPath'): lambda *parts: str(PurePosixPath(*parts)),
-    ('collections', 'OrderedDict'): _Dict, ('collections', 'Counter'): _Dict,
+    ('collections', 'OrderedDict'): _Dict,
+    ('collections', 'Counter'): _Dict,
     ('collections', 'defaultdict'): lambda *factory: _Dict(),
     # mmengine's training checkpoints hold the history of their log, an object that also names its methods
-    ('mmengine.logging.history_buffer', 'HistoryBuffer'): _Dict, ('__builtin__', 'getattr'): lambda *nothing: None,
-    **{(module, kind.__name__): kind for module in ('builtins', '__builtin__') for kind in (list, dict, set, int, float)},
+    ('mmengine.logging.history_buffer', 'HistoryBuffer'): _Dict,
+    ('__builtin__', 'getattr'): lambda *nothing: None,
+    **{
+        (module, kind.__name__): kind
+        for module in ('builtins', '__builtin__')
+        for kind in (list, dict, set, int, float)
+    },
 }
 
 
@@ -92,7 +115,12 @@ class _Unpickler(unpickler.Unpickler):
 
     def persistent_load(self, identifier: tuple) -> _Storage:
         kind, dtype, key, _, count, *view = identifier
-        if kind != 'storage' or dtype not in STORAGES.values() or not isinstance(count, int) or count < 0:
+        if (
+            kind != 'storage'
+            or dtype not in STORAGES.values()
+            or not isinstance(count, int)
+            or count < 0
+        ):
             raise ValueError(f'it holds an unknown storage, {identifier}')
         start, length = view[0][1:] if any(view) else (0, count)
         self.storages[key] = storage = _Storage(key, dtype, count, start, start + length)
@@ -120,13 +148,23 @@ def _read_zip(file: BinaryIO, path: Path) -> Any:
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile:
-        raise InputError(f'{path} is cut short: a zip archive without the directory at its end') from None
+        raise InputError(
+            f'{path} is cut short: a zip archive without the directory at its end'
+        ) from None
     names = set(archive.namelist())
-    root = min((name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')), key=len, default=None)
+    root = min(
+        (name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')),
+        key=len,
+        default=None,
+    )
     if root is None:
-        raise InputError(f'{path} is a zip archive, but not a PyTorch file: there is no data.pkl in it')
+        raise InputError(
+            f'{path} is a zip archive, but not a PyTorch file: there is no data.pkl in it'
+        )
     if root + 'constants.pkl' in names or any(name.startswith(root + 'code/') for name in names):
-        raise InputError(f'{path} is a TorchScript program, not a weight file; save its state_dict() with torch.save')
+        raise InputError(
+            f'{path} is a TorchScript program, not a weight file; save its state_dict() with torch.save'
+        )
     big = root + 'byteorder' in names and archive.read(root + 'byteorder') == b'big'
     memory = {}
 
@@ -146,7 +184,9 @@ def _read_zip(file: BinaryIO, path: Path) -> Any:
 def _read_legacy(file: BinaryIO, path: Path) -> Any:
     _, version, _ = (unpickler.Unpickler(file, path).load() for _ in range(3))
     if version != VERSION:
-        raise InputError(f'{path} is of version {version!r} of the PyTorch format; known is {VERSION}, and zip archives')
+        raise InputError(
+            f'{path} is of version {version!r} of the PyTorch format; known is {VERSION}, and zip archives'
+        )
     reader = _Unpickler(file, path)
     tree = reader.load()
     memory, file_size = {}, path.stat().st_size
@@ -157,7 +197,9 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
         if size > file_size - file.tell():
             raise InputError(f'{path} is cut short: storage {key!r} should have {size} bytes')
         if count != storage.count:
-            raise InputError(f'{path} is damaged: storage {key!r} has {count} values here, {storage.count} in the pickle')
+            raise InputError(
+                f'{path} is damaged: storage {key!r} has {count} values here, {storage.count} in the pickle'
+            )
         memory[key] = _values(file.read(size), storage, '<')
     if missing := reader.storages.keys() - memory:
         raise InputError(f'{path} is incomplete: storage {min(missing)!r} is missing')
@@ -172,17 +214,23 @@ def _values(data: bytes, storage: _Storage, byte_order: str) -> np.ndarray:
     """The storage's memory as an array [count], over the same bytes where it can; ValueError where they are too few."""
     dtype = _numpy_dtype(storage)
     if len(data) < storage.count * dtype.itemsize:
-        raise ValueError(f'storage {storage.key!r} has {len(data)} bytes, too few for {storage.count} values')
-    array = np.frombuffer(data, dtype.newbyteorder(byte_order), storage.count).astype(dtype, copy=False)
+        raise ValueError(
+            f'storage {storage.key!r} has {len(data)} bytes, too few for {storage.count} values'
+        )
+    array = np.frombuffer(data, dtype.newbyteorder(byte_order), storage.count).astype(
+        dtype, copy=False
+    )
     return bfloat16(array) if storage.dtype == 'bfloat16' else array
 
 
 def _plain(tree: Any, values: Callable[[_Storage], np.ndarray]) -> Any:
     """The tree with arrays in place of tensors and storages."""
+
     def array(value: Any) -> np.ndarray | None:
         if isinstance(value, _Tensor):
             return _view(value, array(value.storage))
-        return values(value)[value.start:value.stop] if isinstance(value, _Storage) else None
+        return values(value)[value.start : value.stop] if isinstance(value, _Storage) else None
+
     return unpickler.plain(tree, array)
 
 
@@ -191,8 +239,10 @@ def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
     size, stride, offset = tensor.size, tensor.stride, tensor.offset
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min(*size, *stride, offset, 0) < 0 or (0 not in size and last >= len(values)):
-        raise ValueError(f'a tensor of size {size}, stride {stride} and offset {offset} '
-                         f'does not fit a storage of {len(values)} values')
+        raise ValueError(
+            f'a tensor of size {size}, stride {stride} and offset {offset} '
+            f'does not fit a storage of {len(values)} values'
+        )
     width = values.itemsize
     return np.ndarray(size, values.dtype, values, offset * width, [step * width for step in stride])
 
@@ -200,6 +250,7 @@ def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class _Name:
     """A name that the file is to hold, of a function or class that is not here to be imported."""
+
     module: str
     name: str
 
@@ -209,6 +260,7 @@ class _Name:
 
 class _Stored(tuple):
     """A storage's mark, and no tuple that the file happens to hold."""
+
     __slots__ = ()
 
 
@@ -224,7 +276,9 @@ class _Pickler(pickle._Pickler):
         if isinstance(value, _Name):
             self.write(pickle.GLOBAL + f'{value.module}\n{value.name}\n'.encode())
         else:  # NumPy's numbers as plain ones, because torch.load takes no others
-            super().save(value.item() if isinstance(value, np.generic) else value, save_persistent_id)
+            super().save(
+                value.item() if isinstance(value, np.generic) else value, save_persistent_id
+            )
 
     def persistent_id(self, value: Any) -> tuple | None:
         return tuple(value) if isinstance(value, _Stored) else None
@@ -234,9 +288,18 @@ class _Pickler(pickle._Pickler):
             return NotImplemented
         self.memory.append(value)
         kind = next(name for name, dtype in STORAGES.items() if dtype == value.dtype.name)
-        storage = _Stored(('storage', _Name('torch', kind), str(len(self.memory) - 1), 'cpu', value.size))
-        stride = tuple(int(np.prod(value.shape[axis + 1:])) for axis in range(value.ndim))
-        return _Name('torch._utils', '_rebuild_tensor_v2'), (storage, 0, value.shape, stride, False, OrderedDict())
+        storage = _Stored(
+            ('storage', _Name('torch', kind), str(len(self.memory) - 1), 'cpu', value.size)
+        )
+        stride = tuple(int(np.prod(value.shape[axis + 1 :])) for axis in range(value.ndim))
+        return _Name('torch._utils', '_rebuild_tensor_v2'), (
+            storage,
+            0,
+            value.shape,
+            stride,
+            False,
+            OrderedDict(),
+        )
 
 
 def write(path: Path, tree: dict) -> None:

@@ -2,6 +2,7 @@
 
 Any other name is refused, because pickle itself runs whatever code a crafted file names.
 """
+
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,16 +12,23 @@ from typing import Any, BinaryIO
 from util.errors import InputError
 
 ALLOWED = {
-    ('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct'),
-    ('numpy.core.multiarray', 'scalar'), ('numpy._core.multiarray', 'scalar'),
-    ('numpy', 'ndarray'), ('numpy', 'dtype'), ('collections', 'OrderedDict'), ('_codecs', 'encode'),
-    ('builtins', 'tuple'), ('__builtin__', 'tuple'),
+    ('numpy.core.multiarray', '_reconstruct'),
+    ('numpy._core.multiarray', '_reconstruct'),
+    ('numpy.core.multiarray', 'scalar'),
+    ('numpy._core.multiarray', 'scalar'),
+    ('numpy', 'ndarray'),
+    ('numpy', 'dtype'),
+    ('collections', 'OrderedDict'),
+    ('_codecs', 'encode'),
+    ('builtins', 'tuple'),
+    ('__builtin__', 'tuple'),
 }
 
 
 class Namespace(dict):
     """What argparse.Namespace becomes, a dict of its attributes: programs keep their flags in one, and a file need not name
     more than that class."""
+
     __slots__ = ()
 
     def __setstate__(self, state: dict):
@@ -39,7 +47,9 @@ class Unpickler(pickle.Unpickler):
             return Namespace
         if (module, name) not in ALLOWED:
             shown = repr(f'{module}.{name}')[1:-1]  # a crafted name may hold line breaks
-            raise InputError(f'{self.path}: refused, because it names {shown}, which no weight file needs')
+            raise InputError(
+                f'{self.path}: refused, because it names {shown}, which no weight file needs'
+            )
         return super().find_class(module, name)
 
 

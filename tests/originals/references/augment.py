@@ -1,4 +1,5 @@
 """timm's policies, erasing and mixing, with the draws that led to each result."""
+
 import json
 import random
 import sys
@@ -38,8 +39,10 @@ def seeded(seed):
 
 def policy(given, case, seed):
     image = Image.fromarray(given[case['picture']])
-    hparams = {'translate_const': int(min(image.size) * 0.45),
-               'img_mean': tuple(min(255, round(255 * x)) for x in (0.485, 0.456, 0.406))}
+    hparams = {
+        'translate_const': int(min(image.size) * 0.45),
+        'img_mean': tuple(min(255, round(255 * x)) for x in (0.485, 0.456, 0.406)),
+    }
     if case['bicubic']:
         hparams['interpolation'] = Image.BICUBIC
     name = case['aa']
@@ -57,15 +60,25 @@ def policy(given, case, seed):
 
 def erasing(given, case, seed):
     image = torch.tensor(given['image'])
-    transform = random_erasing.RandomErasing(0.9, mode=case['mode'], max_count=case['count'], device='cpu')
+    transform = random_erasing.RandomErasing(
+        0.9, mode=case['mode'], max_count=case['count'], device='cpu'
+    )
     seeded(seed)
     return transform(image).numpy()
 
 
 def mixing(given, case, seed):
     images, labels = torch.tensor(given['images']), torch.tensor(given['labels'])
-    transform = mixup.Mixup(case['mixup'], case['cutmix'], case['minmax'], case['prob'], 0.5, case['mode'],
-                            label_smoothing=case['smoothing'], num_classes=10)
+    transform = mixup.Mixup(
+        case['mixup'],
+        case['cutmix'],
+        case['minmax'],
+        case['prob'],
+        0.5,
+        case['mode'],
+        label_smoothing=case['smoothing'],
+        num_classes=10,
+    )
     seeded(seed)
     images, targets = transform(images, labels)
     return np.concatenate([images.numpy().ravel(), targets.numpy().ravel()])

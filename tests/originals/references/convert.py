@@ -1,4 +1,5 @@
 """The producers' own classes over what util.convert wrote: strict loading, and outputs. GIVEN names files and folders."""
+
 import sys
 from pathlib import Path
 
@@ -21,12 +22,15 @@ SIZES = dict(img_size=32, patch_size=4)
 def archive(file):
     sys.path.append(str(Path(__file__).parents[2] / 'data'))
     import make_model_files
+
     make_model_files.main(file)
 
 
 def pretrained(kind, folder):
     """from_pretrained, without a tensor missing, left over or of another shape."""
-    model, info = kind.from_pretrained(folder, output_loading_info=True, attn_implementation='eager')
+    model, info = kind.from_pretrained(
+        folder, output_loading_info=True, attn_implementation='eager'
+    )
     assert not any(info.values()), info
     return model.eval()
 
@@ -43,10 +47,14 @@ def hugging_face(given):
 
 def timm(given):
     for name, pool in (('timm_pooled', 'avg'), ('timm_token', 'token')):
-        model = VisionTransformer(**SIZES, embed_dim=96, depth=4, num_heads=3, num_classes=5, global_pool=pool).eval()
+        model = VisionTransformer(
+            **SIZES, embed_dim=96, depth=4, num_heads=3, num_classes=5, global_pool=pool
+        ).eval()
         timm_load(model, given[name].item(), strict=True)
         yield name, model(torch.tensor(given['images']))
-    model = VisionTransformer(**SIZES, embed_dim=96, depth=4, num_heads=3, num_classes=0, global_pool='token').eval()
+    model = VisionTransformer(
+        **SIZES, embed_dim=96, depth=4, num_heads=3, num_classes=0, global_pool='token'
+    ).eval()
     timm_load(model, given['timm_autoencoder'].item(), strict=True)
     yield 'timm_autoencoder', model(torch.tensor(given['images']))
 
@@ -54,18 +62,42 @@ def timm(given):
 def mmpretrain_models():
     def classifier(kind, neck=None, **backbone):
         backbone = dict(type='VisionTransformer', arch=ARCH, **SIZES, **backbone)
-        return MODELS.build(dict(type='ImageClassifier', backbone=backbone, neck=neck,
-                                 head=dict(type=kind, num_classes=5, in_channels=96)))
+        return MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=backbone,
+                neck=neck,
+                head=dict(type=kind, num_classes=5, in_channels=96),
+            )
+        )
+
     neck = dict(type='ClsBatchNormNeck', input_features=96)
-    return {'mmpretrain_pooled': classifier('LinearClsHead', out_type='avg_featmap', final_norm=False),
-            'mmpretrain_token': classifier('VisionTransformerClsHead', out_type='cls_token'),
-            'mmpretrain_probe': classifier('VisionTransformerClsHead', neck, out_type='cls_token'),
-            'mmpretrain_autoencoder': MODELS.build(dict(
-                type='MAE', backbone=dict(type='MAEViT', arch=ARCH, **SIZES),
-                neck=dict(type='MAEPretrainDecoder', num_patches=64, patch_size=4, embed_dim=96, decoder_embed_dim=64,
-                          decoder_depth=2, decoder_num_heads=2),
-                head=dict(type='MAEPretrainHead', norm_pix=True, patch_size=4,
-                          loss=dict(type='PixelReconstructionLoss', criterion='L2'))))}
+    return {
+        'mmpretrain_pooled': classifier('LinearClsHead', out_type='avg_featmap', final_norm=False),
+        'mmpretrain_token': classifier('VisionTransformerClsHead', out_type='cls_token'),
+        'mmpretrain_probe': classifier('VisionTransformerClsHead', neck, out_type='cls_token'),
+        'mmpretrain_autoencoder': MODELS.build(
+            dict(
+                type='MAE',
+                backbone=dict(type='MAEViT', arch=ARCH, **SIZES),
+                neck=dict(
+                    type='MAEPretrainDecoder',
+                    num_patches=64,
+                    patch_size=4,
+                    embed_dim=96,
+                    decoder_embed_dim=64,
+                    decoder_depth=2,
+                    decoder_num_heads=2,
+                ),
+                head=dict(
+                    type='MAEPretrainHead',
+                    norm_pix=True,
+                    patch_size=4,
+                    loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+                ),
+            )
+        ),
+    }
 
 
 def openmmlab(given):
@@ -88,11 +120,18 @@ def main(given, computed):
         archive(given['archive'].item())
         np.savez(computed)
         return
-    out = {name: tensor.numpy() for part in (hugging_face, timm, openmmlab) for name, tensor in part(given)}
+    out = {
+        name: tensor.numpy()
+        for part in (hugging_face, timm, openmmlab)
+        for name, tensor in part(given)
+    }
     for name in [name for name in given if name.startswith('torch_')]:
         contents = torch.load(given[name].item(), weights_only=True)
         out |= {f'{name}:{key}': tensor.numpy() for key, tensor in contents['model'].items()}
-        assert contents['args'] == {'model': name, 'rates': [1, 2.5], 'lr': None} and contents['rate'] == 0.5
+        assert (
+            contents['args'] == {'model': name, 'rates': [1, 2.5], 'lr': None}
+            and contents['rate'] == 0.5
+        )
     np.savez(computed, **out)
 
 

@@ -3,6 +3,7 @@
 
     python make_files.py GIVEN.npz COMPUTED.npz     GIVEN: size (JSON: image, patch, width, depth, heads ...), kinds, classes
 """
+
 import argparse
 import json
 import os
@@ -21,45 +22,92 @@ from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViT
 
 def perturbed(model):
     torch.manual_seed(0)
-    for tensor in [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]:
-        tensor.data += 0.02 * torch.randn_like(tensor).abs() if tensor.ndim == 0 else 0.02 * torch.randn_like(tensor)
+    for tensor in [
+        *model.parameters(),
+        *(buffer for buffer in model.buffers() if buffer.is_floating_point()),
+    ]:
+        tensor.data += (
+            0.02 * torch.randn_like(tensor).abs()
+            if tensor.ndim == 0
+            else 0.02 * torch.randn_like(tensor)
+        )
     return model
 
 
 def vit(size, classes, pool, probe=False):
     """Under official names, which are timm's."""
     torch.manual_seed(0)
-    model = VisionTransformer(img_size=size['image'], patch_size=size['patch'], num_classes=classes, embed_dim=size['width'],
-                              depth=size['depth'], num_heads=size['heads'], global_pool=pool,
-                              norm_layer=partial(nn.LayerNorm, eps=1e-6))
+    model = VisionTransformer(
+        img_size=size['image'],
+        patch_size=size['patch'],
+        num_classes=classes,
+        embed_dim=size['width'],
+        depth=size['depth'],
+        num_heads=size['heads'],
+        global_pool=pool,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
     if probe:
-        model.head = nn.Sequential(nn.BatchNorm1d(size['width'], affine=False, eps=1e-6), model.head)
+        model.head = nn.Sequential(
+            nn.BatchNorm1d(size['width'], affine=False, eps=1e-6), model.head
+        )
     return perturbed(model).state_dict()
 
 
 def hugging_face(size):
-    return dict(image_size=size['image'], patch_size=size['patch'], hidden_size=size['width'],
-                num_hidden_layers=size['depth'], num_attention_heads=size['heads'], intermediate_size=4 * size['width'],
-                layer_norm_eps=1e-6)
+    return dict(
+        image_size=size['image'],
+        patch_size=size['patch'],
+        hidden_size=size['width'],
+        num_hidden_layers=size['depth'],
+        num_attention_heads=size['heads'],
+        intermediate_size=4 * size['width'],
+        layer_norm_eps=1e-6,
+    )
 
 
 def autoencoder(size):
     torch.manual_seed(0)
-    return perturbed(ViTMAEForPreTraining(ViTMAEConfig(
-        **hugging_face(size), decoder_hidden_size=size['decoder_width'], decoder_num_hidden_layers=size['decoder_depth'],
-        decoder_num_attention_heads=size['decoder_heads'], decoder_intermediate_size=4 * size['decoder_width'])))
+    return perturbed(
+        ViTMAEForPreTraining(
+            ViTMAEConfig(
+                **hugging_face(size),
+                decoder_hidden_size=size['decoder_width'],
+                decoder_num_hidden_layers=size['decoder_depth'],
+                decoder_num_attention_heads=size['decoder_heads'],
+                decoder_intermediate_size=4 * size['decoder_width'],
+            )
+        )
+    )
 
 
 def official(size):
     """A whole pre-training model under official names: the layers are timm's, as upstream."""
-    encoder, decoder = vit(size, 0, 'token'), vit(
-        {**size, 'width': size['decoder_width'], 'depth': size['decoder_depth'], 'heads': size['decoder_heads']}, 0, 'token')
+    encoder, decoder = (
+        vit(size, 0, 'token'),
+        vit(
+            {
+                **size,
+                'width': size['decoder_width'],
+                'depth': size['decoder_depth'],
+                'heads': size['decoder_heads'],
+            },
+            0,
+            'token',
+        ),
+    )
     tensors = dict(encoder)
     tensors['mask_token'] = decoder['cls_token']
     tensors['decoder_pos_embed'] = decoder['pos_embed']
-    tensors |= {f'decoder_{name}': tensor for name, tensor in decoder.items() if name.startswith(('blocks.', 'norm.'))}
-    for name, rows in (('embed', (size['decoder_width'], size['width'])),
-                       ('pred', (3 * size['patch'] ** 2, size['decoder_width']))):
+    tensors |= {
+        f'decoder_{name}': tensor
+        for name, tensor in decoder.items()
+        if name.startswith(('blocks.', 'norm.'))
+    }
+    for name, rows in (
+        ('embed', (size['decoder_width'], size['width'])),
+        ('pred', (3 * size['patch'] ** 2, size['decoder_width'])),
+    ):
         linear = perturbed(nn.Linear(rows[1], rows[0])).state_dict()
         tensors |= {f'decoder_{name}.{key}': value for key, value in linear.items()}
     return tensors
@@ -68,11 +116,16 @@ def official(size):
 def save(kind, size, classes):
     """<kind>.pth or .safetensors in the working folder."""
     if kind == 'full':
-        torch.save({'model': official(size), 'args': argparse.Namespace(norm_pix_loss=True)}, 'full.pth')
+        torch.save(
+            {'model': official(size), 'args': argparse.Namespace(norm_pix_loss=True)}, 'full.pth'
+        )
     elif kind == 'encoder':
         torch.save({'model': vit(size, 0, 'token')}, 'encoder.pth')
     elif kind in ('pooled', 'class_token', 'probe'):
-        torch.save({'model': vit(size, classes, 'avg' if kind == 'pooled' else 'token', kind == 'probe')}, f'{kind}.pth')
+        torch.save(
+            {'model': vit(size, classes, 'avg' if kind == 'pooled' else 'token', kind == 'probe')},
+            f'{kind}.pth',
+        )
     elif kind == 'hf_full':
         autoencoder(size).save_pretrained('hf')
         os.replace('hf/model.safetensors', 'hf_full.safetensors')

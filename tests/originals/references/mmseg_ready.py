@@ -1,5 +1,6 @@
 """Import before mmseg: it asks for compiled operators, which mmcv-lite lacks and our models do not use, and it refuses the
 version of mmcv-lite that requirements/parity.txt pins for mmpretrain."""
+
 import sys
 import types
 

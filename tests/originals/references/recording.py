@@ -1,4 +1,5 @@
 """Stand-ins for the modules random and numpy.random that note what they draw, in the terms of a numpy Generator."""
+
 import random
 
 import numpy as np
@@ -51,7 +52,10 @@ class NumpyRandom:
         return self.draws.note('integers', np.random.randint(low, high, size))
 
     def choice(self, items, count, replace, p=None):
-        return [items[i] for i in self.draws.note('choice', np.random.choice(len(items), count, replace, p))]
+        return [
+            items[i]
+            for i in self.draws.note('choice', np.random.choice(len(items), count, replace, p))
+        ]
 
 
 class Numpy:

@@ -39,6 +39,7 @@ and per part, → what is in COMPUTED (float32 unless said otherwise):
     training    → file upernet_training.pth: what mmengine leaves after two steps on random images: meta, state_dict,
                 message_hub, optimizer, param_schedulers
 """
+
 import contextlib
 import copy
 import io
@@ -65,27 +66,68 @@ ADAMW = dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
 
 def recipe(size):
     """The published configuration at another size; BN for SyncBN, which needs GPUs; nothing dropped, so results repeat."""
-    side, width, norm = (size['image'], size['image']), size['width'], dict(type='BN', requires_grad=True)
+    side, width, norm = (
+        (size['image'], size['image']),
+        size['width'],
+        dict(type='BN', requires_grad=True),
+    )
     head = dict(num_classes=size['classes'], dropout_ratio=0, norm_cfg=norm, align_corners=False)
     loss = dict(type='CrossEntropyLoss', use_sigmoid=False)
     return dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True, pad_val=0, seg_pad_val=255,
-                               size=side),
-        backbone=dict(type='MAE', img_size=side, patch_size=size['patch'], embed_dims=width, num_layers=size['depth'],
-                      num_heads=size['heads'], mlp_ratio=4, init_values=1.0, drop_path_rate=0,
-                      out_indices=size['out_indices'], norm_cfg=dict(type='LN', eps=1e-6), act_cfg=dict(type='GELU')),
+        data_preprocessor=dict(
+            type='SegDataPreProcessor',
+            mean=MEAN,
+            std=STD,
+            bgr_to_rgb=True,
+            pad_val=0,
+            seg_pad_val=255,
+            size=side,
+        ),
+        backbone=dict(
+            type='MAE',
+            img_size=side,
+            patch_size=size['patch'],
+            embed_dims=width,
+            num_layers=size['depth'],
+            num_heads=size['heads'],
+            mlp_ratio=4,
+            init_values=1.0,
+            drop_path_rate=0,
+            out_indices=size['out_indices'],
+            norm_cfg=dict(type='LN', eps=1e-6),
+            act_cfg=dict(type='GELU'),
+        ),
         neck=dict(type='Feature2Pyramid', embed_dim=width, rescales=[4, 2, 1, 0.5], norm_cfg=norm),
-        decode_head=dict(type='UPerHead', in_channels=[width] * 4, in_index=[0, 1, 2, 3], pool_scales=(1, 2, 3, 6),
-                         channels=size['channels'], loss_decode=dict(loss_weight=1.0, **loss), **head),
-        auxiliary_head=dict(type='FCNHead', in_channels=width, in_index=2, channels=size['auxiliary'], num_convs=1,
-                            concat_input=False, loss_decode=dict(loss_weight=0.4, **loss), **head),
-        train_cfg=dict(), test_cfg=dict(mode='slide', crop_size=(size['window'],) * 2, stride=(size['stride'],) * 2))
+        decode_head=dict(
+            type='UPerHead',
+            in_channels=[width] * 4,
+            in_index=[0, 1, 2, 3],
+            pool_scales=(1, 2, 3, 6),
+            channels=size['channels'],
+            loss_decode=dict(loss_weight=1.0, **loss),
+            **head,
+        ),
+        auxiliary_head=dict(
+            type='FCNHead',
+            in_channels=width,
+            in_index=2,
+            channels=size['auxiliary'],
+            num_convs=1,
+            concat_input=False,
+            loss_decode=dict(loss_weight=0.4, **loss),
+            **head,
+        ),
+        train_cfg=dict(),
+        test_cfg=dict(mode='slide', crop_size=(size['window'],) * 2, stride=(size['stride'],) * 2),
+    )
 
 
 def floating(model):
     """(name, tensor) of the model's parameters and running statistics."""
-    return [(name, tensor) for name, tensor in model.state_dict().items() if tensor.is_floating_point()]
+    return [
+        (name, tensor) for name, tensor in model.state_dict().items() if tensor.is_floating_point()
+    ]
 
 
 def fresh(size):
@@ -112,10 +154,17 @@ class Scenes(list):
     def __init__(self, size):
         super().__init__()
         side, classes = size['image'], size['classes']
-        self.metainfo = {'classes': tuple(f'class {i}' for i in range(classes)), 'palette': [[128] * 3] * classes}
+        self.metainfo = {
+            'classes': tuple(f'class {i}' for i in range(classes)),
+            'palette': [[128] * 3] * classes,
+        }
         for _ in range(2):
-            self.append({'inputs': torch.randint(256, (3, side, side), dtype=torch.uint8),
-                         'data_samples': labelled(torch.randint(classes, (side, side)))})
+            self.append(
+                {
+                    'inputs': torch.randint(256, (3, side, side), dtype=torch.uint8),
+                    'data_samples': labelled(torch.randint(classes, (side, side))),
+                }
+            )
 
 
 def labelled(label):
@@ -127,19 +176,35 @@ def runner(model, size):
     cfg = Config(dict(model=recipe(size), default_scope='mmseg', work_dir='runner'))
     decay = dict(num_layers=size['depth'], layer_decay_rate=0.65)
     return Runner(
-        model, 'runner', cfg=cfg, experiment_name='upernet', randomness=dict(seed=0), default_scope='mmseg',
-        train_dataloader=dict(batch_size=2, sampler=dict(type='InfiniteSampler'), dataset=Scenes(size)),
+        model,
+        'runner',
+        cfg=cfg,
+        experiment_name='upernet',
+        randomness=dict(seed=0),
+        default_scope='mmseg',
+        train_dataloader=dict(
+            batch_size=2, sampler=dict(type='InfiniteSampler'), dataset=Scenes(size)
+        ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=2),
-        optim_wrapper=dict(optimizer=ADAMW, paramwise_cfg=decay, constructor='LayerDecayOptimizerConstructor'),
-        param_scheduler=[dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-                         dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False)],
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
-                           checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False)))
+        optim_wrapper=dict(
+            optimizer=ADAMW, paramwise_cfg=decay, constructor='LayerDecayOptimizerConstructor'
+        ),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
+            dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False),
+        ],
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False),
+        ),
+    )
 
 
 def file(model, size, given):
     """As a run saves it, without what only going on with that run would need."""
-    runner(model, size).save_checkpoint('.', 'whole.pth', save_optimizer=False, save_param_scheduler=False, by_epoch=False)
+    runner(model, size).save_checkpoint(
+        '.', 'whole.pth', save_optimizer=False, save_param_scheduler=False, by_epoch=False
+    )
     whole = torch.load('whole.pth', weights_only=False)
     torch.save({'meta': whole['meta'], 'state_dict': whole['state_dict']}, 'upernet.pth')
     os.remove('whole.pth')
@@ -157,7 +222,9 @@ def model(model, size, given):
     images = torch.tensor(given['images'])
     maps = model.backbone(images)
     pyramid = model.neck(maps)
-    out = {f'map{i}': tensor for i, tensor in enumerate(maps)} | {f'neck{i}': tensor for i, tensor in enumerate(pyramid)}
+    out = {f'map{i}': tensor for i, tensor in enumerate(maps)} | {
+        f'neck{i}': tensor for i, tensor in enumerate(pyramid)
+    }
     for name, head in (('decode', model.decode_head), ('auxiliary', model.auxiliary_head)):
         out[name] = head(pyramid)
         out[f'{name}_resized'] = head.predict_by_feat(out[name], [{'img_shape': images.shape[2:]}])
@@ -167,17 +234,25 @@ def model(model, size, given):
 def gradients(model, size, given):
     model = copy.deepcopy(model).train()  # its running statistics change
     labels = torch.tensor(given['labels'].astype(np.int64))
-    losses = model(torch.tensor(given['images']), [labelled(label) for label in labels], mode='loss')
+    losses = model(
+        torch.tensor(given['images']), [labelled(label) for label in labels], mode='loss'
+    )
     total, _ = model.parse_losses(losses)
     total.backward()
-    out = {'loss': total, 'loss_decode': losses['decode.loss_ce'], 'loss_auxiliary': losses['aux.loss_ce']}
+    out = {
+        'loss': total,
+        'loss_decode': losses['decode.loss_ce'],
+        'loss_auxiliary': losses['aux.loss_ce'],
+    }
     out |= {f'grad:{name}': parameter.grad for name, parameter in model.named_parameters()}
     return out | {f'stat:{name}': tensor for name, tensor in floating(model) if '.running_' in name}
 
 
 def layer_decay_adamw(model, size):
     construct = OPTIM_WRAPPER_CONSTRUCTORS.get('LayerDecayOptimizerConstructor')(
-        dict(type='OptimWrapper', optimizer=dict(ADAMW)), dict(num_layers=size['depth'], layer_decay_rate=0.65))
+        dict(type='OptimWrapper', optimizer=dict(ADAMW)),
+        dict(num_layers=size['depth'], layer_decay_rate=0.65),
+    )
     return construct(model).optimizer
 
 
@@ -186,12 +261,17 @@ def steps(model, size, given):
     stepping = layer_decay_adamw(model, size)
     images, labels = torch.tensor(given['images']), torch.tensor(given['labels'].astype(np.int64))
     for _ in range(int(given['count'])):
-        total, _ = model.parse_losses(model(images, [labelled(label) for label in labels], mode='loss'))
+        total, _ = model.parse_losses(
+            model(images, [labelled(label) for label in labels], mode='loss')
+        )
         stepping.zero_grad()
         total.backward()
         stepping.step()
         losses.append(total.item())
-    return {'losses': np.array(losses, 'float32'), **{f'after:{name}': p for name, p in model.named_parameters()}}
+    return {
+        'losses': np.array(losses, 'float32'),
+        **{f'after:{name}': p for name, p in model.named_parameters()},
+    }
 
 
 @torch.no_grad()
@@ -210,20 +290,38 @@ def resize(shape, scale, ratio, least):
 @torch.no_grad()
 def predict(model, picture, *transforms):
     """The inputs and the predictions [(3,h,w) uint8], [SegDataSample] of every view in the product of the transforms."""
-    views = Compose([dict(type='LoadImageFromNDArray'), dict(type='TestTimeAug', transforms=[
-        *transforms, [dict(type='PackSegInputs')]])])({'img': picture})
-    return views['inputs'], [model.test_step({'inputs': [image], 'data_samples': [sample]})[0]
-                             for image, sample in zip(views['inputs'], views['data_samples'])]
+    views = Compose(
+        [
+            dict(type='LoadImageFromNDArray'),
+            dict(type='TestTimeAug', transforms=[*transforms, [dict(type='PackSegInputs')]]),
+        ]
+    )({'img': picture})
+    return views['inputs'], [
+        model.test_step({'inputs': [image], 'data_samples': [sample]})[0]
+        for image, sample in zip(views['inputs'], views['data_samples'])
+    ]
 
 
 def multiscale(model, size, given):
-    picture, scale, ratios = given['picture'], tuple(given['scale'].tolist()), given['ratios'].tolist()
-    (view,), (single,) = predict(model, picture, [dict(type='Resize', scale=scale, keep_ratio=True)])
+    picture, scale, ratios = (
+        given['picture'],
+        tuple(given['scale'].tolist()),
+        given['ratios'].tolist(),
+    )
+    (view,), (single,) = predict(
+        model, picture, [dict(type='Resize', scale=scale, keep_ratio=True)]
+    )
     out = {'single_view': view, 'single': single.seg_logits.data}
-    views, samples = predict(model, picture, [resize(picture.shape[:2], scale, ratio, size['window']) for ratio in ratios],
-                             [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)])
+    views, samples = predict(
+        model,
+        picture,
+        [resize(picture.shape[:2], scale, ratio, size['window']) for ratio in ratios],
+        [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)],
+    )
     out |= {f'view{i}': image for i, image in enumerate(views[::2])}
-    out['probabilities'] = torch.stack([sample.seg_logits.data.softmax(0) for sample in samples]).mean(0)
+    out['probabilities'] = torch.stack(
+        [sample.seg_logits.data.softmax(0) for sample in samples]
+    ).mean(0)
     # SegTTAModel keeps the argmax alone; its mean may round otherwise, which matters only where two classes tie
     out['answer'] = SegTTAModel(module=model).merge_preds([samples])[0].pred_sem_seg.data[0]
     assert (out['answer'] == out['probabilities'].argmax(0)).float().mean() > 0.999
@@ -234,26 +332,42 @@ def metrics(model, size, given):
     metric = IoUMetric()
     metric.dataset_meta = {'classes': [str(i) for i in range(size['classes'])]}
     for prediction, target in zip(given['predictions'], given['targets']):
-        metric.process({}, [{'pred_sem_seg': {'data': torch.tensor(prediction.astype(np.int64))},
-                             'gt_sem_seg': {'data': torch.tensor(target.astype(np.int64))}}])
+        metric.process(
+            {},
+            [
+                {
+                    'pred_sem_seg': {'data': torch.tensor(prediction.astype(np.int64))},
+                    'gt_sem_seg': {'data': torch.tensor(target.astype(np.int64))},
+                }
+            ],
+        )
     areas = [sum(area) for area in zip(*metric.results)]
     out = dict(zip(('area_intersect', 'area_union', 'area_prediction', 'area_target'), areas))
     out |= metric.total_area_to_metrics(*areas)
     summary = metric.compute_metrics(metric.results)
-    return out | {'mIoU': np.nanmean(out['IoU']), 'mAcc': np.nanmean(out['Acc']),
-                  'summary': np.array([summary[key] for key in ('aAcc', 'mIoU', 'mAcc')], np.float64)}
+    return out | {
+        'mIoU': np.nanmean(out['IoU']),
+        'mAcc': np.nanmean(out['Acc']),
+        'summary': np.array([summary[key] for key in ('aAcc', 'mIoU', 'mAcc')], np.float64),
+    }
 
 
 def optimizer(model, size, given):
     groups = layer_decay_adamw(model, size).param_groups
-    rows = {name: (group['lr_scale'], group['weight_decay']) for group in groups for name in group['param_names']}
+    rows = {
+        name: (group['lr_scale'], group['weight_decay'])
+        for group in groups
+        for name in group['param_names']
+    }
     scales, decays = zip(*rows.values())
     return {'optimizer_names': list(rows), 'lr_scale': scales, 'weight_decay': decays}
 
 
 def init(model, size, given):
     names, tensors = zip(*floating(fresh(size)))
-    stats = [[tensor.mean(), tensor.std(correction=0), tensor.min(), tensor.max()] for tensor in tensors]
+    stats = [
+        [tensor.mean(), tensor.std(correction=0), tensor.min(), tensor.max()] for tensor in tensors
+    ]
     return {'init_names': names, 'init_stats': np.array(stats, np.float64)}
 
 
@@ -275,7 +389,13 @@ def main(given, computed):
         for part in PARTS:
             if part.__name__ in parts:
                 out |= part(segmentor, size, given)
-    np.savez(computed, **{name: value.detach().numpy() if torch.is_tensor(value) else value for name, value in out.items()})
+    np.savez(
+        computed,
+        **{
+            name: value.detach().numpy() if torch.is_tensor(value) else value
+            for name, value in out.items()
+        },
+    )
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """Files by torch.save in the working folder, and what torch.load finds in given ones."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -22,10 +23,19 @@ def training_state():
         model(torch.randn(2, 4, 16)).square().mean().backward()
         optimizer.step()
     halves = {name: model.to(getattr(torch, name)).state_dict() for name in ('float16', 'bfloat16')}
-    halves['odd'] = torch.tensor([0x7fc1, -1, 0x7f80, 1, -0x8000], dtype=torch.int16).view(torch.bfloat16)
-    return {'model': model.float().state_dict(), 'optimizer': optimizer.state_dict(), 'epoch': 1,
-            'scaler': torch.amp.GradScaler('cpu').state_dict(), 'halves': halves,
-            'args': argparse.Namespace(batch_size=64, blr=1.5e-4, lr=None, model='mae', norm_pix_loss=True, rates=[1, 2.5])}
+    halves['odd'] = torch.tensor([0x7FC1, -1, 0x7F80, 1, -0x8000], dtype=torch.int16).view(
+        torch.bfloat16
+    )
+    return {
+        'model': model.float().state_dict(),
+        'optimizer': optimizer.state_dict(),
+        'epoch': 1,
+        'scaler': torch.amp.GradScaler('cpu').state_dict(),
+        'halves': halves,
+        'args': argparse.Namespace(
+            batch_size=64, blr=1.5e-4, lr=None, model='mae', norm_pix_loss=True, rates=[1, 2.5]
+        ),
+    }
 
 
 def refused():
@@ -47,7 +57,10 @@ def leaves(value, name=''):
     elif isinstance(value, torch.Tensor):
         yield name, (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
     else:
-        yield name, value if isinstance(value, np.ndarray) else np.array(str(value).removeprefix('torch.'))
+        yield (
+            name,
+            value if isinstance(value, np.ndarray) else np.array(str(value).removeprefix('torch.')),
+        )
 
 
 def main(given, computed):
@@ -55,8 +68,14 @@ def main(given, computed):
     torch.save(training_state(), 'training.pth')
     torch.save(training_state(), 'training_legacy.pth', _use_new_zipfile_serialization=False)
     refused()
-    np.savez(computed, **{f'{file}:{name}': array for file in np.load(given)['files'].tolist()
-                          for name, array in leaves(torch.load(file, weights_only=False))})
+    np.savez(
+        computed,
+        **{
+            f'{file}:{name}': array
+            for file in np.load(given)['files'].tolist()
+            for name, array in leaves(torch.load(file, weights_only=False))
+        },
+    )
 
 
 main(*sys.argv[1:])

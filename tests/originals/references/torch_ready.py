@@ -1,4 +1,5 @@
 """Import before anything that needs torchvision: beside a CPU build of PyTorch it misses two operators of its own."""
+
 import torch
 
 library = torch.library.Library('torchvision', 'DEF')

@@ -5,6 +5,7 @@ test_training_equality.py in PyTorch alone. What is random is drawn by PyTorch a
 
 Weights begin as the official code draws them (facebookresearch/mae @ efb2a80), which Hugging Face's class does not.
 """
+
 import json
 import math
 import os
@@ -27,34 +28,61 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 NORMALIZE = [transforms.ToTensor(), transforms.Normalize([0.449], [0.226])]
 BICUBIC = transforms.InterpolationMode.BICUBIC
-PARTS = {'attn.proj': 'attention.o_proj', 'mlp.fc1': 'mlp.fc1', 'mlp.fc2': 'mlp.fc2', 'norm1': 'layernorm_before',
-         'norm2': 'layernorm_after'}
+PARTS = {
+    'attn.proj': 'attention.o_proj',
+    'mlp.fc1': 'mlp.fc1',
+    'mlp.fc2': 'mlp.fc2',
+    'norm1': 'layernorm_before',
+    'norm2': 'layernorm_after',
+}
 
 
 def read(lines):
     """Pictures and labels of the files in a list."""
     files = [line.rsplit(' ', 1) for line in Path(lines).read_text().splitlines()]
-    return [Image.open(file).convert('L').copy() for file, _ in files], torch.tensor([int(label) for _, label in files])
+    return [Image.open(file).convert('L').copy() for file, _ in files], torch.tensor(
+        [int(label) for _, label in files]
+    )
 
 
 def train_crop(recipe, scale):
-    return transforms.Compose([transforms.RandomResizedCrop(recipe['side'], scale=scale, interpolation=BICUBIC), *NORMALIZE])
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(recipe['side'], scale=scale, interpolation=BICUBIC),
+            *NORMALIZE,
+        ]
+    )
 
 
 def autoencoder(recipe):
     size = recipe['size']
-    model = ViTMAEForPreTraining(ViTMAEConfig(
-        image_size=recipe['side'], patch_size=size['patch'], num_channels=1, hidden_size=size['width'],
-        num_hidden_layers=size['depth'], num_attention_heads=size['heads'], intermediate_size=4 * size['width'],
-        decoder_hidden_size=size['decoder_width'], decoder_num_hidden_layers=size['decoder_depth'],
-        decoder_num_attention_heads=size['decoder_heads'], decoder_intermediate_size=4 * size['decoder_width'],
-        layer_norm_eps=1e-6, mask_ratio=recipe['mask_ratio'], norm_pix_loss=False))
+    model = ViTMAEForPreTraining(
+        ViTMAEConfig(
+            image_size=recipe['side'],
+            patch_size=size['patch'],
+            num_channels=1,
+            hidden_size=size['width'],
+            num_hidden_layers=size['depth'],
+            num_attention_heads=size['heads'],
+            intermediate_size=4 * size['width'],
+            decoder_hidden_size=size['decoder_width'],
+            decoder_num_hidden_layers=size['decoder_depth'],
+            decoder_num_attention_heads=size['decoder_heads'],
+            decoder_intermediate_size=4 * size['decoder_width'],
+            layer_norm_eps=1e-6,
+            mask_ratio=recipe['mask_ratio'],
+            norm_pix_loss=False,
+        )
+    )
     # Both tables of positions are 0 by now: the class clears the decoder's, and takes the encoder for one that is loaded
     projection = model.vit.embeddings.patch_embeddings.projection
     projection._is_hf_initialized = False
     model.vit.embeddings.initialize_weights()
     model.decoder.initialize_weights((recipe['side'] // size['patch']) ** 2)
-    assert all(table.any() for table in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed))
+    assert all(
+        table.any()
+        for table in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed)
+    )
     for token in (model.vit.embeddings.cls_token, model.decoder.mask_token):
         nn.init.normal_(token, std=0.02)
     for name, layer in model.named_modules():
@@ -74,22 +102,44 @@ def classifier(recipe, begun):
     """timm's, with the encoder of Hugging Face's autoencoder."""
     size, tensors = recipe['size'], begun.state_dict()
     model = VisionTransformer(
-        img_size=recipe['side'], patch_size=size['patch'], in_chans=1, num_classes=10, embed_dim=size['width'],
-        depth=size['depth'], num_heads=size['heads'], global_pool='avg', drop_path_rate=recipe['finetune']['drop_path'],
-        norm_layer=partial(nn.LayerNorm, eps=1e-6))
+        img_size=recipe['side'],
+        patch_size=size['patch'],
+        in_chans=1,
+        num_classes=10,
+        embed_dim=size['width'],
+        depth=size['depth'],
+        num_heads=size['heads'],
+        global_pool='avg',
+        drop_path_rate=recipe['finetune']['drop_path'],
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
     nn.init.trunc_normal_(model.head.weight, std=2e-5)
     nn.init.zeros_(model.head.bias)
-    loaded = {f'patch_embed.proj.{kind}': tensors[f'vit.embeddings.patch_embeddings.projection.{kind}']
-              for kind in ('weight', 'bias')}
-    loaded |= {'cls_token': tensors['vit.embeddings.cls_token'], 'pos_embed': tensors['vit.embeddings.position_embeddings']}
+    loaded = {
+        f'patch_embed.proj.{kind}': tensors[f'vit.embeddings.patch_embeddings.projection.{kind}']
+        for kind in ('weight', 'bias')
+    }
+    loaded |= {
+        'cls_token': tensors['vit.embeddings.cls_token'],
+        'pos_embed': tensors['vit.embeddings.position_embeddings'],
+    }
     for i in range(size['depth']):
         for kind in ('weight', 'bias'):
             stem = f'vit.layers.{i}'
-            loaded |= {f'blocks.{i}.{ours}.{kind}': tensors[f'{stem}.{theirs}.{kind}'] for ours, theirs in PARTS.items()}
+            loaded |= {
+                f'blocks.{i}.{ours}.{kind}': tensors[f'{stem}.{theirs}.{kind}']
+                for ours, theirs in PARTS.items()
+            }
             loaded[f'blocks.{i}.attn.qkv.{kind}'] = torch.cat(
-                [tensors[f'{stem}.attention.{part}_proj.{kind}'] for part in 'qkv'])
+                [tensors[f'{stem}.attention.{part}_proj.{kind}'] for part in 'qkv']
+            )
     missing, unexpected = model.load_state_dict(loaded, strict=False)
-    assert {*missing} == {'fc_norm.weight', 'fc_norm.bias', 'head.weight', 'head.bias'} and not unexpected
+    assert {*missing} == {
+        'fc_norm.weight',
+        'fc_norm.bias',
+        'head.weight',
+        'head.bias',
+    } and not unexpected
     return model
 
 
@@ -101,7 +151,13 @@ def layer_groups(model, depth, decay):
         if name.startswith('blocks.'):
             layer = int(name.split('.')[1]) + 1
         plain = parameter.ndim == 1 or name in ('cls_token', 'pos_embed')
-        groups.append({'params': [parameter], 'weight_decay': 0.0 if plain else 0.05, 'scale': decay ** (depth + 1 - layer)})
+        groups.append(
+            {
+                'params': [parameter],
+                'weight_decay': 0.0 if plain else 0.05,
+                'scale': decay ** (depth + 1 - layer),
+            }
+        )
     return groups
 
 
@@ -112,10 +168,14 @@ def train(optimizer, settings, pictures, crop, loss_of):
     for epoch in range(epochs):
         losses, order = [], torch.randperm(len(pictures))
         for i in range(iterations):
-            at, numbers = epoch + i / iterations, order[i * batch:(i + 1) * batch]
+            at, numbers = epoch + i / iterations, order[i * batch : (i + 1) * batch]
             cosine = 0.5 * (1 + math.cos(math.pi * (at - warmup) / (epochs - warmup)))
             floor = settings.get('min_lr', 0.0)
-            lr = settings['lr'] * at / warmup if at < warmup else floor + (settings['lr'] - floor) * cosine
+            lr = (
+                settings['lr'] * at / warmup
+                if at < warmup
+                else floor + (settings['lr'] - floor) * cosine
+            )
             for group in optimizer.param_groups:
                 group['lr'] = lr * group.get('scale', 1.0)
             optimizer.zero_grad()
@@ -130,10 +190,17 @@ def train(optimizer, settings, pictures, crop, loss_of):
 @torch.no_grad()
 def evaluate(model, recipe, pictures, labels):
     model.eval()
-    look = transforms.Compose([transforms.Resize(int(recipe['side'] / 0.875), interpolation=BICUBIC),
-                               transforms.CenterCrop(recipe['side']), *NORMALIZE])
+    look = transforms.Compose(
+        [
+            transforms.Resize(int(recipe['side'] / 0.875), interpolation=BICUBIC),
+            transforms.CenterCrop(recipe['side']),
+            *NORMALIZE,
+        ]
+    )
     scores = model(torch.stack(list(map(look, pictures))))
-    return nn.functional.cross_entropy(scores, labels).item(), 100 * (scores.argmax(1) == labels).float().mean().item()
+    return nn.functional.cross_entropy(scores, labels).item(), 100 * (
+        scores.argmax(1) == labels
+    ).float().mean().item()
 
 
 def run(recipe, seed):
@@ -141,20 +208,39 @@ def run(recipe, seed):
     torch.manual_seed(seed)
     pictures, _ = read(recipe['pictures'])
     model = autoencoder(recipe).train()
-    optimizer = torch.optim.AdamW(param_groups_weight_decay(model, 0.05), betas=(0.9, recipe['pretrain']['beta2']))
-    losses = train(optimizer, recipe['pretrain'], pictures, train_crop(recipe, recipe['pretrain']['scale']),
-                   lambda images, _: model(images).loss)
+    optimizer = torch.optim.AdamW(
+        param_groups_weight_decay(model, 0.05), betas=(0.9, recipe['pretrain']['beta2'])
+    )
+    losses = train(
+        optimizer,
+        recipe['pretrain'],
+        pictures,
+        train_crop(recipe, recipe['pretrain']['scale']),
+        lambda images, _: model(images).loss,
+    )
     (labelled, labels), (held_out, truth) = read(recipe['labelled']), read(recipe['held_out'])
     tuned = classifier(recipe, model).train()
     settings = recipe['finetune']
     criterion = nn.CrossEntropyLoss(label_smoothing=settings['smoothing'])
-    optimizer = torch.optim.AdamW(layer_groups(tuned, recipe['size']['depth'], settings['layer_decay']), betas=(0.9, 0.999))
-    tuning = train(optimizer, settings, labelled, train_crop(recipe, settings['scale']),
-                   lambda images, numbers: criterion(tuned(images), labels[numbers]))
+    optimizer = torch.optim.AdamW(
+        layer_groups(tuned, recipe['size']['depth'], settings['layer_decay']), betas=(0.9, 0.999)
+    )
+    tuning = train(
+        optimizer,
+        settings,
+        labelled,
+        train_crop(recipe, settings['scale']),
+        lambda images, numbers: criterion(tuned(images), labels[numbers]),
+    )
     loss, accuracy = evaluate(tuned, recipe, held_out, truth)
-    return {'loss of the first epoch': losses[0], 'loss of the last epoch': losses[-1],
-            'fine-tuning loss of the first epoch': tuning[0], 'fine-tuning loss of the last epoch': tuning[-1],
-            'loss on held-out digits': loss, 'accuracy on held-out digits, %': accuracy}
+    return {
+        'loss of the first epoch': losses[0],
+        'loss of the last epoch': losses[-1],
+        'fine-tuning loss of the first epoch': tuning[0],
+        'fine-tuning loss of the last epoch': tuning[-1],
+        'loss on held-out digits': loss,
+        'accuracy on held-out digits, %': accuracy,
+    }
 
 
 def main(given, computed):
