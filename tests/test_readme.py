@@ -38,7 +38,7 @@ PROGRAMS = [
 ELSEWHERE = re.compile(
     r"""[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
     |(output_dir/)?checkpoint-[\w{}-]+\.pd|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
-    |\.venv(-parity)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/scenes|demo/output/reproduce
+    |\.venv(-parity)?(/bin/[\w-]+)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/scenes|demo/output/reproduce
     |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|model\.backbone\.pretrained=.*""",
     re.X,
 )
@@ -144,7 +144,7 @@ def test_every_flag_in_the_text_exists(name, flags):
     assert len(named) > 20 and named <= flags, named - flags
 
 
-@READMES
+@pytest.mark.parametrize('name', ['README.md', 'README_cn.md', 'CONTRIBUTING.md'])
 def test_every_file_exists(name):
     readme = read(name)
     words = [word for span in readme.spans for word in span.split()] + [
@@ -157,6 +157,12 @@ def test_every_file_exists(name):
     assert len(files) > 10
     for file in files:
         assert any([*ROOT.glob(file), *(ROOT / 'demo').glob(file)]), file
+
+
+def test_contributing_names_every_tier_of_the_tests():
+    named = re.findall(r'run\.sh (--\w+)', (ROOT / 'CONTRIBUTING.md').read_text())
+    tiers = re.findall(r'^ +(--\w+)\)', (ROOT / 'tests/run.sh').read_text(), re.M)
+    assert set(named) == set(tiers)
 
 
 @READMES
