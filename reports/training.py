@@ -121,16 +121,8 @@ def of_run(
 ) -> dict:
     """The record of a training; `warnings` in it says where it is not what the recipe promises. The result is the last
     epoch's, since choosing the best one would use the validation images to choose. InputError for files of other kinds."""
-    entries, state = read_log(log), weights.read(weight_file)
-    if not {'model', 'args', 'epoch', 'position'} <= state.keys():
-        raise InputError(
-            f'{weight_file} is no checkpoint of a training here: it does not say its flags and epoch'
-        )
+    entries, state = read_log(log), _checkpoint(recipe, weight_file)
     flags, effective_batch = state['args'], state['position'].get('effective_batch', 0)
-    if flags.get('model') != recipe.model:
-        raise InputError(
-            f'{weight_file} is of {flags.get("model")}, and {recipe.name} is about {recipe.model}'
-        )
     last = entries[-1]
     result = {'train_loss': last['train_loss']} | {
         name: last[f'test_{name}'] for name in ('acc1', 'acc5', 'loss') if f'test_{name}' in last
@@ -177,6 +169,19 @@ def of_run(
         'figures': pace(console, effective_batch // flags['accum_iter']),
         'warnings': found,
     }
+
+
+def _checkpoint(recipe: recipes.Recipe, weight_file: str | Path) -> dict:
+    """A checkpoint's contents; InputError where it is none, or of another model than the recipe's."""
+    state = weights.read(weight_file)
+    if not {'model', 'args', 'epoch', 'position'} <= state.keys():
+        raise InputError(
+            f'{weight_file} is no checkpoint of a training here: it does not say its flags and epoch'
+        )
+    model = state['args'].get('model')
+    if model != recipe.model:
+        raise InputError(f'{weight_file} is of {model}, and {recipe.name} is about {recipe.model}')
+    return state
 
 
 def _mismatches(recipe: recipes.Recipe, state: dict, last_epoch: int) -> list[str]:
