@@ -1,6 +1,7 @@
 import numpy as np
 import paddle
 import pytest
+from conftest import slow
 
 import layer
 import models_sizes
@@ -22,8 +23,8 @@ def nano(**kwargs):
     'name, total, trainable, tensors',
     [
         ('mae_vit_base_patch16', 111_907_840, 111_655_680, 254),
-        ('mae_vit_large_patch16', 329_541_888, 329_239_296, 398),
-        ('mae_vit_huge_patch14', 657_074_508, 656_613_964, 494),
+        slow('mae_vit_large_patch16', 329_541_888, 329_239_296, 398),
+        slow('mae_vit_huge_patch14', 657_074_508, 656_613_964, 494),
     ],
 )
 def test_parameters_count_as_in_the_official_models(name, total, trainable, tensors):

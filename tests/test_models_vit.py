@@ -1,6 +1,7 @@
 import numpy as np
 import paddle
 import pytest
+from conftest import slow
 
 import models_classifier
 import models_zoo
@@ -16,8 +17,8 @@ def nano(**kwargs):
     'name, size, count',
     [
         ('vit_base_patch16', 224, 86_567_656),
-        ('vit_large_patch16', 224, 304_326_632),
-        ('vit_huge_patch14', 224, 632_045_800),
+        slow('vit_large_patch16', 224, 304_326_632),
+        slow('vit_huge_patch14', 224, 632_045_800),
         ('vit_base_patch16', 448, 87_019_240),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, slow
 from PIL import Image
 from test_readme import accepted, parser_of, read
 
@@ -383,11 +383,11 @@ def test_a_real_run_becomes_a_record_a_page_a_picture_and_a_row(
     'flags, said',
     [
         (['finetune_vit_base'], 'give --output_dir'),
-        (['eval_vit_base'], '--checkpoint and --console'),
-        (['no_such_run'], 'no recipe is called'),
-        (['simmim_vit_base_800e_224_224'], 'records are made of'),
-        (['--plot', 'x.png'], 'needs --logs'),
-        (['finetune_vit_base', '--output_dir', 'tests'], 'no checkpoint'),
+        slow(['eval_vit_base'], '--checkpoint and --console'),
+        slow(['no_such_run'], 'no recipe is called'),
+        slow(['simmim_vit_base_800e_224_224'], 'records are made of'),
+        slow(['--plot', 'x.png'], 'needs --logs'),
+        slow(['finetune_vit_base', '--output_dir', 'tests'], 'no checkpoint'),
     ],
 )
 def test_bad_input_is_one_line(flags, said, tmp_path):

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import paddle
 import pytest
-from conftest import ROOT
+from conftest import ROOT, slow
 from paddleseg.cvlibs import Config, SegBuilder, manager
 from PIL import Image
 
@@ -359,7 +359,7 @@ def predicted(folder):
     ]
 
 
-@both
+@pytest.mark.parametrize('name', [slow('swin_nano'), 'pvt_nano'])
 def test_the_programs_train_evaluate_slide_and_export(name, scenes, finetuned, tmp_path, capsys):
     roots = [f'{part}_dataset.dataset_root={scenes}' for part in ('train', 'val')]
     config = ['--config', NANO[name], '--opts', *roots]
