@@ -37,41 +37,79 @@ def test_mixed_precision_needs_a_gpu():
     assert amp.Step(optimizer).precision == 'off' and amp.Step(optimizer).state_dict() == {}
 
 
-class Scaler:
-    """What a GPU's GradScaler does with gradients that are not finite, by its documentation: no step, half the scale."""
-
-    def __init__(self):
-        self.value = 8.0
-
-    def is_enable(self):
-        return True
-
-    def scale(self, loss):
-        return loss * self.value
-
-    def step(self, optimizer):
-        self.bad = not all(bool(p.grad.isfinite().all()) for p in optimizer._parameter_list)
-        if not self.bad:
-            optimizer.step()
-
-    def update(self):
-        self.value *= 0.5 if self.bad else 1.0
-
-    def state_dict(self):
-        return {'scale': paddle.to_tensor([self.value])}
+# float16 on a GPU. Of the gradients: their factor in each of six iterations; the losses are finite
+FACTORS = [1.0, float('inf'), 1.0, float('nan'), float('-inf'), 1.0]
+OPTIMIZERS = {  # with the largest norm of the gradients
+    'pre-training': (lambda model: optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95), None),
+    'fine-tuning': (
+        lambda model: optim.adamw(optim.layer_decay_groups(model, 0.05, 0.75), beta2=0.999),
+        1.0,
+    ),
+    'linear probe': (lambda model: optim.Lars(model.parameters()), None),
+    'linear probe with decay': (
+        lambda model: optim.Lars(model.parameters(), weight_decay=0.1),
+        1.0,
+    ),
+}
 
 
-def test_steps_that_a_scaler_leaves_out_are_counted_in_the_log(tmp_path):
+@pytest.mark.parametrize('make, clip_grad', OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_no_optimizer_moves_at_an_overflow_and_training_goes_on(monkeypatch, make, clip_grad):
+    model = models_zoo.classifier(
+        'vit_nano_patch4', img_size=8, in_chans=1, num_classes=2, global_pool=True
+    )
+    optimizer = make(model)
+    step = toy.gpu_step(monkeypatch, optimizer, clip_grad=clip_grad)
+
+    def state():
+        arrays = [
+            tensor.numpy()
+            for tensor in [*model.state_dict().values(), *optimizer.state_dict().values()]
+        ]
+        return np.concatenate([array.ravel() for array in arrays])
+
+    images = paddle.randn([2, 1, 8, 8])
+    optimizer.set_lr(0.1)
+    before, moved, skipped = state(), [], 0
+    for iteration, factor in enumerate(FACTORS):
+        hook = model.blocks[1].mlp.fc2.weight.register_hook(
+            lambda gradient, factor=factor: gradient * factor
+        )
+        with step.autocast():
+            loss = model(images)[:, 0].sum()
+        step.backward(loss, iteration)
+        hook.remove()
+        after = state()
+        moved.append(len(after) != len(before) or bool((after != before).any()))
+        assert np.isfinite(after).all()
+        before, skipped = after, skipped + step.count()['skipped_steps']
+    assert moved == [np.isfinite(factor) for factor in FACTORS]
+    assert skipped == 3 and step.state_dict()['scale'] == 2.0**13
+
+
+@pytest.mark.parametrize(
+    'make',
+    [toy.sgd, toy.adamw, lambda model: optim.Lars(model.parameters())],
+    ids=['SGD', 'AdamW', 'LARS'],
+)
+def test_steps_that_a_scaler_leaves_out_are_counted_in_the_log(tmp_path, monkeypatch, make):
     layer = paddle.nn.Linear(2, 1)
     assert amp.Step(toy.sgd(layer)).count() == {}
     # of the gradients; the losses are finite
     factors = [1.0, 1.0, 1.0, float('inf'), 1.0, 1.0, float('nan'), 1.0]
     data = toy.Data([paddle.ones([3, 2])] * 8)
-    run = Run(layer, toy.sgd(layer), data, toy.flags(tmp_path, accum_iter=2))
-    run.step.scaler = Scaler()
+    run = Run(layer, make(layer), data, toy.flags(tmp_path, accum_iter=2))
+    run.step.scaler = toy.gpu_step(monkeypatch, run.step.optimizer).scaler
     layer.weight.register_hook(lambda gradient: gradient * factors[run.progress.iteration])
+    weights = []
+
+    def loss_of(batch):
+        with run.step.autocast():
+            return run.network(batch).mean()
+
     for _ in run.epochs():
-        stats = run.train(lambda x: run.network(x).mean())
+        stats = run.train(loss_of, after_step=lambda: weights.append(layer.weight.numpy()))
     run.recorder.epoch(train_loss=stats['loss'], epoch=0)
     assert json.loads((tmp_path / 'log.txt').read_text())['skipped_steps'] == 2
-    assert np.isfinite(layer.weight.numpy()).all()
+    assert [bool((a != b).any()) for a, b in zip(weights, weights[1:])] == [False, True, False]
+    assert np.isfinite(weights).all()

@@ -4,6 +4,8 @@ from argparse import Namespace
 
 import paddle
 
+from util import amp
+
 
 class Batches:
     """Some batches of an epoch, of any kind, with made-up file names."""
@@ -63,6 +65,17 @@ def flags(folder='', **asked):
         }
         | asked
     )
+
+
+def gpu_step(monkeypatch, *args, **kwargs):
+    """amp.Step(...) with the scaler that it has on a GPU, Paddle's own, though all is computed on the CPU."""
+    tracer = Namespace(_expected_place=Namespace(is_gpu_place=lambda: True))
+    with monkeypatch.context() as patch:
+        patch.setattr('paddle.amp.grad_scaler._dygraph_tracer', lambda: tracer)
+        patch.setattr(paddle.device, 'get_device', lambda: 'gpu:0')
+        step = amp.Step(*args, **kwargs)
+    assert type(step.scaler) is paddle.amp.GradScaler and step.scaler.is_enable()
+    return step
 
 
 def layer():

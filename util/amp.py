@@ -1,5 +1,6 @@
 """Mixed precision and gradient accumulation: one object that turns losses into optimizer steps."""
 
+import numpy as np
 import paddle
 
 from util.errors import InputError
@@ -67,7 +68,8 @@ class Step:
         return {'skipped_steps': self.skipped} if self.scaler.is_enable() else {}
 
     def _scale(self) -> float:
-        return float(self.state_dict().get('scale', 1.0))
+        scale = self.state_dict().get('scale', 1.0)  # Paddle's is an array [1]
+        return np.ravel(scale)[0].item()
 
     def _parameters(self) -> list[paddle.Tensor]:
         groups = self.optimizer._param_groups  # of a plain list, the parameters themselves

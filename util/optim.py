@@ -87,6 +87,7 @@ class Lars(paddle.optimizer.Optimizer):
 
     Tensors of at least two dimensions get weight decay and the trust ratio 0.001 |p| / |gradient|, vectors neither; the
     rate stays outside of the momentum buffer. Not Paddle's own: it leaves the ratio out where weight decay is 0.
+    As Paddle's own optimizers, it does nothing where the scaler has found a gradient that is not finite.
     """
 
     def __init__(
@@ -102,6 +103,9 @@ class Lars(paddle.optimizer.Optimizer):
 
     @paddle.no_grad()
     def step(self) -> None:
+        # Set by GradScaler.step; None without a scaler
+        if self._get_auxiliary_var('found_inf'):
+            return
         for parameter in self._parameter_list:
             if parameter.grad is None:
                 continue
