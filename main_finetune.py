@@ -13,7 +13,7 @@ import layer
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
-from util import cli, ema, flags, log, optim, program
+from util import classes, cli, ema, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
@@ -33,8 +33,8 @@ def main(args):
         global_pool=args.global_pool,
     )
     if args.eval:
-        classes = models_zoo.assign_from(model, args.resume).get('classes')
-        val = validation(args, classes, plain)
+        names = models_zoo.assign_from(model, args.resume).get('classes')
+        val = validation(args, names, plain)
         report_evaluation(args.resume, evaluate(model, val, shared=args.dist_eval))
         return
 
@@ -52,7 +52,8 @@ def main(args):
     groups = optim.layer_decay_groups(model, args.weight_decay, args.layer_decay)
     optimizer = optim.adamw(groups, args.beta2)
     average = ema.Ema(model, args.ema_decay) if args.ema_decay else None
-    kept = {'classes': images.classes, 'ema': average, 'best': {}}
+    trained_on = classes.kept(images, args.data_path, args.classes_renamed)
+    kept = {**trained_on, 'ema': average, 'best': {}}
     run = Run(model, optimizer, data, args, clip_grad=args.clip_grad, kept=kept)
 
     for epoch in run.epochs():
@@ -62,10 +63,10 @@ def main(args):
         finish_epoch(run, epoch, stats, result)
 
 
-def validation(args, classes, plain):
+def validation(args, names, plain):
     """The validation images; with --dist_eval this rank's part of them."""
     suffixes = pictures.suffixes(args.in_chans)
-    images = folder.find_labelled(args.data_path, 'val', suffixes, args.nb_classes, classes)
+    images = folder.find_labelled(args.data_path, 'val', suffixes, args.nb_classes, names)
     samples = loader.EvalSet(images, args.in_chans, plain)
     return loader.EvalLoader(
         samples,

@@ -17,7 +17,7 @@ from engine_finetune import (
     train_one_epoch,
 )
 from engine_loop import Run
-from util import cli, flags, log, optim, program
+from util import classes, cli, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures
@@ -37,8 +37,8 @@ def main(args):
     )
     if args.eval:
         model.probe()
-        classes = models_zoo.assign_from(model, args.resume).get('classes')
-        val = evaluation(args, 'val', classes, plain)
+        names = models_zoo.assign_from(model, args.resume).get('classes')
+        val = evaluation(args, 'val', names, plain)
         report_evaluation(args.resume, evaluate(model, val, shared=args.dist_eval))
         return
 
@@ -62,7 +62,8 @@ def main(args):
     )
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     optimizer = optim.Lars(trained, args.weight_decay)
-    run = Run(model, optimizer, data, args, kept={'classes': images.classes, 'best': {}})
+    trained_on = classes.kept(images, args.data_path, args.classes_renamed)
+    run = Run(model, optimizer, data, args, kept={**trained_on, 'best': {}})
 
     targets = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
     for epoch in run.epochs():
@@ -72,10 +73,10 @@ def main(args):
         finish_epoch(run, epoch, stats, result)
 
 
-def evaluation(args, split, classes, plain):
+def evaluation(args, split, names, plain):
     """The images of a split without augmentation; with --dist_eval this rank's part of the validation images."""
     suffixes = pictures.suffixes(args.in_chans)
-    images = folder.find_labelled(args.data_path, split, suffixes, args.nb_classes, classes)
+    images = folder.find_labelled(args.data_path, split, suffixes, args.nb_classes, names)
     samples = loader.EvalSet(images, args.in_chans, plain)
     return loader.EvalLoader(
         samples,

@@ -134,6 +134,12 @@ def classification(p: argparse.ArgumentParser) -> None:
     g.add_argument(
         '--finetune', default='', metavar='FILE', help='pre-trained weights to begin from'
     )
+    g.add_argument(
+        '--classes_renamed',
+        action='store_true',
+        help='resume though classes have other names than in the '
+        'checkpoint, because each means what it meant; the next checkpoint has the new names',
+    )
     g.add_argument('--eval', action='store_true', help='only evaluate the weights of --resume')
     g.add_argument(
         '--dist_eval',

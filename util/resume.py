@@ -4,7 +4,7 @@ from pathlib import Path
 
 import paddle
 
-from util import log, weights
+from util import classes, log, weights
 from util.assign import assign_optimizer_state, assign_weights
 from util.checkpoint import Position, ordered
 from util.errors import InputError
@@ -105,14 +105,19 @@ def accum_iter(state: dict, global_batch: int, asked: int) -> int:
 
 def restore(state: dict, model: paddle.nn.Layer, step, kept: dict | None = None) -> Position:
     """Put a checkpoint into model, optimizer, step and the Saver's `kept`; where training goes on."""
+    kept = {} if kept is None else kept
+    # First of all: other classes are a better reason than a head that does not fit
+    classes.compare(state, kept)
+
     # pop: the arrays need not stay in memory
     assign_weights(model, state.pop('model'), state['path'])
     assign_optimizer_state(model, step.optimizer, state.pop('optimizer'), state['path'])
     step.load_state_dict(state.get('scaler', {}))
-    kept = {} if kept is None else kept
     for name, value in kept.items():
         if hasattr(value, 'load_state_dict') and name in state:
             value.load_state_dict(state[name])
+        elif hasattr(value, 'state_dict'):
+            continue
         elif name in state and name != 'ema':
             # an average that only the earlier run kept would grow stale
             kept[name] = state[name]

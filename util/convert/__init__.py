@@ -347,7 +347,9 @@ def write(path: str | Path, state: dict, to: str, size=None) -> Report:
     tensors, report = renamed(state['model'], to)
     report.file = str(path)
     about = {
-        name: value for name, value in state.items() if name not in ('model', 'position', *TRAINING)
+        name: value
+        for name, value in state.items()
+        if name not in ('model', 'position', 'examples', *TRAINING)
     }
     report.dropped |= {
         name: 'the state of training stays behind' for name in TRAINING if state.get(name)
