@@ -22,8 +22,6 @@ from util.data import folder, loader, pictures
 
 def main(args):
     program.start(args.device, args.seed, args.output_dir, args.log_dir)
-    mean, std = crop.statistics(args.in_chans, args.mean, args.std)
-    plain = transform.Evaluate(args.input_size, mean, std)
     model = models_zoo.classifier(
         args.model,
         img_size=args.input_size,
@@ -33,11 +31,16 @@ def main(args):
         global_pool=args.global_pool,
     )
     if args.eval:
-        names = models_zoo.assign_from(model, args.resume).get('classes')
-        val = validation(args, names, plain)
+        said = models_zoo.assign_from(model, args.resume)
+        trained = said.get('args', {})
+        mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
+        plain = transform.Evaluate(args.input_size, mean, std)
+        val = validation(args, said.get('classes'), plain)
         report_evaluation(args.resume, evaluate(model, val, shared=args.dist_eval))
         return
 
+    mean, std = crop.statistics(args.in_chans, args.mean, args.std)
+    plain = transform.Evaluate(args.input_size, mean, std)
     suffixes = pictures.suffixes(args.in_chans)
     images = folder.find_labelled(args.data_path, 'train', suffixes, args.nb_classes)
     val = validation(args, images.classes, plain)

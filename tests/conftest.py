@@ -322,11 +322,14 @@ def pixels(file, mode='L', mean=(0.449,), std=(0.226,)):
     return paddle.to_tensor(((values - mean) / std).transpose(2, 0, 1)[None].astype('float32'))
 
 
-def figures_by_hand(model, files):
+def figures_by_hand(model, files, **how):
     """What an evaluation should say of pictures, each in a folder with its label's number: one at a time, in NumPy."""
     losses, places = [], []
     for file in files:
-        scores, label = model(pixels(file)).numpy()[0].astype('float64'), int(file.parent.name)
+        scores, label = (
+            model(pixels(file, **how)).numpy()[0].astype('float64'),
+            int(file.parent.name),
+        )
         losses.append(np.log(np.exp(scores).sum()) - scores[label])
         places.append((scores > scores[label]).sum())
     return {

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from util import log
 from util.errors import InputError
 
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
@@ -36,6 +37,26 @@ def statistics(
             )
         chosen.append(tuple(values))
     return tuple(chosen)
+
+
+def trained_statistics(
+    said: dict, in_chans: int, mean: list[float] | None, std: list[float] | None
+) -> tuple[tuple[float, ...], ...]:
+    """(mean, std) of each channel for weights whose file says these flags: its own, else as `statistics` has them.
+
+    A warning says where `mean` or `std` was asked for and is another.
+    """
+    if 'mean' not in said and 'std' not in said:
+        return statistics(in_chans, mean, std)
+    own = statistics(in_chans, said.get('mean'), said.get('std'))
+    for name, asked, values in zip(('mean', 'std'), (mean, std), own):
+        if asked is not None and tuple(asked) != values:
+            shown = ' '.join(map(str, values))
+            log.warn(
+                f'--{name} {" ".join(map(str, asked))} is not what these weights were trained with; '
+                f'theirs holds: {shown}'
+            )
+    return own
 
 
 def random_box(
