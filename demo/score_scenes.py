@@ -38,7 +38,7 @@ def main(args):
     )
     if args.out:
         rows = [
-            [np.asarray(Image.open(image).convert('RGB')) for image, _ in pairs],
+            [dataset.read_image(image)[..., ::-1] for image, _ in pairs],
             *([colored(classes) for classes in kind] for kind in (labels, predictions)),
         ]
         try:

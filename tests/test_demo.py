@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -267,6 +268,35 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(run_program, tmp_path)
         result.stderr.startswith('visualize.py: error: ')
         and 'no such file or folder' in result.stderr
     )
+
+
+def test_visualize_shows_pictures_as_a_person_sees_them(tmp_path):
+    """A 16-bit picture with a transparent level, and one whose EXIF is damaged after the turn."""
+    tensors = models_zoo.autoencoder('mae_vit_nano_patch4').state_dict()
+    file = save(
+        tmp_path / 'x.pd',
+        tensors,
+        model='mae_vit_nano_patch4',
+        norm_pix_loss=True,
+        input_size=32,
+        in_chans=3,
+    )
+    levels = np.arange(32 * 32).reshape(32, 32).astype('uint16') * 64
+    hole = np.where(levels == 64 * 300, 255, (levels / 257).round()).astype('uint8')
+    (tmp_path / 'odd').mkdir()
+    (tmp_path / 'plain').mkdir()
+    Image.fromarray(levels).save(tmp_path / 'odd/a.png', transparency=64 * 300)
+    Image.fromarray(hole).save(tmp_path / 'plain/a.png')
+    entries = struct.pack('<HHIIHHII', 0x010F, 5, 1, 50, 0x0112, 3, 1, 6)  # the maker is a fraction
+    exif = b'II*\0\x08\0\0\0\x02\0' + entries + bytes(30)
+    Image.fromarray(hole).save(tmp_path / 'odd/b.webp', exif=exif, lossless=True)
+    Image.fromarray(np.rot90(hole, -1)).save(tmp_path / 'plain/b.webp', lossless=True)
+    for name in ('odd', 'plain'):
+        flags = ['--resume', file, '--img_path', tmp_path / name, '--out', tmp_path / f'{name}.png']
+        flags = [*map(str, flags), '--device', 'cpu']
+        visualize.main(visualize.PARSER.parse_args(flags))
+    panels = [np.asarray(Image.open(tmp_path / f'{name}.png')) for name in ('odd', 'plain')]
+    assert panels[0].std() > 20 and (panels[0] == panels[1]).all()
 
 
 def test_panels_show_pixels_as_they_were():

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import shutil
+import struct
 
 import numpy as np
 import paddle
@@ -249,6 +250,24 @@ def sixteen_bits(picture, file):
     return Image.fromarray(eight).convert('RGB')
 
 
+def sixteen_bits_with_a_hole(picture, file):
+    levels = np.asarray(picture.convert('L')).astype('uint16') * 257
+    levels[3:9, 5:20], levels[3:9, 20:25] = 20000, 20001  # the same in 8 bits, but opaque
+    Image.fromarray(levels).save(file, transparency=20000)
+    seen = (levels / 257).round().astype('uint8')
+    seen[3:9, 5:20] = 255
+    return Image.fromarray(seen).convert('RGB')
+
+
+def damaged_exif(picture, file):
+    """A fraction in the place of the maker's name, and an orientation that says `turned`."""
+    entries = struct.pack('<HHIIHHII', 0x010F, 5, 1, 50, 0x0112, 3, 1, 6)
+    picture.transpose(Image.ROTATE_90).save(
+        file, exif=b'II*\0\x08\0\0\0\x02\0' + entries + bytes(30), lossless=True
+    )
+    return picture
+
+
 def turned_camera(picture, file):
     exif = Image.Exif()
     exif[0x0112] = 6  # the top of the scene is at the right of what is stored
@@ -266,6 +285,8 @@ def turned_camera(picture, file):
         (four_inks, 'tif'),
         (sixteen_bits, 'png'),
         (turned_camera, 'png'),
+        (sixteen_bits_with_a_hole, 'png'),
+        (damaged_exif, 'webp'),
     ],
 )
 def test_a_picture_of_any_mode_is_what_a_person_sees(infer, bare, scene, tmp_path, save, ending):

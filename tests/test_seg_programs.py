@@ -1,6 +1,7 @@
 """The programs as a user runs them, from another folder, over a made-up ADE20K and a tiny model."""
 
 import os
+import struct
 import subprocess
 import sys
 
@@ -236,6 +237,15 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
     exif[0x0112] = 6
     pixels.save(tmp_path / 'turned.png', exif=exif)
     Image.fromarray(np.rot90(np.asarray(pixels), -1)).save(tmp_path / 'upright.png')
+    damaged = struct.pack('<HHIIHHII', 0x010F, 5, 1, 50, 0x0112, 3, 1, 6)  # the maker is a fraction
+    damaged = b'II*\0\x08\0\0\0\x02\0' + damaged + bytes(30)
+    pixels.save(tmp_path / 'damaged.webp', exif=damaged, lossless=True)
+    levels = np.asarray(pixels.convert('L')).astype('uint16') * 257
+    levels[3:9, 5:20], levels[3:9, 20:25] = 20000, 20001  # the same in 8 bits, but opaque
+    Image.fromarray(levels).save(tmp_path / 'hole.png', transparency=20000)
+    seen = (levels / 257).round().astype('uint8')
+    seen[3:9, 5:20] = 255
+    Image.fromarray(seen).save(tmp_path / 'seen.png')
     run_here(
         seg.predict,
         '--config',
@@ -248,7 +258,8 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
         tmp_path,
     )
     labels = predicted(tmp_path / 'out')
-    np.testing.assert_array_equal(labels['turned.png'], labels['upright.png'])
+    for odd, plain in (('turned', 'upright'), ('damaged', 'upright'), ('hole', 'seen')):
+        np.testing.assert_array_equal(labels[f'{odd}.png'], labels[f'{plain}.png'])
 
 
 @pytest.mark.parametrize(
