@@ -12,6 +12,7 @@ from paddleseg.core import evaluate
 from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.utils import logger, utils
 
+from seg import config as config_file
 from seg import weights
 from seg.model import UPerNetMAE
 from util import cli
@@ -50,7 +51,8 @@ def config(p: argparse.ArgumentParser) -> None:
         nargs='+',
         default=None,
         metavar='KEY=VALUE',
-        help='overrides of the config, such as model.dropout_ratio=0 test_config.stride=[256,256]',
+        help='overrides of the config, such as '
+        'model.dropout_ratio=0 lr_scheduler.learning_rate=2e-4 test_config.stride=[256,256]',
     )
 
 
@@ -142,7 +144,13 @@ def configuration(path: str | None, opts: list[str] | None = None) -> Config:
         raise InputError(f'{path}: {str(error).strip().splitlines()[-1]}') from None
     if empty := [key for key in TOP if key in config.dic and config.dic[key] is None]:
         raise InputError(f'{path}: the key {empty[0]} has no value')
+    try:
+        config_file.check_numbers(config.dic)
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
     for key in ('batch_size', 'iters'):
+        if isinstance(config.dic.get(key), float) and config.dic[key].is_integer():
+            config.dic[key] = int(config.dic[key])  # 1.6e5
         if not isinstance(config.dic.get(key), int) or config.dic[key] < 1:
             raise InputError(f'{path}: {key} is a whole number from 1, not {config.dic.get(key)!r}')
     if unknown := [key for key in config.dic if key not in TOP and not str(key).startswith('_')]:

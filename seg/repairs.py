@@ -20,13 +20,15 @@ import numpy as np
 import paddle
 from paddle.io.dataloader import dataloader_iter
 from paddleseg.core import infer as paddleseg_infer
+from paddleseg.cvlibs import config as paddleseg_config
 from paddleseg.datasets import Dataset
+from paddleseg.deploy import infer as paddleseg_deploy
 from paddleseg.deploy.infer import DeployConfig
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger
 from paddleseg.utils import metrics as paddleseg_metrics
 
-from seg import dataset, infer, metrics
+from seg import config, dataset, infer, metrics
 from util import dist
 from util.errors import InputError
 
@@ -162,6 +164,28 @@ def deploy_files() -> bool:
     return replace(DeployConfig, 'model', property(model), check)
 
 
+def numbers() -> bool:
+    """YAML 1.1, in which PaddleSeg reads configs and deploy.yaml, takes 1e-4 for text."""
+    made = []
+    for module in (paddleseg_config, paddleseg_deploy):
+
+        def check(module=module):
+            return module.yaml.load('1e-4', Loader=module.yaml.FullLoader) == 1e-4
+
+        made.append(replace(module, 'yaml', config.with_numbers, check))
+    return any(made)
+
+
+def overrides() -> bool:
+    """--opts refuses a value that has a `=`, and takes false for a text, which counts as true."""
+
+    def check():
+        found = paddleseg_config.update_config_dict({}, opts=['a=b=c', 'd=false'])
+        return found == {'a': 'b=c', 'd': False}
+
+    return replace(paddleseg_config, 'update_config_dict', config.update_config_dict, check)
+
+
 def logged_text() -> bool:
     """log prints UTF-8 as if it were Latin-1, which garbles every name that is not in ASCII."""
 
@@ -289,6 +313,8 @@ REPAIRS = (
     augmentation,
     reading,
     deploy_files,
+    numbers,
+    overrides,
     logged_text,
     loader_errors,
     loader_orphans,

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import paddle
 import paddleseg.core.infer
+import paddleseg.cvlibs.config
 import paddleseg.datasets
 import paddleseg.deploy.infer
 import paddleseg.utils.logger
@@ -14,7 +15,7 @@ import pytest
 from paddle.io.dataloader import dataloader_iter
 
 import seg  # noqa: F401
-from seg import dataset, infer, metrics, repairs
+from seg import config, dataset, infer, metrics, repairs
 
 PLACES = {
     'areas': (paddleseg.utils.metrics, 'calculate_area', metrics.calculate_area),
@@ -28,6 +29,8 @@ PLACES = {
         'model',
         paddleseg.deploy.infer.DeployConfig.model,
     ),
+    'numbers': (paddleseg.cvlibs.config, 'yaml', config.with_numbers),
+    'overrides': (paddleseg.cvlibs.config, 'update_config_dict', config.update_config_dict),
     'logged_text': (paddleseg.utils.logger, 'log', paddleseg.utils.logger.log),
 }
 

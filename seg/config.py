@@ -1,0 +1,124 @@
+"""What PaddleSeg reads of a config file and of --opts, and which of its values must be numbers."""
+
+import ast
+import inspect
+import re
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import paddle
+import yaml
+from paddleseg.cvlibs import config as paddleseg_config
+from paddleseg.cvlibs import manager
+
+from util.errors import InputError
+
+NUMBER = re.compile(r'[-+]?(\.[0-9]+|[0-9]+\.?[0-9]*(?=[eE]))([eE][-+]?[0-9]+)?$')
+RATES = ('learning_rate', 'warmup_iters', 'warmup_start_lr')  # keys of lr_scheduler
+NEEDED = 'a number is needed, such as 0.0001 or 1e-4'
+NUMBERS = (*RATES, 'weight_decay', 'momentum', 'num_classes', 'ignore_index', 'coef')
+COMPONENTS = (
+    manager.MODELS,
+    manager.BACKBONES,
+    manager.DATASETS,
+    manager.TRANSFORMS,
+    manager.LOSSES,
+    manager.OPTIMIZERS,
+)
+update_without_opts = paddleseg_config.update_config_dict
+
+
+class Loader(yaml.FullLoader):
+    """PaddleSeg's loader, but 1e-4, 1.5e4 and -.5 are numbers, as in YAML 1.2, and no text."""
+
+
+Loader.add_implicit_resolver('tag:yaml.org,2002:float', NUMBER, list('-+.0123456789'))
+
+# What PaddleSeg's modules call yaml, once seg.repairs has put it there
+with_numbers = types.SimpleNamespace(**{**vars(yaml), 'FullLoader': Loader})
+
+
+def update_config_dict(
+    dic: dict,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    iters: int | None = None,
+    opts: list[str] | None = None,
+) -> dict:
+    """A config with other values; `opts` are KEY=VALUE, where VALUE may have a `=` of its own.
+
+    It has the signature of PaddleSeg's function, whose place seg.repairs gives it.
+    """
+    dic = update_without_opts(dic, learning_rate, batch_size, iters)
+    for item in opts or []:
+        key, equals, text = item.partition('=')
+        if not key or not equals:
+            raise InputError(
+                f'--opts {item}: expected KEY=VALUE, such as test_config.stride=[256,256]'
+            )
+        *parents, last = key.split('.')
+        place = dic
+        for parent in parents:
+            place = place.get(parent)
+            if not isinstance(place, dict):
+                raise InputError(f'--opts {item}: the config has no {parent} that holds keys')
+        place[last] = value_of(text)
+    return dic
+
+
+def value_of(text: str) -> Any:
+    """What a value of --opts means: Python's literals, then YAML's true, false and null, else text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        value = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError:
+        return text
+    return value if text and (value is None or isinstance(value, bool)) else text
+
+
+def check_numbers(config: dict) -> None:
+    """InputError, with key and value, where a config has text but its component takes numbers."""
+    schedule = config['lr_scheduler'] if isinstance(config['lr_scheduler'], dict) else {}
+    for name in RATES:
+        value = schedule.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InputError(f'lr_scheduler.{name} is {value!r}; {NEEDED}')
+    for key, value, takes_numbers in _values(config, ''):
+        if isinstance(value, str) and takes_numbers:
+            raise InputError(f'{key} is {value!r}; {NEEDED}')
+
+
+def _values(node: Any, key: str, takes_numbers: bool = False) -> Iterator[tuple[str, Any, bool]]:
+    """Each value of a config: its key, itself, and whether its component takes numbers there."""
+    if isinstance(node, dict):
+        parameters = _parameters(node.get('type'))
+        for name, value in node.items():
+            numbers = name in NUMBERS or _takes_numbers(parameters.get(name))
+            yield from _values(value, f'{key}.{name}'.lstrip('.'), numbers)
+    elif isinstance(node, (list, tuple)):
+        for number, value in enumerate(node):
+            yield from _values(value, f'{key}[{number}]', takes_numbers)
+    else:
+        yield key, node, takes_numbers
+
+
+def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
+    """Parameters of the component of that type; none where it is unknown."""
+    known = [c.components_dict[kind] for c in COMPONENTS if str(kind) in c.components_dict]
+    component = known[0] if known else getattr(paddle.optimizer.lr, str(kind), None)
+    return dict(inspect.signature(component).parameters) if callable(component) else {}
+
+
+def _takes_numbers(parameter: inspect.Parameter | None) -> bool:
+    """Whether a parameter's default is a number, or a list of some, or its annotation says so."""
+    if parameter is None:
+        return False
+    example = parameter.default
+    while isinstance(example, (list, tuple)) and example:
+        example = example[0]
+    is_number = isinstance(example, (int, float)) and not isinstance(example, bool)
+    return is_number or parameter.annotation in (int, float, 'int', 'float')
