@@ -17,7 +17,16 @@ from util.errors import InputError
 NUMBER = re.compile(r'[-+]?(\.[0-9]+|[0-9]+\.?[0-9]*(?=[eE]))([eE][-+]?[0-9]+)?$')
 RATES = ('learning_rate', 'warmup_iters', 'warmup_start_lr')  # keys of lr_scheduler
 NEEDED = 'a number is needed, such as 0.0001 or 1e-4'
-NUMBERS = (*RATES, 'weight_decay', 'momentum', 'num_classes', 'ignore_index', 'coef')
+NUMBERS = (
+    *RATES,
+    'coef',
+    'crop_size',
+    'ignore_index',
+    'momentum',
+    'num_classes',
+    'target_size',
+    'weight_decay',
+)
 COMPONENTS = (
     manager.MODELS,
     manager.BACKBONES,
@@ -111,6 +120,54 @@ def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
     known = [c.components_dict[kind] for c in COMPONENTS if str(kind) in c.components_dict]
     component = known[0] if known else getattr(paddle.optimizer.lr, str(kind), None)
     return dict(inspect.signature(component).parameters) if callable(component) else {}
+
+
+def settings(item: dict) -> dict:
+    """What a component is built with: its parameters' defaults, and over them what a config says."""
+    defaults = {name: p.default for name, p in _parameters(item.get('type')).items()}
+    return {
+        name: value for name, value in defaults.items() if value is not inspect.Parameter.empty
+    } | item
+
+
+def share_ignore_index(config: dict) -> None:
+    """Give the loss's ignore_index to the data sets and transforms that do not say their own.
+
+    InputError where a transform pads labels with a number that is neither a class nor ignored.
+    """
+    said = {entry['ignore_index'] for entry in _losses(config) if 'ignore_index' in entry}
+    if len(said) > 1:
+        raise InputError(f'loss.types have several ignore_index, {sorted(said)}; one is needed')
+    parts = {part: config.get(part) or {} for part in ('train_dataset', 'val_dataset')}
+    for part, samples in parts.items():
+        kind = manager.DATASETS.components_dict.get(str(samples.get('type')))
+        ignored = getattr(kind, 'IGNORE_INDEX', 255)
+        if said and 'ignore_index' in _parameters(samples.get('type')):
+            ignored = samples.setdefault('ignore_index', min(said))
+        classes = samples.get('num_classes', getattr(kind, 'NUM_CLASSES', None))
+        for number, item in enumerate(samples.get('transforms') or []):
+            _share(item, ignored, classes, f'{part}.transforms[{number}]')
+
+
+def _losses(config: dict) -> Iterator[dict]:
+    for entry in config['loss']['types']:
+        yield entry
+        yield from entry.get('losses', [])  # of a MixedLoss
+
+
+def _share(item: dict, ignored: int, num_classes: int | None, key: str) -> None:
+    """Let one transform ignore and pad with this number, where it does either."""
+    parameters = _parameters(item.get('type'))
+    for name in ('ignore_index', 'label_padding_value'):
+        if name in parameters and parameters[name].default != ignored:
+            item.setdefault(name, ignored)
+    padding = item.get('label_padding_value', ignored)
+    is_class = num_classes is None or padding in range(num_classes)
+    if 'label_padding_value' in parameters and padding != ignored and not is_class:
+        raise InputError(
+            f'{key}: {item["type"]} pads labels with label_padding_value {padding}, which is neither '
+            f'ignore_index {ignored} nor one of {num_classes} classes'
+        )
 
 
 def _takes_numbers(parameter: inspect.Parameter | None) -> bool:

@@ -57,7 +57,7 @@ def checked(
             f'{num_classes} classes are {first} to {num_classes + first - 1}, and '
             f'{f"0 or {ignore_index}" if first else ignore_index} is ignored'
         )
-    dtype = 'uint8' if max(num_classes, ignore_index) < 256 else 'int64'
+    dtype = 'uint8' if ignore_index >= 0 and max(num_classes, ignore_index) < 256 else 'int64'
     return np.where(ignored, ignore_index, label - first).astype(dtype)
 
 
@@ -86,6 +86,14 @@ def sample(dataset: Dataset, index: int) -> dict:
     if dataset.edge:
         data['edge'] = mask_to_binary_edge(data['label'], radius=2, num_classes=dataset.num_classes)
     return data
+
+
+def name_of(samples: Dataset, index: int) -> str:
+    """What to call a sample in an error: its files, where it has some."""
+    if not hasattr(samples, 'file_list'):
+        return f'sample {index} of {type(samples).__name__}'
+    image, label = samples.file_list[index]
+    return f'{image} with label {label}'
 
 
 @manager.DATASETS.add_component

@@ -146,6 +146,7 @@ def configuration(path: str | None, opts: list[str] | None = None) -> Config:
         raise InputError(f'{path}: the key {empty[0]} has no value')
     try:
         config_file.check_numbers(config.dic)
+        config_file.share_ignore_index(config.dic)
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
     for key in ('batch_size', 'iters'):

@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 from paddle.io.dataloader.collate import default_collate_fn
 
+from seg import dataset
 from util.data import workers
 from util.errors import InputError
 
@@ -62,10 +63,7 @@ class Loader:
         samples, key = (
             (self.samples.samples, key[1]) if isinstance(key, tuple) else (self.samples, key)
         )
-        if not hasattr(samples, 'file_list'):
-            return f'sample {key} of {type(samples).__name__}'
-        image, label = samples.file_list[key % len(samples)]
-        return f'{image} with label {label}'
+        return dataset.name_of(samples, key % len(samples))
 
 
 def _tensors(tree: Any) -> Any:

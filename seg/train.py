@@ -22,6 +22,7 @@ from paddleseg.cvlibs import Config, SegBuilder
 from seg import flags
 from seg.checkpoints import Checkpoints, loop, resumable
 from seg.loading import loading, replaced
+from seg.sizes import Sizes, check_transforms, refused, window_of
 from util import cli, dist, program, seeding
 from util.data import loader
 from util.errors import InputError
@@ -30,8 +31,10 @@ from util.errors import InputError
 class Samples(paddle.io.Dataset):
     """A data set of PaddleSeg's by (epoch, index); its transforms draw from generators seeded for that sample."""
 
-    def __init__(self, samples: paddle.io.Dataset, seed: int, repeats: int = 1):
-        self.samples, self.seed, self.repeats = samples, seed, repeats
+    def __init__(
+        self, samples: paddle.io.Dataset, seed: int, repeats: int = 1, sizes: Sizes | None = None
+    ):
+        self.samples, self.seed, self.repeats, self.sizes = samples, seed, repeats, sizes
 
     def __len__(self) -> int:
         return len(self.samples) * self.repeats
@@ -40,7 +43,16 @@ class Samples(paddle.io.Dataset):
         words = np.random.SeedSequence([self.seed, *key]).generate_state(2)
         np.random.seed(words[0])
         random.seed(int(words[1]))
-        return self.samples[key[1] % len(self.samples)]
+        index = key[1] % len(self.samples)
+        try:
+            sample = self.samples[index]
+        except InputError:
+            raise
+        except ValueError as error:
+            raise refused(self.samples, index, error) from error
+        if self.sizes:
+            self.sizes.check(self.samples, index, sample)
+        return sample
 
 
 class Stream(paddle.io.BatchSampler):
@@ -147,7 +159,10 @@ def main(args):
     builder = SegBuilder(config)
     build = functools.partial(flags.build, builder, path=args.config)
     network = build('model')
-    samples = Samples(build('train_dataset'), args.seed, args.repeats)
+    window = window_of(network)
+    sizes = Sizes(window, config.batch_size)
+    samples = Samples(build('train_dataset'), args.seed, args.repeats, sizes)
+    check_transforms(config.train_dataset_cfg.get('transforms'), window)
     start = resumable(network, args.resume_model, args.use_ema)
     if config.iters <= start:
         raise InputError(

@@ -1,0 +1,113 @@
+"""Whether what the transforms make of training pictures fits into one batch and into the model.
+
+Sizes are (width, height) in pixels, as crop_size and target_size are.
+"""
+
+import paddle
+from paddle.nn import Layer
+
+from seg import config as config_file
+from seg import dataset
+from seg.model import UPerNetMAE
+from util.errors import InputError
+
+# Transforms that change no size
+SAME_SIZE = (
+    'Normalize',
+    'PhotoMetricDistortion',
+    'RandomBlur',
+    'RandomDistort',
+    'RandomHorizontalFlip',
+    'RandomNoise',
+    'RandomVerticalFlip',
+)
+
+
+def window_of(network: Layer) -> tuple[int, int] | None:
+    """The one size that a model takes; None where it takes any."""
+    if not isinstance(network, UPerNetMAE) or not hasattr(network.backbone, 'patch_embed'):
+        return None
+    height, width = network.backbone.patch_embed.img_size
+    return width, height
+
+
+def check_transforms(transforms: list[dict], window: tuple[int, int] | None) -> None:
+    """InputError where a config's transforms cannot make pictures of one size, or not the window."""
+    crop = made = None  # the largest size so far, and the only one
+    for item in transforms or []:
+        kind, said = item['type'], config_file.settings(item)
+        if kind in SAME_SIZE:
+            continue
+        if kind == 'Padding':
+            made = tuple(said['target_size'])
+            if crop and any(edge < cut for edge, cut in zip(made, crop)):
+                raise InputError(
+                    f'train_dataset.transforms: Padding, target_size {list(made)}, is smaller '
+                    f'than what comes before it, crop_size {list(crop)}'
+                )
+            crop = made
+        elif kind in ('RandomCropWithCategoryLimit', 'RandomPaddingCrop'):
+            crop = tuple(said['crop_size'])
+            made = crop if kind == 'RandomPaddingCrop' else None
+        else:
+            crop = made = None
+
+    if window and made and made != window:
+        raise InputError(
+            f'train_dataset.transforms make {_shown(made)} pixels of every picture, but the '
+            f'model takes {_shown(window)}: give Padding the target_size {list(window)}, or the '
+            f'backbone another img_size'
+        )
+
+
+class Sizes:
+    """The size that all training pictures of a run must have once they are prepared.
+
+    It is the model's window, or, where the model takes any size, that of the first picture that a
+    process prepares; batches of one picture may then differ.
+    """
+
+    def __init__(self, window: tuple[int, int] | None, batch_size: int):
+        self.size, self.free = window, window is None and batch_size == 1
+        self.why = 'the model takes' if window else ''
+
+    def check(self, samples: paddle.io.Dataset, index: int, sample: dict) -> None:
+        """InputError where a prepared picture, `img` [C, height, width], has another size."""
+        size = sample['img'].shape[:0:-1]
+        name = dataset.name_of(samples, index)
+        if self.size is None:
+            self.size, self.why = size, f'{name} becomes'
+        if size == self.size or self.free:
+            return
+
+        advice = 'end them with Padding, target_size'
+        if any(edge > most for edge, most in zip(size, self.size)):
+            advice = 'end them with RandomCropWithCategoryLimit and Padding, both for'
+        raise InputError(
+            f'{name} {_before(samples, index)}becomes {_shown(size)} by train_dataset.transforms, '
+            f'but {self.why} {_shown(self.size)}: {advice} {list(self.size)}'
+        )
+
+
+def refused(samples: paddle.io.Dataset, index: int, error: ValueError) -> InputError:
+    """The error of a transform that does not take a picture, with the picture and the transform."""
+    known = getattr(getattr(samples, 'transforms', None), 'transforms', [])
+    place, where = error.__traceback__, ''
+    while place is not None:
+        if any(place.tb_frame.f_locals.get('self') is transform for transform in known):
+            where = f'{type(place.tb_frame.f_locals["self"]).__name__}: '
+        place = place.tb_next
+    name = dataset.name_of(samples, index)
+    return InputError(f'{name} {_before(samples, index)}cannot be prepared ({where}{error})')
+
+
+def _before(samples: paddle.io.Dataset, index: int) -> str:
+    """The size of a picture's file, where there is one."""
+    if not hasattr(samples, 'file_list'):
+        return ''
+    height, width = dataset.read_image(samples.file_list[index][0]).shape[:2]
+    return f'({width} x {height} pixels) '
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return f'{size[0]} x {size[1]}'
