@@ -142,16 +142,7 @@ def pairs(root: Path, folder: str) -> list[list[str]]:
             f'{" nor ".join(missing)}. Expected there: images/training, images/validation, '
             f'annotations/training, annotations/validation, as {SOURCE} unpacks to'
         )
-    files = {
-        path.stem: str(path)
-        for path in sorted(images.iterdir())
-        if path.suffix.lower() in pictures.PICTURES and not path.name.startswith('.')
-    }
-    partners = {
-        path.stem: str(path)
-        for path in labels.iterdir()
-        if path.suffix.lower() == '.png' and not path.name.startswith('.')
-    }
+    files, partners = _by_stem(images, pictures.PICTURES), _by_stem(labels, ('.png',))
     if not files:
         raise InputError(f'{images} holds no picture')
     if alone := sorted(files.keys() ^ partners.keys()):
@@ -160,3 +151,25 @@ def pairs(root: Path, folder: str) -> list[list[str]]:
             f'annotations: {", ".join((files | partners)[stem] for stem in alone[:5])}'
         )
     return [[files[stem], partners[stem]] for stem in files]
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """The files of a folder by their names without suffix, sorted; InputError where two share one.
+
+    Of two pictures s0.jpg and s0.png, one label s0.png cannot be both's.
+    """
+    files: dict[str, str] = {}
+    twice = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name.startswith('.'):
+            continue
+        if path.stem in files:
+            twice.append(f'{Path(files[path.stem]).name} and {path.name}')
+        files.setdefault(path.stem, str(path))
+    if twice:
+        raise InputError(
+            f'{folder}: {len(twice)} files have the name of another but for the suffix: '
+            f'{", ".join(twice[:5])}; an image and its label find each other by the name without '
+            f'suffix, so rename or remove one of them'
+        )
+    return files

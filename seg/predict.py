@@ -24,7 +24,7 @@ from paddleseg.utils import logger, progbar, visualize
 from PIL import Image
 
 from seg import dataset, flags, infer
-from util import cli, dist, program
+from util import cli, dist, log, program
 from util.data import pictures
 from util.errors import InputError
 
@@ -36,6 +36,7 @@ def main(args):
     program.start(args.device, seed=0)
     colors = palette(args.custom_color)
     files = find(args.image_path, args.save_dir)
+    warn_of_earlier(files, args.save_dir)
     if args.opts and not args.config:
         raise InputError('--opts changes a config; give --config')
     config = (
@@ -118,21 +119,41 @@ def find(image_path: str, save_dir: str = '') -> list[tuple[Path, Path, Path]]:
         raise InputError(
             f'--image_path {image_path}: no picture there ({" ".join(pictures.PICTURES)})'
         )
-    files = [Path(os.path.abspath(file)) for file in files]
+    files = list(
+        dict.fromkeys(Path(os.path.abspath(file)) for file in files)
+    )  # a list may repeat one
     inside = [
         file.relative_to(root) if file.is_relative_to(root) else Path(*file.parts[1:])
         for file in files
     ]
-    times = Counter(name.with_suffix('') for name in inside)
-    # a.jpg beside a.png: not the same mask
-    return [
-        (
-            file,
-            name,
-            name.with_suffix('.png') if times[name.with_suffix('')] == 1 else Path(f'{name}.png'),
+    if len(set(inside)) < len(inside):  # /x/a.png beside x/a.png of this folder
+        inside = [Path(*file.parts[1:]) for file in files]
+    return list(zip(files, inside, mask_names(inside)))
+
+
+def mask_names(names: list[Path]) -> list[Path]:
+    """The name of each picture's mask: its own with .png for its suffix, or behind that where another has the same."""
+    whole: set[Path] = set()
+    while True:
+        masks = [
+            Path(f'{name}.png') if name in whole else name.with_suffix('.png') for name in names
+        ]
+        times = Counter(masks)
+        shared = {name for name, mask in zip(names, masks) if times[mask] > 1} - whole
+        if not shared:
+            return masks
+        whole |= shared
+
+
+def warn_of_earlier(files: list[tuple[Path, Path, Path]], save_dir: str) -> None:
+    """Say how many masks of an earlier run, perhaps of other pictures of the same names, will be replaced."""
+    folder = Path(save_dir) / RESULTS[1]
+    earlier = [mask for _, _, mask in files if (folder / mask).exists()]
+    if earlier:
+        log.warn(
+            f'{len(earlier)} of {len(files)} masks in {folder} are of an earlier run and will be replaced, such as '
+            f'{earlier[0]}; another --save_dir keeps them'
         )
-        for file, name in zip(files, inside)
-    ]
 
 
 def listed(path: Path) -> list[Path]:

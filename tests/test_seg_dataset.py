@@ -125,6 +125,25 @@ BEFORE = {
     'empty': 'images/validation holds no picture',
     'pair': '1 files of validation have no partner .*images/validation/001.jpg',
 }
+
+
+@pytest.mark.parametrize(
+    'folder, name, others',
+    [
+        ('images', '001.webp', '001.jpg and 001.webp'),
+        ('images', '001.PNG', '001.PNG and 001.jpg'),
+        ('annotations', '001.PNG', '001.PNG and 001.png'),
+    ],
+)
+def test_two_files_of_one_name_are_refused_by_name(scene, folder, name, others):
+    Image.new('L', SIZES[1][::-1]).save(scene / folder / 'validation' / name)
+    with pytest.raises(
+        InputError, match=f'{folder}/validation: 1 files have the name of another .*: {others}; '
+    ):
+        ade(scene)
+    assert len(ade(scene, 'train')) == 3  # the other part is whole
+
+
 WITHIN = {
     'image': '001.jpg cannot be read as a picture',
     'truncated': '001.jpg cannot be read as a picture',

@@ -1,5 +1,7 @@
 """Which pictures are predicted, and what is drawn of a prediction."""
 
+from pathlib import Path
+
 import numpy as np
 from paddleseg.utils import visualize
 from test_seg_dataset import write_pair
@@ -54,3 +56,60 @@ def test_pictures_named_from_another_folder_get_results_below_save_dir(tmp_path)
     ((file, name, mask),) = seg.predict.find(str(tmp_path / 'lists/list.txt'))
     assert file == tmp_path / 'a.png' and '..' not in name.parts + mask.parts
     assert not (name.is_absolute() or mask.is_absolute())
+
+
+def names_of(folder, *pictures):
+    """What find says of empty files: picture -> its result, its mask."""
+    for name in pictures:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return {
+        str(file.relative_to(folder)): (str(name), str(mask))
+        for file, name, mask in seg.predict.find(str(folder))
+    }
+
+
+def test_pictures_of_one_name_in_several_folders_have_results_of_their_own(tmp_path):
+    found = names_of(tmp_path, 'x/s0.jpg', 'y/s0.jpg', 'y/s0.tif', 'y/z/s0.jpg')
+    assert found == {
+        'x/s0.jpg': ('x/s0.jpg', 'x/s0.png'),
+        'y/s0.jpg': ('y/s0.jpg', 'y/s0.jpg.png'),
+        'y/s0.tif': ('y/s0.tif', 'y/s0.tif.png'),
+        'y/z/s0.jpg': ('y/z/s0.jpg', 'y/z/s0.png'),
+    }
+
+
+def test_a_picture_called_as_the_mask_of_another_keeps_its_own(tmp_path):
+    found = names_of(tmp_path, 'a.bmp', 'a.jpg', 'a.jpg.png', 'a.jpg.png.png')
+    assert [mask for _, mask in found.values()] == [
+        'a.bmp.png',
+        'a.jpg.png',
+        'a.jpg.png.png',
+        'a.jpg.png.png.png',
+    ]
+
+
+def test_a_list_names_pictures_inside_and_outside_of_its_folder_and_one_twice(tmp_path):
+    root = tmp_path / 'lists'
+    inside = root.joinpath(*tmp_path.parts[1:], 'a.png')  # below the folder as the other is below /
+    inside.parent.mkdir(parents=True)
+    for file in (inside, tmp_path / 'a.png'):
+        file.touch()
+    (root / 'list.txt').write_text(f'{inside}\n../a.png\n{tmp_path}/lists/../a.png\n')
+    found = seg.predict.find(str(root / 'list.txt'))
+    assert [file for file, *_ in found] == [inside, tmp_path / 'a.png']
+    assert [Path('/', name) for _, name, _ in found] == [inside, tmp_path / 'a.png']
+    assert len({mask for *_, mask in found}) == 2
+
+
+def test_results_of_an_earlier_run_are_announced_before_they_are_replaced(tmp_path, capsys):
+    names_of(tmp_path / 'first', 'deep/a.jpg', 'b.jpg')
+    names_of(tmp_path / 'second', 'deep/a.jpg', 'c.jpg')
+    out = str(tmp_path / 'out')
+    for _, _, mask in seg.predict.find(str(tmp_path / 'first')):
+        (tmp_path / 'out/pseudo_color_prediction' / mask).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'out/pseudo_color_prediction' / mask).touch()
+    seg.predict.warn_of_earlier(seg.predict.find(str(tmp_path / 'second')), out)
+    assert '1 of 2 masks in' in (said := capsys.readouterr().err) and 'such as deep/a.png' in said
+    seg.predict.warn_of_earlier(seg.predict.find(str(tmp_path / 'second')), str(tmp_path / 'other'))
+    assert capsys.readouterr().err == ''
