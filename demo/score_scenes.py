@@ -15,8 +15,8 @@ import numpy as np
 from paddleseg.utils import visualize
 from PIL import Image
 
-from seg import dataset
-from util import cli, program
+from seg import census, dataset
+from util import cli, log, program
 from util.errors import InputError
 
 COLUMNS, TIMES, GAP = 8, 2, 4  # scenes side by side; pixels that stand for one; between two
@@ -29,8 +29,13 @@ def main(args):
         read(args.predictions / Path(label).name, truth.shape)
         for (_, label), truth in zip(pairs, labels)
     ]
-    counts = np.bincount(np.concatenate([label.ravel() for label in labels]))
+    counts = np.bincount(
+        np.concatenate([label.ravel() for label in labels]),
+        minlength=dataset.Scenes.NUM_CLASSES + 1,
+    )
     commonest = int(counts[1:].argmax()) + 1  # 0 is no class
+    if missing := census.warning(counts[1:], int(counts[0]), first=1):
+        log.warn(missing)
     print(f'{len(labels)} scenes, mean IoU')
     print(f'{"segmentor":16} {mean_iou(labels, predictions):.4f}')
     print(

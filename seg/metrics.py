@@ -9,7 +9,12 @@ import numpy as np
 import paddle
 from paddleseg.utils import logger
 
+from seg import census
+from util import dist
+
 Areas = tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]
+
+counted = [0, 0]  # pixels that count and ignored ones, of an evaluation; class_measurement ends it
 
 
 def calculate_area(
@@ -22,6 +27,7 @@ def calculate_area(
         )
     pred, label = (values.numpy().ravel().astype('int64') for values in (pred, label))
     counts = label != ignore_index
+    counted[:] = counted[0] + int(counts.sum()), counted[1] + int((~counts).sum())
     pred, label = pred[counts], label[counts]
     return tuple(
         paddle.to_tensor(
@@ -64,7 +70,8 @@ def class_measurement(
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """aAcc, the share of pixels that are right, then precision and recall of each class, NaN where there is no pixel.
 
-    Logs mmsegmentation's three figures: paddleseg.core.evaluate, in training as well, has no place for mAcc.
+    Logs mmsegmentation's three figures: paddleseg.core.evaluate, in training as well, has no place for mAcc. Warns of
+    classes that are in no label, because a model that never names them looks perfect.
     """
     both, pred, label = (area.numpy() for area in (intersect_area, pred_area, label_area))
     right = float(ratio(both.sum(keepdims=True), label.sum(keepdims=True))[0])
@@ -74,4 +81,18 @@ def class_measurement(
         f'[EVAL] aAcc: {right:.4f} mIoU: {miou:.4f} mAcc: {mean(recall):.4f} '
         f'({np.isnan(iou).sum()} of {len(iou)} classes are absent and left out)'
     )
+    text = census.warning(label, _ignored(int(label.sum())))
+    if text:
+        logger.warning(f'[EVAL] {text}')
     return right, ratio(both, pred), recall
+
+
+def _ignored(pixels: int) -> int | None:
+    """How many pixels were ignored in the evaluation that ends here; None where it is not known.
+
+    pixels: how many counted. Another number was counted where an evaluation before it was broken
+    off; several ranks count a few images twice, which does not change the share.
+    """
+    total, ignored = (int(number) for number in dist.sum_over_ranks(counted))
+    counted[:] = 0, 0
+    return ignored if total == pixels or dist.world_size() > 1 else None

@@ -19,7 +19,7 @@ import numpy as np
 import paddle
 from paddleseg.cvlibs import Config, SegBuilder
 
-from seg import flags
+from seg import census, flags
 from seg.checkpoints import Checkpoints, loop, resumable
 from seg.loading import loading, replaced
 from seg.sizes import Sizes, check_transforms, refused, window_of
@@ -96,7 +96,10 @@ def in_order(stream: Stream, kept: Checkpoints):
 
     def our_loader(samples, **kwargs):
         batches = loader(samples, **kwargs)
-        return kept.following(batches) if samples is stream.samples else batches
+        if samples is not stream.samples:
+            return batches
+        epoch = min(len(stream), kept.iters - kept.start)
+        return kept.following(census.watch(batches, samples.samples, epoch))
 
     with replaced(paddle.io, DistributedBatchSampler=our_sampler, DataLoader=our_loader):
         yield
