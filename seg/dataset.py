@@ -77,15 +77,23 @@ def sample(dataset: Dataset, index: int) -> dict:
         first = 1 if getattr(dataset, 'reduce_zero_label', False) else 0
         data['label'] = checked(label, label_path, dataset.num_classes, dataset.ignore_index, first)
     if dataset.mode == 'val':
-        data = dataset.transforms(data)
+        data = _transformed(dataset, data, image_path)
         data['label'] = data['label'][np.newaxis]
         return data
     # what geometric transforms change with the image
     data['gt_fields'] += [key for key in ('label',) if key in data]
-    data = dataset.transforms(data)
+    data = _transformed(dataset, data, image_path)
     if dataset.edge:
         data['edge'] = mask_to_binary_edge(data['label'], radius=2, num_classes=dataset.num_classes)
     return data
+
+
+def _transformed(dataset: Dataset, data: dict, image_path: str) -> dict:
+    """The sample after its transforms, whose errors name the picture."""
+    try:
+        return dataset.transforms(data)
+    except InputError as error:
+        raise InputError(f'{image_path}: {error}') from None
 
 
 def name_of(samples: Dataset, index: int) -> str:

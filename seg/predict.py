@@ -73,12 +73,23 @@ def main(args):
         except InputError:
             print(file=sys.stderr)  # below the progress bar
             raise
-        labels = infer.labels(model, image, transforms, **settings)
+        labels = labelled(model, image, transforms, settings, file)
         added, mask = drawn(image, labels, colors)
         for result, folder, below in zip((added, mask), RESULTS, (name, mask_name)):
             save(result, Path(args.save_dir) / folder / below)
         progress.update(number)
     logger.info('Predicted images are saved in added_prediction and pseudo_color_prediction')
+
+
+def labelled(
+    model, image: np.ndarray, transforms: Compose, settings: dict, file: Path
+) -> np.ndarray:
+    """Class numbers of a picture; an InputError, of a model that takes no picture of its size, names it."""
+    try:
+        return infer.labels(model, image, transforms, **settings)
+    except InputError as error:
+        print(file=sys.stderr)  # below the progress bar
+        raise InputError(f'{file} ({image.shape[1]} x {image.shape[0]} pixels): {error}') from None
 
 
 def palette(custom: list[int] | None) -> np.ndarray:

@@ -60,6 +60,32 @@ def check_transforms(transforms: list[dict], window: tuple[int, int] | None) -> 
         )
 
 
+class Fits:
+    """The last transform of an evaluation that slides no window: only pictures of one size pass."""
+
+    def __init__(self, window: tuple[int, int]):
+        self.window = window
+
+    def __call__(self, data: dict) -> dict:
+        size = data['img'].shape[1::-1]
+        if size != self.window:
+            raise InputError(
+                f'the transforms make {_shown(size)} pixels of it, but the model takes '
+                f'{_shown(self.window)}: slide a window over it (test_config.is_slide, crop_size '
+                f'and stride), or end val_dataset.transforms with Padding or Resize'
+            )
+        return data
+
+
+def check_evaluation(samples: paddle.io.Dataset, network: Layer, settings: dict) -> None:
+    """Let each picture of an evaluation that the model cannot take be refused by its name."""
+    window = window_of(network)
+    tested_whole = not settings.get('is_slide') and not settings.get('aug_eval')
+    transforms = getattr(getattr(samples, 'transforms', None), 'transforms', None)
+    if window and tested_whole and isinstance(transforms, list):
+        transforms.append(Fits(window))
+
+
 class Sizes:
     """The size that all training pictures of a run must have once they are prepared.
 

@@ -22,7 +22,7 @@ from paddleseg.cvlibs import Config, SegBuilder
 from seg import census, flags
 from seg.checkpoints import Checkpoints, loop, resumable
 from seg.loading import loading, replaced
-from seg.sizes import Sizes, check_transforms, refused, window_of
+from seg.sizes import Sizes, check_evaluation, check_transforms, refused, window_of
 from util import cli, dist, program, seeding
 from util.data import loader
 from util.errors import InputError
@@ -175,7 +175,9 @@ def main(args):
     stream = Stream(samples, config.batch_size, start)
     optimizer = build('optimizer')
     seed_iterations(network, builder.lr_scheduler, args.seed)
+    test_config = flags.testing(config.test_config, {})
     validation = build('val_dataset') if args.do_eval else None
+    check_evaluation(validation, network, test_config)
     losses = build('loss')
     keep, resumed = args.keep_checkpoint_max, args.resume_model
     kept = Checkpoints(network, optimizer, args.save_dir, keep, resumed, start, config.iters)
@@ -197,7 +199,7 @@ def main(args):
             use_ema=args.use_ema,
             losses=losses,
             keep_checkpoint_max=keep,
-            test_config=flags.testing(config.test_config, {}),
+            test_config=test_config,
             precision=args.precision,
             amp_level=args.amp_level,
             profiler_options=args.profiler_options,

@@ -18,6 +18,7 @@ from paddleseg.datasets import Dataset
 
 from seg import flags
 from seg.loading import loading
+from seg.sizes import check_evaluation
 from util import cli, program
 from util.errors import InputError
 
@@ -34,6 +35,7 @@ def main(args):
     if args.auc_roc:
         check_auc_roc(samples)
     model = flags.model(builder, args.config, args.model_path)
+    check_evaluation(samples, model, settings)
     try:
         with loading(args.data_timeout):
             evaluate(

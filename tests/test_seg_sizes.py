@@ -12,7 +12,7 @@ from test_seg_train import NORMALIZE, TINY, run
 import seg  # noqa: F401
 
 # isort: split
-from seg import flags, train
+from seg import flags, predict, train, val
 from seg.sizes import Sizes, check_transforms
 from util import weights
 from util.errors import InputError
@@ -225,3 +225,28 @@ def test_a_model_of_any_size_needs_one_size_a_batch():
         r'Samples becomes 40 x 50: end them with Padding, target_size \[40, 50\]$',
     ):
         sizes.check(Samples(), 7, small)
+
+
+WHOLE = ['--opts', 'test_config.is_slide=false']
+
+
+def test_an_evaluation_without_a_window_names_a_picture_of_another_size(own, tmp_path):
+    file = own([CROP, NORMALIZE, PADDING])
+    said = r'[ab].jpg: the transforms make 20 x 12 pixels of it, but the model takes 32 x 32: slide a window .* Padding'
+    with pytest.raises(InputError, match=said):
+        run(val, '--config', file, *WHOLE)
+    with pytest.raises(InputError, match=said):
+        run(
+            train, '--config', file, '--save_dir', tmp_path / 'o', '--iters', 1, '--do_eval', *WHOLE
+        )
+    run(val, '--config', file, *WHOLE, f'val_dataset.transforms={[NORMALIZE, PADDING]}')
+
+
+def test_a_prediction_without_a_window_names_a_picture_of_another_size(own, tmp_path):
+    file, picture = own([CROP, NORMALIZE, PADDING]), tmp_path / 'a.jpg'
+    with pytest.raises(
+        InputError, match=r'a.jpg \(20 x 12 pixels\): the model was built for images \[3, 32, 32\]'
+    ):
+        run(
+            predict, '--config', file, '--image_path', picture, '--save_dir', tmp_path / 'o', *WHOLE
+        )
