@@ -20,6 +20,7 @@ from util import exported
 from util.errors import InputError
 
 _slide = infer.slide_inference
+MOST_PIXELS = 2**27  # of an image at one scale: 1.5 GB
 
 
 def slide_inference(
@@ -79,7 +80,7 @@ class Source:
         height, width = self.prepared.shape[:2]
         if self.original is None:
             factor = max(ratio, shortest / min(height, width))
-            image = transforms.resize(
+            image = self._resized(
                 self.prepared, (int(height * factor + 0.5), int(width * factor + 0.5))
             )
         else:
@@ -88,11 +89,20 @@ class Source:
             if shortest:
                 short = max(short, shortest)
                 long = short * max(height, width) / min(height, width)
-            image = transforms.resize(
+            image = self._resized(
                 self.original, transforms.rescaled_size(height, width, long, short)
             )
             image = image * self.slope + self.offset
         return paddle.to_tensor(image.astype('float32').transpose(2, 0, 1)[None])
+
+    def _resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if size[0] * size[1] > MOST_PIXELS:
+            (height, width), limit = image.shape[:2], MOST_PIXELS >> 20
+            raise InputError(
+                f'a picture of {width} x {height} pixels would become {size[1]} x {size[0]}, more than {limit} '
+                'million, so that its short edge fills a window; crop it, or test at smaller scales'
+            )
+        return transforms.resize(image, size)
 
 
 def multi_scale(

@@ -1,9 +1,12 @@
+import resource
+
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from util.augment import crop
+from util.augment import crop, transform
+from util.augment.resize import resized_part
 from util.errors import InputError
 
 
@@ -108,3 +111,62 @@ def test_statistics_default_to_imagenets_and_are_checked():
     ]:
         with pytest.raises(InputError, match=message):
             crop.statistics(*arguments)
+
+
+# pictures that are much longer than wide
+
+SHAPES = [  # (width, height) before and after
+    ((1, 200), (16, 3200)),
+    ((3, 401), (18, 2406)),
+    ((333, 7), (12178, 256)),
+    ((97, 13), (500, 67)),
+    ((501, 3), (123, 18)),
+    ((2, 2), (9, 7)),
+]
+
+
+@pytest.mark.parametrize('before, after', SHAPES)
+@pytest.mark.parametrize('kind', ['L', 'RGB', 'float'])
+def test_a_part_of_a_resized_picture_is_pillows_to_the_bit(before, after, kind):
+    (width, height), (w, h) = before, after
+    rng = np.random.default_rng(width)
+    side = min(w, h)
+    pixels = (
+        rng.integers(0, 2, [height, width, 3], dtype='uint8') * 255
+    )  # so that bicubic overshoots
+    pixels[:: max(1, height // 50)] //= 3
+    picture = Image.fromarray(pixels).convert('RGB' if kind == 'float' else kind)
+    picture = pixels / np.float32(255) if kind == 'float' else picture
+    whole = np.asarray(crop.resized_crop(picture, (0, 0, width, height), (h, w)))
+    for left, top in ((0, 0), (w - side, h - side), ((w - side) // 2, (h - side) // 3)):
+        box = left, top, left + side, top + side
+        part = resized_part(picture, (h, w), box)
+        assert type(part) is type(picture)
+        np.testing.assert_array_equal(part, whole[top : top + side, left : left + side])
+
+
+@pytest.mark.parametrize('turned', [False, True])
+@pytest.mark.parametrize('kind', ['picture', 'array'])
+def test_a_thin_picture_needs_no_more_than_its_crop(monkeypatch, turned, kind):
+    """Equal to the bit to resizing it whole."""
+    plain = transform.Evaluate(32, *crop.statistics(3, None, None))
+    pixels = np.random.default_rng(1).integers(0, 256, [1500, 2, 3], dtype='uint8')
+    pixels = pixels.transpose(1, 0, 2).copy() if turned else pixels
+    picture = Image.fromarray(pixels) if kind == 'picture' else pixels / np.float32(255)
+    whole = plain(picture)
+    monkeypatch.setattr(transform, 'MOST_PIXELS', 2**16)
+    monkeypatch.setattr(transform, 'resized_crop', None)  # which makes all of it
+    np.testing.assert_array_equal(plain(picture), whole)
+
+
+def test_the_thinnest_picture_is_prepared_within_bounds():
+    plain = transform.Evaluate(224, *crop.statistics(3, None, None))
+    shade = (9, 90, 200)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    image = plain(Image.new('RGB', (1, 20000), shade))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000  # kilobytes; it were 5 million
+    expected = (np.array(shade) / 255 - crop.IMAGENET['mean']) / crop.IMAGENET['std']
+    np.testing.assert_allclose(
+        image, np.broadcast_to(expected[:, None, None], [3, 224, 224]), atol=1e-6
+    )

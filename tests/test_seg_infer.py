@@ -9,6 +9,7 @@ from paddleseg.transforms import Compose, Normalize
 
 import seg  # noqa: F401
 from seg import infer, transforms
+from util.errors import InputError
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -145,3 +146,18 @@ def test_one_scale_is_the_scores_brought_to_the_original_size():
 def test_importing_seg_is_enough_for_paddlesegs_own_inference():
     assert paddleseg_infer.aug_inference is infer.multi_scale
     assert paddleseg_infer.slide_inference is infer.slide_inference
+
+
+@pytest.mark.parametrize('noted', [True, False], ids=['original', 'prepared'])
+def test_a_picture_too_thin_for_its_windows_is_refused_in_one_line(noted):
+    """With windows of 512, 1 x 20000 pixels would become 512 x 10240000: 60 GB."""
+    prepare = Compose(
+        [transforms.ResizeKeepRatio([2048, 512]), Normalize()] if noted else [Normalize()]
+    )
+    image = np.full([20000, 1, 3], 90, 'uint8')
+    image[::2] = 200
+    settings = {'aug_eval': True, 'is_slide': True, 'crop_size': (512, 512), 'stride': (341, 341)}
+    with pytest.raises(InputError) as error:
+        infer.labels(Model(), image, prepare, **settings)
+    assert 'a picture of 1 x 20000 pixels would become 512 x 10240000' in str(error.value)
+    assert '\n' not in str(error.value)

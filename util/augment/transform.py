@@ -7,7 +7,13 @@ from util.augment import policies
 from util.augment.color import ColorJitter
 from util.augment.crop import CropAndFlip, Normalize, resized_crop
 from util.augment.erasing import RandomErasing
+from util.augment.resize import resized_part
 from util.errors import InputError
+
+MOST_PIXELS = 2**24  # of a resized picture; of one that would have more, only the middle is made,
+MOST_CROPS = (
+    16  # if it would also be so many times as large as that. Both ways are equal to the bit.
+)
 
 
 class Train:
@@ -65,8 +71,11 @@ class Evaluate:
         # torchvision truncates the longer side and rounds the crop's corner
         short, long = self.short, int(self.short * max(width, height) / min(width, height))
         w, h = (short, long) if width <= height else (long, short)
-        picture = resized_crop(picture, (0, 0, width, height), (h, w))
         left, top = round((w - self.size) / 2), round((h - self.size) / 2)
+        if w * h > max(MOST_PIXELS, MOST_CROPS * self.size**2):
+            box = left, top, left + self.size, top + self.size
+            return self.normalize(resized_part(picture, (h, w), box))
+        picture = resized_crop(picture, (0, 0, width, height), (h, w))
         if isinstance(picture, np.ndarray):
             return self.normalize(picture[top : top + self.size, left : left + self.size])
         return self.normalize(picture.crop((left, top, left + self.size, top + self.size)))
