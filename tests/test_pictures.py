@@ -1,15 +1,23 @@
-"""One reader of pictures for all programs: every mode of Pillow against a conversion by hand, and damaged EXIF."""
+"""One reader of pictures: every mode of Pillow by hand, damaged EXIF, arrays that are not numbers."""
 
 import colorsys
 import io
+import json
 import struct
 import zlib
 
 import numpy as np
+import paddle
 import pytest
 from conftest import ROOT
 from PIL import Image
 
+import main_finetune
+import main_infer
+import main_linprobe
+import main_pretrain
+import models_zoo
+from demo import visualize
 from seg.dataset import read_image
 from util.data import pictures
 from util.errors import InputError
@@ -340,3 +348,113 @@ def test_the_pictures_of_the_bug_reports_are_read():
     np.testing.assert_array_equal(pictures.read_as_seen(CASES / 'make.jpg', 3), stored)
     stored = Image.open(CASES / 'exif.png').convert('RGB')
     np.testing.assert_array_equal(pictures.read_as_seen(CASES / 'exif.png', 3), stored)
+
+
+# arrays that hold no numbers
+
+BAD_ARRAYS = {
+    'NaN': (np.float32, np.nan, '1 of 300 values are NaN or infinite'),
+    'infinite': (np.float64, -np.inf, '1 of 300 values are NaN or infinite'),
+    'too large': (np.float64, 1e39, '1 of 300 values are NaN or infinite in float32'),
+    'half': (np.float16, np.inf, '1 of 300 values are NaN or infinite'),
+    'complex': (np.complex64, 1j, 'of complex64 holds no pixels'),
+}
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('kind', BAD_ARRAYS)
+def test_an_array_without_numbers_is_one_line_everywhere(tmp_path, kind):
+    dtype, value, message = BAD_ARRAYS[kind]
+    array = np.ones([10, 6, 5], dtype)
+    array[3, 4, 1] = value
+    np.save(tmp_path / 'x.npy', array)
+    for read in (pictures.read, pictures.read_as_seen):
+        with pytest.raises((ValueError, InputError), match=message) as error:
+            read(tmp_path / 'x.npy', 5)
+        assert '\n' not in str(error.value)
+    np.save(tmp_path / 'y.npy', np.ones([0, 6, 5], 'float32'))
+    with pytest.raises(ValueError, match='holds no pixels'):
+        pictures.read(tmp_path / 'y.npy', 5)
+
+
+@pytest.fixture(scope='module')
+def arrays(tmp_path_factory):
+    """Two classes of float arrays of 4 channels; one array of each split is not a number somewhere."""
+    root = tmp_path_factory.mktemp('arrays')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 120), ('val', 4)):
+        for number in range(count):
+            array = rng.random([16, 16, 4], dtype='float32') + number % 2
+            array[3, 4, 1] = np.inf if number == 3 and split == 'val' else array[3, 4, 1]
+            array[5, 6, 2] = np.nan if number == 7 and split == 'train' else array[5, 6, 2]
+            file = root / split / str(number % 2) / f'{number:03}.npy'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, array)
+    return root
+
+
+FLAGS = (
+    '--model vit_nano_patch4 --input_size 16 --in_chans 4 --nb_classes 2 --num_workers 0 --log_dir='
+)
+CHANNELS = ['--mean', *['0.5'] * 4, '--std', *['0.5'] * 4, '--device', 'cpu']
+
+
+@pytest.fixture(scope='module')
+def of_arrays(tmp_path_factory):
+    """{what a program starts from: weights of 4 channels}."""
+    root = tmp_path_factory.mktemp('weights')
+    said = {'input_size': 16, 'in_chans': 4, 'mean': [0.5] * 4, 'std': [0.5] * 4}
+    classifier = models_zoo.classifier(
+        'vit_nano_patch4', img_size=16, in_chans=4, num_classes=2, global_pool=True
+    )
+    probe = models_zoo.classifier(
+        'vit_nano_patch4', img_size=16, in_chans=4, num_classes=2, global_pool=True
+    )
+    probe.probe()
+    autoencoder = models_zoo.autoencoder('mae_vit_nano_patch4', img_size=16, in_chans=4)
+    for name, model, about in (
+        ('classifier', classifier, {'model': 'vit_nano_patch4', 'nb_classes': 2}),
+        ('probe', probe, {'model': 'vit_nano_patch4', 'nb_classes': 2}),
+        ('autoencoder', autoencoder, {'model': 'mae_vit_nano_patch4', 'norm_pix_loss': True}),
+    ):
+        args = said | about | {'global_pool': True}
+        paddle.save({'model': model.state_dict(), 'args': args}, str(root / f'{name}.pd'))
+    return root
+
+
+def run(program, *flags):
+    program.main(program.PARSER.parse_args(list(map(str, flags))))
+
+
+def test_programs_that_need_every_picture_name_the_array(arrays, of_arrays, tmp_path):
+    """--eval of both trainings, the vote of the neighbours, inference as JSON, and visualize.py."""
+    common = [*FLAGS.split(), *CHANNELS, '--data_path', arrays, '--batch_size', 8]
+    bad = arrays / 'val/1/003.npy'
+    out = ['--img_path', bad.parent, '--device', 'cpu', '--resume']
+    runs = (
+        (main_finetune, [*common, '--eval', '--resume', of_arrays / 'classifier.pd'], bad),
+        (
+            main_linprobe,
+            [*common, '--eval', '--global_pool', '--resume', of_arrays / 'probe.pd'],
+            bad,
+        ),
+        (main_linprobe, [*common, '--knn', 2], arrays / 'train/1/007.npy'),
+        (main_infer, [*out, of_arrays / 'classifier.pd', '--json'], bad),
+        (visualize, [*out, of_arrays / 'autoencoder.pd', '--out', tmp_path / 'x.png'], bad),
+    )
+    for program, flags, file in runs:
+        with pytest.raises(
+            InputError, match=f'{file}.*1 of 1024 values are NaN or infinite'
+        ) as error:
+            run(program, *flags)
+        assert '\n' not in str(error.value)
+
+
+def test_training_takes_a_neighbour_for_such_an_array(arrays, tmp_path, capsys):
+    flags = FLAGS.replace('vit_nano', 'mae_vit_nano').replace('--nb_classes 2 ', '').split()
+    flags += [*CHANNELS, '--data_path', arrays, '--batch_size', 120, '--epochs', 1]
+    run(main_pretrain, *flags, '--warmup_epochs', 0, '--output_dir', tmp_path)
+    said = capsys.readouterr()
+    assert f'warning: unreadable image {arrays}/train/1/007.npy (ValueError: 1 of 1024' in said.err
+    losses = [json.loads(line)['train_loss'] for line in (tmp_path / 'log.txt').open()]
+    assert len(losses) == 1 and np.isfinite(losses).all()

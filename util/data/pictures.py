@@ -75,7 +75,14 @@ def _read_array(path: str | Path, in_chans: int) -> np.ndarray:
         raise ValueError(
             f'expected an array [height, width, {in_chans}], found {list(array.shape)}'
         )
-    return (array / largest(array.dtype)).astype('float32')
+    if not array.size or array.dtype.kind not in 'buif':
+        raise ValueError(f'an array {list(array.shape)} of {array.dtype} holds no pixels')
+    with np.errstate(over='ignore'):
+        pixels = (array / largest(array.dtype)).astype('float32')
+    if not np.isfinite(pixels).all():
+        count = np.count_nonzero(~np.isfinite(pixels))
+        raise ValueError(f'{count} of {pixels.size} values are NaN or infinite in float32')
+    return pixels
 
 
 def converted(picture: Image.Image, mode: str, as_seen: bool = False) -> Image.Image:
