@@ -23,7 +23,7 @@ from tqdm import tqdm
 import models_zoo
 from util import cli, exported, program
 from util.augment import crop, transform
-from util.data import pictures, workers
+from util.data import lists, pictures, workers
 from util.errors import InputError
 from util.progress import bar
 
@@ -153,10 +153,8 @@ def class_names(file, own):
     """A list of synonyms for each class: from a file, or the model's own."""
     if not file:
         return own
-    try:
-        lines = [[name] for name in Path(file).read_text(encoding='utf-8').splitlines() if name]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'--class_names {file}: cannot be read ({error})') from None
+    entries = lists.read(file, 'list of class names', name=f'--class_names {file}')
+    lines = [[name] for _, name in entries]
     if len(lines) != len(own):
         raise InputError(
             f'--class_names {file} has {len(lines)} lines, but the model has {len(own)} classes'

@@ -4,7 +4,10 @@ Pictures are read as PaddleSeg and mmsegmentation read them, turned the way the 
 to 8, grey ones get three equal channels. Whatever is wrong with a file is an InputError that names it.
 """
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from paddleseg.transforms import Compose
 from paddleseg.transforms.functional import mask_to_binary_edge
 from PIL import Image
 
-from util.data import pictures
+from util.data import finder, lists, pictures
 from util.errors import InputError
 
 SOURCE = 'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip'
@@ -104,6 +107,49 @@ def name_of(samples: Dataset, index: int) -> str:
     return f'{image} with label {label}'
 
 
+def begin(plain: Callable) -> Callable:
+    """A constructor for paddleseg.datasets.Dataset that leaves its list to util.data.lists.
+
+    `plain` is PaddleSeg's own, which fails at marks (BOM), blank lines and blanks in names without saying where.
+    """
+    signature = inspect.signature(plain)
+
+    @functools.wraps(plain)
+    def init(self, *args, **kwargs):
+        settings = signature.bind(self, *args, **kwargs)
+        settings.apply_defaults()
+        said = settings.arguments
+        key = f'{str(said["mode"]).lower()}_path'
+        path = said.get(key)
+        if path is not None and os.path.isfile(path):
+            said[key] = os.devnull  # a list that is there, and has no lines
+        plain(*settings.args, **settings.kwargs)
+        if path is not None and os.path.isfile(path):
+            self.file_list = listed(path, self.dataset_root, said['separator'], self.mode == 'test')
+
+    return init
+
+
+def listed(
+    path: str, root: str, separator: str = ' ', single: bool = False
+) -> list[list[str | None]]:
+    """[image, label] of each line of a list in PaddleSeg's form, below `root`; `single` allows images without label."""
+    found = []
+    for number, line in lists.read(path, 'list of images and labels'):
+        words = line.split(separator)
+        parts = lists.pair(line, pictures.PICTURES, root, separator)
+        if parts is None and len(words) == 2 and (Path(words[0]).suffix or not single):
+            parts = words
+        if parts is None and single:
+            parts = line, None
+        if parts is None:
+            raise InputError(
+                f'{path}, line {number}: expected `image{separator}label`, found {line!r}'
+            )
+        found.append([part and os.path.join(root, part) for part in parts])
+    return found
+
+
 @manager.DATASETS.add_component
 class ADE20KDataset(Dataset):
     """The scene parsing benchmark's 150 classes (http://sceneparsing.csail.mit.edu).
@@ -168,9 +214,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
     """
     files: dict[str, str] = {}
     twice = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith('.'):
-            continue
+    for path in map(Path, finder.files(folder, suffixes)):
         if path.stem in files:
             twice.append(f'{Path(files[path.stem]).name} and {path.name}')
         files.setdefault(path.stem, str(path))

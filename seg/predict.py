@@ -25,7 +25,7 @@ from PIL import Image
 
 from seg import dataset, flags, infer
 from util import cli, dist, log, program
-from util.data import pictures
+from util.data import lists, pictures
 from util.errors import InputError
 
 # folders below save_dir, by PaddleSeg's names
@@ -169,23 +169,21 @@ def warn_of_earlier(files: list[tuple[Path, Path, Path]], save_dir: str) -> None
 
 def listed(path: Path) -> list[Path]:
     """The pictures of a list: a path a line, relative to the list's folder, which a label's path may follow."""
-    try:
-        lines = [
-            line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()
-        ]
-    except UnicodeDecodeError:
-        raise InputError(
-            f'--image_path {path} is neither a list of pictures nor one of '
-            f'{" ".join(pictures.PICTURES)}'
-        ) from None
-    names = [line if (path.parent / line).is_file() else line.split()[0] for line in lines]
-    for number, name in enumerate(names, 1):
+    endings = ' '.join(pictures.PICTURES)
+    what = f'list of pictures (nor does its name end in one of {endings})'
+    found = []
+    for number, line in lists.read(path, what, name=f'--image_path {path}'):
+        name = line
+        if not (path.parent / line).is_file():
+            split = lists.pair(line, pictures.PICTURES, path.parent)
+            name = split[0] if split else line
         if not name.lower().endswith(pictures.PICTURES):
+            word = name.split()[0]
             raise InputError(
-                f'--image_path {path}, entry {number}: {name!r} does not end in one of '
-                f'{" ".join(pictures.PICTURES)}'
+                f'--image_path {path}, line {number}: {word!r} does not end in one of {endings}'
             )
-    return [path.parent / name for name in names]
+        found.append(path.parent / name)
+    return found
 
 
 def drawn(

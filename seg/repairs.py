@@ -144,6 +144,19 @@ def reading() -> bool:
     return replace(Dataset, '__getitem__', dataset.sample, check)
 
 
+def reading_lists() -> bool:
+    """Dataset takes a list's mark (BOM) for a part of a name, and fails at a blank line or at blanks in names."""
+
+    def check():
+        with tempfile.TemporaryDirectory() as folder:
+            with open(f'{folder}/list.txt', 'w', encoding='utf-8-sig') as file:
+                file.write('a b.png c.png\n\n')
+            some = Dataset('val', folder, [], num_classes=2, val_path=f'{folder}/list.txt')
+        return some.file_list == [[f'{folder}/a b.png', f'{folder}/c.png']]
+
+    return replace(Dataset, '__init__', dataset.begin(Dataset.__init__), check)
+
+
 def deploy_files() -> bool:
     """A deploy.yaml of PaddleSeg's own export names model.pdmodel, but Paddle 3 writes model.json."""
 
@@ -312,6 +325,7 @@ REPAIRS = (
     windows,
     augmentation,
     reading,
+    reading_lists,
     deploy_files,
     numbers,
     overrides,

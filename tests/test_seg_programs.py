@@ -281,7 +281,7 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
         (
             'predict',
             ['--config', TINY, '--image_path', TINY],
-            "tiny.yml, entry 1: '#' does not end in",
+            "tiny.yml, line 1: '#' does not end in",
         ),
         ('predict', ['--engine', 'inference', '--image_path', 'nowhere.png'], 'needs --model_path'),
         (

@@ -24,6 +24,7 @@ PLACES = {
     'windows': (paddleseg.core.infer, 'slide_inference', infer.slide_inference),
     'augmentation': (paddleseg.core.infer, 'aug_inference', infer.multi_scale),
     'reading': (paddleseg.datasets.Dataset, '__getitem__', dataset.sample),
+    'reading_lists': (paddleseg.datasets.Dataset, '__init__', paddleseg.datasets.Dataset.__init__),
     'deploy_files': (
         paddleseg.deploy.infer.DeployConfig,
         'model',

@@ -1,11 +1,11 @@
 """Find images: a folder with one subfolder a class, or a text file that lists them."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from util.data import finder, lists
 from util.errors import InputError
 
 
@@ -51,11 +51,7 @@ def find(
 
 def scan(root: Path, suffixes: tuple[str, ...], expected: list[str] | None = None) -> Images:
     """All images below root/<class>/, classes and paths in alphabetical order; names that begin with a dot are skipped."""
-    classes = sorted(
-        entry.name
-        for entry in os.scandir(root)
-        if entry.is_dir() and not entry.name.startswith('.')
-    )
+    classes = finder.subfolders(root)
     if not classes:
         raise InputError(f'{root} has no class folders: images belong in {root}/<class>/')
     if expected is not None and classes != expected:
@@ -66,7 +62,7 @@ def scan(root: Path, suffixes: tuple[str, ...], expected: list[str] | None = Non
         )
     paths, labels = [], []
     for label, name in enumerate(classes):
-        found = sorted(_walk(root / name, suffixes))
+        found = finder.walk(root / name, suffixes)
         if not found:
             raise InputError(
                 f'class folder {root / name} holds no image ({" ".join(suffixes)}); fill or remove it'
@@ -76,52 +72,34 @@ def scan(root: Path, suffixes: tuple[str, ...], expected: list[str] | None = Non
     return Images(paths, labels, classes)
 
 
-def _walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Files with one of the suffixes at any depth; a link back to a folder already visited is not followed."""
-    found, visited = [], set()
-    for path, folders, names in os.walk(folder, followlinks=True):
-        visited.add(os.path.realpath(path))
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith('.')
-            and os.path.realpath(os.path.join(path, name)) not in visited
-        ]
-        found += [
-            os.path.join(path, name)
-            for name in names
-            if name.lower().endswith(suffixes) and not name.startswith('.')
-        ]
-    return found
-
-
 def read_list(file: Path, suffixes: tuple[str, ...]) -> Images:
-    """Images of a text file with one `path` or `path label` a line, paths relative to the file's folder.
+    """Images of a list with one `path` or `path label` a line, paths relative to the list's folder.
 
-    The label is the last word of a line where every line ends in a whole number; blank lines are skipped.
+    The label is the last word of a line where every line ends in a whole number.
     """
-    try:
-        lines = [
-            line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()
-        ]
-    except UnicodeDecodeError:
-        raise InputError(
-            f'{file} is no list of images: expected text with one `path label` a line'
-        ) from None
-    if not lines:
+    entries = lists.read(file, 'list of images: expected text with one `path label` a line')
+    if not entries:
         raise InputError(f'the list {file} is empty')
-    labelled = all(
-        len(line.rsplit(maxsplit=1)) == 2 and line.rsplit(maxsplit=1)[1].isdecimal()
-        for line in lines
-    )
-    names = [line.rsplit(maxsplit=1)[0] if labelled else line for line in lines]
-    for number, name in enumerate(names, 1):
-        if not name.lower().endswith(suffixes):
+    labelled = all(_labelled(line) for _, line in entries)
+    names = [line.rsplit(maxsplit=1)[0] if labelled else line for _, line in entries]
+    for (number, line), name in zip(entries, names):
+        if name.lower().endswith(suffixes):
+            continue
+        if not labelled and _labelled(line):  # another line has none
+            number, line = next(entry for entry in entries if not _labelled(entry[1]))
             raise InputError(
-                f'{file}, entry {number}: {name!r} does not end in one of {" ".join(suffixes)}'
+                f'{file}, line {number}: {line!r} has no label, which other lines have'
             )
-    labels = [int(line.rsplit(maxsplit=1)[1]) for line in lines] if labelled else None
+        raise InputError(
+            f'{file}, line {number}: {name!r} does not end in one of {" ".join(suffixes)}'
+        )
+    labels = [int(line.rsplit(maxsplit=1)[1]) for _, line in entries] if labelled else None
     return Images([str(file.parent / name) for name in names], labels, None)
+
+
+def _labelled(line: str) -> bool:
+    words = line.rsplit(maxsplit=1)
+    return len(words) == 2 and words[1].isdecimal()
 
 
 def find_labelled(

@@ -1,11 +1,11 @@
 """Find pictures, and read one of them, or one array of many channels."""
 
-from glob import glob
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 
+from util.data import finder
 from util.errors import InputError
 
 # as torchvision's ImageFolder
@@ -32,17 +32,14 @@ def suffixes(in_chans: int) -> tuple[str, ...]:
 def find(path: str | Path, in_chans: int = 3) -> list[Path]:
     """The file of that name, else the pictures of that folder and of the folders in it, else what matches it as a glob.
 
-    In order of their names; of a folder, what begins with a dot is left out, as in training. May be empty.
+    In the order and by the rules of util.data.finder, as in training. May be empty.
     """
-    path = Path(path)
-    if not path.is_dir():
-        return [path] if path.exists() else sorted(map(Path, glob(str(path), recursive=True)))
-    files = [file for file in path.rglob('*') if file.suffix.lower() in suffixes(in_chans)]
-    return sorted(
-        file
-        for file in files
-        if not any(part.startswith('.') for part in file.relative_to(path).parts)
-    )
+    path, endings = Path(path), suffixes(in_chans)
+    if path.is_dir():
+        return list(map(Path, finder.walk(path, endings)))
+    if path.exists():
+        return [path]
+    return list(map(Path, finder.match(str(path), endings)))
 
 
 def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
