@@ -13,6 +13,7 @@ import layer
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
+from imagenet_synsets import SYNSETS
 from util import classes, cli, ema, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
@@ -35,7 +36,7 @@ def main(args):
         trained = said.get('args', {})
         mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
         plain = transform.Evaluate(args.input_size, mean, std)
-        val = validation(args, said.get('classes'), plain)
+        val = validation(args, evaluation_images(args, said), plain)
         report_evaluation(args.resume, evaluate(model, val, shared=args.dist_eval))
         return
 
@@ -43,7 +44,10 @@ def main(args):
     plain = transform.Evaluate(args.input_size, mean, std)
     suffixes = pictures.suffixes(args.in_chans)
     images = folder.find_labelled(args.data_path, 'train', suffixes, args.nb_classes)
-    val = validation(args, images.classes, plain)
+    held_out = folder.find_labelled(
+        args.data_path, 'val', suffixes, args.nb_classes, images.classes
+    )
+    val = validation(args, held_out, plain)
     mix = mixup(args)
     begin_from(args, model)
 
@@ -66,10 +70,21 @@ def main(args):
         finish_epoch(run, epoch, stats, result)
 
 
-def validation(args, names, plain):
-    """The validation images; with --dist_eval this rank's part of them."""
-    suffixes = pictures.suffixes(args.in_chans)
-    images = folder.find_labelled(args.data_path, 'val', suffixes, args.nb_classes, names)
+def evaluation_images(args, said):
+    """The validation images of --eval, where the weights' file says who belongs to which output, or --class_names does."""
+    return classes.evaluation_images(
+        args.data_path,
+        pictures.suffixes(args.in_chans),
+        args.nb_classes,
+        path=args.resume,
+        names=said.get('classes'),
+        class_names=args.class_names,
+        synsets=SYNSETS,
+    )
+
+
+def validation(args, images, plain):
+    """Batches of validation images; with --dist_eval this rank's part of them."""
     samples = loader.EvalSet(images, args.in_chans, plain)
     return loader.EvalLoader(
         samples,

@@ -21,9 +21,9 @@ import paddle
 from tqdm import tqdm
 
 import models_zoo
-from util import cli, exported, program
+from util import classes, cli, exported, program
 from util.augment import crop, transform
-from util.data import lists, pictures, workers
+from util.data import pictures, workers
 from util.errors import InputError
 from util.progress import bar
 
@@ -153,13 +153,7 @@ def class_names(file, own):
     """A list of synonyms for each class: from a file, or the model's own."""
     if not file:
         return own
-    entries = lists.read(file, 'list of class names', name=f'--class_names {file}')
-    lines = [[name] for _, name in entries]
-    if len(lines) != len(own):
-        raise InputError(
-            f'--class_names {file} has {len(lines)} lines, but the model has {len(own)} classes'
-        )
-    return lines
+    return [[name] for name in classes.read_names(file, len(own))]
 
 
 PARSER = cli.parser(__doc__, cli.device)

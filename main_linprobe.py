@@ -17,6 +17,7 @@ from engine_finetune import (
     train_one_epoch,
 )
 from engine_loop import Run
+from imagenet_synsets import SYNSETS
 from util import classes, cli, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
@@ -39,7 +40,7 @@ def main(args):
         trained = said.get('args', {})
         mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
         plain = transform.Evaluate(args.input_size, mean, std)
-        val = evaluation(args, 'val', said.get('classes'), plain)
+        val = evaluation(args, evaluation_images(args, said), plain, args.dist_eval)
         report_evaluation(args.resume, evaluate(model, val, shared=args.dist_eval))
         return
 
@@ -47,7 +48,10 @@ def main(args):
     plain = transform.Evaluate(args.input_size, mean, std)
     suffixes = pictures.suffixes(args.in_chans)
     images = folder.find_labelled(args.data_path, 'train', suffixes, args.nb_classes)
-    val = evaluation(args, 'val', images.classes, plain)
+    held_out = folder.find_labelled(
+        args.data_path, 'val', suffixes, args.nb_classes, images.classes
+    )
+    val = evaluation(args, held_out, plain, args.dist_eval)
     if args.finetune:
         log.info(models_zoo.start_from(model, args.finetune))
     if args.knn:
@@ -76,16 +80,27 @@ def main(args):
         finish_epoch(run, epoch, stats, result)
 
 
-def evaluation(args, split, names, plain):
-    """The images of a split without augmentation; with --dist_eval this rank's part of the validation images."""
-    suffixes = pictures.suffixes(args.in_chans)
-    images = folder.find_labelled(args.data_path, split, suffixes, args.nb_classes, names)
+def evaluation_images(args, said):
+    """The validation images of --eval, where the weights' file says who belongs to which output, or --class_names does."""
+    return classes.evaluation_images(
+        args.data_path,
+        pictures.suffixes(args.in_chans),
+        args.nb_classes,
+        path=args.resume,
+        names=said.get('classes'),
+        class_names=args.class_names,
+        synsets=SYNSETS,
+    )
+
+
+def evaluation(args, images, plain, shared=False):
+    """Batches of images without augmentation; this rank's part of them where they are shared."""
     samples = loader.EvalSet(images, args.in_chans, plain)
     return loader.EvalLoader(
         samples,
         args.batch_size,
         args.num_workers,
-        shared=args.dist_eval and split == 'val',
+        shared=shared,
         timeout=args.data_timeout,
     )
 
@@ -94,7 +109,7 @@ def vote(args, model, images, val, plain):
     """Print how many validation images their nearest training images classify correctly."""
     if args.knn > len(images):
         raise InputError(f'--knn {args.knn} is more than the {len(images)} training images')
-    train = evaluation(args, 'train', None, plain)
+    train = evaluation(args, images, plain)
     share = nearest_neighbours(model, train, val, args.knn)
     log.info(f'{args.knn} nearest neighbours of the frozen features: acc1 {share:.2f}')
 

@@ -55,7 +55,14 @@ def main(args):
             scores = partial(
                 process.scores, args.python, Path(scratch) / 'part', file, settings['heads']
             )
-            judged = accuracy(args.data_path, settings, args.dst or args.src, scores, log)
+            judged = accuracy(
+                args.data_path,
+                settings,
+                args.dst or args.src,
+                scores,
+                log,
+                class_names=args.class_names,
+            )
             for rung, figures in judged:  # noqa: B007  the last figures are all
                 rungs.append(rung)
     print(ladder.table(rungs))
@@ -216,6 +223,13 @@ PARSER.add_argument(
     default=None,
     metavar='PATH',
     help='folder with val/<class>/<image>: accuracy of both',
+)
+PARSER.add_argument(
+    '--class_names',
+    default=None,
+    metavar='FILE',
+    help='with --data_path: the names of the class folders, '
+    'one a line in the order of the outputs, where the weights do not say them',
 )
 PARSER.add_argument(
     '--weights_are', default='', metavar='TEXT', help='where the weights are from, for the claim'

@@ -7,12 +7,13 @@ from itertools import islice
 import numpy as np
 import paddle
 
+from imagenet_synsets import SYNSETS
 from parity import ladder, reprod
 from parity.climb import OUTPUT
 from parity.model import build
-from util import convert
+from util import classes, convert
 from util.augment import crop, transform
-from util.data import folder, loader, pictures
+from util.data import loader, pictures
 from util.progress import bar
 
 PART = 512  # images on the disk at a time
@@ -26,13 +27,20 @@ def accuracy(
     path: str,
     original: Callable[[np.ndarray], np.ndarray],
     log: reprod.Log,
+    class_names: str | None = None,
 ) -> Iterator[tuple[ladder.Rung, dict]]:
     """Rungs over scores and accuracies, and the figures. path: our weights; original: pixels -> the original's scores.
     Pixels are decoded and transformed here and go to the original in parts, so that the disk need not hold all."""
     state = convert.read(path)[0]
     said, channels = state.get('args', {}), settings['channels']
-    images = folder.find_labelled(
-        data_path, 'val', pictures.suffixes(channels), settings['classes']
+    images = classes.evaluation_images(
+        data_path,
+        pictures.suffixes(channels),
+        settings['classes'],
+        path=path,
+        names=state.get('classes'),
+        class_names=class_names,
+        synsets=SYNSETS,
     )
     plain = transform.Evaluate(
         settings['side'], *crop.statistics(channels, said.get('mean'), said.get('std'))

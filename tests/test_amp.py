@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import numpy as np
 import paddle
@@ -111,5 +112,5 @@ def test_steps_that_a_scaler_leaves_out_are_counted_in_the_log(tmp_path, monkeyp
         stats = run.train(loss_of, after_step=lambda: weights.append(layer.weight.numpy()))
     run.recorder.epoch(train_loss=stats['loss'], epoch=0)
     assert json.loads((tmp_path / 'log.txt').read_text())['skipped_steps'] == 2
-    assert [bool((a != b).any()) for a, b in zip(weights, weights[1:])] == [False, True, False]
+    assert [bool((a != b).any()) for a, b in pairwise(weights)] == [False, True, False]
     assert np.isfinite(weights).all()

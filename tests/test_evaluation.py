@@ -1,12 +1,18 @@
 """--eval of both programs: how pictures are prepared, and which output a class folder belongs to."""
 
 import functools
+import shutil
 
 import pytest
 from conftest import classifier, figures_by_hand, printed_figures
 
 import main_finetune
 import main_linprobe
+from imagenet_synsets import SYNSETS
+from util import weights
+from util.classes import evaluation_images
+from util.errors import InputError
+from util.weights import paddle_file
 
 PROGRAMS = pytest.mark.parametrize(
     'program', [main_finetune, main_linprobe], ids=['finetune', 'linprobe']
@@ -64,3 +70,104 @@ def test_pictures_are_normalised_as_in_training_whatever_the_flags_say(
     assert warnings == [
         f'warning: --std 0.226 is not what these weights were trained with; theirs holds: {STD}'
     ]
+
+
+@pytest.fixture(scope='module')
+def bare(trained, tmp_path_factory):
+    """bare(program) -> the same weights without a word on their classes; outputs 0, 1 and 2 are the digits."""
+
+    def bare(program):
+        file = tmp_path_factory.mktemp('bare') / 'weights.pd'
+        state = weights.read(trained(program))
+        paddle_file.write(file, {'model': state['model'], 'args': state['args']})
+        return file
+
+    return functools.cache(bare)
+
+
+@pytest.fixture
+def some(digits, tmp_path):
+    """Validation images of the digits 1 and 2 alone."""
+    for digit in '12':
+        shutil.copytree(digits / 'val' / digit, tmp_path / 'some/val' / digit)
+    return tmp_path / 'some'
+
+
+@PROGRAMS
+def test_some_of_the_class_folders_need_to_be_mapped_to_the_outputs(
+    evaluate, bare, trained, some, tmp_path, program
+):
+    flags = [program, '--resume', bare(program), '--data_path', some]
+    with pytest.raises(InputError) as error:
+        evaluate(*flags)
+    assert '2 class folders for 5 outputs' in str(error.value) and '--class_names FILE' in str(
+        error.value
+    )
+
+    (tmp_path / 'names.txt').write_text('0\n1\n2\nthree\nfour\n')
+    model = classifier(trained(program), num_classes=5, global_pool=program is main_finetune)
+    by_hand = figures_by_hand(model, (some / 'val').glob('*/*'), mean=(MEAN,), std=(STD,))
+    figures, _ = evaluate(*flags, '--class_names', tmp_path / 'names.txt')
+    assert figures == pytest.approx(by_hand, abs=1e-4)
+
+
+BAD = {
+    'too few': ('1\n2\n', '/names.txt has 2 lines, but the model has 5 classes'),
+    'other names': (
+        '0\n1\na\nb\nc\n',
+        'no class is called as these class folders: 2; there are: 0, 1, a, b, c',
+    ),
+}
+
+
+@pytest.mark.parametrize('names, said', BAD.values(), ids=BAD)
+def test_names_that_do_not_fit_are_refused(evaluate, bare, some, tmp_path, names, said):
+    (tmp_path / 'names.txt').write_text(names)
+    with pytest.raises(InputError) as error:
+        evaluate(
+            main_finetune,
+            '--resume',
+            bare(main_finetune),
+            '--data_path',
+            some,
+            '--class_names',
+            tmp_path / 'names.txt',
+        )
+    assert str(error.value).endswith(said)
+
+
+def test_weights_that_know_their_classes_want_all_of_them_unless_a_file_says_which(
+    evaluate, some, tmp_path
+):
+    with pytest.raises(InputError, match='should have the 3 classes of the training images'):
+        evaluate(main_finetune, '--data_path', some)
+    (tmp_path / 'names.txt').write_text('0\n1\n2\n3\n4\n')
+    assert evaluate(main_finetune, '--data_path', some, '--class_names', tmp_path / 'names.txt')
+
+
+def test_imagenets_folders_are_known_by_their_ids(tmp_path):
+    """1000 outputs; of the folders two, with places 283 (Persian cat) and 999, counted in the file of names by hand."""
+    assert (SYNSETS[0], SYNSETS[283], SYNSETS[999]) == ('n01440764', 'n02123394', 'n15075141')
+    assert len(SYNSETS) == len(set(SYNSETS)) == 1000 and sorted(SYNSETS) == SYNSETS
+    for folder in ('n15075141', 'n02123394'):
+        (tmp_path / 'val' / folder).mkdir(parents=True)
+        (tmp_path / 'val' / folder / 'x.png').touch()
+
+    def find(outputs):
+        return evaluation_images(
+            str(tmp_path),
+            ('.png',),
+            outputs,
+            path='w.pth',
+            names=None,
+            class_names=None,
+            synsets=SYNSETS,
+        )
+
+    assert find(1000).labels == [283, 999]
+    with pytest.raises(InputError, match='2 class folders for 21841 outputs'):
+        find(21841)
+    (tmp_path / 'val/other').mkdir()
+    (tmp_path / 'val/other/x.png').touch()
+    with pytest.raises(InputError, match='3 class folders for 1000 outputs'):
+        find(1000)

@@ -1,6 +1,7 @@
 """The ladder's arithmetic by hand, reports, and what main_parity.py says where it cannot begin."""
 
 import ast
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from parity.accuracy import accuracy
 from util import convert
 from util import record as records
 from util.errors import InputError
+from util.weights import paddle_file
 
 ONE = np.array([1.0, -2.0, 4.0], 'float32')
 
@@ -315,3 +317,24 @@ def test_accuracy_by_a_list_names_the_pictures_that_the_two_see_differently(
         by_hand['acc1'], abs=1e-4
     )
     assert metric.passed == (figures['acc1 ours'] == figures['acc1 original'])
+
+
+def test_accuracy_needs_to_know_which_output_a_folder_is(classify, digits, tmp_path):
+    state = convert.read(classify(main_finetune)[1] / 'checkpoint-latest.pd')[0]
+    paddle_file.write(tmp_path / 'bare.pd', {'model': state['model']})
+    shutil.copytree(digits / 'val/2', tmp_path / 'val/2')
+    settings = main_parity.describe(
+        main_parity.PARSER.parse_args([str(tmp_path / 'bare.pd')]), state['model'], {}
+    )
+
+    def judged(**names):
+        log, two = (
+            reprod.Log(None),
+            lambda images: np.eye(3)[[2] * len(images)],
+        )  # an original that always says 2
+        return list(accuracy(str(tmp_path), settings, str(tmp_path / 'bare.pd'), two, log, **names))
+
+    with pytest.raises(InputError, match='1 class folders for 3 outputs'):
+        judged()
+    (tmp_path / 'names.txt').write_text('0\n1\n2\n')
+    assert judged(class_names=str(tmp_path / 'names.txt'))[1][1]['acc1 original'] == 100

@@ -142,6 +142,14 @@ def classification(p: argparse.ArgumentParser) -> None:
     )
     g.add_argument('--eval', action='store_true', help='only evaluate the weights of --resume')
     g.add_argument(
+        '--class_names',
+        default=None,
+        metavar='FILE',
+        help='with --eval: the names of the class folders, one a '
+        "line in the order of the outputs (default: what the weights say, or ImageNet's ids where they have "
+        '1000 outputs)',
+    )
+    g.add_argument(
         '--dist_eval',
         action='store_true',
         help='share the evaluation among the processes: the same figures, sooner',
