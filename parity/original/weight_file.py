@@ -70,7 +70,7 @@ def load(path):
         (key for key in ('ema', 'model', 'state_dict') if isinstance(contents.get(key), dict)), None
     )
     tensors = {
-        re.sub(r'^(module\.)?(_orig_mod\.)?', '', name): tensor.float()
+        re.sub(r'^((module|_orig_mod)\.)+', '', name): tensor.float()
         for name, tensor in (contents[key] if key else contents).items()
     }
     tensors = {

@@ -92,7 +92,7 @@ def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
     known = _recognised(scheme, tensors)
     if not known:
         raise InputError(
-            f'{path} holds no model known here; its keys begin with {", ".join(list(tensors)[:3])}'
+            f'{path} holds no model known here; its keys begin with {", ".join(list(contents.get(key, contents))[:3])}'
         )
     report = Report(
         str(path), taken=len(known), dropped=_leftovers(scheme, known, tensors, path, partial)
@@ -161,8 +161,7 @@ def _tensors(contents: dict, path: str | Path) -> tuple[str | None, dict]:
 
 
 def _unwrapped(name: str) -> str:
-    for wrapper in names.WRAPPERS:
-        name = name.removeprefix(wrapper)
+    name = re.sub(names.WRAPPED, '', name)
     return f'vit.{name}' if re.match(names.HUGGING_FACE_BARE, name) else name
 
 

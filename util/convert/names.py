@@ -353,8 +353,9 @@ MADE = {
 # What can be left out as long as it is this number everywhere: earlier Paddle ports' BatchNorm keeps an affine part that
 # they switched off
 IDENTITY = {'head.0.weight': 1, 'head.0.bias': 0}
-# Beginnings that wrappers put before every name
+# Beginnings that wrappers put before every name, in any order and number: DataParallel's and torch.compile's
 WRAPPERS = ('module.', '_orig_mod.')
+WRAPPED = rf'^({"|".join(map(re.escape, WRAPPERS))})+'
 # Of a Hugging Face encoder on its own, whose names have no `vit.` before them
 HUGGING_FACE_BARE = (
     r'embeddings\.|encoder\.layer\.|layernorm\.|layers\.\d+\.(layernorm_|attention\.|mlp\.)'

@@ -12,7 +12,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -88,7 +88,6 @@ KNOWN = {
     ('torch._utils', '_rebuild_tensor_v2'): _tensor,
     ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
     ('torch._utils', '_rebuild_parameter_with_state'): lambda tensor, *_: tensor,
-    ('pathlib', 'PosixPath'): lambda *parts: str(PurePosixPath(*parts)),
     ('collections', 'OrderedDict'): _Dict,
     ('collections', 'Counter'): _Dict,
     ('collections', 'defaultdict'): lambda *factory: _Dict(),
