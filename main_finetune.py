@@ -13,7 +13,7 @@ import layer
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
-from imagenet_synsets import SYNSETS
+from imagenet_classes import SYNSETS
 from util import classes, cli, ema, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing

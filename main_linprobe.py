@@ -17,7 +17,7 @@ from engine_finetune import (
     train_one_epoch,
 )
 from engine_loop import Run
-from imagenet_synsets import SYNSETS
+from imagenet_classes import SYNSETS
 from util import classes, cli, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup

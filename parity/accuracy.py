@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import paddle
 
-from imagenet_synsets import SYNSETS
+from imagenet_classes import SYNSETS
 from parity import ladder, reprod
 from parity.climb import OUTPUT
 from parity.model import build

@@ -8,7 +8,7 @@ from conftest import classifier, figures_by_hand, printed_figures
 
 import main_finetune
 import main_linprobe
-from imagenet_synsets import SYNSETS
+from imagenet_classes import SYNSETS
 from util import weights
 from util.classes import evaluation_images
 from util.errors import InputError

@@ -35,7 +35,7 @@ def level(name):
     if head in BESIDE or name.startswith('util.convert.__main__'):
         # which is a program that lies beside its package
         return LEVELS.index('main_')
-    if head in ('imagenet_classes', 'imagenet_synsets'):  # tables of the models
+    if head == 'imagenet_classes':  # a table of the models
         return LEVELS.index('models_')
     return next(
         (

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from imagenet_synsets import SYNSETS
+from imagenet_classes import SYNSETS
 
 from .conftest import PYTHON
 
