@@ -271,7 +271,7 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(run_program, tmp_path)
 
 
 def test_visualize_shows_pictures_as_a_person_sees_them(tmp_path):
-    """A 16-bit picture with a transparent level, and one whose EXIF is damaged after the turn."""
+    """A 16-bit picture with a transparent level, and behind a link one whose EXIF is damaged."""
     tensors = models_zoo.autoencoder('mae_vit_nano_patch4').state_dict()
     file = save(
         tmp_path / 'x.pd',
@@ -289,7 +289,10 @@ def test_visualize_shows_pictures_as_a_person_sees_them(tmp_path):
     Image.fromarray(hole).save(tmp_path / 'plain/a.png')
     entries = struct.pack('<HHIIHHII', 0x010F, 5, 1, 50, 0x0112, 3, 1, 6)  # the maker is a fraction
     exif = b'II*\0\x08\0\0\0\x02\0' + entries + bytes(30)
-    Image.fromarray(hole).save(tmp_path / 'odd/b.webp', exif=exif, lossless=True)
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'odd/linked').symlink_to(tmp_path / 'elsewhere')
+    Image.fromarray(hole).save(tmp_path / 'odd/linked/b.webp', exif=exif, lossless=True)
+    (tmp_path / 'odd/._a.png').write_bytes(b'\0\5\x16\7')  # as macOS leaves it
     Image.fromarray(np.rot90(hole, -1)).save(tmp_path / 'plain/b.webp', lossless=True)
     for name in ('odd', 'plain'):
         flags = ['--resume', file, '--img_path', tmp_path / name, '--out', tmp_path / f'{name}.png']

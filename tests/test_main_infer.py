@@ -174,6 +174,23 @@ def test_json_is_one_object_a_line_and_nothing_else(infer, trained, digits):
         assert all(label['names'] == [str(label['id'])] for label in one['labels'])
 
 
+def test_links_are_followed_and_what_macos_leaves_is_passed_over(infer, trained, digits, tmp_path):
+    (tmp_path / 'linked').symlink_to(digits / 'val/1')
+    shutil.copytree(digits / 'val/2', tmp_path / 'album.jpg')
+    for name in ('._30.png', '.DS_Store', 'album.jpg/._x.png', 'album.jpg/.y/z.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'\0\5\x16\7')
+    (tmp_path / 'album.jpg/loop').symlink_to(tmp_path)
+    expected = [
+        str(tmp_path / place / file.name)
+        for place, number in (('album.jpg', 2), ('linked', 1))
+        for file in sorted((digits / f'val/{number}').iterdir())
+    ]
+    for path in (tmp_path, f'{tmp_path}/**/*.png'):
+        found = infer('--resume', trained, '--img_path', path, '--json', '--topk', '1')
+        assert [json.loads(line)['file'] for line in found] == expected and len(expected) > 2
+
+
 @pytest.mark.parametrize('batch', [3, 32])
 def test_workers_change_nothing_and_the_rate_is_said(capsys, trained, digits, batch):
     outputs = []

@@ -246,6 +246,9 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
     seen = (levels / 257).round().astype('uint8')
     seen[3:9, 5:20] = 255
     Image.fromarray(seen).save(tmp_path / 'seen.png')
+    (tmp_path / '._seen.png').write_bytes(b'\0\5\x16\7')  # as macOS leaves it
+    (tmp_path / 'linked').symlink_to(scene / 'ade/images/training')
+    (tmp_path / 'loop').symlink_to(tmp_path)
     run_here(
         seg.predict,
         '--config',
@@ -258,6 +261,17 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
         tmp_path,
     )
     labels = predicted(tmp_path / 'out')
+    names = [
+        'damaged',
+        'hole',
+        'linked/000',
+        'linked/001',
+        'linked/002',
+        'seen',
+        'turned',
+        'upright',
+    ]
+    assert sorted(labels) == [f'{name}.png' for name in names]
     for odd, plain in (('turned', 'upright'), ('damaged', 'upright'), ('hole', 'seen')):
         np.testing.assert_array_equal(labels[f'{odd}.png'], labels[f'{plain}.png'])
 
