@@ -84,7 +84,9 @@ def test_those_of_other_machines_and_of_python_3_13_too(tmp_path, suffix, kind, 
     assert weights.read(tmp_path / f'x{suffix}') == {'p': text}
 
 
-@pytest.mark.parametrize('value', [pathlib.Path.home, datetime.datetime.now, io.BytesIO], ids=str)
+@pytest.mark.parametrize(
+    'value', [pathlib.Path.home, datetime.datetime.now, io.BytesIO], ids=['home', 'now', 'BytesIO']
+)
 def test_what_else_these_modules_have_is_refused(tmp_path, value):
     write(tmp_path / 'x.pd', {'args': value}, 4)
     with pytest.raises(InputError, match='refused, because it names|no weight file that is safe'):
