@@ -114,6 +114,18 @@ def said_by(tensors: dict) -> dict:
     return said
 
 
+def image_sides(flags: dict) -> tuple[int, int] | None:
+    """(height, width) of the images that a file's flags say, in the ways of timm and others; None where they do not."""
+    for name in ('input_size', 'img_size', 'image_size'):
+        value = flags.get(name)
+        sides = [value, value] if isinstance(value, int) else value
+        if isinstance(sides, (list, tuple)) and len(sides) in (2, 3):
+            height, width = sides[-2:]  # timm's input_size has the channels first
+            if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+                return height, width
+    return None
+
+
 def autoencoder_of(tensors: dict) -> str | None:
     """The name of the masked autoencoder that weights under our names are of; None where it is no known one."""
     encoder = said_by(tensors).get('model')

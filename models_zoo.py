@@ -237,7 +237,7 @@ def start_from(model: nn.Layer, path: str, fresh: tuple[str, ...] = ()) -> Start
     _check_family(own, state['model'], path)
     tensors = _named_as_in(own, state['model'])
 
-    resized = _interpolate_positions(model, tensors)
+    resized = _interpolate_positions(model, tensors, state.get('args', {}), path)
     dropped = [
         name
         for name, array in tensors.items()
@@ -282,20 +282,27 @@ def _named_as_in(own: dict, tensors: dict) -> dict:
     return dict(tensors)
 
 
-def _interpolate_positions(model: nn.Layer, tensors: dict) -> list[str]:
-    """Put the position tables that are of another length into the model's grid; a line on each."""
+def _interpolate_positions(model: nn.Layer, tensors: dict, flags: dict, path: str) -> list[str]:
+    """Put the position tables that are of another grid into the model's; a line on each.
+
+    A table is a square, unless the flags of its file say other sides. InputError where neither fits its length.
+    """
     own, encoder = model.state_dict(), getattr(model, 'backbone', model)
     resized = []
     for name, table in tensors.items():
-        if (
-            not name.endswith('pos_embed')
-            or name not in own
-            or list(table.shape) == own[name].shape
-        ):
+        if not name.endswith('pos_embed') or name not in own:
             continue
         grid = model.grid if name.startswith('decoder') else encoder.patch_embed.grid
         first = own[name].shape[1] - grid[0] * grid[1]  # 1 with a class token
-        tensors[name] = pos_embed.interpolate(table, grid, cls_token=bool(first))
         patches = table.shape[1] - first
+        source = pos_embed.grid_of(patches, models_sizes.image_sides(flags))
+        if source == tuple(grid):
+            continue
+        if source is None:
+            raise InputError(
+                f'{path}: {name} has {table.shape[1]} positions, of which {patches} are of patches. That is no square, '
+                f'and the file does not say other sides; the model has {grid[0]} x {grid[1]} patches'
+            )
+        tensors[name] = pos_embed.interpolate(table, grid, cls_token=bool(first), source=source)
         resized.append(f'{name} {patches} to {grid[0] * grid[1]} patches')
     return resized

@@ -29,14 +29,32 @@ def sincos_2d(dim: int, grid: tuple[int, int], cls_token: bool = True) -> np.nda
     return table.astype('float32')
 
 
-def interpolate(table: np.ndarray, grid: tuple[int, int], cls_token: bool = True) -> np.ndarray:
-    """A table [1, (1 +) rows * columns, D] for another grid: bicubic over the patches, which must be a square in `table`;
-    the class token's row, where there is one, is kept. The official rule."""
+def grid_of(patches: int, sides: tuple[int, int] | None = None) -> tuple[int, int] | None:
+    """(rows, columns) of so many patches of an image with these sides (height, width), or of a square one; None where
+    there is no such grid."""
+    for height, width in filter(None, (sides, (1, 1))):
+        rows = round(math.sqrt(patches * height / width))
+        columns = round(math.sqrt(patches * width / height))
+        if rows * columns == patches:
+            return rows, columns
+    return None
+
+
+def interpolate(
+    table: np.ndarray,
+    grid: tuple[int, int],
+    cls_token: bool = True,
+    source: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """A table [1, (1 +) rows * columns, D] for another grid: bicubic over the patches; the official rule.
+
+    source: rows and columns in `table`, by default those of a square. The class token's row, where there is one, is kept.
+    """
     first, patches = table[:, : int(cls_token)], table[:, int(cls_token) :]
-    side = math.isqrt(patches.shape[1])
-    if (side, side) == tuple(grid):
+    source = source or grid_of(patches.shape[1])
+    if source == tuple(grid):
         return table
-    patches = paddle.to_tensor(patches.reshape(1, side, side, -1).transpose(0, 3, 1, 2))
+    patches = paddle.to_tensor(patches.reshape(1, *source, -1).transpose(0, 3, 1, 2))
     patches = paddle.nn.functional.interpolate(
         patches, size=list(grid), mode='bicubic', align_corners=False
     )

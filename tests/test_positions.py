@@ -1,0 +1,122 @@
+"""Position tables that are not of a square: the sides are the file's, or nobody knows them."""
+
+import numpy as np
+import pytest
+
+import main_export
+import main_finetune
+import main_linprobe
+import models_zoo
+import seg  # noqa: F401
+from util import pos_embed, weights
+from util.errors import InputError
+from util.weights import paddle_file
+
+# isort: split
+from seg.backbone import MAEViT
+
+
+@pytest.fixture
+def file(encoder, tmp_path):
+    """file(rows, columns, **flags) -> an encoder whose first two position channels are the row and the column."""
+
+    def file(rows, columns, **flags):
+        tensors = {
+            name: array
+            for name, array in weights.read(encoder)['model'].items()
+            if not name.startswith(('decoder', 'mask_token'))
+        }
+        table = np.zeros([rows * columns + 1, 96], 'float32')
+        table[1:, 0], table[1:, 1] = np.divmod(np.arange(rows * columns), columns)
+        paddle_file.write(
+            tmp_path / 'x.pd', {'model': tensors | {'pos_embed': table[None]}, 'args': flags}
+        )
+        return tmp_path / 'x.pd'
+
+    return file
+
+
+def started(path, size):
+    """The first two channels of the positions [grid, grid, 2] of a model that starts from a file."""
+    model = models_zoo.classifier(
+        'vit_nano_patch4', img_size=size, in_chans=1, num_classes=2, global_pool=True
+    )
+    start = models_zoo.start_from(model, str(path))
+    return model.pos_embed.numpy()[0, 1:, :2].reshape(size // 4, size // 4, 2), start.resized
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [{'input_size': [3, 12, 24]}, {'img_size': (12, 24)}, {'image_size': [15, 27]}],
+    ids=str,
+)
+def test_the_sides_that_a_file_says_decide(file, flags):
+    """3 x 6 to 6 x 6: columns stay to the bit; rows are bicubic, symmetric around their middle."""
+    table, resized = started(file(3, 6, **flags), 24)
+    np.testing.assert_allclose(table[..., 1], np.tile(np.arange(6), (6, 1)), atol=1e-6)
+    rows = table[:, 0, 0]
+    assert (np.diff(rows) > 0).all() and rows + rows[::-1] == pytest.approx(
+        2 * np.ones(6), abs=1e-5
+    )
+    assert np.ptp(table[..., 0], axis=1).max() < 1e-5 and resized == ['pos_embed 18 to 36 patches']
+
+
+def test_a_table_of_the_right_length_may_be_of_other_sides(file):
+    """9 x 4 to 6 x 6: 36 both; without a word in the file it is taken for a square, as ever."""
+    table, resized = started(file(9, 4, img_size=[36, 16]), 24)
+    assert (
+        resized
+        and (np.diff(table[0, :, 1]) > 0).all()
+        and np.ptp(table[..., 1], axis=0).max() < 1e-5
+    )
+    assert started(file(9, 4), 24)[1] == []
+
+
+def test_grids_by_hand():
+    assert pos_embed.grid_of(48, (96, 128)) == (6, 8) and pos_embed.grid_of(48, (128, 96)) == (8, 6)
+    assert pos_embed.grid_of(49, (96, 128)) == (7, 7)  # flags of another model: a square it is
+    assert pos_embed.grid_of(48) is None and pos_embed.grid_of(48, (224, 224)) is None
+
+
+SAID = 'pos_embed has 15 positions, of which 14 are of patches. That is no square, and the file does not say other sides; '
+
+
+@pytest.mark.parametrize(
+    'begin, grid',
+    [
+        (lambda path, classify: classify(main_finetune, '--finetune', path), '4 x 4'),
+        (
+            lambda path, classify: classify(main_linprobe, '--finetune', path, '--input_size', 32),
+            '8 x 8',
+        ),
+        (
+            lambda path, _: main_export.main(
+                main_export.PARSER.parse_args(
+                    [
+                        '--resume',
+                        str(path),
+                        '--out',
+                        str(path) + '.out',
+                        '--device',
+                        'cpu',
+                        '--model',
+                        'vit_nano_patch4',
+                    ]
+                )
+            ),
+            '3 x 3',
+        ),
+        (
+            lambda path, _: MAEViT(
+                32, 4, 1, 96, 4, 3, out_indices=[0, 1, 2, 3], pretrained=str(path)
+            ),
+            '8 x 8',
+        ),
+    ],
+    ids=['finetune', 'linprobe', 'export', 'seg'],
+)
+def test_a_length_that_nobody_explains_is_one_line(file, classify, begin, grid):
+    path = file(2, 7)
+    with pytest.raises(InputError) as error:
+        begin(path, classify)
+    assert str(error.value) == f'{path}: {SAID}the model has {grid} patches'
