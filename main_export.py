@@ -118,7 +118,8 @@ def build(args):
             'patch_size': model.patch_size,
             'norm_pix_loss': bool(model.norm_pix_loss),
         }
-        name = args.model or said.get('model') or models_sizes.autoencoder_of(state['model'])
+        known = said.get('model') if said.get('model') in models_zoo.AUTOENCODERS else None
+        name = args.model or known or models_sizes.autoencoder_of(state['model'])
     else:
         if what == 'features' and DEFAULT[kind] != 'classify':
             model, said = encoder(args, state['model'])

@@ -85,8 +85,10 @@ def autoencoder_from(
             f'{path} holds {names.kind(tensors)}, which has no decoder and cannot reconstruct. '
             'Take a whole pre-training checkpoint (of the official files: *_full and mae_visualize_*)'
         )
-    inferred = models_sizes.autoencoder_of(tensors)
-    name = _settled(path, '--model', flags.get('model', inferred), name)
+    said_name = flags.get('model')
+    if said_name not in AUTOENCODERS:  # another code base's name; the shapes know ours
+        said_name = models_sizes.autoencoder_of(tensors)
+    name = _settled(path, '--model', said_name, name)
     norm_pix_loss = _settled(path, '--norm_pix_loss', flags.get('norm_pix_loss'), norm_pix_loss)
     said = flags | models_sizes.said_by(tensors)
     secondary = {}
@@ -132,6 +134,9 @@ def classifier_from(path: str, **asked) -> tuple[Classifier, dict]:
     kind = names.kind(tensors)
     if kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
         raise InputError(f'{path} holds {kind}, which has no classes; fine-tune it first')
+
+    if said.get('model') not in CLASSIFIERS:
+        said.pop('model', None)  # another code base's name
 
     # What the tensors say holds; but without a position table they fit any size
     said['nb_classes'] = len(tensors['head.1.bias' if kind == names.PROBE else 'head.bias'])
