@@ -104,13 +104,15 @@ def main(args):
 
 def build(args):
     """What to write, the shapes that go in, and what export.yaml is to say of it."""
-    state = convert.read(args.resume)[0]
+    state = convert.read(args.resume, use_ema=args.use_ema)[0]
     kind = names.kind(state['model'])
     if kind not in DEFAULT:
         raise InputError(f'{args.resume} holds {kind}; seg/export.py is for that')
     what = args.what or DEFAULT[kind]
     if what == 'reconstruct':
-        model, said = models_zoo.autoencoder_from(args.resume, args.model, args.norm_pix_loss)
+        model, said = models_zoo.autoencoder_from(
+            args.resume, args.model, args.norm_pix_loss, args.use_ema
+        )
         masking.check(model.num_patches, args.mask_ratio)
         layer, sides, channels = Reconstruct(model, args.mask_ratio), model.img_size, model.in_chans
         special = {
@@ -126,7 +128,7 @@ def build(args):
             said |= {flag: state.get('args', {}).get(flag) for flag in ('mean', 'std')}
         else:
             model, said = models_zoo.classifier_from(
-                args.resume, model=args.model, input_size=args.input_size
+                args.resume, args.use_ema, model=args.model, input_size=args.input_size
             )
         layer = (Classify if what == 'classify' else Features)(model)
         sides, channels, name = 2 * [said['input_size']], said['in_chans'], said['model']
@@ -171,7 +173,7 @@ def encoder(args, tensors):
         num_classes=1,
         global_pool=not name.startswith('vit_'),
     )
-    models_zoo.start_from(model, args.resume)
+    models_zoo.start_from(model, args.resume, use_ema=args.use_ema)
     return model, said
 
 
@@ -224,7 +226,7 @@ def write_onnx(folder, inputs, samples, expected):
     return apart
 
 
-PARSER = cli.parser(__doc__, cli.device)
+PARSER = cli.parser(__doc__, cli.device, cli.average)
 PARSER.add_argument(
     '--resume',
     required=True,

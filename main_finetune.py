@@ -32,7 +32,7 @@ def main(args):
         global_pool=args.global_pool,
     )
     if args.eval:
-        said = models_zoo.assign_from(model, args.resume)
+        said = models_zoo.assign_from(model, args.resume, args.use_ema)
         trained = said.get('args', {})
         mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
         plain = transform.Evaluate(args.input_size, mean, std)
@@ -121,7 +121,7 @@ def mixup(args):
 def begin_from(args, model):
     """Start from the weights that --finetune names, and settle which parameters are trained."""
     if args.finetune:
-        log.info(models_zoo.start_from(model, args.finetune))
+        log.info(models_zoo.start_from(model, args.finetune, use_ema=args.use_ema))
         model.reset_head(std=2e-5)
     model.freeze_blocks(args.freeze_blocks)
     if args.recompute:

@@ -82,6 +82,7 @@ def from_weights(args):
         )
     model, said = models_zoo.classifier_from(
         args.resume,
+        args.use_ema,
         model=args.model,
         nb_classes=args.nb_classes,
         global_pool=args.global_pool,
@@ -156,7 +157,7 @@ def class_names(file, own):
     return [[name] for name in classes.read_names(file, len(own))]
 
 
-PARSER = cli.parser(__doc__, cli.device)
+PARSER = cli.parser(__doc__, cli.device, cli.average)
 PARSER.add_argument(
     '--img_path', required=True, metavar='PATH', help='a picture, a folder, or a quoted glob'
 )

@@ -36,7 +36,7 @@ def main(args):
     )
     if args.eval:
         model.probe()
-        said = models_zoo.assign_from(model, args.resume)
+        said = models_zoo.assign_from(model, args.resume, args.use_ema)
         trained = said.get('args', {})
         mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
         plain = transform.Evaluate(args.input_size, mean, std)
@@ -53,7 +53,7 @@ def main(args):
     )
     val = evaluation(args, held_out, plain, args.dist_eval)
     if args.finetune:
-        log.info(models_zoo.start_from(model, args.finetune))
+        log.info(models_zoo.start_from(model, args.finetune, use_ema=args.use_ema))
     if args.knn:
         vote(args, model, images, val, plain)
     model.reset_head(std=0.01)

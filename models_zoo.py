@@ -71,14 +71,17 @@ def _choose(variants: dict[str, Callable], name: str) -> Callable:
 
 
 def autoencoder_from(
-    path: str, name: str | None = None, norm_pix_loss: bool | None = None
+    path: str,
+    name: str | None = None,
+    norm_pix_loss: bool | None = None,
+    use_ema: bool = False,
 ) -> tuple[Reconstruction, dict]:
     """The masked autoencoder in a weight file, and the flags it was trained with ({} where the file does not say).
 
     name and norm_pix_loss are for files without flags; InputError where they are needed and missing, where they
     contradict the file, or where the file holds an encoder only. Channels and (square) image size follow from shapes.
     """
-    state = convert.read_and_report(path)
+    state = convert.read_and_report(path, use_ema)
     tensors, flags = state['model'], state.get('args', {})
     if names.kind(tensors) != names.AUTOENCODER:
         raise InputError(
@@ -121,7 +124,7 @@ def _settled(path: str, flag: str, said, asked):
     return asked if said is None else said
 
 
-def classifier_from(path: str, **asked) -> tuple[Classifier, dict]:
+def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifier, dict]:
     """The classifier in a weight file, ready to infer, and what is known of it.
 
     Known are model, nb_classes, global_pool, input_size, in_chans, `labels` (a list of synonyms for each class), and mean
@@ -129,7 +132,7 @@ def classifier_from(path: str, **asked) -> tuple[Classifier, dict]:
     asked; InputError where one is needed and missing, where one contradicts the file, or where the file holds no
     classifier.
     """
-    state = convert.read_and_report(path)
+    state = convert.read_and_report(path, use_ema)
     tensors, said = state['model'], dict(state.get('args', {}))
     kind = names.kind(tensors)
     if kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
@@ -183,11 +186,11 @@ def assign(model: nn.Layer, tensors: dict, path: str) -> None:
     assign_weights(model, tensors, path)
 
 
-def assign_from(model: nn.Layer, path: str) -> dict:
+def assign_from(model: nn.Layer, path: str, use_ema: bool = False) -> dict:
     """Set all weights of a classifier from its file; what else the file says (flags, class names ...)."""
     if not path:
         raise InputError('--eval needs --resume FILE, the weights to evaluate')
-    state = convert.read_and_report(path)
+    state = convert.read_and_report(path, use_ema)
     assign(model, state['model'], path)
     return {key: value for key, value in state.items() if key not in ('model', 'optimizer')}
 
@@ -227,7 +230,9 @@ BEYOND = re.compile(
 CLASSES = re.compile(r'(head|\w+_head\.conv_seg)\.(weight|bias)')  # depend on the number of classes
 
 
-def start_from(model: nn.Layer, path: str, fresh: tuple[str, ...] = ()) -> Start:
+def start_from(
+    model: nn.Layer, path: str, fresh: tuple[str, ...] = (), use_ema: bool = False
+) -> Start:
     """Copy what a pre-trained file has for a model, to train on from there; what became of each tensor.
 
     The model is a classifier, a masked autoencoder, a segmentor or its backbone; the file is of any code base that
@@ -235,7 +240,7 @@ def start_from(model: nn.Layer, path: str, fresh: tuple[str, ...] = ()) -> Start
     dropped, and so is what is named in `fresh`. InputError for another kind of encoder, for a part of the encoder that the
     file lacks, and for any other difference in shape.
     """
-    state, report = convert.read(path)
+    state, report = convert.read(path, use_ema=use_ema)
     own = model.state_dict()
     if isinstance(model, Classifier):
         _check_head(model, state['model'], path)

@@ -31,7 +31,9 @@ NOTES = {
 
 def main(args):
     program.start(args.device, args.seed)
-    model, trained = models_zoo.autoencoder_from(args.resume, args.model, args.norm_pix_loss)
+    model, trained = models_zoo.autoencoder_from(
+        args.resume, args.model, args.norm_pix_loss, args.use_ema
+    )
     kind = masking.kind_of(trained)
     if kind in masking.CELLS and args.mask_ratio != 0.75:
         kind = 'random'  # other shares can only be so
@@ -69,7 +71,7 @@ def find(img_path: Path, in_chans: int) -> list[Path]:
     return [files[i] for i in np.linspace(0, len(files) - 1, min(MOST, len(files))).astype(int)]
 
 
-PARSER = cli.parser(__doc__, cli.device)
+PARSER = cli.parser(__doc__, cli.device, cli.average)
 PARSER.add_argument(
     '--img_path',
     type=Path,

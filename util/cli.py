@@ -53,3 +53,12 @@ def device(p: argparse.ArgumentParser) -> None:
         default=None,
         help='(default: gpu where Paddle was built for one, else cpu)',
     )
+
+
+def average(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        '--use_ema',
+        action='store_true',
+        help='of a weight file that holds an average beside the plain weights '
+        '(model_ema, state_dict_ema), take the average',
+    )

@@ -6,7 +6,7 @@ Names and meanings are the official ones (facebookresearch/mae @ efb2a80), and s
 
 import argparse
 
-from util.cli import data_timeout, device, number
+from util.cli import average, data_timeout, device, number
 
 INERT = (
     'accepted so that official commands run; without effect: paddle.distributed.launch decides this'
@@ -134,6 +134,7 @@ def classification(p: argparse.ArgumentParser) -> None:
     g.add_argument(
         '--finetune', default='', metavar='FILE', help='pre-trained weights to begin from'
     )
+    average(g)
     g.add_argument(
         '--classes_renamed',
         action='store_true',

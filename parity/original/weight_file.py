@@ -67,7 +67,12 @@ def load(path):
         with torch.serialization.safe_globals([argparse.Namespace]):
             contents = torch.load(path, map_location='cpu', weights_only=True)
     key = next(
-        (key for key in ('ema', 'model', 'state_dict') if isinstance(contents.get(key), dict)), None
+        (
+            key
+            for key in ('ema', 'model', 'state_dict', 'model_ema', 'state_dict_ema')
+            if isinstance(contents.get(key), dict)
+        ),
+        None,
     )
     tensors = {
         re.sub(r'^((module|_orig_mod)\.)+', '', name): tensor.float()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util import dist, pos_embed, weights
+from util import dist, log, pos_embed, weights
 from util.convert import hugging_face, names
 from util.errors import InputError
 from util.progress import bar
@@ -46,6 +46,8 @@ REFUSED = {
         for kind in (names.PROBE, names.POOLED, names.CLASS_TOKEN)
     },
 }
+# Keys of averaged weights, DeiT's and timm's
+AVERAGES = ('model_ema', 'state_dict_ema')
 # states that only their own program goes on from
 TRAINING = ('optimizer', 'scaler', 'param_schedulers', 'message_hub')
 
@@ -73,15 +75,16 @@ class Report:
         return '\n'.join(lines)
 
 
-def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
+def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tuple[dict, Report]:
     """A weight file's contents with its tensors under 'model', named and laid out as here, and how they came about.
 
     Numbers of other precisions become float32. A folder is one that `save_pretrained` wrote. InputError where the keys are
     of no known model, where tensors are left over or missing (unless `partial`), and where a shape contradicts the others.
+    use_ema: of a file with an average beside the plain weights (`model_ema`; timm's `state_dict_ema`), take that.
     """
     path = hugging_face.file_in(path)
     contents = weights.read(path)
-    key, tensors = _tensors(contents, path)
+    key, tensors = _tensors(contents, path, use_ema)
     if names.kind(tensors) == names.SEGMENTOR and names.family(tensors) != names.VIT:
         # Segmentors over pyramids are this project's alone
         report = Report(
@@ -104,14 +107,18 @@ def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
         model = _turned(model)
     check(model, path, partial)
     others = (
-        {name: value for name, value in contents.items() if name not in (key, 'model', 'ema')}
+        {
+            name: value
+            for name, value in contents.items()
+            if name not in (key, 'model', 'ema', *AVERAGES)
+        }
         if key
         else {}
     )
     if not isinstance(others.get('args', {}), dict):
         del others['args']  # other programs' may be of any type
     report.format, report.kind = (
-        scheme.label + (', averaged weights' if key == 'ema' else ''),
+        scheme.label + (', averaged weights' if key in ('ema', *AVERAGES) else ''),
         names.kind(model),
     )
     plain = {
@@ -120,23 +127,18 @@ def read(path: str | Path, partial: bool = False) -> tuple[dict, Report]:
     return {**others, 'model': plain}, report
 
 
-def read_and_report(path: str | Path) -> dict:
+def read_and_report(path: str | Path, use_ema: bool = False) -> dict:
     """A weight file's contents as `read` gives them; the main process prints on stderr what it made of a foreign file."""
-    contents, report = read(path)
+    contents, report = read(path, use_ema=use_ema)
     if dist.is_main() and (report.dropped or not report.format.startswith(names.PADDLE.label)):
         print(report, file=sys.stderr)
     return contents
 
 
-def _tensors(contents: dict, path: str | Path) -> tuple[str | None, dict]:
+def _tensors(contents: dict, path: str | Path, use_ema: bool = False) -> tuple[str | None, dict]:
     """The key that the tensors are under, None where they are the whole file, and the tensors without wrappers' names."""
-    for key in ('ema', 'model', 'state_dict'):
-        # the average where a run kept one: its accuracy is of that
-        if isinstance(contents.get(key), dict):
-            tensors = contents[key]
-            break
-    else:
-        key, tensors = None, contents
+    key = _chosen(contents, path, use_ema)
+    tensors = contents if key is None else contents[key]
     unknown = [
         name
         for name, value in tensors.items()
@@ -158,6 +160,27 @@ def _tensors(contents: dict, path: str | Path) -> tuple[str | None, dict]:
             f'{path} has some tensors twice, with and without {" or ".join(names.WRAPPERS)} before the name'
         )
     return key, unwrapped
+
+
+def _chosen(contents: dict, path: str | Path, use_ema: bool) -> str | None:
+    """The key of the tensors; a line says which is taken where there are plain weights and an average of PyTorch's."""
+    # 'ema' is the average that our own runs keep: their accuracy is of that
+    there = [
+        key
+        for key in ('ema', 'model', 'state_dict', *AVERAGES)
+        if isinstance(contents.get(key), dict)
+    ]
+    averages = [key for key in there if key in ('ema', *AVERAGES)]
+    if use_ema and not averages:
+        raise InputError(f'--use_ema: {path} holds no average of the weights')
+    if not there:
+        return None
+    key = averages[0] if use_ema else there[0]
+    other = next((name for name in there if (name in AVERAGES) != (key in AVERAGES)), None)
+    if other and key != 'ema':
+        remedy = 'without --use_ema' if use_ema else '--use_ema, here or in python -m util.convert,'
+        log.warn(f'{path} holds {key!r} and {other!r}; {key!r} is taken ({remedy} takes {other!r})')
+    return key
 
 
 def _unwrapped(name: str) -> str:

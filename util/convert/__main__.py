@@ -27,7 +27,7 @@ SUFFIXES = {
 
 def main(args):
     check_destination(args.src, Path(args.dst), args.to)
-    state, report = convert.read(args.src, args.partial)
+    state, report = convert.read(args.src, args.partial, args.use_ema)
     print(report)
     state['licence'] = state.get('licence') or state.get('license') or args.licence
     state['source'] = {'file': Path(report.file).name, 'sha256': sha256(report.file)}
@@ -55,7 +55,7 @@ def check_destination(src, dst, to):
         raise InputError(f'DST {dst} is SRC itself; choose another name')
 
 
-PARSER = cli.parser(__doc__)
+PARSER = cli.parser(__doc__, cli.average)
 PARSER.prog = 'python -m util.convert'
 PARSER.add_argument('src', metavar='SRC', help='weights to read')
 PARSER.add_argument('dst', metavar='DST', help='file to write')
