@@ -20,8 +20,9 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+import models_labels
 import models_zoo
-from util import classes, cli, exported, program
+from util import cli, exported, program
 from util.augment import crop, transform
 from util.data import pictures, workers
 from util.errors import InputError
@@ -154,7 +155,7 @@ def class_names(file, own):
     """A list of synonyms for each class: from a file, or the model's own."""
     if not file:
         return own
-    return [[name] for name in classes.read_names(file, len(own))]
+    return [[name] for name in models_labels.read_names(file, len(own))]
 
 
 PARSER = cli.parser(__doc__, cli.device, cli.average)

@@ -8,6 +8,7 @@
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
+import models_labels
 import models_zoo
 from engine_finetune import (
     evaluate,
@@ -17,7 +18,6 @@ from engine_finetune import (
     train_one_epoch,
 )
 from engine_loop import Run
-from imagenet_classes import SYNSETS
 from util import classes, cli, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
@@ -82,14 +82,13 @@ def main(args):
 
 def evaluation_images(args, said):
     """The validation images of --eval, where the weights' file says who belongs to which output, or --class_names does."""
-    return classes.evaluation_images(
+    return models_labels.evaluation_images(
         args.data_path,
         pictures.suffixes(args.in_chans),
         args.nb_classes,
         path=args.resume,
         names=said.get('classes'),
         class_names=args.class_names,
-        synsets=SYNSETS,
     )
 
 

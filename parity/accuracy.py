@@ -7,11 +7,11 @@ from itertools import islice
 import numpy as np
 import paddle
 
-from imagenet_classes import SYNSETS
+import models_labels
 from parity import ladder, reprod
 from parity.climb import OUTPUT
 from parity.model import build
-from util import classes, convert
+from util import convert
 from util.augment import crop, transform
 from util.data import loader, pictures
 from util.progress import bar
@@ -33,14 +33,13 @@ def accuracy(
     Pixels are decoded and transformed here and go to the original in parts, so that the disk need not hold all."""
     state = convert.read(path)[0]
     said, channels = state.get('args', {}), settings['channels']
-    images = classes.evaluation_images(
+    images = models_labels.evaluation_images(
         data_path,
         pictures.suffixes(channels),
         settings['classes'],
         path=path,
         names=state.get('classes'),
         class_names=class_names,
-        synsets=SYNSETS,
     )
     plain = transform.Evaluate(
         settings['side'], *crop.statistics(channels, said.get('mean'), said.get('std'))

@@ -9,8 +9,8 @@ from conftest import classifier, figures_by_hand, printed_figures
 import main_finetune
 import main_linprobe
 from imagenet_classes import SYNSETS
+from models_labels import evaluation_images
 from util import weights
-from util.classes import evaluation_images
 from util.errors import InputError
 from util.weights import paddle_file
 
@@ -155,13 +155,7 @@ def test_imagenets_folders_are_known_by_their_ids(tmp_path):
 
     def find(outputs):
         return evaluation_images(
-            str(tmp_path),
-            ('.png',),
-            outputs,
-            path='w.pth',
-            names=None,
-            class_names=None,
-            synsets=SYNSETS,
+            str(tmp_path), ('.png',), outputs, path='w.pth', names=None, class_names=None
         )
 
     assert find(1000).labels == [283, 999]

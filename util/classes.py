@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from util.data import lists
-from util.data.folder import Images, find_labelled
+from util.data.folder import Images
 from util.errors import InputError
 
 MOST = 5  # differences that an error shows
@@ -77,16 +76,17 @@ def _difference(before: list[str], names: list[str]) -> str:
     parts = []
     for what, one, other in (('new', names, before), ('gone', before, names)):
         if alone := [name for name in one if name not in other]:
-            parts.append(f'{what}: {_listed(alone)}')
+            parts.append(f'{what}: {listed(alone)}')
     changed = [
         f'class {label} was {old} and is {new}'
         for label, (old, new) in enumerate(zip(before, names))
         if old != new
     ]
-    return '; '.join([*parts, *([_listed(changed)] if changed else [])])
+    return '; '.join([*parts, *([listed(changed)] if changed else [])])
 
 
-def _listed(texts: list[str]) -> str:
+def listed(texts: list[str]) -> str:
+    """The first few of them, and how many more there are."""
     more = f' and {len(texts) - MOST} more' if len(texts) > MOST else ''
     return ', '.join(texts[:MOST]) + more
 
@@ -119,66 +119,6 @@ class Examples:
             changed.append(f'there were {len(before)} labels and are {len(self.paths)}')
         if changed:
             raise InputError(
-                f'the labels of the training images are not those of the checkpoint: {_listed(changed)}. Put them back, '
+                f'the labels of the training images are not those of the checkpoint: {listed(changed)}. Put them back, '
                 'start anew with --finetune, or add --classes_renamed where each label means what it meant'
             )
-
-
-def evaluation_images(
-    data_path: str,
-    suffixes: tuple[str, ...],
-    outputs: int,
-    *,
-    path: str,
-    names: list[str] | None,
-    class_names: str | None,
-    synsets: list[str],
-) -> Images:
-    """The validation images, each class folder with the label that it has among a classifier's outputs.
-
-    names: what the weights in `path` say, and then the folders must be these. class_names: a file that says more; folders
-    may be some of its names. synsets: ImageNet's, for weights of as many outputs that say nothing. Where nobody says
-    anything there has to be a folder for each output. Lists say their labels themselves.
-    """
-    if class_names:
-        names = read_names(class_names, outputs)
-    elif names:
-        return find_labelled(data_path, 'val', suffixes, outputs, names)
-
-    images = find_labelled(data_path, 'val', suffixes, outputs)
-    folders = images.classes
-    if folders is None:
-        return images
-    if not names and outputs == len(synsets) and set(folders) <= set(synsets):
-        names = synsets
-    if names:
-        return _by_names(images, names)
-    if len(folders) != outputs:
-        raise InputError(
-            f'{path} does not name its classes, and --data_path {data_path} has {len(folders)} class folders for {outputs} '
-            'outputs, so it is unknown which belongs to which; give --class_names FILE with the name of a folder in each '
-            'line, in the order of the outputs'
-        )
-    return images
-
-
-def _by_names(images: Images, names: list[str]) -> Images:
-    """Images with the place of their class folder's name among `names` as label."""
-    labels = {name: label for label, name in enumerate(names)}
-    unknown = [folder for folder in images.classes if folder not in labels]
-    if unknown:
-        raise InputError(
-            f'no class is called as these class folders: {_listed(unknown)}; there are: {_listed(names)}'
-        )
-    return Images(images.paths, [labels[images.classes[label]] for label in images.labels], names)
-
-
-def read_names(file: str, outputs: int) -> list[str]:
-    """The names in a file of --class_names, one for each of a model's outputs."""
-    entries = lists.read(file, 'list of class names', name=f'--class_names {file}')
-    names = [name for _, name in entries]
-    if len(names) != outputs:
-        raise InputError(
-            f'--class_names {file} has {len(names)} lines, but the model has {outputs} classes'
-        )
-    return names
