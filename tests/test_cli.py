@@ -108,10 +108,11 @@ UNIFORM = {
     'token_size': None,
     'fix_um_positions': False,
 }
+CLASSES = {'use_ema': False, 'classes_renamed': False, 'class_names': None}
 OURS = {
     'pretrain': SHARED | UNIFORM | {'masking': 'random', 'save_every': 20, 'scale': [0.2, 1.0]},
-    'linprobe': SHARED | {'input_size': 224, 'knn': 0},
-    'finetune': SHARED | {'freeze_blocks': 0, 'ema_decay': 0.0, 'beta2': 0.999},
+    'linprobe': SHARED | CLASSES | {'input_size': 224, 'knn': 0},
+    'finetune': SHARED | CLASSES | {'freeze_blocks': 0, 'ema_decay': 0.0, 'beta2': 0.999},
 }
 
 INERT = '--no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 --dist_on_itp --device cuda --accum_iter 2 '

@@ -137,8 +137,8 @@ def test_each_method_learns_and_says_what_it_is(pretrain, pretrained, model):
 def test_masks_are_uniform_where_they_are_asked_for(train, monkeypatch, model):
     seen = []
 
-    def look(network, batches, *_):
-        seen.extend(noise.numpy() for _, noise in batches)
+    def look(run, *_):
+        seen.extend(noise.numpy() for _, noise in run.data.batches(0, 0))
         raise StopIteration
 
     monkeypatch.setattr(main_pretrain, 'train_one_epoch', look)

@@ -149,15 +149,12 @@ def comparison(clone):
     with open(clone / 'models_mae.py', 'a') as file:
         file.write(CHANGE)
     environment = os.environ | {'TMPDIR': str(clone.parent), 'PYTHONWARNINGS': 'ignore'}
-    process = subprocess.Popen(
-        [sys.executable, 'tests/neutral.py', 'HEAD', '--only', 'pretrain-vit'],
-        cwd=clone,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout.readline().endswith('and the working tree\n')
-    yield process
+    command = [sys.executable, 'tests/neutral.py', 'HEAD', '--only', 'pretrain-vit']
+    with subprocess.Popen(
+        command, cwd=clone, env=environment, text=True, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline().endswith('and the working tree\n')
+        yield process
     worktrees = subprocess.check_output(['git', 'worktree', 'list'], cwd=clone, text=True)
     assert len(worktrees.splitlines()) == 1
     assert list(clone.parent.iterdir()) == [clone]

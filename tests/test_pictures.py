@@ -456,5 +456,7 @@ def test_training_takes_a_neighbour_for_such_an_array(arrays, tmp_path, capsys):
     run(main_pretrain, *flags, '--warmup_epochs', 0, '--output_dir', tmp_path)
     said = capsys.readouterr()
     assert f'warning: unreadable image {arrays}/train/1/007.npy (ValueError: 1 of 1024' in said.err
-    losses = [json.loads(line)['train_loss'] for line in (tmp_path / 'log.txt').open()]
+    losses = [
+        json.loads(line)['train_loss'] for line in (tmp_path / 'log.txt').read_text().splitlines()
+    ]
     assert len(losses) == 1 and np.isfinite(losses).all()

@@ -32,8 +32,8 @@ MAE += '--output_dir {out} '
 VIT = MAE.replace('mae_', '') + '--nb_classes 3 '
 SEG = '--config {config} --device cpu '
 WAYS = {
-    'pretrain --resume': (main_pretrain, MAE + '--resume {file}'),
-    'finetune --resume': (main_finetune, VIT + '--resume {file}'),
+    'pretrain --resume': (main_pretrain, MAE + '--batch_size 10 --resume {file}'),
+    'finetune --resume': (main_finetune, VIT + '--batch_size 10 --resume {file}'),
     'finetune --finetune': (main_finetune, VIT + '--finetune {file}'),
     'finetune --eval': (main_finetune, VIT + '--eval --resume {file}'),
     'linprobe --finetune': (main_linprobe, VIT + '--finetune {file}'),
