@@ -1,5 +1,6 @@
 """Shared by the tests: small real data, and programs run as a user runs them."""
 
+import fcntl
 import functools
 import json
 import os
@@ -76,19 +77,25 @@ def pytest_configure(config):
     os.environ['PYTHONWARNINGS'] = ','.join(config.getini('filterwarnings'))
 
 
-@pytest.hookimpl(trylast=True)  # when every test has its markers
 def pytest_collection_modifyitems(items):
-    """Choose the group of each test. Workers of pytest-xdist take whole groups.
-
-    A file is a group, so its fixtures are made once. Tests that start several processes are one group and come first: they
-    run one after the other while another worker runs the rest.
-    """
+    """Mark the tests that start several processes."""
     for item in items:
         if 'on_two_processes' in item.fixturenames:
             item.add_marker(pytest.mark.processes)
-        together = item.get_closest_marker('processes')
-        item.add_marker(pytest.mark.xdist_group('processes' if together else item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker('processes') is None)
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time(request, tmp_path_factory):
+    """Tests that start several processes wait for each other, also those of another worker of pytest-xdist.
+
+    Its own groups (xdist_group) are without effect in version 3.8 with pytest 9.2.
+    """
+    if not request.node.get_closest_marker('processes'):
+        yield
+        return
+    with open(tmp_path_factory.getbasetemp().parent / 'processes.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope='session', autouse=True)

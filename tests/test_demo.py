@@ -456,6 +456,7 @@ def test_a_wrong_number_of_seeds_is_refused():
     ) and 'a number of seeds from 1, not two' in result.stderr
 
 
+@pytest.mark.slow
 def test_the_scenes_score_is_the_mean_jaccard_index(run_program, tmp_path):
     rng = np.random.default_rng(0)
     for kind in ('images', 'annotations', 'predictions'):

@@ -45,6 +45,7 @@ def seen_by_a_worker(tmp_path, **environ):
     return int(result.stdout.split('threads ')[-1].split()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_the_launchers_workers_get_the_threads(tmp_path):
     clean = {

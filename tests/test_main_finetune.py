@@ -340,6 +340,7 @@ def test_a_run_resumed_within_an_epoch_ends_as_if_nothing_had_happened(finetune)
     assert_same_state(again / 'checkpoint-2.pd', out / 'checkpoint-2.pd')
 
 
+@pytest.mark.slow
 def test_two_processes_resume_as_if_nothing_had_happened(digits, tmp_path, on_two_processes):
     flags = [
         *TINY_VIT,

@@ -19,7 +19,7 @@ def nano(**kwargs):
         ('vit_base_patch16', 224, 86_567_656),
         slow('vit_large_patch16', 224, 304_326_632),
         slow('vit_huge_patch14', 224, 632_045_800),
-        ('vit_base_patch16', 448, 87_019_240),
+        slow('vit_base_patch16', 448, 87_019_240),
     ],
 )
 @pytest.mark.parametrize('global_pool', [False, True])

@@ -171,6 +171,7 @@ def test_a_change_that_is_not_committed_is_found_from_where_it_acts_on(compariso
     assert last == '1 of 1 cases differ'
 
 
+@pytest.mark.slow
 def test_nothing_stays_after_ctrl_c(comparison):
     time.sleep(1)
     comparison.send_signal(signal.SIGINT)

@@ -117,6 +117,7 @@ def test_labels_are_balanced_nested_and_of_each_seed(reproduce, data, monkeypatc
     assert sets[0, 9] != sets[1, 9] and sets[0, 30] == sets[1, 30]
 
 
+@pytest.mark.slow
 def test_a_cell_runs_once_and_the_next_begins_from_it(reproduce, data, tmp_path, monkeypatch):
     monkeypatch.setattr(small, 'LABELS', {9: 1})
     monkeypatch.setenv('PYTHONPATH', str(ROOT))

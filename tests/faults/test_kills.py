@@ -189,6 +189,7 @@ def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0, moment=at_r
         assert not list((training.folder / 'out').glob('.*')), 'temporary files are left'
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_with_workers_that_is_killed_ends_as_an_undisturbed_one(
     digits, tmp_path, tally
 ):
