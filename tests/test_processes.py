@@ -165,7 +165,7 @@ def test_two_launchers_equal_one_process(digits, tmp_path):
         for rank in (0, 1)
     ]
     for node in nodes:
-        output, _ = node.communicate(timeout=120)
+        output, _ = node.communicate(timeout=400)
         assert node.returncode == 0, output
     losses, others, keys = differences(tmp_path / 'one', tmp_path / 'two')
     assert losses < 1e-6 and max(others, keys) < 1e-6
