@@ -60,8 +60,10 @@ def test_clipped_steps_pass_as_well(made, climbed, tmp_path):
 
 
 def test_both_are_evaluated_on_the_same_pixels(made, climbed, digits, tmp_path):
-    log = tmp_path / 'log'
-    result, rungs = climbed(made('nano', 'pooled'), '--data_path', digits, '--reprod_log', log)
+    log, names = tmp_path / 'log', tmp_path / 'names.txt'
+    names.write_text('\n'.join(map(str, range(10))))  # the model has ten outputs, the data three digits
+    flags = ['--data_path', digits, '--class_names', names, '--reprod_log', log]
+    result, rungs = climbed(made('nano', 'pooled'), *flags)
     assert result.returncode == 0, result.stdout
     assert rungs['validation scores']['passed'] and rungs['metric']['passed']
     assert 'images: 10' in result.stdout and 'predicted differently: []' in result.stdout
