@@ -6,8 +6,14 @@ from imagenet_classes import SYNSETS
 
 from .conftest import PYTHON
 
+# timm.data would import torchvision, which a CPU-only torch does not suit; the table is a text file
+SCRIPT = """
+import importlib.util, pathlib
+folder = pathlib.Path(importlib.util.find_spec('timm').origin).parent
+print((folder / 'data/_info/imagenet_synsets.txt').read_text())
+"""
+
 
 def test_the_table_of_ids_is_timms():
-    script = "from timm.data import ImageNetInfo; print(*ImageNetInfo('imagenet-1k').label_names())"
-    result = subprocess.run([PYTHON, '-c', script], check=True, capture_output=True, text=True)
+    result = subprocess.run([PYTHON, '-c', SCRIPT], check=True, capture_output=True, text=True)
     assert result.stdout.split() == SYNSETS
