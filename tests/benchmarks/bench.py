@@ -1,4 +1,4 @@
-"""Measure the cases of cases.py, Paddle and PyTorch in turns, and write the table of the READMEs.
+"""Measure the cases of cases.py, Paddle and PyTorch in turns, and write the table of reports/speed.md.
 
     bash tests/run.sh --bench [CASE|LETTER ...] [--rounds N] [--threads N]
 
@@ -206,7 +206,7 @@ PARSER.add_argument(
 )
 PARSER.add_argument('--out', type=Path, default=turns.ROOT / 'reports/speed.jsonl', metavar='FILE')
 PARSER.add_argument(
-    '--no_table', action='store_false', dest='table', help='leave the READMEs as they are'
+    '--no_table', action='store_false', dest='table', help='leave reports/speed.md as it is'
 )
 PARSER.add_argument(
     '--scratch', default=None, metavar='DIR', help="folder for some GB (default: the system's)"

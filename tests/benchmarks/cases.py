@@ -11,32 +11,17 @@ depends on the kind:
 import dataclasses
 import itertools
 
-GROUPS = {  # letter -> title, English and Chinese
-    'a': ('A training step of pre-training', '预训练的一步'),
-    'b': (
-        'A training step of fine-tuning, with mixup, cutmix, drop path and layer decay',
-        '微调的一步，含 mixup、cutmix、drop path 与层衰减',
-    ),
-    'c': ('Inference, arrays in and scores out', '推理：输入数组，输出分数'),
-    'd': (
-        'Loading 64 JPEGs of 500 x 375, decoding included, in one process',
-        '在一个进程内读取 64 张 500 x 375 的 JPEG，含解码',
-    ),
-    'e': ('A training step of segmentation, UPerNet', '分割（UPerNet）训练的一步'),
-    'f': ('From the command to the end of the first step, nano', '从命令到第一步结束，nano'),
-    'h': (
-        'A step of `main_pretrain.py`, ViT-B, 8 images in all',
-        '`main_pretrain.py` 的一步，ViT-B，共 8 张图片',
-    ),
-    'i': (
-        'Growth of a pre-training step, ViT-B; batch 8 is above',
-        '预训练一步的增长，ViT-B；批量 8 见上',
-    ),
-    'j': ('Converting a file of 2.6 GB', '转换一个 2.6 GB 的文件'),
-    'k': (
-        'Of an epoch of `main_pretrain.py`, ViT-B: lost to saving, logging, waiting for data',
-        '`main_pretrain.py` 的一轮（ViT-B）中，用于保存、记录、等待数据的时间',
-    ),
+GROUPS = {  # letter -> title
+    'a': 'A training step of pre-training',
+    'b': 'A training step of fine-tuning, with mixup, cutmix, drop path and layer decay',
+    'c': 'Inference, arrays in and scores out',
+    'd': 'Loading 64 JPEGs of 500 x 375, decoding included, in one process',
+    'e': 'A training step of segmentation, UPerNet',
+    'f': 'From the command to the end of the first step, nano',
+    'h': 'A step of `main_pretrain.py`, ViT-B, 8 images in all',
+    'i': 'Growth of a pre-training step, ViT-B; batch 8 is above',
+    'j': 'Converting a file of 2.6 GB',
+    'k': 'Of an epoch of `main_pretrain.py`, ViT-B: lost to saving, logging, waiting for data',
 }
 ALIASES = {'g': 'abe'}  # peak memory is a column of these
 BOTH = ('paddle', 'torch')

@@ -1,107 +1,89 @@
-"""The table of the READMEs, from the file that bench.py writes.
+"""The table of reports/speed.md, made from the lines that bench.py writes.
 
 python tests/benchmarks/table.py
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cases
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / 'reports/speed.md'
 BEGIN, END = '<!-- speed: made by tests/benchmarks/table.py -->', '<!-- /speed -->'
-HEADS = {
-    'README.md': ('', 'Paddle', 'PyTorch', 'ratio', 'floor', 'memory, MB', 'threads'),
-    'README_cn.md': ('', 'Paddle', 'PyTorch', '比值', '下限', '内存，MB', '线程'),
-}
-WHERE = {
-    'README.md': 'Measured on {cpu}, {date}; Paddle {paddle}, PyTorch {torch}.',
-    'README_cn.md': '测量环境：{cpu}，{date}；Paddle {paddle}，PyTorch {torch}。',
-}
-CHINESE = {
-    'for pre-training': '用于预训练',
-    'for fine-tuning': '用于微调',
-    ' pixels a side': ' 像素',
-    'mask ratio': '掩码率',
-    'batch': '批量',
-    'exported': '导出后',
-    'half of the threads each': '各用一半线程',
-    'all threads': '全部线程',
-    '1 process': '1 个进程',
-    '2 processes': '2 个进程',
-    ' images': ' 张图片',
-    ' JPEGs of 500 x 375 to labels': ' 张 500 x 375 的 JPEG 到标签',
-    '; ': '；',
-    ': ': '：',
-    ', ': '，',
-}
-NOTHING = {'README.md': 'Not measured yet.', 'README_cn.md': '尚未测量。'}
+HEAD = ('', 'Paddle', 'PyTorch', 'ratio', 'floor', 'memory, MB', 'threads')
+NO_CELLS = ' |' * (len(HEAD) - 1)  # of a row that is the title of a group
 
 
 def read(file: Path) -> list[dict]:
+    """The measurements of reports/speed.jsonl; none where there is no such file."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def duration(ms: float) -> str:
     """Three digits, in ms or s."""
     if ms < 9995:
-        return f'{ms:.{max(0, 2 - (ms >= 10) - (ms >= 100))}f} ms'
-    return f'{ms / 1000:.{1 if ms < 99950 else 0}f} s'
+        digits = max(0, 2 - (ms >= 10) - (ms >= 100))
+        return f'{ms:.{digits}f} ms'
+    return f'{ms / 1000:.1f} s' if ms < 99950 else f'{ms / 1000:.0f} s'
 
 
 def spread(line: dict) -> str:
-    """The median and, of several, the distance of the quartiles."""
-    return duration(line['ms']) + (
-        f' ({(line["ms_q75"] - line["ms_q25"]) / line["ms"]:.0%})' if line['n'] > 1 else ''
-    )
+    """The median and, of several measurements, the distance of the quartiles in percent of it."""
+    median = duration(line['ms'])
+    if line['n'] == 1:
+        return median
+    distance = (line['ms_q75'] - line['ms_q25']) / line['ms']
+    return f'{median} ({distance:.0%})'
 
 
-def section(lines: list[dict], readme: str) -> str:
-    """The table with a line on where it was measured."""
+def section(lines: list[dict]) -> str:
+    """The table, and below it a line about where it was measured."""
     if not lines:
-        return NOTHING[readme]
+        return 'Not measured yet.'
     found = {(line['case'], line['framework']): line for line in lines}
-    head = HEADS[readme]
-    rows = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
-    for letter, titles in cases.GROUPS.items():
-        names = [
+    rows = [table_row(HEAD), '|' + '---|' * len(HEAD)]
+    for letter, title in cases.GROUPS.items():
+        measured = [
             case for case in cases.CASES if case.group == letter and (case.name, 'paddle') in found
         ]
-        rows += (
-            [f'| **{titles[readme != "README.md"]}** |' + ' |' * (len(head) - 1)] if names else []
-        )
-        rows += [
-            row(
-                translated(case.label, readme),
-                *(found.get((case.name, side)) for side in cases.BOTH),
-            )
-            for case in names
-        ]
-    versions = {
+        if measured:
+            rows.append(f'| **{title}** |{NO_CELLS}')
+        for case in measured:
+            ours, theirs = (found.get((case.name, side)) for side in cases.BOTH)
+            rows.append(row(case.label, ours, theirs))
+    return '\n'.join([*rows, '', *places(lines)])
+
+
+def places(lines: list[dict]) -> list[str]:
+    """A line for each processor that the measurements are from."""
+    versions = {'paddle': '-', 'torch': '-'}
+    versions |= {
         line['framework']: line['frame_version'] for line in lines if 'frame_version' in line
     }
-    places = {line['cpu']: line['date'] for line in lines}
-    where = [
-        WHERE[readme].format(cpu=cpu, date=date, **{'paddle': '-', 'torch': '-', **versions})
-        for cpu, date in places.items()
-    ]
-    return '\n'.join([*rows, '', *where])
-
-
-def translated(label: str, readme: str) -> str:
-    for english, chinese in CHINESE.items() if readme == 'README_cn.md' else ():
-        label = label.replace(english, chinese)
-    return label
+    dates = {line['cpu']: line['date'] for line in lines}
+    frameworks = 'Paddle {paddle}, PyTorch {torch}'.format(**versions)
+    return [f'Measured on {cpu}, {date}; {frameworks}.' for cpu, date in dates.items()]
 
 
 def row(label: str, ours: dict, theirs: dict | None) -> str:
-    cells = [label, spread(ours), '-', '-', '-', f'{ours["memory_mb"]:.0f}', str(ours['threads'])]
+    """One case of the table; `theirs` is None where PyTorch was not measured."""
+    time, ratio, floor = '-', '-', '-'
+    memory = f'{ours["memory_mb"]:.0f}'
     if theirs:
-        cells[2:4] = spread(theirs), f'{ours["ms"] / theirs["ms"]:.2f}'
-        cells[5] += f' / {theirs["memory_mb"]:.0f}'
+        time = spread(theirs)
+        ratio = f'{ours["ms"] / theirs["ms"]:.2f}'
+        memory += f' / {theirs["memory_mb"]:.0f}'
     if ours['floor_ms']:
-        cells[4] = duration(ours['floor_ms'])
+        floor = duration(ours['floor_ms'])
+    threads = str(ours['threads'])
+    return table_row([label, spread(ours), time, ratio, floor, memory, threads])
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """The cells as a row of a Markdown table."""
     return '| ' + ' | '.join(cells) + ' |'
 
 
@@ -110,15 +92,13 @@ def placed(text: str, section: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise SystemExit(f'table.py: a README lacks the marks {BEGIN} and {END}')
+        raise SystemExit(f'table.py: {PAGE.name} lacks the marks {BEGIN} and {END}')
     return f'{before}{BEGIN}\n{section}\n{END}{after}'
 
 
 def main(args):
-    lines = read(args.lines)
-    for readme in HEADS:
-        file = ROOT / readme
-        file.write_text(placed(file.read_text(), section(lines, readme)))
+    table = section(read(args.lines))
+    PAGE.write_text(placed(PAGE.read_text(), table))
 
 
 PARSER = argparse.ArgumentParser(
