@@ -2,6 +2,7 @@
 what was measured, and what goes wrong is one line."""
 
 import json
+import re
 
 import numpy as np
 import paddle
@@ -56,6 +57,19 @@ def test_the_table_is_made_of_what_was_measured(bench):
     text = bench.table.PAGE.read_text()
     section = bench.table.section(bench.table.read(ROOT / 'reports/speed.jsonl'))
     assert bench.table.placed(text, section) == text
+
+
+@pytest.mark.parametrize('readme', ['README.md', 'README_cn.md'])
+def test_the_ratios_in_a_readme_are_those_that_were_measured(bench, readme):
+    lines = bench.table.read(ROOT / 'reports/speed.jsonl')
+    times = {(line['case'], line['framework']): line['ms'] for line in lines}
+    measured = [
+        f'{times[case, "paddle"] / times[case, "torch"]:.2f}'
+        for case in ('a_vit_base', 'a_vit_large')
+    ]
+    text = (ROOT / readme).read_text()
+    row = next(line for line in text.splitlines() if 'reports/speed.md' in line)
+    assert re.findall(r'\b\d\.\d\d\b', row) == measured
 
 
 def test_cases_have_names_of_their_own_and_a_group_each(bench):

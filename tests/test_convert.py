@@ -17,7 +17,7 @@ from util.weights import paddle_file, safetensors_file, torch_file
 COUNTS = dict(zip(KINDS.values(), (30, 50, 32, 32, 34, 113)))
 
 UM_MAE = 'UM-MAE: Swin, PVT (PyTorch)'
-# The README's table has these rows. '-': the code base has no such model, or no such writer is here
+# The table of docs/weights.md has these rows. '-': the code base has no such model, or no such writer is here
 MATRIX = {
     'official (PyTorch)': ['exact / exact'] * 5 + ['- / refused'],
     'timm': [
