@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import ROOT
 from paddle.distributed.launch.context import args_envs
 from test_convert import KINDS, MATRIX
@@ -169,6 +170,23 @@ def test_the_matrix_of_formats_is_what_the_tests_prove():
     header, *rows = table(read('docs/weights.md').text, 'format')
     assert header == ['format', *KINDS]
     assert {row: cells for row, *cells in rows} == MATRIX and len(rows) == len(MATRIX)
+
+
+def test_the_differences_from_pytorch_are_those_of_the_records():
+    _, *rows = table(read('docs/weights.md').text, 'model')
+    assert len(rows) == 6
+    for model, *differences in rows:
+        size = {'B': 'base', 'L': 'large', 'H': 'huge'}[model[4]]
+        kind = {'autoencoder': 'pretrain', 'classifier': 'finetune'}[model.split()[1]]
+        record = yaml.safe_load((ROOT / f'reports/parity_vit_{size}_{kind}.yaml').read_text())
+        names = ('blocks', 'prediction', 'logits', 'loss', 'gradients', 'losses of the steps')
+        names += ('weights after the steps',)
+        rungs = [rung for rung in record['parity'] if rung['name'] in names]
+        measured = [f'{rung["relative"]:.1e}' for rung in rungs]
+        assert [f'{float(difference):.1e}' for difference in differences] == measured
+        # as the door says
+        assert all(rung['relative'] < 1e-5 for rung in rungs[:-1])
+        assert rungs[-1]['relative'] < 3e-5
 
 
 @pytest.mark.parametrize('name', PAGES)
