@@ -1,1 +1,4 @@
-"""From files to batches: folder.py finds the pictures, pictures.py reads one, loader.py makes batches of them."""
+"""From files to batches.
+
+folder.py finds the images, pictures.py reads one of them, loader.py makes batches of them.
+"""

@@ -1,7 +1,7 @@
-"""Find files in folders, the same way for all programs.
+"""Find files in folders by one set of rules for all programs.
 
-Links are followed, but not to a folder that holds them. What begins with a dot (`._photo.jpg`,
-`.DS_Store`, hidden folders) is passed over. Paths are in the order of their text.
+Links are followed, except a link to a folder that contains it. Names that begin with a dot
+(`._photo.jpg`, `.DS_Store`, hidden folders) are skipped. Paths are sorted as text.
 """
 
 import os
@@ -17,34 +17,41 @@ ANY = ('',)  # every name ends in it
 
 def walk(folder: str | Path, suffixes: tuple[str, ...] = ANY) -> list[str]:
     """The files with one of the suffixes at any depth below a folder, sorted."""
-    return sorted(_walk(str(folder), _holders(folder), suffixes))
+    return sorted(_walk(str(folder), _ancestors(folder), suffixes))
 
 
 def subfolders(folder: str | Path) -> list[str]:
     """The names of the folders in a folder, sorted."""
-    return [os.path.basename(path) for path, _ in _split(str(folder), _holders(folder))[0]]
+    folders, _ = _split(str(folder), _ancestors(folder))
+    return [os.path.basename(path) for path, _ in folders]
 
 
 def files(folder: str | Path, suffixes: tuple[str, ...]) -> list[str]:
     """The files with one of the suffixes in a folder itself, sorted."""
-    return [path for path in _split(str(folder), _holders(folder))[1] if _ends(path, suffixes)]
+    _, found = _split(str(folder), _ancestors(folder))
+    return [path for path in found if _ends(path, suffixes)]
 
 
 def match(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
-    """What a glob matches, sorted; of a folder that it matches, the files with one of the suffixes.
+    """The files that a glob matches, and those below each folder that it matches, sorted.
 
-    A pattern that does not end in a suffix of its own (`photos/*`) matches those files alone.
+    Files in a matched folder must end in one of the suffixes. So must the matched files, unless the
+    pattern ends in a suffix of its own (`photos/*.dat`).
     """
     suffix = Path(pattern).suffix
-    wanted = suffixes if not suffix or has_magic(suffix) else ANY
+    has_own_suffix = suffix and not has_magic(suffix)
+    wanted = ANY if has_own_suffix else suffixes
+
     parts = Path(pattern).parts
     if '**' in parts:
         place = parts.index('**')
-        return sorted(set(_match_below(parts[:place], parts[place:], wanted, suffixes)))
+        below = _match_below(parts[:place], parts[place:], wanted, suffixes)
+        return sorted(set(below))
+
     found = set()
     for path in glob(pattern):
         if os.path.isdir(path):
-            if os.path.realpath(path) not in _holders(os.path.dirname(path)):
+            if os.path.realpath(path) not in _ancestors(os.path.dirname(path)):
                 found.update(walk(path, suffixes))
         elif _ends(path, wanted):
             found.add(path)
@@ -54,69 +61,80 @@ def match(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
 def _match_below(
     base: tuple[str, ...], tail: tuple[str, ...], wanted: tuple[str, ...], suffixes: tuple[str, ...]
 ) -> Iterator[str]:
-    """As `match`, of a pattern whose part `tail` begins with `**`, for which glob follows circles."""
+    """As `match`, for a pattern base/tail whose `tail` begins with `**`.
+
+    Python's glob would follow links in circles there.
+    """
     start = os.path.join(*base) if base else '.'
     roots = glob(start) if has_magic(start) else [start]
     for root in filter(os.path.isdir, roots):
         for path in walk(root):
             parts = Path(os.path.relpath(path, root)).parts
-            within_match = any(_fits(parts[:end], tail) for end in range(1, len(parts)))
-            is_match = _ends(path, wanted) and _fits(parts, tail)
-            if is_match or (within_match and _ends(path, suffixes)):
+            folders = [parts[:end] for end in range(1, len(parts))]  # between the root and the file
+            in_match = any(_fits(folder, tail) for folder in folders)
+            is_match = _fits(parts, tail)
+            if (is_match and _ends(path, wanted)) or (in_match and _ends(path, suffixes)):
                 yield path if base else os.path.relpath(path)
 
 
 def _fits(parts: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
-    """Whether the parts of a path match those of a glob, `**` being any number of folders."""
+    """Whether the parts of a path match those of a glob, where `**` is any number of folders."""
     if not patterns:
         return not parts
-    if patterns[0] == '**':
-        rest = patterns[1:]
-        return not rest or any(_fits(parts[start:], rest) for start in range(len(parts)))
-    return bool(parts) and fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
+    first, rest = patterns[0], patterns[1:]
+    if first == '**':
+        if not rest:
+            return True
+        return any(_fits(parts[start:], rest) for start in range(len(parts)))
+    if not parts or not fnmatchcase(parts[0], first):
+        return False
+    return _fits(parts[1:], rest)
 
 
-def _holders(folder: str | Path) -> frozenset[str]:
-    """The real paths of a folder and of all that hold it, also by the links of its own name."""
+def _ancestors(folder: str | Path) -> frozenset[str]:
+    """The real paths of a folder and of all that contain it, on disk or in its own name."""
     real = Path(os.path.realpath(folder))
-    named = map(os.path.realpath, Path(os.path.abspath(folder)).parents)
-    return frozenset([str(real), *map(str, real.parents), *named])
+    on_disk = map(str, real.parents)
+    in_name = map(os.path.realpath, Path(os.path.abspath(folder)).parents)
+    return frozenset([str(real), *on_disk, *in_name])
 
 
-def _walk(folder: str, holders: frozenset[str], suffixes: tuple[str, ...]) -> Iterator[str]:
-    folders, found = _split(folder, holders)
+def _walk(folder: str, ancestors: frozenset[str], suffixes: tuple[str, ...]) -> Iterator[str]:
+    """The files with one of the suffixes in a folder, then those of its folders."""
+    folders, found = _split(folder, ancestors)
     yield from (path for path in found if _ends(path, suffixes))
     for path, real in folders:
-        yield from _walk(path, holders | {real}, suffixes)
+        yield from _walk(path, ancestors | {real}, suffixes)
 
 
-def _split(folder: str, holders: frozenset[str]) -> tuple[list[tuple[str, str]], list[str]]:
+def _split(folder: str, ancestors: frozenset[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """The folders in a folder, each with its real path, and the other entries, both sorted.
 
-    A folder that cannot be listed has none of them, with a warning.
+    Folders among the ancestors are left out. A folder that cannot be listed counts as empty, with a
+    warning.
     """
     try:
         with os.scandir(folder) as entries:
             entries = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        log.warn(f'{folder} cannot be listed ({error.strerror}) and is passed over')
+        log.warn(f'{folder} cannot be listed ({error.strerror}) and is skipped')
         return [], []
     folders, found = [], []
     for entry in entries:
         if entry.name.startswith('.'):
             continue
-        if not _is_folder(entry):  # a link to nowhere too: who reads it says so
+        if not _is_folder(entry):  # a broken link counts as a file; its reader reports it
             found.append(entry.path)
             continue
         real = os.path.realpath(entry.path)
-        if real not in holders:
+        if real not in ancestors:
             folders.append((entry.path, real))
     return folders, found
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
-        return entry.is_dir()  # which asks the disk about links alone
+        return entry.is_dir()  # asks the disk about links only
     except OSError:  # a link to itself
         return False
 

@@ -1,4 +1,4 @@
-"""Find images: a folder with one subfolder a class, or a text file that lists them."""
+"""Find images: a folder with one subfolder per class, or a text file that lists them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,10 @@ from util.errors import InputError
 
 @dataclass(frozen=True)
 class Images:
-    """Where the images are: paths, one label each (None in a list without labels), class names in label order."""
+    """The images of a data set: paths, one label each, and class names in the order of the labels.
+
+    labels is None for a list without labels, classes is None for every list.
+    """
 
     paths: list[str]
     labels: list[int] | None
@@ -21,7 +24,10 @@ class Images:
         return len(self.paths)
 
     def label(self, index: int, rng=None) -> np.int64:
-        """The label of an image, in the form that loader.TrainSet asks for what goes beside it."""
+        """The label of an image.
+
+        rng is not used; the signature is that of `target` in loader.TrainSet.
+        """
         return np.int64(self.labels[index])
 
 
@@ -30,9 +36,9 @@ def find(
 ) -> Images:
     """The images of one split ('train' or 'val').
 
-    data_path is a list file, or a folder that holds <split>/<class>/... or the list file <split>.txt. With `classes`,
-    those of the training images, the class folders must be these, and give their labels. InputError says what is
-    missing.
+    data_path: a list file, or a folder with <split>/<class>/... or the list file <split>.txt.
+    classes: the class folders that there must be, in the order of their labels (those of the
+    training images). InputError says what is missing.
     """
     root = Path(data_path)
     if root.is_file():
@@ -50,22 +56,27 @@ def find(
 
 
 def scan(root: Path, suffixes: tuple[str, ...], expected: list[str] | None = None) -> Images:
-    """All images below root/<class>/, classes and paths in alphabetical order; names that begin with a dot are skipped."""
+    """All images below root/<class>/, classes and paths in alphabetical order.
+
+    Names that begin with a dot are skipped. InputError where a class is empty or the classes are
+    not the `expected` ones.
+    """
     classes = finder.subfolders(root)
     if not classes:
         raise InputError(f'{root} has no class folders: images belong in {root}/<class>/')
     if expected is not None and classes != expected:
         differing = sorted(set(classes) ^ set(expected))
         raise InputError(
-            f'{root} should have the {len(expected)} classes of the training images, or labels would shift; '
-            f'only one of the two has: {", ".join(differing[:10])}'
+            f'{root} should have the {len(expected)} classes of the training images, '
+            f'or labels would shift; only one of the two has: {", ".join(differing[:10])}'
         )
     paths, labels = [], []
     for label, name in enumerate(classes):
         found = finder.walk(root / name, suffixes)
         if not found:
             raise InputError(
-                f'class folder {root / name} holds no image ({" ".join(suffixes)}); fill or remove it'
+                f'class folder {root / name} holds no image ({" ".join(suffixes)}); '
+                'add images or remove the folder'
             )
         paths += found
         labels += [label] * len(found)
@@ -73,31 +84,36 @@ def scan(root: Path, suffixes: tuple[str, ...], expected: list[str] | None = Non
 
 
 def read_list(file: Path, suffixes: tuple[str, ...]) -> Images:
-    """Images of a list with one `path` or `path label` a line, paths relative to the list's folder.
+    """The images of a list with one `path` or `path label` a line.
 
-    The label is the last word of a line where every line ends in a whole number.
+    Paths are relative to the list's folder. The last word of a line is its label if every line ends
+    in a whole number.
     """
     entries = lists.read(file, 'list of images: expected text with one `path label` a line')
     if not entries:
         raise InputError(f'the list {file} is empty')
-    labelled = all(_labelled(line) for _, line in entries)
-    names = [line.rsplit(maxsplit=1)[0] if labelled else line for _, line in entries]
-    for (number, line), name in zip(entries, names):
+    unlabelled = [entry for entry in entries if not _ends_in_label(entry[1])]
+    paths, labels = [], []
+    for number, line in entries:
+        name = line
+        if not unlabelled:
+            name, label = line.rsplit(maxsplit=1)
+            labels.append(int(label))
+        paths.append(str(file.parent / name))
         if name.lower().endswith(suffixes):
             continue
-        if not labelled and _labelled(line):  # another line has none
-            number, line = next(entry for entry in entries if not _labelled(entry[1]))
+        if unlabelled and _ends_in_label(line):
+            # this line is a good `path label`; the first one without a label is at fault
+            number, line = unlabelled[0]
             raise InputError(
                 f'{file}, line {number}: {line!r} has no label, which other lines have'
             )
-        raise InputError(
-            f'{file}, line {number}: {name!r} does not end in one of {" ".join(suffixes)}'
-        )
-    labels = [int(line.rsplit(maxsplit=1)[1]) for _, line in entries] if labelled else None
-    return Images([str(file.parent / name) for name in names], labels, None)
+        endings = ' '.join(suffixes)
+        raise InputError(f'{file}, line {number}: {name!r} does not end in one of {endings}')
+    return Images(paths, None if unlabelled else labels, None)
 
 
-def _labelled(line: str) -> bool:
+def _ends_in_label(line: str) -> bool:
     words = line.rsplit(maxsplit=1)
     return len(words) == 2 and words[1].isdecimal()
 
@@ -109,20 +125,22 @@ def find_labelled(
     nb_classes: int,
     classes: list[str] | None = None,
 ) -> Images:
-    """As find, for classification: InputError where labels are missing or there are more than nb_classes."""
+    """As `find`, for classification: every image has a label below nb_classes, else InputError."""
     if Path(data_path).is_file():
         raise InputError(
-            f'--data_path {data_path}: one list cannot be training and validation set; give a folder with '
-            'train.txt and val.txt'
+            f'--data_path {data_path}: one list cannot be training and validation set; '
+            'give a folder with train.txt and val.txt'
         )
     images = find(data_path, split, suffixes, classes)
     if images.labels is None:
         raise InputError(
-            f'--data_path {data_path}: the list of {split} has no labels; write `path label` in each line'
+            f'--data_path {data_path}: the list of {split} has no labels; '
+            'write `path label` in each line'
         )
-    if max(images.labels) >= nb_classes:
+    found = max(images.labels) + 1
+    if found > nb_classes:
         raise InputError(
-            f'--data_path {data_path}: {split} has {max(images.labels) + 1} classes, '
+            f'--data_path {data_path}: {split} has {found} classes, '
             f'but --nb_classes is {nb_classes}'
         )
     return images
