@@ -1,7 +1,7 @@
-"""Batches for training, the same whatever the number of workers.
+"""Batches for training, the same for any number of workers.
 
-Whatever is random about a sample is drawn from a generator made of (seed, epoch, index), so that a sample does not
-depend on who prepares it, or when; nothing about randomness needs to be stored.
+Everything random about a sample is drawn from a generator seeded with (seed, epoch, index). So a
+sample does not depend on the process that prepares it or on the time, and no random state is saved.
 """
 
 import ctypes
@@ -16,16 +16,17 @@ from util.data import pictures, workers
 from util.data.folder import Images
 from util.errors import InputError
 
-UNREADABLE_SHARE = 0.01  # of the data set; more than that is no accident
-TIMEOUT = 600.0  # seconds for one sample; the slowest disk of an archive has answered by then
+UNREADABLE_SHARE = 0.01  # of the data set; a run with more unreadable files stops
+TIMEOUT = 600.0  # seconds for one sample; enough for the slowest disk of an archive
 NEIGHBOURS = 10  # files that are tried for one sample
 
 
 class Order:
-    """Which samples form which batch of one epoch: a permutation made from (seed, epoch), the incomplete end dropped.
+    """Which samples form which batch of one epoch, as a permutation made from (seed, epoch).
 
-    Rank r takes the r-th part of every global batch of batch_size * world_size, from the batch `first` on. Iterating
-    gives, for each batch, the keys (epoch, index) of its samples.
+    Rank r takes the r-th part of every global batch of batch_size * world_size, starting with batch
+    `first`. An incomplete batch at the end is dropped. Iterating gives, for each batch, the keys
+    (epoch, index) of its samples.
     """
 
     def __init__(
@@ -38,70 +39,85 @@ class Order:
         world_size: int,
         first: int = 0,
     ):
-        self.samples, self.batch_size, self.seed, self.epoch = samples, batch_size, seed, epoch
-        self.rank, self.world_size, self.first = rank, world_size, first
+        self.samples = samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
+        self.rank = rank
+        self.world_size = world_size
+        self.first = first
 
     def __len__(self) -> int:
-        return max(0, self.samples // (self.batch_size * self.world_size) - self.first)
+        global_batch = self.batch_size * self.world_size
+        return max(0, self.samples // global_batch - self.first)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.samples)
         for batch in range(self.first, self.first + len(self)):
             start = (batch * self.world_size + self.rank) * self.batch_size
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+            chosen = order[start : start + self.batch_size]
+            yield [(self.epoch, int(index)) for index in chosen]
 
 
 def evaluation_order(samples: int, rank: int, world_size: int) -> range:
-    """The indices that a rank evaluates: over all ranks each exactly once, none repeated to make parts equal.
+    """The indices that a rank evaluates; over all ranks, each index occurs exactly once.
 
-    Ranks may get unequal numbers, so nothing may be communicated before the end: one sum of (sum, count).
+    Ranks may get unequal numbers of samples, so they must not communicate before the end, where
+    (sum, count) is added up over them.
     """
     return range(rank, samples, world_size)
 
 
 class _Samples(paddle.io.Dataset):
-    """Images that are read from files; one that cannot be read is replaced by a neighbour, and marked.
+    """Images read from files; an unreadable one is replaced by a neighbour and marked.
 
-    Any other failure, which is a fault of the program or of the machine, is an InputError that names the file.
+    Any other failure is a fault of the program or of the machine: an InputError names the file.
     """
 
     def __init__(self, images: Images, in_chans: int):
-        self.images, self.in_chans = images, in_chans
+        self.images = images
+        self.in_chans = in_chans
 
     def __len__(self) -> int:
         return len(self.images)
 
     def picture(self, index: int):
-        """(picture, index of the file it is from, `index` if that one is unreadable, else -1). The neighbour is the next
-        readable file, and so depends on the index alone; where there is none nearby, a black pixel."""
+        """(picture, index of the file that it is from, -1 or `index` if that file is unreadable).
+
+        The replacement is the next readable file, so it depends on the index alone. If there is
+        none nearby, it is one black pixel.
+        """
         for source in range(index, index + NEIGHBOURS):
             source %= len(self)
             try:
-                return self._read(source), source, np.int64(-1 if source == index else index)
+                picture = self._read(source)
             except Exception:
                 # PIL raises a dozen kinds for broken files; the loader names the file
                 continue
+            unreadable = -1 if source == index else index
+            return picture, source, np.int64(unreadable)
         return pictures.blank(self.in_chans), index, np.int64(index)
 
     def _read(self, index: int):
         return pictures.read(self.images.paths[index], self.in_chans)
 
     def name(self, key: int | tuple[int, int]) -> str:
-        """The file that a sample is from."""
-        return self.images.paths[key[1] if isinstance(key, tuple) else key]
+        """The file of a sample, for a key `index` or (epoch, index)."""
+        index = key[1] if isinstance(key, tuple) else key
+        return self.images.paths[index]
 
     def sample(self, key: int | tuple[int, int]) -> tuple[np.ndarray, ...]:
-        """samples[key]; InputError names the file where that fails."""
+        """samples[key]; InputError names the file if that fails."""
         try:
             return self[key]
         except Exception as error:
             traceback.print_exc()
-            raise InputError(
-                f'{self.name(key)} cannot be prepared ({type(error).__name__}: {error})'
-            ) from None
+            kind = type(error).__name__
+            raise InputError(f'{self.name(key)} cannot be prepared ({kind}: {error})') from None
 
     def complaint(self, index: int) -> str:
-        """The file and why it cannot be read."""
+        """A sentence that names an unreadable file and says why it cannot be read."""
         try:
             self._read(index)
             reason = 'readable now, but not when it was needed'
@@ -111,27 +127,31 @@ class _Samples(paddle.io.Dataset):
 
 
 class TrainSet(_Samples):
-    """Samples for training: `samples[epoch, index]` is (image, target, index of an unreadable file or -1).
+    """Samples for training: samples[epoch, index] is (image, target, unreadable).
 
-    augment(picture, rng) -> float32 [C, height, width]; target(index, rng) gives what goes beside the image.
+    augment(picture, rng) -> float32 [C, height, width]. target(index, rng) -> the image's label or
+    mask noise. unreadable: the index of a file that a neighbour replaces, else -1.
     """
 
     def __init__(
         self, images: Images, in_chans: int, augment: Callable, target: Callable, seed: int
     ):
         super().__init__(images, in_chans)
-        self.augment, self.target, self.seed = augment, target, seed
+        self.augment = augment
+        self.target = target
+        self.seed = seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         epoch, index = key
         picture, source, unreadable = self.picture(index)
         rng = np.random.default_rng([self.seed, epoch, index])
-        target = self.target(source, rng)
-        return self.augment(picture, rng), target, unreadable
+        target = self.target(source, rng)  # drawn before the augmentation
+        image = self.augment(picture, rng)
+        return image, target, unreadable
 
 
 class EvalSet(_Samples):
-    """Samples for evaluation: `samples[index]` is (image, label, index of an unreadable file or -1)."""
+    """Samples for evaluation: samples[index] is (image, label, unreadable) as in TrainSet."""
 
     def __init__(self, images: Images, in_chans: int, transform: Callable):
         super().__init__(images, in_chans)
@@ -143,11 +163,15 @@ class EvalSet(_Samples):
 
 
 class _Feed(paddle.io.IterableDataset):
-    """Batches of a pool for Paddle's loader, whose thread moves them to the device while the one before is computed with.
-    It would wait for ever after an exception, which is therefore kept in `failure`."""
+    """Batches of a pool for Paddle's loader.
+
+    The loader's thread moves them to the device while the previous batch is computed with. It would
+    wait forever after an exception, so an exception is kept in `failure` instead.
+    """
 
     def __init__(self, pool: workers.Pool):
-        self.pool, self.failure = pool, None
+        self.pool = pool
+        self.failure = None
 
     def __iter__(self) -> Iterator[list[paddle.Tensor]]:
         try:
@@ -158,29 +182,37 @@ class _Feed(paddle.io.IterableDataset):
 
 
 def _tensor(array: np.ndarray) -> paddle.Tensor:
-    """A copy in the computer's memory, while which is made other threads may go on: Paddle's own copy lets none."""
+    """A copy in host memory; unlike Paddle's own copy, it lets other threads run meanwhile."""
     tensor = paddle.empty(array.shape, array.dtype.name, device='cpu')
     ctypes.memmove(tensor.data_ptr(), array.ctypes.data, array.nbytes)
     return tensor
 
 
 def _collate(samples: list[tuple]) -> list[np.ndarray]:
+    """One array per part of the samples (images, targets, marks), each [N, ...]."""
     return [np.stack(part) for part in zip(*samples)]
 
 
 def _batches(
     samples: _Samples, order: Iterable[list], num_workers: int, timeout: float
 ) -> Iterator[list[paddle.Tensor]]:
-    """Samples stacked to batches, prepared by worker processes or, without any, right here."""
+    """Samples stacked to batches, prepared by worker processes or, without any, in this process."""
     if not num_workers or not workers.supported():
-        for batch in order:
-            yield [
-                paddle.to_tensor(part) for part in _collate([samples.sample(key) for key in batch])
-            ]
+        for keys in order:
+            arrays = _collate([samples.sample(key) for key in keys])
+            yield [paddle.to_tensor(array) for array in arrays]
         return
-    pool = workers.Pool(samples.sample, _collate, order, num_workers, samples.name, timeout)
+
+    pool = workers.Pool(
+        prepare=samples.sample,
+        collate=_collate,
+        order=order,
+        count=num_workers,
+        name=samples.name,
+        timeout=timeout,
+    )
     feed = _Feed(pool)
-    # kept, for its end waits for the pool's
+    # a variable keeps the iterator alive: when it is deleted, it waits for the end of the pool
     batches = iter(paddle.io.DataLoader(feed, batch_size=None))
     try:
         yield from batches
@@ -191,16 +223,18 @@ def _batches(
 
 
 class Batches:
-    """The batches of one epoch of a TrainLoader, from the one numbered `first` on."""
+    """The batches of one epoch of a TrainLoader, starting with batch `first`."""
 
     def __init__(self, loader: 'TrainLoader', epoch: int, first: int):
-        self.loader, self.epoch, self.first = loader, epoch, first
+        self.loader = loader
+        self.epoch = epoch
+        self.first = first
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         return self.loader.read(self.epoch, self.first)
 
     def files(self, number: int) -> list[str]:
-        """The files of this rank's batch of that number in the epoch."""
+        """The files of this rank's batch `number` of the epoch."""
         keys = next(iter(self.loader.order(self.epoch, number)))
         return [self.loader.samples.name(key) for key in keys]
 
@@ -208,8 +242,8 @@ class Batches:
 class TrainLoader:
     """Batches of (images, targets) of this rank, epoch by epoch.
 
-    timeout: seconds that a worker may take for one sample, 0 for any.
-    global_batch: images an iteration, over all ranks. InputError where the data set has not enough images for one.
+    timeout: seconds that a worker may take for one sample; 0 turns it off.
+    global_batch: images an iteration, over all ranks. InputError if the data set is smaller.
     """
 
     def __init__(
@@ -220,74 +254,86 @@ class TrainLoader:
         pin_mem: bool = True,
         timeout: float = TIMEOUT,
     ):
-        self.samples, self.batch_size, self.num_workers, self.timeout = (
-            samples,
-            batch_size,
-            num_workers,
-            timeout,
-        )
+        self.samples = samples
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.timeout = timeout
         self.global_batch = batch_size * dist.world_size()
         self.accum_iter = 1
-        self.named = set()  # unreadable images that were warned of
+        self.named = set()  # indices of the unreadable images that warnings have named
         if not len(self):
             processes = f' on {dist.world_size()} processes' if dist.world_size() > 1 else ''
             raise InputError(
-                f'--batch_size {batch_size}{processes} is larger than the data set of {len(samples)} images'
+                f'--batch_size {batch_size}{processes} is larger than '
+                f'the data set of {len(samples)} images'
             )
         paddle.io.reader.use_pinned_memory(pin_mem)
 
     def accumulate(self, accum_iter: int) -> None:
-        """Let so many iterations make an optimizer step; InputError where an epoch has fewer."""
+        """Set the iterations per optimizer step; InputError if an epoch has fewer."""
         if len(self) < accum_iter:
             raise InputError(
-                f'--accum_iter {accum_iter} is more than the {len(self)} iterations of an epoch, which '
-                'would never come to an optimizer step'
+                f'--accum_iter {accum_iter} is more than the {len(self)} iterations of an epoch, '
+                'so no optimizer step would ever be made; choose a smaller one'
             )
         self.accum_iter = accum_iter
 
     @property
     def effective_batch(self) -> int:
-        """Images an optimizer step, over all ranks."""
+        """Images per optimizer step, over all ranks."""
         return self.global_batch * self.accum_iter
 
     def order(self, epoch: int, first: int = 0) -> Order:
+        """The keys of this rank's batches of one epoch, starting with batch `first`."""
         return Order(
-            len(self.samples),
-            self.batch_size,
-            self.samples.seed,
-            epoch,
-            dist.rank(),
-            dist.world_size(),
-            first,
+            samples=len(self.samples),
+            batch_size=self.batch_size,
+            seed=self.samples.seed,
+            epoch=epoch,
+            rank=dist.rank(),
+            world_size=dist.world_size(),
+            first=first,
         )
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return len(self.order(0))
 
     def batches(self, epoch: int, first: int = 0) -> Batches:
-        """The batches of one epoch, from the one numbered `first` on."""
+        """The batches of one epoch, starting with batch `first`."""
         return Batches(self, epoch, first)
 
     def read(self, epoch: int, first: int) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+        """Iterate over (images, targets) of one epoch, starting with batch `first`.
+
+        Warns once about each unreadable image; InputError when there are too many.
+        """
         count = 0  # of unreadable images, in this epoch and on this rank
         order = self.order(epoch, first)
-        for images, targets, unreadable in _batches(
-            self.samples, order, self.num_workers, self.timeout
-        ):
-            unreadable = unreadable[unreadable >= 0].tolist()
+        # the iterator gets no name, so an error in the loop ends it and its workers at once
+        for images, targets, marks in _batches(self.samples, order, self.num_workers, self.timeout):
+            unreadable = marks[marks >= 0].tolist()
             for index in unreadable:
-                if index not in self.named:
-                    self.named.add(index)
-                    log.warn_from_rank(
-                        f'{self.samples.complaint(index)}; a neighbour takes its place ({len(self.named)} so far)'
-                    )
+                self._warn_once(index)
             count += len(unreadable)
             self._tolerate(count)
             yield images, targets
-        self._tolerate(dist.sum_over_ranks([count])[0])
+
+        # all ranks meet here, after their last batch
+        total = dist.sum_over_ranks([count])[0]
+        self._tolerate(total)
+
+    def _warn_once(self, index: int) -> None:
+        """Name an unreadable image, unless a warning has named it before."""
+        if index in self.named:
+            return
+        self.named.add(index)
+        complaint = self.samples.complaint(index)
+        so_far = len(self.named)
+        log.warn_from_rank(f'{complaint}; a neighbour takes its place ({so_far} so far)')
 
     def _tolerate(self, unreadable: float) -> None:
+        """InputError if more than UNREADABLE_SHARE of the images cannot be read."""
         if unreadable > UNREADABLE_SHARE * len(self.samples):
             raise InputError(
                 f'{unreadable:.0f} of {len(self.samples)} images cannot be read, more than '
@@ -298,7 +344,7 @@ class TrainLoader:
 class EvalLoader:
     """Batches of (images, labels), each image exactly once; InputError for an unreadable one.
 
-    shared: once over all ranks, of which this one has its part, instead of once on each.
+    shared: the images are divided among the ranks; otherwise each rank gets all of them.
     """
 
     def __init__(
@@ -309,23 +355,26 @@ class EvalLoader:
         shared: bool = False,
         timeout: float = TIMEOUT,
     ):
-        self.samples, self.num_workers, self.timeout = samples, num_workers, timeout
-        order = evaluation_order(
-            len(samples), *((dist.rank(), dist.world_size()) if shared else (0, 1))
-        )
-        self.order = [
-            list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)
-        ]
+        self.samples = samples
+        self.num_workers = num_workers
+        self.timeout = timeout
+
+        rank, world_size = (dist.rank(), dist.world_size()) if shared else (0, 1)
+        order = evaluation_order(len(samples), rank, world_size)
+        starts = range(0, len(order), batch_size)
+        self.order = [list(order[start : start + batch_size]) for start in starts]
 
     def __len__(self) -> int:
         """Batches of this rank."""
         return len(self.order)
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
-        for images, labels, unreadable in _batches(
+        # the iterator gets no name, so an error in the loop ends it and its workers at once
+        for images, labels, marks in _batches(
             self.samples, self.order, self.num_workers, self.timeout
         ):
-            worst = unreadable.max().item()
-            if worst >= 0:
-                raise InputError(f'{self.samples.complaint(worst)}; evaluation needs every image')
+            unreadable = marks.max().item()
+            if unreadable >= 0:
+                complaint = self.samples.complaint(unreadable)
+                raise InputError(f'{complaint}; evaluation needs every image')
             yield images, labels

@@ -1,4 +1,8 @@
-"""Find pictures, and read one of them, or one array of many channels."""
+"""Find pictures, and read one of them, or one array of many channels.
+
+Pictures are Pillow's, 0..255. Arrays are float32 [height, width, channels], whole numbers scaled to
+0..1.
+"""
 
 from pathlib import Path
 
@@ -12,8 +16,8 @@ from util.errors import InputError
 PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 ARRAYS = ('.npy',)
 MODES = {1: 'L', 3: 'RGB'}
-FEW_BITS = {'L;2': 85, 'L;4': 17}  # how many levels of 8 bits are one of 2 or 4
-TURNS = {  # EXIF's orientation: what makes the picture upright
+FEW_BITS = {'L;2': 85, 'L;4': 17}  # factor from a level of 2 or 4 bits to one of 8 bits
+TURNS = {  # EXIF's orientation: the operation that turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -25,25 +29,26 @@ TURNS = {  # EXIF's orientation: what makes the picture upright
 
 
 def suffixes(in_chans: int) -> tuple[str, ...]:
-    """Endings of the files that hold images of `in_chans` channels."""
+    """The suffixes of files with images of `in_chans` channels."""
     return PICTURES if in_chans in MODES else ARRAYS
 
 
 def find(path: str | Path, in_chans: int = 3) -> list[Path]:
-    """The file of that name, else the pictures of that folder and of the folders in it, else what matches it as a glob.
+    """The pictures that a path means: a file, a folder, or else a glob. The result may be empty.
 
-    In the order and by the rules of util.data.finder, as in training. May be empty.
+    Folders are searched at any depth; order and rules are those of util.data.finder.
     """
-    path, endings = Path(path), suffixes(in_chans)
+    path = Path(path)
+    endings = suffixes(in_chans)
     if path.is_dir():
-        return list(map(Path, finder.walk(path, endings)))
+        return [Path(file) for file in finder.walk(path, endings)]
     if path.exists():
         return [path]
-    return list(map(Path, finder.match(str(path), endings)))
+    return [Path(file) for file in finder.match(str(path), endings)]
 
 
 def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
-    """As read(..., as_seen=True), for what a person names; InputError for a file that is no picture."""
+    """As read(..., as_seen=True), for files that a user names; InputError if one is no picture."""
     try:
         return read(path, in_chans, as_seen=True)
     except Exception as error:  # PIL raises a dozen kinds for broken files
@@ -53,12 +58,12 @@ def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
 
 
 def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image | np.ndarray:
-    """One image: for 1 and 3 channels a PIL picture in mode L or RGB, otherwise float32
-    [height, width, in_chans], whole numbers scaled so that their type's largest value is 1.
+    """One image: a PIL picture in mode L or RGB for 1 or 3 channels, else an array.
 
-    `as_seen` gives what a person sees: turned the way the camera was held, transparent parts on
-    white; upstream does neither in training and evaluation. Raises whatever PIL or NumPy raises for
-    a file that is none, and ValueError for an array of another shape.
+    Arrays are float32 [height, width, in_chans]; integers are divided by the largest value of their
+    type. as_seen: what a person sees, turned the way the camera was held, transparent parts white
+    (the originals do neither in training and evaluation). Raises whatever PIL or NumPy raises for a
+    file of another format, and ValueError for an array of another shape.
     """
     if in_chans not in MODES:
         return _read_array(path, in_chans)
@@ -67,17 +72,19 @@ def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image 
 
 
 def _read_array(path: str | Path, in_chans: int) -> np.ndarray:
+    """An array file as float32 [height, width, in_chans]."""
     array = np.load(path, allow_pickle=False)
+    shape = list(array.shape)
     if array.ndim != 3 or array.shape[2] != in_chans:
-        raise ValueError(
-            f'expected an array [height, width, {in_chans}], found {list(array.shape)}'
-        )
+        raise ValueError(f'expected an array [height, width, {in_chans}], found {shape}')
     if not array.size or array.dtype.kind not in 'buif':
-        raise ValueError(f'an array {list(array.shape)} of {array.dtype} holds no pixels')
-    with np.errstate(over='ignore'):
+        raise ValueError(f'an array {shape} of {array.dtype} holds no pixels')
+
+    with np.errstate(over='ignore'):  # an overflow is reported below
         pixels = (array / largest(array.dtype)).astype('float32')
-    if not np.isfinite(pixels).all():
-        count = np.count_nonzero(~np.isfinite(pixels))
+    finite = np.isfinite(pixels)
+    if not finite.all():
+        count = np.count_nonzero(~finite)
         raise ValueError(f'{count} of {pixels.size} values are NaN or infinite in float32')
     return pixels
 
@@ -91,12 +98,17 @@ def converted(picture: Image.Image, mode: str, as_seen: bool = False) -> Image.I
     rawmode = picture.tile[0].args if getattr(picture, 'tile', None) else None
     picture.load()
     orientation = _orientation(picture) if as_seen else None
-    # one level or colour of a PNG or GIF is transparent; Pillow's conversions take it for another
-    keyed = picture.mode in ('1', 'L', 'RGB') or picture.mode.startswith('I')
-    key = picture.info.pop('transparency', None) if keyed or not as_seen else None
-    key = _as_stored(key, rawmode)
 
-    if picture.mode.startswith('I;16') or (picture.mode == 'I' and kind == 'PPM'):
+    # In a PNG or GIF one level or colour can mean transparent. It is taken out of the picture's
+    # info, because Pillow's conversions would change it to another one.
+    may_have_key = picture.mode in ('1', 'L', 'RGB') or picture.mode.startswith('I')
+    key = None
+    if may_have_key or not as_seen:
+        key = picture.info.pop('transparency', None)
+        key = _as_stored(key, rawmode)
+
+    is_16_bit = picture.mode.startswith('I;16') or (picture.mode == 'I' and kind == 'PPM')
+    if is_16_bit:
         picture = _eight_bits(np.asarray(picture), key if as_seen else None)
     elif picture.mode in ('I', 'F'):
         raise ValueError(
@@ -109,13 +121,13 @@ def converted(picture: Image.Image, mode: str, as_seen: bool = False) -> Image.I
 
     if orientation in TURNS:
         picture = picture.transpose(TURNS[orientation])
-    if picture.mode == 'LAB':  # Pillow turns it into nothing but colours
+    if picture.mode == 'LAB':  # Pillow converts it to RGB only
         picture = picture.convert('RGB')
     return picture.convert(mode)
 
 
 def _orientation(picture: Image.Image) -> int | None:
-    """How the camera was held, by EXIF; None where the file does not say it or its EXIF is damaged."""
+    """EXIF's code of how the camera was held; None if the file has none or its EXIF is damaged."""
     try:
         return picture.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # PIL raises a dozen kinds for broken EXIF; the picture itself is whole
@@ -123,7 +135,7 @@ def _orientation(picture: Image.Image) -> int | None:
 
 
 def _as_stored(key: int | tuple | None, rawmode: str | None) -> int | tuple | None:
-    """The transparent level or colour in the range that Pillow's pixels have."""
+    """The transparent level or colour on the scale of Pillow's pixels."""
     if key is None:
         return None
     if rawmode in FEW_BITS:
@@ -134,8 +146,11 @@ def _as_stored(key: int | tuple | None, rawmode: str | None) -> int | tuple | No
 
 
 def _eight_bits(levels: np.ndarray, key: int | None) -> Image.Image:
-    """Levels of 16 bits rounded to 8, the level `key` white; PIL would clip nearly all to white."""
-    quotient, remainder = np.divmod(levels, 257)
+    """Levels of 16 bits rounded to 8, with the level `key` white.
+
+    levels: [height, width], 0..65535. PIL's own conversion would clip nearly all of them to white.
+    """
+    quotient, remainder = np.divmod(levels, 257)  # 65535 = 255 * 257
     grey = (quotient + (remainder > 128)).astype('uint8')
     if key is not None:
         grey[levels == key] = 255
@@ -144,25 +159,31 @@ def _eight_bits(levels: np.ndarray, key: int | None) -> Image.Image:
 
 def _key_to_white(picture: Image.Image, key: int | tuple[int, int, int]) -> Image.Image:
     """A picture whose pixels of the level or colour `key` are white."""
-    pixels = np.array(picture.convert('L') if picture.mode == '1' else picture)
-    hidden = (pixels == key).all(axis=2) if pixels.ndim == 3 else pixels == key
-    pixels[hidden] = 255
+    if picture.mode == '1':
+        picture = picture.convert('L')
+    pixels = np.array(picture)  # [height, width] or [height, width, 3]
+    transparent = pixels == key
+    if pixels.ndim == 3:
+        transparent = transparent.all(axis=2)  # [height, width]
+    pixels[transparent] = 255
     return Image.fromarray(pixels)
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
+    """An RGBA picture laid over white."""
+    white = Image.new('RGBA', picture.size, 'white')
+    return Image.alpha_composite(white, picture)
 
 
 def largest(dtype: np.dtype) -> float:
-    """What counts as full brightness in an array of this type."""
-    return np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1.0
+    """The value of full brightness in an array of this type."""
+    if np.issubdtype(dtype, np.integer):
+        return np.iinfo(dtype).max
+    return 1.0
 
 
 def blank(in_chans: int) -> Image.Image | np.ndarray:
     """One black pixel of the kind that `read` returns."""
-    return (
-        Image.new(MODES[in_chans], (1, 1))
-        if in_chans in MODES
-        else np.zeros([1, 1, in_chans], 'float32')
-    )
+    if in_chans in MODES:
+        return Image.new(MODES[in_chans], (1, 1))
+    return np.zeros([1, 1, in_chans], 'float32')

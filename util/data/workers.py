@@ -1,9 +1,12 @@
-"""Processes that prepare batches, whose every way to fail ends in one line that names the file.
+"""Processes that prepare batches. Every failure ends in one line that names the file.
 
-Paddle's own workers leave an exception to a hang or to a SystemError without its cause, files in /dev/shm when the
-program is killed, and wait for ever for one that is stuck. Here worker w of n prepares the batches w, w + n, ... of an
-order that it goes through by itself. A batch lies in memory that has no name (memfd) and travels through a socket: who
-dies leaves nothing behind, the other end of the socket learns of it at once, and a small /dev/shm does not matter.
+Paddle's own workers turn an exception into a hang or into a SystemError without its cause, leave
+files in /dev/shm when the program is killed, and wait forever for a worker that is stuck.
+
+Here worker w of n prepares the batches w, w + n, ... of an order that each worker iterates over by
+itself. A batch lies in memory without a name (memfd) and travels through a socket. So a process
+that dies leaves nothing behind, the other end of the socket notices at once, and the size of
+/dev/shm does not matter.
 """
 
 import atexit
@@ -24,21 +27,23 @@ import numpy as np
 from util import dist
 from util.errors import InputError
 
-AHEAD = 2  # batches that a worker may be ahead
+AHEAD = 2  # batches that a worker may prepare in advance
 ALIGN = 64  # bytes
-POLL = 1.0  # seconds between two looks at one that is slow
+POLL = 1.0  # seconds between two looks at a slow worker
 
 
 def supported() -> bool:
-    """Linux has what this needs."""
+    """Whether this system has memfd, as Linux does."""
     return hasattr(os, 'memfd_create')
 
 
 class Pool:
-    """Iterating gives the batches of `order`, a list of keys each, in this order: collate([prepare(key) for key in keys]).
+    """Worker processes; iterating gives the batches of `order`, in this order.
 
-    collate: samples -> a tree of arrays. name: key -> what to call the sample in an error. timeout: seconds that one sample
-    may take, 0 for any. InputError where a sample raises, takes longer, or its worker dies. To be made in the main thread.
+    order: lists of keys; a batch is collate([prepare(key) for key in keys]).
+    collate: samples -> a tree of arrays. name: key -> the name of the sample in an error.
+    timeout: seconds that one sample may take; 0 turns it off. InputError if a sample raises or
+    takes longer, or if its worker dies. Must be created in the main thread.
     """
 
     def __init__(
@@ -50,33 +55,35 @@ class Pool:
         name: Callable[[Any], str],
         timeout: float = 0,
     ):
-        self.order, self.count, self.name, self.timeout = order, count, name, timeout
-        # where in its batch each worker is
+        self.order = order
+        self.count = count
+        self.name = name
+        self.timeout = timeout
+        # shared memory: the place in its batch that each worker has reached
         self.places = np.frombuffer(mmap.mmap(-1, 8 * count), 'int64')
-        self.sockets, self.processes = [], []
+        self.sockets = []
+        self.processes = []
         self.close = weakref.finalize(self, _end, self.processes, self.sockets)
-        # before Paddle's, which waits for a thread that waits for a worker
+        # runs before Paddle's handler, which waits for a thread that waits for a worker
         atexit.register(self.close)
+
         fork = multiprocessing.get_context('fork')
         for worker in range(count):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.sockets.append(ours)
             ours.settimeout(POLL)
-            process = fork.Process(
-                target=_work,
-                daemon=True,
-                args=(
-                    prepare,
-                    collate,
-                    order,
-                    count,
-                    worker,
-                    self.places,
-                    theirs,
-                    list(self.sockets),
-                    os.getpid(),
-                ),
-            )
+            work = {
+                'prepare': prepare,
+                'collate': collate,
+                'order': order,
+                'count': count,
+                'worker': worker,
+                'places': self.places,
+                'theirs': theirs,
+                'others': list(self.sockets),
+                'parent': os.getpid(),
+            }
+            process = fork.Process(target=_work, kwargs=work, daemon=True)
             with dist.without_signals():
                 process.start()
             self.processes.append(process)
@@ -86,6 +93,7 @@ class Pool:
         for _ in range(AHEAD):
             for ours in self.sockets:
                 _allow(ours)
+
         for number, keys in enumerate(self.order):
             worker = number % self.count
             batch = self._receive(worker, keys)
@@ -93,73 +101,82 @@ class Pool:
             yield batch
 
     def _receive(self, worker: int, keys: list) -> Any:
-        """A worker's next batch."""
-        place, since = None, time.monotonic()
+        """A worker's next batch, made of these keys."""
+        place = None  # the worker's place in its batch when it last moved on
+        since = time.monotonic()
         while True:
             try:
                 message, descriptors, _, _ = socket.recv_fds(self.sockets[worker], 1, 1)
                 break
             except TimeoutError:
                 if place != self.places[worker]:
-                    place, since = int(self.places[worker]), time.monotonic()
-                if self.timeout and time.monotonic() - since > self.timeout:
+                    place = int(self.places[worker])
+                    since = time.monotonic()
+                waited = time.monotonic() - since
+                if self.timeout and waited > self.timeout:
                     raise InputError(
-                        f'{self._where(worker, keys)}: not read within --data_timeout {self.timeout:g} s; '
-                        'does its file system answer?'
+                        f'{self._where(worker, keys)}: not read within --data_timeout '
+                        f'{self.timeout:g} s; does its file system answer?'
                     ) from None
-            except ConnectionResetError:  # it has ended before it read what was sent
+            except ConnectionResetError:  # the worker ended with something unread in its socket
                 message = b''
                 break
         if not message:
             raise InputError(self._death(worker, keys))
+
         failed, content = _unpack(descriptors[0])
         if failed:
             raise InputError(content)
         return content
 
     def _where(self, worker: int, keys: list) -> str:
-        return self.name(keys[min(int(self.places[worker]), len(keys) - 1)])
+        """The name of the sample that a worker is preparing."""
+        place = int(self.places[worker])
+        last = len(keys) - 1
+        return self.name(keys[min(place, last)])
 
     def _death(self, worker: int, keys: list) -> str:
+        """A sentence that says how a worker died, and at which sample."""
         process = self.processes[worker]
         process.join(POLL)
         code = process.exitcode
-        how = (
-            f'was killed by {signal.Signals(-code).name}'
-            if code and code < 0
-            else f'has ended with code {code}'
-        )
+        if code and code < 0:
+            how = f'was killed by {signal.Signals(-code).name}'
+        else:
+            how = f'has ended with code {code}'
         hint = ' (out of memory?)' if code == -signal.SIGKILL else ''
         return f'a loader worker {how}{hint}, at {self._where(worker, keys)}'
 
 
 def _allow(ours: socket.socket) -> None:
-    """Let a worker prepare one batch more; that it is dead is found out where its batch is waited for."""
-    with contextlib.suppress(OSError):
+    """Let a worker prepare one more batch."""
+    with contextlib.suppress(OSError):  # a dead worker is noticed when its batch is received
         ours.send(b'.')
 
 
 def _end(processes: list, sockets: list) -> None:
+    """Kill the workers and close their sockets."""
     for process in processes:
         process.kill()
     for ours in sockets:
         ours.close()
     for process in processes:
-        # one that waits for a dead mount does not even die; it is left to the system
+        # a worker that waits for a dead mount cannot be killed; it is left to the system
         process.join(POLL)
 
 
 def _work(prepare, collate, order, count, worker, places, theirs, others, parent) -> None:
-    """What a worker does."""
+    """Prepare a worker's batches and send them; the main function of a worker process."""
     dist.end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         return
-    for other in others:  # inherited, and open ends of others' sockets would hide their death
+    for other in others:  # inherited; open ends of other workers' sockets would hide their death
         other.close()
     _leave_group()
+
     for number, keys in enumerate(order):
         if number % count == worker:
-            if not theirs.recv(1):
+            if not theirs.recv(1):  # the pool has closed its end
                 return
             try:
                 samples = []
@@ -170,13 +187,18 @@ def _work(prepare, collate, order, count, worker, places, theirs, others, parent
             except Exception as error:
                 content = True, str(error) or type(error).__name__
             _send(theirs, content)
-    while theirs.recv(1):  # to leave with something unread would undo what has been sent
+
+    # a socket that is closed with something unread would discard what has been sent
+    while theirs.recv(1):
         pass
 
 
 def _leave_group() -> None:
-    """A signal to the whole process group asks the training process for a checkpoint; its workers must go on for that.
-    What reached them before they left the group is forgotten; what their parent sends them still ends them."""
+    """Leave the process group of the training.
+
+    A signal to the whole group asks the training process for a checkpoint, and its workers must
+    run until then. Signals that arrived before are discarded; the parent can still end a worker.
+    """
     os.setpgid(0, 0)
     for number in dist.STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -186,14 +208,20 @@ def _leave_group() -> None:
 
 
 def _send(theirs: socket.socket, content: Any) -> None:
-    """Hand over a tree of arrays in one memfd: lengths, the pickled tree without its arrays, and their bare memory."""
+    """Send a tree of arrays as one memfd.
+
+    It contains the length of the pickled lengths, the pickled lengths of the parts, then the parts:
+    the pickled tree without its arrays, and each array's memory. All are padded to ALIGN bytes.
+    """
     buffers = []
     tree = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
-    parts = [tree, *(buffer.raw() for buffer in buffers)]
+    arrays = [buffer.raw() for buffer in buffers]
+    parts = [tree, *arrays]
     lengths = pickle.dumps([len(part) for part in parts])
+    head = len(lengths).to_bytes(ALIGN, 'little')
     descriptor = os.memfd_create('batch')
     with open(descriptor, 'wb') as file:
-        for part in (len(lengths).to_bytes(ALIGN, 'little'), lengths, *parts):
+        for part in (head, lengths, *parts):
             file.write(part)
             file.write(bytes(-len(part) % ALIGN))
         file.flush()
@@ -201,14 +229,19 @@ def _send(theirs: socket.socket, content: Any) -> None:
 
 
 def _unpack(descriptor: int) -> Any:
+    """The tree of arrays in a memfd, as written by _send; the arrays lie in its memory."""
     with open(descriptor, 'rb') as file:
         memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    start = ALIGN
+    start = ALIGN  # of the next part
 
-    def part(length):
+    def next_part(length):
         nonlocal start
-        begin, start = start, start + length + -length % ALIGN
-        return memory[begin : begin + length]
+        part = memory[start : start + length]
+        padding = -length % ALIGN
+        start += length + padding
+        return part
 
-    tree, *buffers = map(part, pickle.loads(part(int.from_bytes(memory[:ALIGN], 'little'))))
+    head = int.from_bytes(memory[:ALIGN], 'little')
+    lengths = pickle.loads(next_part(head))
+    tree, *buffers = [next_part(length) for length in lengths]
     return pickle.loads(tree, buffers=buffers)
