@@ -68,7 +68,7 @@ def test_pictures_are_normalised_as_in_training_whatever_the_flags_say(
     figures, warnings = evaluate(program, '--std', 0.226)
     assert figures == by_hand
     assert warnings == [
-        f'warning: --std 0.226 is not what these weights were trained with; theirs holds: {STD}'
+        f'warning: --std 0.226 is not what these weights were trained with; using {STD}'
     ]
 
 

@@ -1,1 +1,4 @@
-"""Augmentations, one file per family. Each draws from the generator it is handed and from nothing else."""
+"""Augmentations, one file per family.
+
+Each draws from the generator that it is given and from nothing else.
+"""

@@ -1,7 +1,10 @@
-"""Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899), equal to timm 1.0.22 where the draws are the same.
+"""Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
 
-Sample i is mixed with sample N - 1 - i of the batch. A sample keeps the share `keep` of itself, a map over its pixels:
-one number everywhere for mixup, 1 outside and 0 inside a box for CutMix.
+Equal to timm 1.0.22 if the random draws are the same.
+
+Sample i is mixed with sample N - 1 - i of the batch. `keep` is a map with the share of each pixel
+that a sample keeps of itself: one number everywhere for mixup, 1 outside and 0 inside a box for
+CutMix. `share` is the same for the label. Shapes: N images, C channels, K classes.
 """
 
 from dataclasses import dataclass
@@ -16,9 +19,11 @@ from util.errors import InputError
 class Mixup:
     """Mix a batch and its labels.
 
-    mixup, cutmix: alpha of the Beta distributions, 0 switches off; minmax: the box's side as shares (min, max) of the
-    image's, instead of cutmix's alpha. prob: of mixing at all; switch_prob: of CutMix where both are on. mode: 'batch'
-    draws once, 'pair' for each pair (i, N - 1 - i), 'elem' for each sample.
+    mixup, cutmix: alpha of the Beta distributions; 0 turns it off.
+    minmax: the side of CutMix's box as shares (min, max) of the image's side, instead of an area
+    drawn with cutmix's alpha.
+    prob: probability of mixing. switch_prob: probability of CutMix if both are on.
+    mode: 'batch' draws once, 'pair' for each pair (i, N - 1 - i), 'elem' for each sample.
     """
 
     mixup: float
@@ -32,40 +37,44 @@ class Mixup:
 
     @property
     def active(self) -> bool:
+        """Whether mixup or CutMix is on."""
         return self.mixup > 0 or self.cutmix > 0 or self.minmax is not None
 
     def check(self, batch_size: int) -> None:
-        """InputError for a batch that cannot be mixed, or no box to cut, before any work."""
-        if self.minmax is not None and not self.minmax[0] < self.minmax[1]:
-            raise InputError(
-                f'--cutmix_minmax {self.minmax[0]} {self.minmax[1]}: the first must be smaller'
-            )
+        """InputError if a batch of this size cannot be mixed or minmax leaves no box."""
+        if self.minmax is not None:
+            smallest, largest = self.minmax
+            if not smallest < largest:
+                raise InputError(f'--cutmix_minmax {smallest} {largest}: the first must be smaller')
         if self.active and batch_size % 2:
             raise InputError(f'mixup and cutmix mix pairs: --batch_size {batch_size} must be even')
 
     def __call__(
         self, images: paddle.Tensor, labels: paddle.Tensor, rng: np.random.Generator
     ) -> tuple[paddle.Tensor, ...]:
-        """(images [N, C, height, width], labels [N]) -> mixed images and targets [N, classes]; where mixing is off, the
-        images as they are. To be mixed, N must be even."""
+        """Mixed images [N, C, height, width] and targets [N, K], from images and labels [N].
+
+        Images stay as they are if mixing is off; otherwise N must be even.
+        """
         N, _, height, width = images.shape
         self.check(N)
+        targets = smoothed(labels, self.classes, self.smoothing)
         if not self.active:
-            return images, smoothed(labels, self.classes, self.smoothing)
+            return images, targets
         keep, share = self._draw(N, height, width, rng)
         if keep is not None:
-            images = images * _tensor(keep) + images.flip(0) * _tensor(1 - keep)
-        targets = smoothed(labels, self.classes, self.smoothing)
-        return images, targets * _tensor(share) + targets.flip(0) * _tensor(1 - share)
+            images = _mixed(images, keep)
+        return images, _mixed(targets, share)
 
     def _draw(self, N: int, height: int, width: int, rng) -> tuple[np.ndarray | None, np.ndarray]:
-        """Shares of the pixels, broadcast against [N, C, height, width] (None: all), and of the labels, against [N, K]."""
+        """(keep, share): keep broadcasts against [N, C, height, width], share against [N, K].
+
+        keep is None if all pixels are kept.
+        """
         if self.mode == 'batch':
-            share, cut = self._draw_batch(rng)
-            if cut and share != 1:
-                keep, share = self._box(height, width, share, rng)
-                return keep, np.array([[share]])
-            return (None if share == 1 else np.full([1, 1, 1, 1], share)), np.array([[share]])
+            return self._draw_for_batch(height, width, rng)
+
+        # one draw for each sample, or for each pair and its mirror image
         count = N if self.mode == 'elem' else N // 2
         shares, cuts = self._draw_each(count, rng)
         keep = np.broadcast_to(shares[:, None, None, None], [count, 1, height, width]).copy()
@@ -73,58 +82,92 @@ class Mixup:
             if cuts[i] and shares[i] != 1:
                 keep[i], shares[i] = self._box(height, width, shares[i], rng)
         if self.mode == 'pair':
-            keep, shares = (np.concatenate([part, part[::-1]]) for part in (keep, shares))
+            keep = np.concatenate([keep, keep[::-1]])  # [N, 1, height, width]
+            shares = np.concatenate([shares, shares[::-1]])  # [N]
         return keep, shares[:, None]
 
+    def _draw_for_batch(self, height: int, width: int, rng) -> tuple[np.ndarray | None, np.ndarray]:
+        """As _draw, one draw for the whole batch."""
+        share, is_cut = self._draw_one(rng)
+        keep = None
+        if share != 1:
+            if is_cut:
+                keep, share = self._box(height, width, share, rng)
+            else:
+                keep = np.full([1, 1, 1, 1], share)
+        return keep, np.array([[share]])
+
     def _alphas(self) -> tuple[float, float]:
+        """The alphas of mixup and CutMix; with minmax, CutMix is on but does not use its own."""
         return self.mixup, 1.0 if self.minmax else self.cutmix
 
-    def _draw_batch(self, rng) -> tuple[float, bool]:
+    def _draw_one(self, rng) -> tuple[float, bool]:
+        """(share, whether CutMix makes it); the share is 1 if nothing is mixed."""
         mixup, cutmix = self._alphas()
         if rng.random() >= self.prob:
             return 1.0, False
-        cut = rng.random() < self.switch_prob if mixup > 0 and cutmix > 0 else cutmix > 0
-        alpha = cutmix if cut else mixup
-        return float(rng.beta(alpha, alpha)), bool(cut)
+        is_cut = cutmix > 0
+        if mixup > 0 and cutmix > 0:
+            is_cut = rng.random() < self.switch_prob
+        alpha = cutmix if is_cut else mixup
+        return float(rng.beta(alpha, alpha)), bool(is_cut)
 
     def _draw_each(self, count: int, rng) -> tuple[np.ndarray, np.ndarray]:
+        """As _draw_one, `count` times: shares and booleans, both [count]."""
         mixup, cutmix = self._alphas()
         if mixup > 0 and cutmix > 0:
             cuts = rng.random(count) < self.switch_prob
-            shares = np.where(cuts, rng.beta(cutmix, cutmix, count), rng.beta(mixup, mixup, count))
+            cutmix_shares = rng.beta(cutmix, cutmix, count)
+            mixup_shares = rng.beta(mixup, mixup, count)
+            shares = np.where(cuts, cutmix_shares, mixup_shares)
         else:
             cuts = np.full(count, cutmix > 0)
-            shares = rng.beta(mixup or cutmix, mixup or cutmix, count)
-        return np.where(
-            rng.random(count) < self.prob, shares.astype('float32'), np.float32(1)
-        ), cuts
+            alpha = mixup or cutmix
+            shares = rng.beta(alpha, alpha, count)
+        is_mixed = rng.random(count) < self.prob
+        return np.where(is_mixed, shares.astype('float32'), np.float32(1)), cuts
 
     def _box(self, height: int, width: int, share: float, rng) -> tuple[np.ndarray, float]:
-        """A map [1, 1, height, width] with 0 in a box that leaves `share` of the area, or follows minmax; and the share
-        that it really leaves, for the box may stick out."""
+        """(keep, share): a map [1, 1, height, width] with 0 inside a box and 1 outside.
+
+        The box covers 1 - `share` of the area, or follows minmax. The share is computed anew,
+        because a box that reaches over the image's edge is cut.
+        """
         if self.minmax:
-            h, w = (
-                rng.integers(int(side * self.minmax[0]), int(side * self.minmax[1]))
-                for side in (height, width)
-            )
-            top, left = rng.integers(height - h), rng.integers(width - w)
-            bottom, right = top + h, left + w
+            smallest, largest = self.minmax
+            h = rng.integers(int(height * smallest), int(height * largest))
+            w = rng.integers(int(width * smallest), int(width * largest))
+            top = rng.integers(height - h)
+            left = rng.integers(width - w)
+            bottom = top + h
+            right = left + w
         else:
             ratio = np.sqrt(1 - share)
-            h, w = int(height * ratio), int(width * ratio)
-            y, x = rng.integers(height), rng.integers(width)
-            top, bottom = np.clip([y - h // 2, y + h // 2], 0, height)
-            left, right = np.clip([x - w // 2, x + w // 2], 0, width)
+            h = int(height * ratio)
+            w = int(width * ratio)
+            y = rng.integers(height)  # the centre
+            x = rng.integers(width)
+            half_h = h // 2
+            half_w = w // 2
+            top, bottom = np.clip([y - half_h, y + half_h], 0, height)
+            left, right = np.clip([x - half_w, x + half_w], 0, width)
         keep = np.ones([1, 1, height, width])
         keep[:, :, top:bottom, left:right] = 0
-        return keep, 1.0 - (bottom - top) * (right - left) / float(height * width)
+        box_area = (bottom - top) * (right - left)
+        return keep, 1.0 - box_area / float(height * width)
 
 
 def smoothed(labels: paddle.Tensor, classes: int, smoothing: float) -> paddle.Tensor:
     """One-hot targets [N, classes] with `smoothing` spread evenly over all classes."""
     off = smoothing / classes
-    chosen = paddle.nn.functional.one_hot(labels, classes) > 0
-    return paddle.where(chosen, paddle.full([], 1.0 - smoothing + off), paddle.full([], off))
+    on = 1.0 - smoothing + off
+    is_label = paddle.nn.functional.one_hot(labels, classes) > 0  # [N, classes]
+    return paddle.where(is_label, paddle.full([], on), paddle.full([], off))
+
+
+def _mixed(values: paddle.Tensor, keep: np.ndarray) -> paddle.Tensor:
+    """`keep` of each sample plus the rest of its partner, the sample in the mirrored place."""
+    return values * _tensor(keep) + values.flip(0) * _tensor(1 - keep)
 
 
 def _tensor(values: np.ndarray) -> paddle.Tensor:

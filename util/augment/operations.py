@@ -1,7 +1,10 @@
-"""The operations that RandAugment, AutoAugment and AugMix draw from, as in timm 1.0.22 (timm/data/auto_augment.py).
+"""The operations that RandAugment, AutoAugment and AugMix draw from.
 
-An operation has a level from 0 (nothing) to 10; most turn it into one number, some of them with a random sign. rng is
-a numpy.random.Generator.
+As in timm 1.0.22 (timm/data/auto_augment.py). An operation has a level from 0 (no change) to 10.
+Most operations turn it into one number, some of them with a random sign.
+
+Signature of an operation: (picture, level, paint, rng) -> picture, where rng is a
+numpy.random.Generator.
 """
 
 from collections.abc import Callable
@@ -14,24 +17,27 @@ TOP = 10.0  # the level at which an operation's range ends
 
 @dataclass(frozen=True)
 class Paint:
-    """What geometric operations need: the colour for what comes in from outside, how to resample (None: bilinear or
-    bicubic, drawn each time), and the largest shift as a share of the side."""
+    """How geometric operations fill, resample and shift.
+
+    fill: the colour, 0..255, of the area outside the picture. resample: None draws bilinear or
+    bicubic each time. shift: the largest shift as a share of the side.
+    """
 
     fill: tuple[int, ...] | int
     resample: int | None = Image.BICUBIC
     shift: float = 0.45
 
     def affine(self, picture: Image.Image, matrix: tuple[float, ...], rng) -> Image.Image:
+        """The picture under an affine map; the matrix takes output positions to input positions."""
         return picture.transform(
             picture.size, Image.AFFINE, matrix, resample=self.filter(rng), fillcolor=self.fill
         )
 
     def filter(self, rng) -> int:
-        return (
-            (Image.BILINEAR, Image.BICUBIC)[rng.integers(2)]
-            if self.resample is None
-            else self.resample
-        )
+        """Pillow's resampling filter for one operation."""
+        if self.resample is None:
+            return (Image.BILINEAR, Image.BICUBIC)[rng.integers(2)]
+        return self.resample
 
 
 def _signed(value: float, rng) -> float:
@@ -41,7 +47,8 @@ def _signed(value: float, rng) -> float:
 def _shear(x: bool) -> Callable:
     def apply(picture, level, paint, rng):
         factor = _signed(level / TOP * 0.3, rng)
-        return paint.affine(picture, (1, factor, 0, 0, 1, 0) if x else (1, 0, 0, factor, 1, 0), rng)
+        matrix = (1, factor, 0, 0, 1, 0) if x else (1, 0, 0, factor, 1, 0)
+        return paint.affine(picture, matrix, rng)
 
     return apply
 
@@ -49,8 +56,10 @@ def _shear(x: bool) -> Callable:
 def _shift(x: bool) -> Callable:
     def apply(picture, level, paint, rng):
         share = _signed(level / TOP * paint.shift, rng)
-        pixels = share * picture.size[0 if x else 1]
-        return paint.affine(picture, (1, 0, pixels, 0, 1, 0) if x else (1, 0, 0, 0, 1, pixels), rng)
+        width, height = picture.size
+        if x:
+            return paint.affine(picture, (1, 0, share * width, 0, 1, 0), rng)
+        return paint.affine(picture, (1, 0, 0, 0, 1, share * height), rng)
 
     return apply
 
@@ -61,20 +70,26 @@ def _rotate(picture, level, paint, rng):
 
 
 def _enhance(kind: type, both_ways: bool) -> Callable:
-    """Blend with a grey, blurred or black version: the level goes from nearly that to overdone, or away from 1."""
+    """Blend the picture with its version without colour, contrast, light or detail.
+
+    A blend factor of 1 changes nothing. both_ways: it moves up or down from 1 with the level;
+    otherwise it grows with the level from 0.1 to 1.9.
+    """
 
     def apply(picture, level, paint, rng):
-        factor = (
-            max(0.1, 1.0 + _signed(level / TOP * 0.9, rng))
-            if both_ways
-            else level / TOP * 1.8 + 0.1
-        )
+        if both_ways:
+            change = _signed(level / TOP * 0.9, rng)
+            factor = max(0.1, 1.0 + change)
+        else:
+            factor = level / TOP * 1.8 + 0.1
         return kind(picture).enhance(factor)
 
     return apply
 
 
 def _posterize(bits: Callable[[int], int]) -> Callable:
+    """Keep the upper bits of each channel; bits: level 0..4 -> number of bits."""
+
     def apply(picture, level, paint, rng):
         kept = bits(int(level / TOP * 4))
         return picture if kept >= 8 else ImageOps.posterize(picture, kept)
@@ -83,28 +98,36 @@ def _posterize(bits: Callable[[int], int]) -> Callable:
 
 
 def _solarize(threshold: Callable[[int], int]) -> Callable:
-    return lambda picture, level, paint, rng: ImageOps.solarize(
-        picture, threshold(min(256, int(level / TOP * 256)))
-    )
+    """Invert the values from a threshold on; threshold: level 0..256 -> value."""
+
+    def apply(picture, level, paint, rng):
+        whole_level = min(256, int(level / TOP * 256))
+        return ImageOps.solarize(picture, threshold(whole_level))
+
+    return apply
 
 
 def _solarize_add(picture, level, paint, rng):
+    """Brighten the values below 128."""
     added = min(128, int(level / TOP * 110))
-    return picture.point(
-        [min(255, i + added) if i < 128 else i for i in range(256)] * len(picture.getbands())
-    )
+    dark = [min(255, value + added) for value in range(128)]
+    bright = list(range(128, 256))
+    return picture.point((dark + bright) * len(picture.getbands()))
 
 
 def _desaturate(picture, level, paint, rng):
-    return ImageEnhance.Color(picture).enhance(1.0 - min(1.0, 0.5 + 0.5 * level / TOP))
+    strength = min(1.0, 0.5 + 0.5 * level / TOP)
+    return ImageEnhance.Color(picture).enhance(1.0 - strength)
 
 
 def _blur(picture, level, paint, rng):
-    return picture.filter(ImageFilter.GaussianBlur(min(2.0, 0.1 + (2.0 - 0.1) * (level / TOP))))
+    radius = min(2.0, 0.1 + (2.0 - 0.1) * (level / TOP))
+    return picture.filter(ImageFilter.GaussianBlur(radius))
 
 
 def _random_blur(picture, level, paint, rng):
-    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 2.0 * min(1.0, level / TOP))))
+    radius = rng.uniform(0.1, 2.0 * min(1.0, level / TOP))
+    return picture.filter(ImageFilter.GaussianBlur(radius))
 
 
 OPERATIONS = {
@@ -135,8 +158,11 @@ OPERATIONS = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation with its probability and level; the level varies by a normal deviate of deviation `std`, or evenly
-    from 0 where std is infinite, and stays within [0, most]."""
+    """One operation with its probability and level.
+
+    The level is drawn from a normal distribution of deviation `std`, or uniformly from 0 to `level`
+    if std is infinite, and is limited to [0, most].
+    """
 
     name: str
     probability: float
@@ -153,4 +179,6 @@ class Operation:
             level = rng.uniform(0, level)
         elif self.std > 0:
             level = rng.normal(level, self.std)
-        return OPERATIONS[self.name](picture, max(0.0, min(level, self.most)), self.paint, rng)
+        level = max(0.0, min(level, self.most))
+        apply = OPERATIONS[self.name]
+        return apply(picture, level, self.paint, rng)
