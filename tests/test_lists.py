@@ -103,7 +103,7 @@ def test_paddlesegs_other_refusals_stay(tmp_path):
     [
         ('\na.png 1\n\nb.exe 2\n', "list.txt, line 4: 'b.exe' does not end in one of"),
         ('a.png 1\n\nb.png\nc.png 2', "list.txt, line 3: 'b.png' has no label, which other lines"),
-        (b'a.png 1\n\xc4\xd6.png 2', 'list.txt, line 2: this is no list of images'),
+        (b'a.png 1\n\xc4\xd6.png 2', 'list.txt, line 2: this is not a list of images'),
     ],
 )
 def test_the_line_of_a_fault_is_named(tmp_path, text, message):
@@ -116,9 +116,11 @@ def test_the_line_of_a_fault_is_named(tmp_path, text, message):
 def test_the_line_of_a_fault_is_named_in_the_other_lists(tmp_path):
     path = tmp_path / 'list.txt'
     path.write_bytes(b'\n\n\xff\xfd.png\n')
-    with pytest.raises(InputError, match='^--class_names .*list.txt, line 3: this is no list of'):
+    with pytest.raises(
+        InputError, match='^--class_names .*list.txt, line 3: this is not a list of'
+    ):
         main_infer.class_names(path, [['0']])
-    with pytest.raises(InputError, match='^--image_path .*list.txt, line 3: this is no list of'):
+    with pytest.raises(InputError, match='^--image_path .*list.txt, line 3: this is not a list of'):
         seg.predict.listed(path)
     path.write_text('\na.png\nb.exe x.png.exe\n')
     with pytest.raises(InputError, match="line 3: 'b.exe' does not end in one of"):

@@ -355,7 +355,7 @@ def test_a_tensor_beyond_its_storage_is_refused(path, write, size, stride, offse
     ],
 )
 def test_a_tensor_that_makes_no_sense_is_refused(path, write, tree):
-    assert 'is no weight file that is safe and whole' in message(path, {'x': tree}, write=write)
+    assert 'is not a safe and complete weight file' in message(path, {'x': tree}, write=write)
 
 
 def test_storages_that_are_missing_or_short_are_named(path):
@@ -420,15 +420,15 @@ def tar(path):
     [
         (
             lambda path: path.write_text('\n <!DOCTYPE html><html>'),
-            'is no weight file but a web page; its download failed',
+            'is not a weight file but a web page; the download failed',
         ),
         (
             lambda path: path.write_text('version https://git-lfs\noid'),
-            'is no weight file but a pointer to one',
+            'is not a weight file but a pointer to one',
         ),
         (
             lambda path: path.write_bytes(b'\x89HDF\r\n\x1a\n' + bytes(600)),
-            'is no weight file that is safe and whole',
+            'is not a safe and complete weight file',
         ),
         (arrays, 'is a zip archive, but not a PyTorch file'),
         (lambda path: write_zip(path, {}, **{'constants.pkl': b''}), 'is a TorchScript program'),

@@ -89,7 +89,7 @@ def test_those_of_other_machines_and_of_python_3_13_too(tmp_path, suffix, kind, 
 )
 def test_what_else_these_modules_have_is_refused(tmp_path, value):
     write(tmp_path / 'x.pd', {'args': value}, 4)
-    with pytest.raises(InputError, match='refused, because it names|no weight file that is safe'):
+    with pytest.raises(InputError, match='refused, because it names|is not a safe and complete'):
         weights.read(tmp_path / 'x.pd')
 
 

@@ -100,7 +100,7 @@ def test_a_file_that_holds_itself_is_named(tmp_path):
     tree = {'args': argparse.Namespace()}
     tree['args'].more = tree
     (tmp_path / 'x.pd').write_bytes(pickle.dumps(tree))
-    with pytest.raises(InputError, match='no weight file that is safe and whole'):
+    with pytest.raises(InputError, match='is not a safe and complete weight file'):
         weights.read(tmp_path / 'x.pd')
 
 
@@ -151,8 +151,11 @@ def test_a_crafted_pickle_does_not_run(tmp_path, name):
         (lambda path: path.mkdir(), 'is a folder'),
         (lambda path: None, 'no such file'),
         (lambda path: path.touch(), 'is empty'),
-        (lambda path: path.write_text('<html>not found</html>'), 'no weight file'),
-        (lambda path: path.write_bytes(pickle.dumps(TREE)[:200]), 'no weight file'),
+        (lambda path: path.write_text('<html>not found</html>'), 'not a weight file'),
+        (
+            lambda path: path.write_bytes(pickle.dumps(TREE)[:200]),
+            'not a safe and complete weight file',
+        ),
         (lambda path: path.write_bytes(pickle.dumps([1, 2])), 'holds a list'),
     ],
 )
@@ -164,7 +167,7 @@ def test_what_is_no_weight_file_is_named(tmp_path, make, message):
 
 def test_a_truncated_safetensors_file_is_named(tmp_path):
     (tmp_path / 'x.safetensors').write_bytes(b'\x10\0\0\0\0\0\0\0{"a": 1')
-    with pytest.raises(InputError, match='x.safetensors is no whole'):
+    with pytest.raises(InputError, match='x.safetensors is not a complete'):
         weights.read(tmp_path / 'x.safetensors')
 
 

@@ -29,7 +29,7 @@ def read(file: str | Path, what: str, name: str = '') -> list[tuple[int, str]]:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b'\n') + 1
-        raise InputError(f'{name}, line {line}: this is no {what}, or not in UTF-8') from None
+        raise InputError(f'{name}, line {line}: this is not a {what}, or not in UTF-8') from None
 
     # not splitlines, which also splits at form feeds and Unicode's separators
     lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')

@@ -9,18 +9,20 @@ from util.progress import bar
 from util.weights import paddle_file, safetensors_file, torch_file
 
 CHUNK = 2**24  # bytes read at a time for a checksum
-HEADER_LIMIT = 10**8  # of a safetensors header, by the format
+HEADER_LIMIT = 10**8  # bytes of a safetensors header, by the format
+# the first bytes of files that are often found in place of a weight file
 OTHERS = {
-    b'<': 'a web page; its download failed',
+    b'<': 'a web page; the download failed',
     b'version https://git-lfs': 'a pointer to one; `git lfs pull` fetches it',
 }
 
 
 def read(path: str | Path) -> dict:
-    """Contents of a weight file, tensors as NumPy arrays (bfloat16 as float32); InputError says what is wrong with it.
+    """The contents of a weight file, tensors as NumPy arrays (bfloat16 as float32).
 
-    Knows safetensors, what torch.save writes, and what paddle.save writes, our checkpoints included. The contents tell
-    which one it is, not the name. Arrays may be read-only.
+    Reads safetensors and the files of torch.save and of paddle.save, our checkpoints included. The
+    format is recognised by the contents, not by the name. Arrays may be read-only. InputError says
+    what is wrong with a file.
     """
     path = Path(path)
     if path.is_dir():
@@ -28,14 +30,15 @@ def read(path: str | Path) -> dict:
     if not path.exists():
         raise InputError(f'{path}: no such file')
     if path.stat().st_size == 0:
-        raise InputError(f'{path} is empty; its writing was interrupted or its download failed')
+        raise InputError(f'{path} is empty; writing it was interrupted or the download failed')
     return _reader(path)(path)
 
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    chunks = -(-Path(path).stat().st_size // CHUNK)
+    size = Path(path).stat().st_size
+    chunks = -(-size // CHUNK)  # rounded up
     with open(path, 'rb') as file:
         for _ in bar(range(chunks), 'chunks for the checksum'):
             digest.update(file.read(CHUNK))
@@ -43,17 +46,23 @@ def sha256(path: str | Path) -> str:
 
 
 def _reader(path: Path) -> Callable[[Path], dict]:
-    """The function that reads what this file begins like."""
+    """The function that reads a file which begins like this one."""
     with open(path, 'rb') as file:
         head = file.read(512)
-    if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= HEADER_LIMIT:
-        # first, since it may begin with '<'
+
+    # safetensors comes first, because the length of its header may look like '<'
+    header_length = int.from_bytes(head[:8], 'little')
+    if head[8:9] == b'{' and header_length <= HEADER_LIMIT:
         return safetensors_file.read
+    text = head.lstrip(b'\xef\xbb\xbf\t\r\n ')  # byte order mark and blanks
     for beginning, what in OTHERS.items():
-        if head.lstrip(b'\xef\xbb\xbf\t\r\n ').startswith(beginning):
-            raise InputError(f'{path} is no weight file but {what}')
+        if text.startswith(beginning):
+            raise InputError(f'{path} is not a weight file but {what}')
     if head[257:262] == b'ustar':
         raise InputError(
-            f'{path} is a tar archive, as the first PyTorch versions wrote; save it again with a newer one'
+            f'{path} is a tar archive, as the first PyTorch versions wrote; '
+            'save it again with a newer version'
         )
-    return torch_file.read if torch_file.recognises(head) else paddle_file.read
+    if torch_file.recognises(head):
+        return torch_file.read
+    return paddle_file.read

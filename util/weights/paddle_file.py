@@ -1,8 +1,8 @@
 """Files that `paddle.load` reads: pickles of nested dicts of arrays.
 
-Reading goes through our own unpickler, because paddle.load itself runs whatever code a crafted file names. Files
-written here end in a checksum, which paddle.load does not see (a pickle says where it ends); of a file that carries one,
-every byte is verified.
+They are read by our own unpickler, because paddle.load itself runs any code that a crafted file
+names. Files written here end in a checksum of all bytes before it. paddle.load ignores it, since a
+pickle marks its own end; our reader verifies it.
 """
 
 import hashlib
@@ -23,29 +23,30 @@ CHUNK = 2**24
 
 
 def read(path: Path) -> dict:
-    """The dict in the file, tensors as NumPy arrays; InputError where it is damaged, unsafe or no such file."""
+    """The dict in the file, tensors as NumPy arrays.
+
+    InputError if the file is damaged, unsafe or of another format.
+    """
     with open(path, 'rb') as file:
         _verify(file, path)
         with unpickler.one_error(path):
-            tree = unpickler.plain(
-                unpickler.Unpickler(file, path).load(),
-                _array,
-                without='StructuredToParameterName@@',
-            )
+            loaded = unpickler.Unpickler(file, path).load()
+            tree = unpickler.plain(loaded, _array, without='StructuredToParameterName@@')
     if not isinstance(tree, dict):
         raise InputError(f'{path} holds a {type(tree).__name__}; expected a dict of tensors')
     return tree
 
 
 def _verify(file, path: Path) -> None:
-    """Compare the bytes with the checksum behind them, if there is one, and rewind."""
+    """Compare a file with the checksum at its end, if it has one, and go back to its start."""
     size = path.stat().st_size
     file.seek(max(0, size - TRAILER))
     trailer = file.read()
     file.seek(0)
     if not trailer.startswith(MAGIC):
         return
-    digest, left = hashlib.sha256(), size - TRAILER
+    digest = hashlib.sha256()
+    left = size - TRAILER
     while left:
         chunk = file.read(min(CHUNK, left))
         digest.update(chunk)
@@ -56,29 +57,35 @@ def _verify(file, path: Path) -> None:
 
 
 def _array(value: Any) -> np.ndarray | None:
-    """paddle.save stores a tensor as (name, array), and bfloat16 as its upper 16 bits."""
+    """The array of a tensor as paddle.save stores it; None for anything else.
+
+    A tensor is an array or (name, array); bfloat16 is stored as uint16.
+    """
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
         value = value[1]
     if isinstance(value, np.ndarray):
         return bfloat16(value) if value.dtype == np.uint16 else value
+    return None
 
 
 class _Hashing:
     """A file that hashes what is written to it."""
 
     def __init__(self, file):
-        self.file, self.digest = file, hashlib.sha256()
+        self.file = file
+        self.digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
+        """Write and hash bytes; the number of bytes written."""
         self.digest.update(data)
         return self.file.write(data)
 
 
 def write(path: str | Path, tree: dict) -> None:
-    """Write a nested dict of arrays and plain values, whole or not at all, with its checksum."""
+    """Write a nested dict of arrays and plain values, and its checksum, all or nothing."""
     with atomic.writing(Path(path)) as file:
         hashing = _Hashing(file)
         pickler = pickle.Pickler(hashing, protocol=4)
-        pickler.fast = True  # or its memo would keep a copy of every array until the end
+        pickler.fast = True  # the memo would keep a copy of every array until the end
         pickler.dump(tree)
         file.write(MAGIC + hashing.digest.digest())

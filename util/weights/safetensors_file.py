@@ -14,7 +14,7 @@ DTYPES = {
     'F64': 'float64',
     'F32': 'float32',
     'F16': 'float16',
-    'BF16': 'uint16',
+    'BF16': 'uint16',  # the upper half of a float32
     'I64': 'int64',
     'I32': 'int32',
     'I16': 'int16',
@@ -25,54 +25,59 @@ DTYPES = {
 
 
 def read(path: Path) -> dict:
-    """All tensors as NumPy arrays, bfloat16 as float32; where the file says more than its tensors, these are under 'model',
-    beside the rest. InputError where the file is damaged or of another format."""
+    """All tensors as NumPy arrays, bfloat16 as float32.
+
+    If the file has metadata, the tensors are under 'model', beside the metadata. InputError if the
+    file is damaged or of another format.
+    """
     try:
-        with safetensors.safe_open(path, 'np'):  # holds the header against the file's length
+        with safetensors.safe_open(path, 'np'):  # compares the header with the file's length
             data = path.read_bytes()
     except safetensors.SafetensorError as error:
-        raise InputError(f'{path} is no whole safetensors file: {error}') from None
-    start = 8 + int.from_bytes(data[:8], 'little')
+        raise InputError(f'{path} is not a complete safetensors file: {error}') from None
+    header_length = int.from_bytes(data[:8], 'little')
+    start = 8 + header_length
     header = json.loads(data[8:start])
-    about, tensors = header.pop('__metadata__', {}), {}
-    for name, entry in header.items():  # views of the data, where the library would copy them
-        if entry['dtype'] not in DTYPES:
-            raise InputError(
-                f'{path}: {name} is of type {entry["dtype"]}; known are {" ".join(DTYPES)}'
-            )
+    metadata = header.pop('__metadata__', {})
+
+    # arrays are views of the data; the library would copy them
+    values = memoryview(data)[start:]
+    tensors = {}
+    for name, entry in header.items():
+        kind = entry['dtype']
+        if kind not in DTYPES:
+            raise InputError(f'{path}: {name} is of type {kind}; known are {" ".join(DTYPES)}')
         begin, end = entry['data_offsets']
-        array = np.frombuffer(
-            memoryview(data)[start + begin : start + end], DTYPES[entry['dtype']]
-        ).reshape(entry['shape'])
-        tensors[name] = bfloat16(array) if entry['dtype'] == 'BF16' else array
-    about = {name: _decoded(value) for name, value in about.items() if name != 'format'}
+        array = np.frombuffer(values[begin:end], DTYPES[kind]).reshape(entry['shape'])
+        tensors[name] = bfloat16(array) if kind == 'BF16' else array
+
+    about = {}
+    for name, text in metadata.items():
+        if name != 'format':
+            about[name] = _decoded(text)
     return {**about, 'model': tensors} if about else tensors
 
 
 def write(path: Path, tensors: dict, about: dict) -> None:
-    """Write tensors and what is to be said of them, whole or not at all.
+    """Write tensors and metadata, completely or not at all.
 
-    By hand, tensor by tensor, because the library copies them all before it writes.
+    The file is written tensor by tensor, because the library would copy all of them first.
     """
-    header, end = (
-        {
-            '__metadata__': {
-                'format': 'pt',
-                **{name: json.dumps(value) for name, value in about.items()},
-            }
-        },
-        0,
-    )
-    # which keeps every tensor aligned
+    metadata = {'format': 'pt'}
+    for name, value in about.items():
+        metadata[name] = json.dumps(value)
+    header = {'__metadata__': metadata}
+
+    # the widest types first, which keeps every tensor aligned
     ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)
+    kinds = {dtype: kind for kind, dtype in DTYPES.items()}
+    begin = 0
     for name, array in ordered:
-        kind = next(kind for kind, dtype in DTYPES.items() if dtype == array.dtype.name)
-        header[name] = {
-            'dtype': kind,
-            'shape': array.shape,
-            'data_offsets': [end, end + array.nbytes],
-        }
-        end += array.nbytes
+        end = begin + array.nbytes
+        kind = kinds[array.dtype.name]
+        header[name] = {'dtype': kind, 'shape': array.shape, 'data_offsets': [begin, end]}
+        begin = end
+
     text = json.dumps(header).encode()
     text += b' ' * (-len(text) % 8)
     with atomic.writing(path) as file:
@@ -82,7 +87,7 @@ def write(path: Path, tensors: dict, about: dict) -> None:
 
 
 def _decoded(text: str):
-    """Our own values are JSON; others' are plain text."""
+    """A value of the metadata: ours are JSON, those of other programs are plain text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -90,5 +95,5 @@ def _decoded(text: str):
 
 
 def bfloat16(upper_bits: np.ndarray) -> np.ndarray:
-    """float32 from the upper half of its bits, which is what bfloat16 is; NumPy has no such type."""
+    """float32 from bfloat16, given as uint16: the upper half of the bits. NumPy has no bfloat16."""
     return (upper_bits.astype('uint32') << 16).view('float32')

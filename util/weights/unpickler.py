@@ -1,6 +1,7 @@
-"""Pickles of arrays and plain containers, for every format that is made of them.
+"""Read pickles of arrays and plain containers, on which several file formats are based.
 
-Any other name is refused, because pickle itself runs whatever code a crafted file names.
+Any other class or function is refused, because pickle itself runs any code that a crafted file
+names.
 """
 
 import pickle
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 
 from util.errors import InputError
 
+# (module, name) of the classes and functions that arrays and containers need
 ALLOWED = {
     ('numpy.core.multiarray', '_reconstruct'),
     ('numpy._core.multiarray', '_reconstruct'),
@@ -26,8 +28,10 @@ ALLOWED = {
 
 
 class Namespace(dict):
-    """What argparse.Namespace becomes, a dict of its attributes: programs keep their flags in one, and a file need not name
-    more than that class."""
+    """A dict of the attributes of an argparse.Namespace or types.SimpleNamespace.
+
+    Programs keep their flags in one, so a weight file may name these classes.
+    """
 
     __slots__ = ()
 
@@ -36,27 +40,32 @@ class Namespace(dict):
 
 
 def _bytes(state: bytes | str) -> bytes:
-    """What Python 2 pickled as a string."""
+    """The bytes of a pickled state; Python 2 pickled them as a string."""
     return state.encode('latin1') if isinstance(state, str) else state
 
 
 def _datetime(state: bytes | str, *zone: str) -> str:
-    """The text of the ten bytes that a datetime pickles: four of a date, six of a time."""
+    """The text of a pickled datetime: four bytes of a date, six of a time."""
     state = _bytes(state)
     return ' '.join([_date(state[:4]), _time(state[4:]), *zone])
 
 
 def _date(state: bytes | str) -> str:
     high, low, month, day = _bytes(state)
-    month &= 0x7F  # the highest bit says which of two equal hours in autumn is meant
-    return f'{256 * high + low:04}-{month:02}-{day:02}'
+    year = 256 * high + low
+    # the highest bit marks the second of two equal hours, when summer time ends
+    month &= 0x7F
+    return f'{year:04}-{month:02}-{day:02}'
 
 
 def _time(state: bytes | str, *zone: str) -> str:
-    hour, minute, second, *micros = _bytes(state)
-    hour &= 0x7F
-    moment = f'{hour:02}:{minute:02}:{second:02}.{int.from_bytes(bytes(micros), "big"):06}'
-    return ' '.join([moment.removesuffix('.000000'), *zone])
+    hour, minute, second, *rest = _bytes(state)
+    hour &= 0x7F  # as the month in _date
+    micros = int.from_bytes(bytes(rest), 'big')
+    moment = f'{hour:02}:{minute:02}:{second:02}'
+    if micros:
+        moment += f'.{micros:06}'
+    return ' '.join([moment, *zone])
 
 
 def _span(days: int, seconds: int, micros: int) -> str:
@@ -67,20 +76,15 @@ def _path(flavour: type[PurePath]) -> Callable[..., str]:
     return lambda *parts: str(flavour(*parts))
 
 
-# Harmless classes of the standard library, which programs put among their flags: read as text, by what stands here in
-# place of the class. Python 3.13 has paths in a module of their own
+PATHS = 'Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath'.split()
+
+# Harmless classes of the standard library that programs put among their flags. Each is replaced by
+# a function that gives its value as text. Python 3.13 pickles paths under pathlib._local.
 TEXTS = {
     **{
         (module, name): _path(PureWindowsPath if 'Windows' in name else PurePosixPath)
         for module in ('pathlib', 'pathlib._local')
-        for name in (
-            'Path',
-            'PosixPath',
-            'WindowsPath',
-            'PurePath',
-            'PurePosixPath',
-            'PureWindowsPath',
-        )
+        for name in PATHS
     },
     ('datetime', 'datetime'): _datetime,
     ('datetime', 'date'): _date,
@@ -92,13 +96,20 @@ TEXTS = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Unpickler of a file that is named in errors; strings of Python 2 are read as Latin-1."""
+    """Unpickler that allows the names of this module only; its errors name the file.
+
+    Strings of Python 2 are read as Latin-1.
+    """
 
     def __init__(self, file: BinaryIO, path: Path):
         super().__init__(file, encoding='latin1')
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
+        """The class or function for a name in the file, or its harmless replacement.
+
+        InputError for any other name.
+        """
         if (module, name) in (('argparse', 'Namespace'), ('types', 'SimpleNamespace')):
             return Namespace
         if (module, name) in TEXTS:
@@ -113,20 +124,25 @@ class Unpickler(pickle.Unpickler):
 
 @contextmanager
 def one_error(path: Path) -> Iterator[None]:
-    """Make one InputError of what a damaged file raises, which is nearly anything."""
+    """Turn any exception into an InputError; a damaged file can raise nearly every kind."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         reason = str(error).partition('\n')[0] or type(error).__name__
-        raise InputError(f'{path} is no weight file that is safe and whole: {reason}') from None
+        raise InputError(f'{path} is not a safe and complete weight file: {reason}') from None
 
 
 def plain(tree: Any, array: Callable[[Any], Any], without: str | None = None) -> Any:
-    """The tree with plain dicts in place of their kin, `array` of a value wherever that is not None, and not the key
-    `without`. Each part is visited once: a few lists of the same list twice, nested, would take forever."""
-    done = {}
+    """The tree of a pickle with plain dicts, lists and tuples.
+
+    array: value -> the array to put in its place, or None to keep it. without: a key to drop.
+
+    Each part is converted once. Otherwise a small file could take forever: a list that contains
+    another one twice, which contains another one twice, and so on.
+    """
+    done = {}  # id of a part -> the converted part
 
     def visit(value: Any) -> Any:
         if id(value) not in done:
@@ -139,6 +155,8 @@ def plain(tree: Any, array: Callable[[Any], Any], without: str | None = None) ->
             return found
         if isinstance(value, dict):
             return {visit(key): visit(item) for key, item in value.items() if key != without}
-        return type(value)(map(visit, value)) if type(value) in (list, tuple) else value
+        if type(value) in (list, tuple):
+            return type(value)(map(visit, value))
+        return value
 
     return visit(tree)
