@@ -1,4 +1,7 @@
-"""Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed over it."""
+"""Write a file completely or not at all.
+
+The contents go to a temporary file beside it, are flushed to the disk, and then renamed over it.
+"""
 
 import contextlib
 import os
@@ -15,8 +18,10 @@ SUFFIX = '.tmp'
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that becomes `path` when the block ends; where it fails, `path` stays as it was. InputError where the
-    system does not let it be written."""
+    """A binary file that becomes `path` when the block ends.
+
+    If the block raises, `path` stays as it was. InputError if the system cannot write the file.
+    """
     temporary = path.with_name(f'.{path.name}.{os.getpid()}{SUFFIX}')
     try:
         with open(temporary, 'wb') as file:
@@ -31,13 +36,16 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself
+        os.fsync(folder)  # makes the rename itself permanent
     finally:
         os.close(folder)
 
 
 def link(path: Path, name: Path) -> None:
-    """Give a file a second name, in place of what had it before; a copy where the file system has no such links."""
+    """Give a file a second name; another file of that name is replaced.
+
+    If the file system has no hard links, the second name gets a copy.
+    """
     temporary = name.with_name(f'.{name.name}.{os.getpid()}{SUFFIX}')
     try:
         try:
@@ -51,14 +59,14 @@ def link(path: Path, name: Path) -> None:
 
 
 def refused(path: Path, error: OSError) -> InputError:
-    """What is said where the disk is full, a quota reached or the folder closed."""
+    """The error for a full disk, a quota that is reached, or a folder without permission."""
     return InputError(
         f'{path} cannot be written ({error.strerror}); what was there before is untouched'
     )
 
 
 def clean(folder: Path) -> None:
-    """Remove what writers that were killed left in a folder; those of processes that still run stay."""
+    """Remove the temporary files of killed processes from a folder; those of running ones stay."""
     for temporary in folder.glob(f'.*{SUFFIX}'):
         process = temporary.name.split('.')[-2]
         if process.isdecimal() and not Path(f'/proc/{process}').exists():

@@ -1,4 +1,7 @@
-"""The classes of the training images, compared when a run is resumed: other ones would shift its labels."""
+"""Compare the classes of the training images when a run is resumed.
+
+Other classes than before would shift the labels.
+"""
 
 import os
 from pathlib import Path
@@ -9,14 +12,15 @@ import numpy as np
 from util.data.folder import Images
 from util.errors import InputError
 
-MOST = 5  # differences that an error shows
+MOST = 5  # differences shown by an error
 
 
 def kept(images: Images, data_path: str, renamed: bool) -> dict[str, Any]:
-    """What a checkpoint keeps of the training images: `classes`, their names, and `examples`, an image of each.
+    """The parts of a checkpoint that describe the training images.
 
-    Lists have no names; there an image tells whether its label is still the same. renamed: the user says that the
-    classes mean what they meant before.
+    `classes` are the names of the classes, `examples` one image of each. A list has no names, so an
+    image shows whether its label is still the same. renamed: the user confirms (--classes_renamed)
+    that the labels mean the same as before.
     """
     return {
         'classes': Names(images.classes, renamed),
@@ -25,88 +29,105 @@ def kept(images: Images, data_path: str, renamed: bool) -> dict[str, Any]:
 
 
 def compare(state: dict, kept: dict[str, Any]) -> None:
-    """InputError where a checkpoint was trained on other classes than those in `kept`."""
+    """InputError if a checkpoint was trained on other classes than those in `kept`."""
     for name, value in kept.items():
-        if isinstance(value, (Names, Examples)) and name in state:
-            try:
-                value.compare(state[name])
-            except InputError as error:
-                raise InputError(f'--resume {state["path"]}: {error}') from None
+        if name not in state or not isinstance(value, (Names, Examples)):
+            continue
+        try:
+            value.compare(state[name])
+        except InputError as error:
+            raise InputError(f'--resume {state["path"]}: {error}') from None
 
 
 class Names:
-    """Class names in the order of their labels; None where the images are from a list."""
+    """Class names in the order of their labels; None if the images are from a list."""
 
     def __init__(self, names: list[str] | None, renamed: bool = False):
-        self.names, self.renamed = names, renamed
+        self.names = names
+        self.renamed = renamed
 
     def state_dict(self) -> list[str] | None:
+        """The names, for a checkpoint."""
         return self.names
 
     def compare(self, before: list[str] | None) -> None:
-        """InputError that shows the difference. Names that are known on one side only are taken over."""
+        """InputError if the names differ from those of a checkpoint.
+
+        If only the checkpoint has names, they are kept.
+        """
         if not before or not self.names:
             self.names = self.names or before
             return
         if before == self.names:
             return
+        difference = _difference(before, self.names)
         if not self.renamed:
             raise InputError(
-                f'the classes of the training images are not those of the checkpoint, so labels would shift: '
-                f'{_difference(before, self.names)}. Put the folders back, start anew with --finetune, or add '
-                '--classes_renamed where folders only got other names'
+                'the classes of the training images are not those of the checkpoint, '
+                f'so labels would shift: {difference}. Restore the folders, start a new run '
+                'with --finetune, or add --classes_renamed if folders were only renamed'
             )
         if len(before) != len(self.names):
             raise InputError(
-                f'--classes_renamed: {len(before)} classes have become {len(self.names)}, so more than names has '
-                f'changed: {_difference(before, self.names)}'
+                f'--classes_renamed: {len(before)} classes have become {len(self.names)}, '
+                f'so the classes were not only renamed: {difference}'
             )
-        moved = [
-            name for name in self.names if name in before and name != before[self.names.index(name)]
-        ]
-        if moved:
-            raise InputError(
-                f'--classes_renamed: the order of the classes, which is alphabetical, has changed as well, so labels '
-                f'would shift: {_difference(before, self.names)}. Choose names that keep the order'
-            )
+        for label, name in enumerate(self.names):
+            if name in before and name != before[label]:
+                raise InputError(
+                    '--classes_renamed: the order of the classes, which is alphabetical, has '
+                    f'changed as well, so labels would shift: {difference}. '
+                    'Choose names that keep the order'
+                )
 
 
 def _difference(before: list[str], names: list[str]) -> str:
-    """Names that only one side has, and the labels that mean something else, in one line."""
+    """A line with the names that only one side has, and the labels that mean another class."""
     parts = []
     for what, one, other in (('new', names, before), ('gone', before, names)):
-        if alone := [name for name in one if name not in other]:
+        alone = [name for name in one if name not in other]
+        if alone:
             parts.append(f'{what}: {listed(alone)}')
-    changed = [
-        f'class {label} was {old} and is {new}'
-        for label, (old, new) in enumerate(zip(before, names))
-        if old != new
-    ]
-    return '; '.join([*parts, *([listed(changed)] if changed else [])])
+
+    changed = []
+    for label, (old, new) in enumerate(zip(before, names)):
+        if old != new:
+            changed.append(f'class {label} was {old} and is {new}')
+    if changed:
+        parts.append(listed(changed))
+    return '; '.join(parts)
 
 
 def listed(texts: list[str]) -> str:
-    """The first few of them, and how many more there are."""
-    more = f' and {len(texts) - MOST} more' if len(texts) > MOST else ''
-    return ', '.join(texts[:MOST]) + more
+    """The first few texts in one line, and the number of the others."""
+    shown = ', '.join(texts[:MOST])
+    if len(texts) > MOST:
+        shown += f' and {len(texts) - MOST} more'
+    return shown
 
 
 class Examples:
-    """An image of each label, by its path from --data_path, in the order of the labels; '' for a label without one."""
+    """An image of each label, in the order of the labels; '' for a label without images.
+
+    Images are given by their paths relative to --data_path.
+    """
 
     def __init__(self, images: Images, data_path: str, renamed: bool = False):
-        self.images, self.renamed = images, renamed
+        self.images = images
+        self.renamed = renamed
         self.root = os.path.join(Path(data_path), '')
         labels, first = np.unique(images.labels, return_index=True)
-        self.paths = [''] * (int(labels[-1]) + 1)
+        count = int(labels[-1]) + 1
+        self.paths = [''] * count
         for label, index in zip(labels, first):
             self.paths[label] = images.paths[index].removeprefix(self.root)
 
     def state_dict(self) -> list[str]:
+        """The paths, for a checkpoint."""
         return self.paths
 
     def compare(self, before: list[str]) -> None:
-        """InputError where an image of the checkpoint's has another label, or the number of labels differs."""
+        """InputError if an image of the checkpoint has another label now, or labels were added."""
         if self.renamed:
             return
         label_before = {path: label for label, path in enumerate(before)}
@@ -119,6 +140,7 @@ class Examples:
             changed.append(f'there were {len(before)} labels and are {len(self.paths)}')
         if changed:
             raise InputError(
-                f'the labels of the training images are not those of the checkpoint: {listed(changed)}. Put them back, '
-                'start anew with --finetune, or add --classes_renamed where each label means what it meant'
+                'the labels of the training images are not those of the checkpoint: '
+                f'{listed(changed)}. Restore them, start a new run with --finetune, or add '
+                '--classes_renamed if each label means the same as before'
             )

@@ -1,4 +1,4 @@
-"""How far long work has come: the lines of a training with their averages, and a bar for everything else."""
+"""Show the progress of long work: the lines of a training, and a bar for everything else."""
 
 import resource
 import sys
@@ -12,40 +12,45 @@ from tqdm import tqdm
 from util import dist
 
 DELAY = 1.0  # seconds before a bar appears; short work shows none
-LINE_EVERY = 30.0  # seconds between two lines where no terminal shows a bar
+LINE_EVERY = 30.0  # seconds between two lines if no terminal shows a bar
 LINE = '{n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left'
 
 
 class Averages:
-    """Running means of named values, over one epoch."""
+    """Running means of named values over one epoch."""
 
     def __init__(self, sums: dict[str, float] | None = None, count: int = 0):
-        self.sums, self.count = dict(sums or {}), count
+        self.sums = dict(sums or {})
+        self.count = count
 
     def add(self, **values: float) -> None:
+        """Add the values of one iteration."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
 
     def means(self) -> dict[str, float]:
+        """The mean of each value over the iterations so far."""
         return {name: total / self.count for name, total in self.sums.items()}
 
 
 def peak_memory() -> int:
-    """Most memory this process has held so far, in MB: the device's on a GPU, else the process's."""
+    """The most memory that this process has used so far, in MB: on a GPU, the device's memory."""
     if paddle.device.get_device().startswith('gpu'):
         return paddle.device.cuda.max_memory_allocated() // 2**20
     unit = 1 if sys.platform == 'darwin' else 1024  # ru_maxrss: bytes on macOS, KB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_maxrss * unit // 2**20
 
 
 def bar(items: Iterable, unit: str, total: int | None = None) -> Iterator:
-    """The items, one by one, while stderr of the main process shows how many are done and the time left.
+    """The items one by one, with their progress and the time left on stderr of the main process.
 
-    On a terminal that is a bar, elsewhere a line every LINE_EVERY seconds. unit: what an item is, such as 'batches'.
-    total: their number, where `items` has no length.
+    A terminal shows a bar; otherwise a line is printed every LINE_EVERY seconds. unit: the name of
+    the items, such as 'batches'. total: their number, if `items` has no length.
     """
-    total = len(items) if total is None and hasattr(items, '__len__') else total
+    if total is None and hasattr(items, '__len__'):
+        total = len(items)
     if not dist.is_main():
         return iter(items)
     if sys.stderr.isatty():
@@ -54,6 +59,7 @@ def bar(items: Iterable, unit: str, total: int | None = None) -> Iterator:
 
 
 def _with_lines(items: Iterable, unit: str, total: int | None) -> Iterator:
+    """The items, with a line on stderr from time to time."""
     begun = last = time.perf_counter()
     for number, item in enumerate(items, 1):
         yield item
@@ -65,27 +71,36 @@ def _with_lines(items: Iterable, unit: str, total: int | None) -> Iterator:
 
 
 class Progress:
-    """Follow the iterations of a run and print a line every `print_freq` of them, and for the last of an epoch.
+    """Follow the iterations of a run and print their figures.
 
-    `time` is seconds an iteration, `data` the part of it spent waiting for the batch, both means since the last line;
-    `left` is the time until the run ends, judged by its pace so far.
+    A line is printed every `print_freq` iterations, and at the end of an epoch. Its `time` is
+    seconds per iteration, `data` the part of it spent waiting for the batch, both as means since
+    the last line. `left` is the time until the end of the run at its pace so far.
     """
 
     def __init__(self, epochs: int, iterations: int, print_freq: int):
-        self.epochs, self.iterations, self.print_freq = epochs, iterations, print_freq
-        self.run_begin, self.run_iterations = time.perf_counter(), 0
+        self.epochs = epochs
+        self.iterations = iterations  # per epoch
+        self.print_freq = print_freq
+        self.run_begin = time.perf_counter()
+        self.run_iterations = 0
         self.begin(0)
 
     def begin(self, epoch: int, averages: Averages | None = None, iteration: int = 0) -> None:
-        """Begin an epoch, or go on with one of which `iteration` iterations were done before, with these averages."""
-        self.epoch, self.averages, self.iteration = epoch, averages or Averages(), iteration
+        """Begin an epoch, or resume one after `iteration` iterations with these averages."""
+        self.epoch = epoch
+        self.averages = averages or Averages()
+        self.iteration = iteration
         self._new_line()
 
     def _new_line(self) -> None:
-        self.line_begin, self.line_data, self.line_iterations = time.perf_counter(), 0.0, 0
+        """Begin the figures of the next line."""
+        self.line_begin = time.perf_counter()
+        self.line_data = 0.0  # seconds
+        self.line_iterations = 0
 
     def follow(self, batches: Iterable) -> Iterator:
-        """The batches, with the time that each took to arrive added up."""
+        """The batches, while the time that each takes to arrive is added up."""
         batches = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -96,27 +111,35 @@ class Progress:
             yield batch
 
     def update(self, **values: float) -> None:
-        """Count an iteration that has ended, with its loss, rate and so on."""
+        """Count an iteration that has ended; values: its loss, learning rate and so on."""
         self.averages.add(**values)
         self.iteration += 1
         self.run_iterations += 1
         self.line_iterations += 1
-        if self.iteration == self.iterations or (self.iteration - 1) % self.print_freq == 0:
+        is_last = self.iteration == self.iterations
+        if is_last or (self.iteration - 1) % self.print_freq == 0:
             if dist.is_main():
                 print(self._line(values), flush=True)
             self._new_line()
 
     def _line(self, values: dict[str, float]) -> str:
-        now, means = time.perf_counter(), self.averages.means()
+        """The line of the last iteration."""
+        now = time.perf_counter()
+        means = self.averages.means()
+        shown = []
+        for name, value in values.items():
+            if name == 'lr':
+                shown.append(f'{name} {value:.3e}')
+            else:
+                shown.append(f'{name} {value:.4f} ({means[name]:.4f})')
+
+        iteration_time = (now - self.line_begin) / self.line_iterations
+        data_time = self.line_data / self.line_iterations
         to_come = self.iterations * (self.epochs - self.epoch) - self.iteration
         left = (now - self.run_begin) / self.run_iterations * to_come
-        shown = '  '.join(
-            f'{name} {value:.3e}' if name == 'lr' else f'{name} {value:.4f} ({means[name]:.4f})'
-            for name, value in values.items()
-        )
-        return (
-            f'epoch {self.epoch + 1}/{self.epochs}  [{self.iteration}/{self.iterations}]  {shown}  '
-            f'time {(now - self.line_begin) / self.line_iterations:.3f} s  '
-            f'data {self.line_data / self.line_iterations:.3f} s  mem {peak_memory()} MB  '
-            f'left {timedelta(seconds=round(left))}'
-        )
+
+        place = f'epoch {self.epoch + 1}/{self.epochs}  [{self.iteration}/{self.iterations}]'
+        times = f'time {iteration_time:.3f} s  data {data_time:.3f} s'
+        memory = f'mem {peak_memory()} MB'
+        end = f'left {timedelta(seconds=round(left))}'
+        return '  '.join([place, *shown, times, memory, end])
