@@ -272,7 +272,7 @@ def _view(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
     size, stride, offset = tensor.size, tensor.stride, tensor.offset
     last = offset  # index of the last value
     for length, step in zip(size, stride, strict=True):
-        last += (length - 1) * step
+        last = last + (length - 1) * step
     is_negative = min(*size, *stride, offset, 0) < 0
     is_empty = 0 in size
     if is_negative or (last >= len(values) and not is_empty):
