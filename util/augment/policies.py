@@ -243,7 +243,7 @@ def create(text: str, mean: tuple[float, ...], resample: int | None = Image.BICU
 
 def _rand_augment(settings: _Settings, paint: Paint) -> RandAugment:
     std = settings.number('mstd', 0.0)
-    if std > 100:  # timm's mark of levels that are drawn uniformly
+    if std > 100:  # by timm's convention, levels are then drawn uniformly
         std = float('inf')
     chosen = settings.values.get('t')
     if chosen is not None and chosen not in RAND_SETS:
