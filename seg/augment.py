@@ -1,8 +1,10 @@
 """Random transforms of training images and labels as mmsegmentation draws and rounds them.
 
-All draws come from NumPy's global generator, in mmsegmentation's order: the same np.random.seed gives the same result.
-(PaddleSeg's own transforms, of which the flip, Normalize and Padding complete the recipe, draw from the module random too.)
-In between PaddleSeg's images are floats, which here are taken and given back as whole numbers from 0 to 255.
+All draws come from NumPy's global generator, in mmsegmentation's order, so that the same
+np.random.seed gives the same result. PaddleSeg's own flip, Normalize and Padding complete the
+recipe; PaddleSeg's transforms also draw from the module `random`.
+Between transforms PaddleSeg's images are floats; these transforms read them and give them back as
+whole numbers from 0 to 255.
 """
 
 import cv2
@@ -17,19 +19,27 @@ TRIES = 10
 
 
 def in_bytes(image: np.ndarray) -> np.ndarray:
-    """uint8 of the same shape: rounded, and 255 above it."""
-    return image if image.dtype == np.uint8 else cv2.convertScaleAbs(image).reshape(image.shape)
+    """The image as uint8 of the same shape: rounded, and 255 for what is above it."""
+    if image.dtype == np.uint8:
+        return image
+    return cv2.convertScaleAbs(image).reshape(image.shape)
 
 
 def resized_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[height, width] -> `size`; every pixel gets the class of one pixel. int64, which OpenCV lacks, becomes int32."""
+    """The label [height, width] at another size; each pixel gets the class of one pixel.
+
+    int64, which OpenCV lacks, becomes int32.
+    """
     return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 @manager.TRANSFORMS.add_component
 class RandomResize:
-    """Rescale image and label within two edges, scale (long, short) pixels times a factor evenly drawn from ratio_range,
-    whichever edge is reached first."""
+    """Rescale image and label within two edges times a random factor.
+
+    scale: the edges (long, short) in pixels, whichever is reached first. ratio_range: the factor is
+    uniform between these two.
+    """
 
     def __init__(
         self, scale: tuple[int, int] = (2048, 512), ratio_range: tuple[float, float] = (0.5, 2.0)
@@ -40,17 +50,25 @@ class RandomResize:
             )
         if len(ratio_range) != 2 or not 0 < ratio_range[0] <= ratio_range[1]:
             raise InputError(
-                f'RandomResize: ratio_range is the smallest and the largest factor, as [0.5, 2.0], not '
-                f'{ratio_range}'
+                'RandomResize: ratio_range is the smallest and the largest factor, '
+                f'as [0.5, 2.0], not {ratio_range}'
             )
-        self.long, self.short, self.ratio_range = max(scale), min(scale), tuple(ratio_range)
+        self.long = max(scale)
+        self.short = min(scale)
+        self.ratio_range = tuple(ratio_range)
 
     def __call__(self, data: dict) -> dict:
         least, most = self.ratio_range
         ratio = np.random.random() * (most - least) + least
+
         image = data['img']
-        size = rescaled_size(*image.shape[:2], int(self.long * ratio), int(self.short * ratio))
-        data['img'] = resize(in_bytes(image), size).astype(image.dtype, copy=False)
+        height, width = image.shape[:2]
+        long = int(self.long * ratio)
+        short = int(self.short * ratio)
+        size = rescaled_size(height, width, long, short)
+
+        resized = resize(in_bytes(image), size)
+        data['img'] = resized.astype(image.dtype, copy=False)
         for key in data.get('gt_fields', []):
             data[key] = resized_label(data[key], size)
         return data
@@ -58,11 +76,12 @@ class RandomResize:
 
 @manager.TRANSFORMS.add_component
 class RandomCropWithCategoryLimit:
-    """Cut crop_size (width, height) pixels out of image and label, or what there is of them.
+    """Cut crop_size (width, height) pixels out of image and label, or less where they are smaller.
 
-    A place is drawn again, ten times at most, where one class has category_max_ratio or more of the pixels that have a
-    class; the last place is taken as it comes. PaddleSeg's RandomPaddingCrop, whose parameters these are, has the same rule
-    but puts the label in the place of the image.
+    The place is drawn again, ten times at most, while one class has category_max_ratio or more of
+    the pixels that have a class; the last place is taken whatever it holds. PaddleSeg's
+    RandomPaddingCrop, whose parameters these are, has the same rule but puts the label in the place
+    of the image.
     """
 
     def __init__(
@@ -73,50 +92,54 @@ class RandomCropWithCategoryLimit:
     ):
         if len(crop_size) != 2 or min(crop_size) < 1:
             raise InputError(
-                f'RandomCropWithCategoryLimit: crop_size is width and height in pixels, as [512, 512], not '
-                f'{crop_size}'
+                'RandomCropWithCategoryLimit: crop_size is width and height in pixels, '
+                f'as [512, 512], not {crop_size}'
             )
         if not 0 < category_max_ratio <= 1:
             raise InputError(
-                f'RandomCropWithCategoryLimit: category_max_ratio is a share up to 1, not {category_max_ratio}'
+                'RandomCropWithCategoryLimit: category_max_ratio is a share up to 1, '
+                f'not {category_max_ratio}'
             )
-        (self.width, self.height), self.limit, self.ignored = (
-            crop_size,
-            category_max_ratio,
-            ignore_index,
-        )
+        self.width, self.height = crop_size
+        self.limit = category_max_ratio
+        self.ignored = ignore_index
 
     def __call__(self, data: dict) -> dict:
-        place = self._draw(*data['img'].shape[:2])
+        height, width = data['img'].shape[:2]
+        place = self._draw(height, width)
         if self.limit < 1 and 'label' in data:
             for _ in range(TRIES):
                 if self.mixed(data['label'][place]):
                     break
-                place = self._draw(*data['img'].shape[:2])
+                place = self._draw(height, width)
+
         for key in ['img', *data.get('gt_fields', [])]:
             data[key] = data[key][place]
         return data
 
     def _draw(self, height: int, width: int) -> tuple[slice, slice]:
-        top, left = (
-            np.random.randint(max(whole - part, 0) + 1)
-            for whole, part in ((height, self.height), (width, self.width))
-        )
+        top = np.random.randint(max(height - self.height, 0) + 1)
+        left = np.random.randint(max(width - self.width, 0) + 1)
         return slice(top, top + self.height), slice(left, left + self.width)
 
     def mixed(self, label: np.ndarray) -> bool:
-        """Whether no class has too large a share of the pixels that count."""
+        """Whether no class has too large a share of the pixels that are not ignored."""
         counts = np.bincount(label[label != self.ignored])
-        return len(counts) > 0 and bool(counts.max() / counts.sum() < self.limit)
+        if not len(counts):
+            return False
+        largest_share = counts.max() / counts.sum()
+        return bool(largest_share < self.limit)
 
 
 @manager.TRANSFORMS.add_component
 class PhotoMetricDistortion:
-    """Change, each with probability 1/2, the brightness by up to brightness_delta levels, the contrast by a factor, the
-    saturation by a factor and the hue by hue_delta half degrees; the contrast before or after the colours.
+    """Change brightness, contrast, saturation and hue, each with probability 1/2.
 
-    Images are RGB, as PaddleSeg's Compose hands them on. Each step rounds down to whole levels, as mmsegmentation does, and
-    is done by a table of the 256 levels, which is bit-equal to computing and faster.
+    Brightness changes by up to brightness_delta levels, contrast and saturation by a factor, hue by
+    up to hue_delta half degrees; contrast comes before or after the colours.
+
+    Images are RGB, as PaddleSeg's Compose gives them. Each step rounds down to whole levels, as
+    mmsegmentation does. A table of the 256 levels does it, which is faster and equal to the bit.
     """
 
     def __init__(
@@ -126,73 +149,79 @@ class PhotoMetricDistortion:
         saturation_range: tuple[float, float] = (0.5, 1.5),
         hue_delta: int = 18,
     ):
-        for name, pair in (
-            ('contrast_range', contrast_range),
-            ('saturation_range', saturation_range),
-        ):
+        ranges = {'contrast_range': contrast_range, 'saturation_range': saturation_range}
+        for name, pair in ranges.items():
             if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:
                 raise InputError(
-                    f'PhotoMetricDistortion: {name} is the smallest and the largest factor, as [0.5, 1.5], not '
-                    f'{pair}'
+                    f'PhotoMetricDistortion: {name} is the smallest and the largest factor, '
+                    f'as [0.5, 1.5], not {pair}'
                 )
         if brightness_delta < 0 or hue_delta < 1:
             raise InputError(
-                f'PhotoMetricDistortion: brightness_delta {brightness_delta} must be 0 or more, hue_delta '
-                f'{hue_delta} 1 or more'
+                f'PhotoMetricDistortion: brightness_delta {brightness_delta} must be 0 or more, '
+                f'hue_delta {hue_delta} 1 or more'
             )
-        self.brightness_delta, self.hue_delta = brightness_delta, hue_delta
-        self.contrast_range, self.saturation_range = tuple(contrast_range), tuple(saturation_range)
+        self.brightness_delta = brightness_delta
+        self.contrast_range = tuple(contrast_range)
+        self.saturation_range = tuple(saturation_range)
+        self.hue_delta = hue_delta
 
     def __call__(self, data: dict) -> dict:
         image = data['img']
         if image.ndim != 3 or image.shape[2] != 3:
             raise InputError(
-                f'PhotoMetricDistortion changes hue and saturation; an image {list(image.shape)} has none'
+                'PhotoMetricDistortion changes hue and saturation; '
+                f'an image {list(image.shape)} has none'
             )
+
         pixels = self._brightness(in_bytes(image))
         contrast_first = np.random.randint(2)
         if contrast_first:
             pixels = self._contrast(pixels)
-        pixels = self._hue(self._saturation(pixels))
+        pixels = self._saturation(pixels)
+        pixels = self._hue(pixels)
         if not contrast_first:
             pixels = self._contrast(pixels)
+
         data['img'] = pixels.astype(image.dtype, copy=False)
         return data
 
     def _brightness(self, pixels: np.ndarray) -> np.ndarray:
         if not np.random.randint(2):
             return pixels
-        return cv2.LUT(
-            pixels, table(LEVELS + np.random.uniform(-self.brightness_delta, self.brightness_delta))
-        )
+        delta = np.random.uniform(-self.brightness_delta, self.brightness_delta)
+        return cv2.LUT(pixels, table(LEVELS + delta))
 
     def _contrast(self, pixels: np.ndarray) -> np.ndarray:
         if not np.random.randint(2):
             return pixels
-        return cv2.LUT(pixels, table(LEVELS * np.random.uniform(*self.contrast_range)))
+        factor = np.random.uniform(*self.contrast_range)
+        return cv2.LUT(pixels, table(LEVELS * factor))
 
     def _saturation(self, pixels: np.ndarray) -> np.ndarray:
         if not np.random.randint(2):
             return pixels
-        return through_hsv(pixels, saturation=LEVELS * np.random.uniform(*self.saturation_range))
+        factor = np.random.uniform(*self.saturation_range)
+        return through_hsv(pixels, saturation=LEVELS * factor)
 
     def _hue(self, pixels: np.ndarray) -> np.ndarray:
         if not np.random.randint(2):
             return pixels
-        # end excluded
-        return through_hsv(
-            pixels, hue=(LEVELS + np.random.randint(-self.hue_delta, self.hue_delta)) % 180
-        )
+        delta = np.random.randint(-self.hue_delta, self.hue_delta)  # the upper end is excluded
+        return through_hsv(pixels, hue=(LEVELS + delta) % 180)
 
 
 def table(values: np.ndarray) -> np.ndarray:
-    """What becomes of each level: cut to 0 and 255, rounded down."""
+    """The new value of each level as uint8: cut to 0 and 255, rounded down."""
     return np.clip(values, 0, 255).astype('uint8')
 
 
 def through_hsv(
     pixels: np.ndarray, hue: np.ndarray = LEVELS, saturation: np.ndarray = LEVELS
 ) -> np.ndarray:
-    """RGB to RGB, uint8, with what becomes of each hue (0 to 179) and saturation."""
-    tables = table(np.stack([hue, saturation, LEVELS], axis=1))[None]
-    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), tables), cv2.COLOR_HSV2RGB)
+    """RGB, uint8, from RGB, with a new value for each hue (0 to 179) and each saturation."""
+    channels = np.stack([hue, saturation, LEVELS], axis=1)  # [256, 3]
+    tables = table(channels)[None]  # [1, 256, 3]
+    hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+    changed = cv2.LUT(hsv, tables)
+    return cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
