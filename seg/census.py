@@ -1,6 +1,6 @@
 """Which classes occur in labels, and how many pixels are ignored.
 
-A class that is in no label is in no figure either: a model that never names it looks perfect.
+A class that is in no label counts in no metric: a model that never predicts it looks perfect.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,47 +11,55 @@ from paddleseg.utils import logger
 
 from util import dist
 
-EARLY = 10  # iterations after which labels of a single class are worth a word
-MOST_IGNORED = 0.5  # a larger share is worth a word
+EARLY = 10  # iterations after which labels of a single class are reported
+MOST_IGNORED = 0.5  # a larger share of ignored pixels is reported
 
 
 class Census:
-    """Pixels of each class, int64 [K], and ignored ones, of the labels that were added."""
+    """Counts of the pixels of each class, int64 [K], and of ignored pixels."""
 
     def __init__(self, num_classes: int, ignore_index: int = 255):
         self.areas = np.zeros(num_classes, 'int64')
-        self.ignored, self.ignore_index = 0, ignore_index
+        self.ignored = 0
+        self.ignore_index = ignore_index
 
     def add(self, label: np.ndarray) -> None:
         """Count labels of any shape, classes from 0."""
         is_ignored = label == self.ignore_index
         self.ignored += int(is_ignored.sum())
         classes = label[~is_ignored].astype('int64')
-        self.areas += np.bincount(classes, minlength=len(self.areas))[: len(self.areas)]
+        num_classes = len(self.areas)
+        counts = np.bincount(classes, minlength=num_classes)
+        self.areas += counts[:num_classes]
 
     def over_ranks(self) -> 'Census':
-        """The sum over all ranks, each of which has to ask for it."""
+        """The sum over all ranks; every rank has to call this."""
         total = Census(len(self.areas), self.ignore_index)
-        *areas, ignored = dist.sum_over_ranks([*self.areas.tolist(), self.ignored])
-        total.areas, total.ignored = np.array(areas, 'int64'), int(ignored)
+        counts = [*self.areas.tolist(), self.ignored]
+        *areas, ignored = dist.sum_over_ranks(counts)
+        total.areas = np.array(areas, 'int64')
+        total.ignored = int(ignored)
         return total
 
 
 def warning(areas: np.ndarray, ignored: int | None, first: int = 0) -> str | None:
     """A sentence where classes are in no label or most pixels are ignored, else None.
 
-    areas: pixels of each class in the labels; ignored: how many are in none of them, None where
-    nobody has counted; first: the number of the first class.
+    areas: pixels of each class in the labels. ignored: the number of ignored pixels, None where it
+    is not known. first: the number of the first class.
     """
     absent = np.flatnonzero(areas == 0) + first
-    pixels = int(areas.sum()) + (ignored or 0)
-    share = (ignored or 0) / max(pixels, 1)
+    num_ignored = ignored or 0
+    pixels = int(areas.sum()) + num_ignored
+    share = num_ignored / max(pixels, 1)
     if not len(absent) and share <= MOST_IGNORED:
         return None
 
     found = []
     if len(absent):
-        noun, verb = ('class', 'is') if len(absent) == 1 else ('classes', 'are')
+        noun, verb = 'classes', 'are'
+        if len(absent) == 1:
+            noun, verb = 'class', 'is'
         counted = f'of {len(areas)} classes, counted from {first},'
         found.append(f'{noun} {ranges(absent)} {counted} {verb} in no label')
     if ignored is not None:
@@ -64,15 +72,19 @@ def warning(areas: np.ndarray, ignored: int | None, first: int = 0) -> str | Non
 
 def ranges(numbers: np.ndarray) -> str:
     """Sorted whole numbers in short: '0, 3-5, 9'."""
-    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return ', '.join(f'{p[0]}-{p[-1]}' if len(p) > 1 else str(p[0]) for p in parts)
+    gaps = np.flatnonzero(np.diff(numbers) > 1)
+    shown = []
+    for part in np.split(numbers, gaps + 1):
+        first, last = part[0], part[-1]
+        shown.append(f'{first}-{last}' if len(part) > 1 else str(first))
+    return ', '.join(shown)
 
 
 def watch(batches: Iterable[dict], samples: paddle.io.Dataset, iterations: int) -> Iterator[dict]:
-    """The batches of a training, whose first `iterations`, an epoch say, are counted.
+    """The batches of a training run; the labels of the first `iterations` are counted.
 
-    Then a warning says what is in none of their labels, padding included; a first one comes early
-    where there is one class or none.
+    After these, usually an epoch, a warning names the classes that were in no label and the share
+    of ignored pixels, padding included. An earlier warning comes where there is at most one class.
     """
     if not hasattr(samples, 'num_classes') or not hasattr(samples, 'ignore_index'):
         yield from batches
@@ -81,8 +93,9 @@ def watch(batches: Iterable[dict], samples: paddle.io.Dataset, iterations: int) 
     for number, batch in enumerate(batches, 1):
         if number <= iterations:
             census.add(batch['label'].numpy())
-        if number == iterations or number == EARLY < iterations:
-            _warn(census.over_ranks(), number, early=number < iterations)
+        is_early = number == EARLY and iterations > EARLY
+        if number == iterations or is_early:
+            _warn(census.over_ranks(), number, is_early)
         yield batch
 
 

@@ -12,27 +12,32 @@ from util.errors import NonFiniteLoss
 
 @manager.LOSSES.add_component
 class CrossEntropyOverAllPixelsLoss(nn.Layer):
-    """Cross-entropy of scores [N, K, height, width] and labels [N, height, width], summed over the pixels that count and
-    divided by the number of all, as mmsegmentation does (`avg_non_ignore=False`); PaddleSeg's own divides by those that
-    count. The result has shape [1], because PaddleSeg 2.8.0's trainer takes its first element.
-    NonFiniteLoss where it is NaN or infinite."""
+    """Cross-entropy of scores [N, K, height, width] and labels [N, height, width].
+
+    The sum over the pixels that are not ignored is divided by the number of all pixels, as in
+    mmsegmentation (`avg_non_ignore=False`); PaddleSeg's own loss divides by those that are not
+    ignored. The result has shape [1], because PaddleSeg 2.8.0's trainer takes its first element.
+    NonFiniteLoss where it is NaN or infinite.
+    """
 
     def __init__(self, ignore_index: int = 255):
         super().__init__()
         self.ignore_index = ignore_index
 
     def forward(self, logit: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
-        loss = F.cross_entropy(
+        height, width = label.shape[-2:]
+        classes = label.astype('int64').reshape([0, 1, height, width])  # [N, 1, height, width]
+        losses = F.cross_entropy(
             logit.astype('float32'),
-            label.astype('int64').reshape([0, 1, *label.shape[-2:]]),
+            classes,
             axis=1,
             ignore_index=self.ignore_index,
             reduction='none',
         )
-        loss = loss.mean()
+        loss = losses.mean()
         if paddle.in_dynamic_mode() and not math.isfinite(loss.item()):
             raise NonFiniteLoss(
-                f'the loss is {loss.item()}; training stops. Resume an earlier checkpoint with a lower '
-                'rate'
+                f'the loss is {loss.item()}; training stops. '
+                'Resume an earlier checkpoint with a lower rate'
             )
         return loss.reshape([1])

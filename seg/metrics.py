@@ -1,8 +1,10 @@
-"""Figures of a confusion between labels and predictions as mmsegmentation counts them: classes that occur in neither are
-left out of a mean instead of counting 0.
+"""Metrics of predictions as mmsegmentation counts them.
 
-The functions have the signatures of paddleseg.utils.metrics, whose place seg.repairs gives them. Areas are int64 [K],
-pixels a class: where label and prediction agree, of the prediction, of the label; ignored pixels are in none.
+Classes that occur in neither labels nor predictions are left out of a mean instead of counting 0.
+
+seg.repairs puts these functions in the place of those in paddleseg.utils.metrics, whose signatures
+they have. Areas are int64 [K], pixels of each class: where label and prediction agree, of the
+prediction, of the label. Ignored pixels are in none of them.
 """
 
 import numpy as np
@@ -14,44 +16,64 @@ from util import dist
 
 Areas = tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]
 
-counted = [0, 0]  # pixels that count and ignored ones, of an evaluation; class_measurement ends it
+# counted pixels and ignored pixels of an evaluation; class_measurement sets them back to 0
+counted = [0, 0]
 
 
 def calculate_area(
     pred: paddle.Tensor, label: paddle.Tensor, num_classes: int, ignore_index: int = 255
 ) -> Areas:
-    """Areas of predictions and labels of any, but the same, number of pixels; ValueError for different sizes."""
+    """The areas of predictions and labels of the same height and width; else ValueError."""
     if pred.shape[-2:] != label.shape[-2:]:
         raise ValueError(
             f'the prediction is {list(pred.shape[-2:])} pixels, the label {list(label.shape[-2:])}'
         )
-    pred, label = (values.numpy().ravel().astype('int64') for values in (pred, label))
-    counts = label != ignore_index
-    counted[:] = counted[0] + int(counts.sum()), counted[1] + int((~counts).sum())
-    pred, label = pred[counts], label[counts]
-    return tuple(
-        paddle.to_tensor(
-            np.bincount(values[(values >= 0) & (values < num_classes)], minlength=num_classes)
-        )
-        for values in (pred[pred == label], pred, label)
+    predicted = pred.numpy().ravel().astype('int64')
+    wanted = label.numpy().ravel().astype('int64')
+
+    counts = wanted != ignore_index
+    num_counted = int(counts.sum())
+    counted[0] += num_counted
+    counted[1] += counts.size - num_counted
+
+    predicted = predicted[counts]
+    wanted = wanted[counts]
+    agreeing = predicted[predicted == wanted]
+    return (
+        _areas_of(agreeing, num_classes),
+        _areas_of(predicted, num_classes),
+        _areas_of(wanted, num_classes),
     )
 
 
+def _areas_of(classes: np.ndarray, num_classes: int) -> paddle.Tensor:
+    """The number of pixels of each class; other numbers are left out."""
+    known = classes[(classes >= 0) & (classes < num_classes)]
+    return paddle.to_tensor(np.bincount(known, minlength=num_classes))
+
+
+def _in_numpy(*areas: paddle.Tensor) -> list[np.ndarray]:
+    return [area.numpy() for area in areas]
+
+
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    """The ratio part / whole, NaN where the whole is 0."""
+    unknown = np.full(len(part), np.nan)
+    return np.divide(part, whole, out=unknown, where=whole > 0)
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN where all is."""
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float('nan')
+    """The mean of the values that are not NaN; NaN where all are."""
+    if np.isnan(values).all():
+        return float('nan')
+    return float(np.nanmean(values))
 
 
 def mean_iou(
     intersect_area: paddle.Tensor, pred_area: paddle.Tensor, label_area: paddle.Tensor
 ) -> tuple[np.ndarray, float]:
-    """IoU of each class, NaN for one that is absent from both, and their mean."""
-    both, pred, label = (area.numpy() for area in (intersect_area, pred_area, label_area))
+    """The IoU of each class, NaN for one that is absent from both, and their mean."""
+    both, pred, label = _in_numpy(intersect_area, pred_area, label_area)
     iou = ratio(both, pred + label - both)
     return iou, mean(iou)
 
@@ -59,8 +81,8 @@ def mean_iou(
 def dice(
     intersect_area: paddle.Tensor, pred_area: paddle.Tensor, label_area: paddle.Tensor
 ) -> tuple[np.ndarray, float]:
-    """Dice of each class, NaN for one that is absent from both, and their mean."""
-    both, pred, label = (area.numpy() for area in (intersect_area, pred_area, label_area))
+    """The Dice coefficient of each class, NaN for one that is absent from both, and their mean."""
+    both, pred, label = _in_numpy(intersect_area, pred_area, label_area)
     values = ratio(2 * both, pred + label)
     return values, mean(values)
 
@@ -68,23 +90,29 @@ def dice(
 def class_measurement(
     intersect_area: paddle.Tensor, pred_area: paddle.Tensor, label_area: paddle.Tensor
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """aAcc, the share of pixels that are right, then precision and recall of each class, NaN where there is no pixel.
+    """aAcc, the share of pixels that are right, then precision and recall of each class.
 
-    Logs mmsegmentation's three figures: paddleseg.core.evaluate, in training as well, has no place for mAcc. Warns of
-    classes that are in no label, because a model that never names them looks perfect.
+    Precision and recall are NaN where there is no pixel. Logs mmsegmentation's three figures,
+    because paddleseg.core.evaluate has no place for mAcc. Warns of classes that are in no label,
+    because a model that never predicts them looks perfect.
     """
-    both, pred, label = (area.numpy() for area in (intersect_area, pred_area, label_area))
-    right = float(ratio(both.sum(keepdims=True), label.sum(keepdims=True))[0])
+    both, pred, label = _in_numpy(intersect_area, pred_area, label_area)
+    accuracy = ratio(both.sum(keepdims=True), label.sum(keepdims=True))  # [1]
+    right = float(accuracy[0])
+    precision = ratio(both, pred)
     recall = ratio(both, label)
+
     iou, miou = mean_iou(intersect_area, pred_area, label_area)
+    absent = np.isnan(iou).sum()
     logger.info(
         f'[EVAL] aAcc: {right:.4f} mIoU: {miou:.4f} mAcc: {mean(recall):.4f} '
-        f'({np.isnan(iou).sum()} of {len(iou)} classes are absent and left out)'
+        f'({absent} of {len(iou)} classes are absent and left out)'
     )
-    text = census.warning(label, _ignored(int(label.sum())))
+    num_ignored = _ignored(int(label.sum()))
+    text = census.warning(label, num_ignored)
     if text:
         logger.warning(f'[EVAL] {text}')
-    return right, ratio(both, pred), recall
+    return right, precision, recall
 
 
 def _ignored(pixels: int) -> int | None:
@@ -95,4 +123,5 @@ def _ignored(pixels: int) -> int | None:
     """
     total, ignored = (int(number) for number in dist.sum_over_ranks(counted))
     counted[:] = 0, 0
-    return ignored if total == pixels or dist.world_size() > 1 else None
+    is_known = total == pixels or dist.world_size() > 1
+    return ignored if is_known else None

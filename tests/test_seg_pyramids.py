@@ -337,7 +337,7 @@ def test_rates_and_decays_go_by_blocks():
     assert undecayed == {name for name, p in trained.items() if p.ndim == 1} | {
         'backbone.pos_embed'
     }
-    with pytest.raises(InputError, match='undecayed names pos_embed, which the model has not'):
+    with pytest.raises(InputError, match='undecayed names pos_embed, but the model has no such'):
         LayerDecayAdamW(undecayed=['pos_embed'])(model, 1e-3)
 
 
