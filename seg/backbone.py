@@ -1,7 +1,7 @@
-"""The encoder of a masked autoencoder as PaddleSeg's backbone `MAEViT` (recipe: mmsegmentation 1.2.2, configs/mae).
+"""The ViT encoder as PaddleSeg's backbone `MAEViT` (recipe: mmsegmentation 1.2.2, configs/mae).
 
-To the classifier's encoder it adds layer scale, a table of relative positions for each block, as BEiT has them
-(arXiv:2106.08254), and outputs after several blocks; there is no last normalisation.
+Differences from the classifier's encoder: layer scale, a table of relative positions for each block
+as in BEiT (arXiv:2106.08254), outputs after several blocks, and no last normalisation.
 Shapes: N images, D width, H heads, rows x columns patches, L = 1 + rows * columns tokens.
 """
 
@@ -18,7 +18,7 @@ from util.errors import InputError
 
 
 class PositionBias(nn.Layer):
-    """What a block adds to its attention scores: a learnt number for each distance and head, zero to begin with."""
+    """A learnt bias of a block's attention scores for each distance and head; zero at first."""
 
     def __init__(self, distances: int, num_heads: int):
         super().__init__()
@@ -27,16 +27,18 @@ class PositionBias(nn.Layer):
         )
 
     def forward(self, index: paddle.Tensor) -> paddle.Tensor:
-        """[H, L, L] for index [L, L]."""
-        return F.embedding(index, self.table).transpose([2, 0, 1])
+        """The bias [H, L, L] for an index [L, L] of distances."""
+        by_token = F.embedding(index, self.table)  # [L, L, H]
+        return by_token.transpose([2, 0, 1])
 
 
 @manager.BACKBONES.add_component
 class MAEViT(models_vit.Encoder):
-    """Maps [N, D, rows, columns] of images [N, C, img_size, img_size], as they leave some blocks.
+    """Maps [N, D, rows, columns] of images [N, C, img_size, img_size], the outputs of some blocks.
 
-    out_indices: numbers of those blocks, from 0. init_values: where layer scale begins. pretrained: weights of an
-    encoder, or of what has one, of any code base that util.convert knows; positions are interpolated to this grid.
+    out_indices: numbers of those blocks, from 0. init_values: the first value of layer scale.
+    pretrained: weights of an encoder, or of a model that has one, of any code base that
+    util.convert knows; positions are interpolated to this grid.
     """
 
     def __init__(
@@ -54,34 +56,43 @@ class MAEViT(models_vit.Encoder):
         pretrained: str | None = None,
     ):
         super().__init__(
-            img_size,
-            patch_size,
-            in_channels,
-            embed_dim,
-            depth,
-            num_heads,
-            mlp_ratio,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_channels,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
             drop_path_rate=drop_path_rate,
             norm_layer=LayerNorm,
             init_values=init_values,
         )
-        if not all(isinstance(i, int) and 0 <= i < depth for i in out_indices):
-            raise InputError(
-                f'MAEViT: out_indices are numbers of its {depth} blocks, from 0, not {out_indices}'
-            )
-        index = pos_embed.relative_positions(*self.patch_embed.grid)
-        self.register_buffer('index', paddle.to_tensor(index), persistable=False)
+        for index in out_indices:
+            if not isinstance(index, int) or index not in range(depth):
+                raise InputError(
+                    f'MAEViT: out_indices are numbers of its {depth} blocks, from 0, '
+                    f'not {out_indices}'
+                )
+
+        distances = pos_embed.relative_positions(*self.patch_embed.grid)  # [L, L]
+        num_distances = int(distances.max()) + 1
+        self.register_buffer('index', paddle.to_tensor(distances), persistable=False)
         self.position_bias = nn.LayerList(
-            PositionBias(int(index.max()) + 1, num_heads) for _ in range(depth)
+            PositionBias(num_distances, num_heads) for _ in range(depth)
         )
-        self.out_indices, self.feat_channels = list(out_indices), [embed_dim] * len(out_indices)
+        self.out_indices = list(out_indices)
+        self.feat_channels = [embed_dim] * len(out_indices)
         self.initialize_weights()
         if pretrained:
             log.info(models_zoo.start_from(self, pretrained))
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        features = self.block_features(x, [bias(self.index) for bias in self.position_bias])
-        return [
-            features[i][:, 1:].transpose([0, 2, 1]).reshape([0, 0, *self.patch_embed.grid])
-            for i in self.out_indices
-        ]
+        biases = [bias(self.index) for bias in self.position_bias]
+        features = self.block_features(x, biases)
+
+        maps = []
+        for i in self.out_indices:
+            patches = features[i][:, 1:]  # [N, L - 1, D], without the class token
+            channels_first = patches.transpose([0, 2, 1])  # [N, D, L - 1]
+            maps.append(channels_first.reshape([0, 0, *self.patch_embed.grid]))
+        return maps

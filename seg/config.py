@@ -1,4 +1,4 @@
-"""What PaddleSeg reads of a config file and of --opts, and which of its values must be numbers."""
+"""Values of a config file and of --opts: how they are read, and which must be numbers."""
 
 import ast
 import inspect
@@ -39,12 +39,12 @@ update_without_opts = paddleseg_config.update_config_dict
 
 
 class Loader(yaml.FullLoader):
-    """PaddleSeg's loader, but 1e-4, 1.5e4 and -.5 are numbers, as in YAML 1.2, and no text."""
+    """PaddleSeg's loader, except that 1e-4, 1.5e4 and -.5 are numbers, as in YAML 1.2, not text."""
 
 
 Loader.add_implicit_resolver('tag:yaml.org,2002:float', NUMBER, list('-+.0123456789'))
 
-# What PaddleSeg's modules call yaml, once seg.repairs has put it there
+# seg.repairs puts this in the place of the module yaml in PaddleSeg's modules
 with_numbers = types.SimpleNamespace(**{**vars(yaml), 'FullLoader': Loader})
 
 
@@ -55,9 +55,9 @@ def update_config_dict(
     iters: int | None = None,
     opts: list[str] | None = None,
 ) -> dict:
-    """A config with other values; `opts` are KEY=VALUE, where VALUE may have a `=` of its own.
+    """The config with other values; `opts` are KEY=VALUE, where VALUE may contain a `=`.
 
-    It has the signature of PaddleSeg's function, whose place seg.repairs gives it.
+    seg.repairs puts it in the place of PaddleSeg's function, whose signature it has.
     """
     dic = update_without_opts(dic, learning_rate, batch_size, iters)
     for item in opts or []:
@@ -77,7 +77,10 @@ def update_config_dict(
 
 
 def value_of(text: str) -> Any:
-    """What a value of --opts means: Python's literals, then YAML's true, false and null, else text."""
+    """The value that a text of --opts stands for.
+
+    Python's literals come first, then YAML's true, false and null; everything else is text.
+    """
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -86,12 +89,15 @@ def value_of(text: str) -> Any:
         value = yaml.load(text, Loader=Loader)
     except yaml.YAMLError:
         return text
-    return value if text and (value is None or isinstance(value, bool)) else text
+    is_keyword = value is None or isinstance(value, bool)
+    return value if text and is_keyword else text
 
 
 def check_numbers(config: dict) -> None:
     """InputError, with key and value, where a config has text but its component takes numbers."""
-    schedule = config['lr_scheduler'] if isinstance(config['lr_scheduler'], dict) else {}
+    schedule = config['lr_scheduler']
+    if not isinstance(schedule, dict):
+        schedule = {}
     for name in RATES:
         value = schedule.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -102,7 +108,7 @@ def check_numbers(config: dict) -> None:
 
 
 def _values(node: Any, key: str, takes_numbers: bool = False) -> Iterator[tuple[str, Any, bool]]:
-    """Each value of a config: its key, itself, and whether its component takes numbers there."""
+    """Each value of a config: (key, value, whether its component takes numbers there)."""
     if isinstance(node, dict):
         parameters = _parameters(node.get('type'))
         for name, value in node.items():
@@ -117,33 +123,41 @@ def _values(node: Any, key: str, takes_numbers: bool = False) -> Iterator[tuple[
 
 def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
     """Parameters of the component of that type; none where it is unknown."""
-    known = [c.components_dict[kind] for c in COMPONENTS if str(kind) in c.components_dict]
-    component = known[0] if known else getattr(paddle.optimizer.lr, str(kind), None)
-    return dict(inspect.signature(component).parameters) if callable(component) else {}
+    name = str(kind)
+    component = getattr(paddle.optimizer.lr, name, None)
+    for registry in reversed(COMPONENTS):  # the first registry that has it counts
+        component = registry.components_dict.get(name, component)
+    if not callable(component):
+        return {}
+    return dict(inspect.signature(component).parameters)
 
 
 def settings(item: dict) -> dict:
-    """What a component is built with: its parameters' defaults, and over them what a config says."""
-    defaults = {name: p.default for name, p in _parameters(item.get('type')).items()}
-    return {
-        name: value for name, value in defaults.items() if value is not inspect.Parameter.empty
-    } | item
+    """The arguments of a component: the config's, and defaults for those that it leaves out."""
+    arguments = {}
+    for name, parameter in _parameters(item.get('type')).items():
+        if parameter.default is not inspect.Parameter.empty:
+            arguments[name] = parameter.default
+    return arguments | item
 
 
 def share_ignore_index(config: dict) -> None:
-    """Give the loss's ignore_index to the data sets and transforms that do not say their own.
+    """Give the loss's ignore_index to the data sets and transforms that have none of their own.
 
     InputError where a transform pads labels with a number that is neither a class nor ignored.
     """
-    said = {entry['ignore_index'] for entry in _losses(config) if 'ignore_index' in entry}
-    if len(said) > 1:
-        raise InputError(f'loss.types have several ignore_index, {sorted(said)}; one is needed')
-    parts = {part: config.get(part) or {} for part in ('train_dataset', 'val_dataset')}
-    for part, samples in parts.items():
-        kind = manager.DATASETS.components_dict.get(str(samples.get('type')))
+    of_losses = {entry['ignore_index'] for entry in _losses(config) if 'ignore_index' in entry}
+    if len(of_losses) > 1:
+        raise InputError(
+            f'loss.types have several ignore_index, {sorted(of_losses)}; one is needed'
+        )
+    for part in ('train_dataset', 'val_dataset'):
+        samples = config.get(part) or {}
+        name = samples.get('type')
+        kind = manager.DATASETS.components_dict.get(str(name))
         ignored = getattr(kind, 'IGNORE_INDEX', 255)
-        if said and 'ignore_index' in _parameters(samples.get('type')):
-            ignored = samples.setdefault('ignore_index', min(said))
+        if of_losses and 'ignore_index' in _parameters(name):
+            ignored = samples.setdefault('ignore_index', min(of_losses))
         classes = samples.get('num_classes', getattr(kind, 'NUM_CLASSES', None))
         for number, item in enumerate(samples.get('transforms') or []):
             _share(item, ignored, classes, f'{part}.transforms[{number}]')
@@ -161,17 +175,19 @@ def _share(item: dict, ignored: int, num_classes: int | None, key: str) -> None:
     for name in ('ignore_index', 'label_padding_value'):
         if name in parameters and parameters[name].default != ignored:
             item.setdefault(name, ignored)
+    if 'label_padding_value' not in parameters:
+        return
     padding = item.get('label_padding_value', ignored)
     is_class = num_classes is None or padding in range(num_classes)
-    if 'label_padding_value' in parameters and padding != ignored and not is_class:
+    if padding != ignored and not is_class:
         raise InputError(
-            f'{key}: {item["type"]} pads labels with label_padding_value {padding}, which is neither '
-            f'ignore_index {ignored} nor one of {num_classes} classes'
+            f'{key}: {item["type"]} pads labels with label_padding_value {padding}, '
+            f'which is neither ignore_index {ignored} nor one of {num_classes} classes'
         )
 
 
 def _takes_numbers(parameter: inspect.Parameter | None) -> bool:
-    """Whether a parameter's default is a number, or a list of some, or its annotation says so."""
+    """Whether a parameter's default is a number or a list of numbers, or its annotation says so."""
     if parameter is None:
         return False
     example = parameter.default

@@ -1,8 +1,9 @@
-"""UPerNet (arXiv:1807.10221) over four maps of a vision transformer, as PaddleSeg's model `UPerNetMAE`.
+"""UPerNet (arXiv:1807.10221) over four maps of a vision transformer: PaddleSeg's `UPerNetMAE`.
 
-Parts, names of the parameters and order of operations are mmsegmentation's (1.2.2, configs/mae); util.convert has the few
-names that differ. Over a pyramid it is UM-MAE's, whose heads take the maps as they are. Batch normalisation is synchronised
-on GPUs and plain on CPUs, where Paddle has no kernel for it.
+Parts, names of the parameters and order of operations are mmsegmentation's (1.2.2, configs/mae);
+util.convert has the few names that differ. Over a pyramid it is UM-MAE's model, whose heads take
+the maps as they are. Batch normalisation is synchronised over GPUs; on CPUs it is not, because
+Paddle has no synchronised kernel there.
 Shapes: N images, D width of the backbone, K classes; maps are [N, channels, height, width].
 """
 
@@ -21,11 +22,10 @@ POOL_SCALES = (1, 2, 3, 6)  # cells a side of the pyramid over the last map
 
 
 def resize(x: paddle.Tensor, size: list[int]) -> paddle.Tensor:
-    return (
-        x
-        if list(x.shape[2:]) == list(size)
-        else F.interpolate(x, size, mode='bilinear', align_corners=False)
-    )
+    """The map at another (height, width), bilinear."""
+    if list(x.shape[2:]) == list(size):
+        return x
+    return F.interpolate(x, size, mode='bilinear', align_corners=False)
 
 
 class ConvModule(nn.Layer):
@@ -33,7 +33,8 @@ class ConvModule(nn.Layer):
 
     def __init__(self, in_channels: int, channels: int, kernel: int):
         super().__init__()
-        he = nn.initializer.KaimingNormal(fan_in=channels * kernel**2)  # by fan-out, as mmcv
+        fan_out = channels * kernel**2
+        he = nn.initializer.KaimingNormal(fan_in=fan_out)  # as mmcv
         self.conv = nn.Conv2D(
             in_channels, channels, kernel, padding=kernel // 2, weight_attr=he, bias_attr=False
         )
@@ -44,7 +45,7 @@ class ConvModule(nn.Layer):
 
 
 def scores(channels: int, num_classes: int) -> nn.Conv2D:
-    """The last layer of a head."""
+    """The last layer of a head: one score for each class."""
     return nn.Conv2D(channels, num_classes, 1, weight_attr=nn.initializer.Normal(std=0.01))
 
 
@@ -69,14 +70,20 @@ class Feature2Pyramid(nn.Layer):
 
 
 def twice(width: int) -> nn.Conv2DTranspose:
-    """Twice the size, with PyTorch's initialisation, U(+-1/sqrt(fan_in)), whose fan-in is of the output channels here."""
+    """A layer that doubles the size of a map, initialised as in PyTorch: U(+-1/sqrt(fan_in)).
+
+    PyTorch takes the fan-in of a transposed convolution from the output channels.
+    """
     bound = (4 * width) ** -0.5
     uniform = nn.initializer.Uniform(-bound, bound)
     return nn.Conv2DTranspose(width, width, 2, stride=2, weight_attr=uniform, bias_attr=uniform)
 
 
 class UPerHead(nn.Layer):
-    """A pyramid of pools over the last map, then top down through the others; scores [N, K, height, width] of the first."""
+    """Scores [N, K, height, width] at the size of the first map.
+
+    Pools of several sizes see the last map; their result goes top down through the other maps.
+    """
 
     def __init__(self, width: int, channels: int, num_classes: int, dropout: float):
         super().__init__()
@@ -84,7 +91,8 @@ class UPerHead(nn.Layer):
             nn.Sequential(nn.AdaptiveAvgPool2D(scale), ConvModule(width, channels, 1))
             for scale in POOL_SCALES
         )
-        self.bottleneck = ConvModule(width + len(POOL_SCALES) * channels, channels, 3)
+        pooled = len(POOL_SCALES) * channels
+        self.bottleneck = ConvModule(width + pooled, channels, 3)
         self.lateral_convs = nn.LayerList(ConvModule(width, channels, 1) for _ in range(3))
         self.fpn_convs = nn.LayerList(ConvModule(channels, channels, 3) for _ in range(3))
         self.fpn_bottleneck = ConvModule(4 * channels, channels, 3)
@@ -93,14 +101,26 @@ class UPerHead(nn.Layer):
 
     def forward(self, maps: list[paddle.Tensor]) -> paddle.Tensor:
         *others, last = maps
+
+        # pyramid pooling of the last map
         pools = [resize(pool(last), last.shape[2:]) for pool in self.psp_modules]
+        with_pools = paddle.concat([last, *pools], axis=1)
+
+        # feature pyramid: each map plus the one above it
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, others)]
-        laterals.append(self.bottleneck(paddle.concat([last, *pools], axis=1)))
+        laterals.append(self.bottleneck(with_pools))
         for i in reversed(range(3)):
-            laterals[i] = laterals[i] + resize(laterals[i + 1], laterals[i].shape[2:])
-        outputs = [conv(x) for conv, x in zip(self.fpn_convs, laterals)] + laterals[3:]
-        outputs = [outputs[0]] + [resize(x, outputs[0].shape[2:]) for x in outputs[1:]]
-        return self.conv_seg(self.dropout(self.fpn_bottleneck(paddle.concat(outputs, axis=1))))
+            size = laterals[i].shape[2:]
+            laterals[i] = laterals[i] + resize(laterals[i + 1], size)
+
+        # all levels at the size of the first
+        outputs = [conv(x) for conv, x in zip(self.fpn_convs, laterals)]
+        outputs.append(laterals[3])
+        first, *smaller = outputs
+        size = first.shape[2:]
+        fused = paddle.concat([first, *(resize(x, size) for x in smaller)], axis=1)
+        features = self.fpn_bottleneck(fused)  # [N, channels, height, width]
+        return self.conv_seg(self.dropout(features))
 
 
 class FCNHead(nn.Layer):
@@ -113,16 +133,20 @@ class FCNHead(nn.Layer):
         self.conv_seg = scores(channels, num_classes)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.conv_seg(self.dropout(self.convs(x)))
+        features = self.convs(x)
+        return self.conv_seg(self.dropout(features))
 
 
 @manager.MODELS.add_component
 class UPerNetMAE(nn.Layer):
-    """[scores] of images [N, C, height, width] for each pixel, [N, K, height, width]; in training also the auxiliary head's.
+    """Scores [N, K, height, width] of each pixel of images [N, C, height, width], in a list.
 
-    backbone: gives four maps of one width; they are of one size, or a pyramid's, of which each halves the one before.
-    channels, aux_channels: of the two heads; the auxiliary one is on the third map.
-    pretrained: weights of a whole segmentor, of any code base that util.convert knows; what does not fit is left out.
+    In training the scores of the auxiliary head follow as a second element.
+
+    backbone: gives four maps of one width, all of one size, or a pyramid whose maps halve one after
+    the other. channels, aux_channels: width of the two heads; the auxiliary one sees the third map.
+    pretrained: weights of a whole segmentor, of any code base that util.convert knows; tensors that
+    do not fit are left out.
     """
 
     def __init__(
@@ -149,7 +173,8 @@ class UPerNetMAE(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         maps = self.backbone(x)
-        maps = self.neck(maps) if self.neck else maps
+        if self.neck:
+            maps = self.neck(maps)
         heads = [self.decode_head(maps)]
         if self.training:
             heads.append(self.auxiliary_head(maps[2]))

@@ -1,8 +1,9 @@
-"""The encoders of UM-MAE as PaddleSeg's backbones `MAESwin` and `MAEPVT` (recipe: implus/UM-MAE, SEG).
+"""UM-MAE's encoders as PaddleSeg's backbones `MAESwin` and `MAEPVT` (recipe: implus/UM-MAE, SEG).
 
-They are the classifiers' encoders (models_swin.py, models_pvt.py) with a projection of each stage's last map, of which the
-parameters are called as there; there is no last normalisation.
-Shapes: N images, D width of the outputs; maps are [N, D, rows, columns], from `patch_size` to 8 times that apart.
+They are the classifiers' encoders (models_swin.py, models_pvt.py) with a projection of the last map
+of each stage; the parameters have UM-MAE's names. There is no last normalisation.
+Shapes: N images, D width of the outputs; maps are [N, D, rows, columns], with strides of 1, 2, 4
+and 8 times `patch_size`.
 """
 
 from paddle import nn
@@ -18,10 +19,11 @@ from util import log
 
 @manager.BACKBONES.add_component
 class MAESwin(PyramidMaps, models_swin.Swin):
-    """Maps of images [N, C, img_size, img_size] by Swin; every normalisation has epsilon 1e-5, as there.
+    """Maps of images [N, C, img_size, img_size] by Swin.
 
-    pretrained: weights of a fine-tuned classifier, or of what else has such an encoder, of any code base that util.convert
-    knows; they fit any img_size.
+    All normalisations have epsilon 1e-5, as in UM-MAE. pretrained: weights of a fine-tuned
+    classifier, or of another model with such an encoder, of any code base that util.convert knows;
+    they fit any img_size.
     """
 
     def __init__(
@@ -41,16 +43,16 @@ class MAESwin(PyramidMaps, models_swin.Swin):
     ):
         models_swin.Swin.__init__(
             self,
-            img_size,
-            patch_size,
-            in_channels,
-            embed_dim,
-            depths,
-            num_heads,
-            window,
-            posmlp_dim,
-            mlp_ratio,
-            drop_path_rate,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_channels,
+            embed_dim=embed_dim,
+            depths=depths,
+            num_heads=num_heads,
+            window=window,
+            posmlp_dim=posmlp_dim,
+            mlp_ratio=mlp_ratio,
+            drop_path_rate=drop_path_rate,
             norm_layer=nn.LayerNorm,
         )
         self.add_projections(fpn_out_dim)
@@ -61,8 +63,10 @@ class MAESwin(PyramidMaps, models_swin.Swin):
 
 @manager.BACKBONES.add_component
 class MAEPVT(PyramidMaps, models_pvt.PVT):
-    """Maps of images [N, C, img_size, img_size] by PVT, its positions learnt. pretrained: as MAESwin's; positions are
-    interpolated to this grid."""
+    """Maps of images [N, C, img_size, img_size] by PVT with learnt positions.
+
+    pretrained: as for MAESwin; positions are interpolated to this grid.
+    """
 
     def __init__(
         self,
@@ -80,15 +84,15 @@ class MAEPVT(PyramidMaps, models_pvt.PVT):
     ):
         models_pvt.PVT.__init__(
             self,
-            img_size,
-            patch_size,
-            in_channels,
-            embed_dims,
-            depths,
-            num_heads,
-            mlp_ratios,
-            sr_ratios,
-            drop_path_rate,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_channels,
+            embed_dims=embed_dims,
+            depths=depths,
+            num_heads=num_heads,
+            mlp_ratios=mlp_ratios,
+            sr_ratios=sr_ratios,
+            drop_path_rate=drop_path_rate,
         )
         self.learn_positions(initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0))
         self.add_projections(fpn_out_dim)

@@ -7,7 +7,10 @@ from util import convert, log
 
 
 def assign_from(model: paddle.nn.Layer, path: str) -> None:
-    """Set every tensor of a segmentor; InputError where the file holds something else, or one of another shape."""
+    """Set every tensor of a segmentor.
+
+    InputError where the file holds another kind of model, or tensors of another shape.
+    """
     state, report = convert.read(path)
     models_zoo.assign(model, state['model'], path)
     log.info(str(report))
