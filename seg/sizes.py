@@ -1,4 +1,4 @@
-"""Whether what the transforms make of training pictures fits into one batch and into the model.
+"""Checks that prepared pictures are of one size, which batches need, and fit into the model.
 
 Sizes are (width, height) in pixels, as crop_size and target_size are.
 """
@@ -32,22 +32,24 @@ def window_of(network: Layer) -> tuple[int, int] | None:
 
 
 def check_transforms(transforms: list[dict], window: tuple[int, int] | None) -> None:
-    """InputError where a config's transforms cannot make pictures of one size, or not the window."""
-    crop = made = None  # the largest size so far, and the only one
+    """InputError where transforms make pictures of several sizes, or not of the window's."""
+    crop = None  # the largest size so far, None where it is not known
+    made = None  # the size of every picture so far, None where they may differ
     for item in transforms or []:
-        kind, said = item['type'], config_file.settings(item)
+        kind = item['type']
+        arguments = config_file.settings(item)
         if kind in SAME_SIZE:
             continue
         if kind == 'Padding':
-            made = tuple(said['target_size'])
-            if crop and any(edge < cut for edge, cut in zip(made, crop)):
+            made = tuple(arguments['target_size'])
+            if crop and (made[0] < crop[0] or made[1] < crop[1]):
                 raise InputError(
                     f'train_dataset.transforms: Padding, target_size {list(made)}, is smaller '
                     f'than what comes before it, crop_size {list(crop)}'
                 )
             crop = made
         elif kind in ('RandomCropWithCategoryLimit', 'RandomPaddingCrop'):
-            crop = tuple(said['crop_size'])
+            crop = tuple(arguments['crop_size'])
             made = crop if kind == 'RandomPaddingCrop' else None
         else:
             crop = made = None
@@ -61,7 +63,7 @@ def check_transforms(transforms: list[dict], window: tuple[int, int] | None) -> 
 
 
 class Fits:
-    """The last transform of an evaluation that slides no window: only pictures of one size pass."""
+    """The last transform of an evaluation without sliding windows: it refuses other sizes."""
 
     def __init__(self, window: tuple[int, int]):
         self.window = window
@@ -78,7 +80,7 @@ class Fits:
 
 
 def check_evaluation(samples: paddle.io.Dataset, network: Layer, settings: dict) -> None:
-    """Let each picture of an evaluation that the model cannot take be refused by its name."""
+    """Add a last transform to `samples` that refuses pictures of a size the model cannot take."""
     window = window_of(network)
     tested_whole = not settings.get('is_slide') and not settings.get('aug_eval')
     transforms = getattr(getattr(samples, 'transforms', None), 'transforms', None)
@@ -94,7 +96,8 @@ class Sizes:
     """
 
     def __init__(self, window: tuple[int, int] | None, batch_size: int):
-        self.size, self.free = window, window is None and batch_size == 1
+        self.size = window
+        self.free = window is None and batch_size == 1
         self.why = 'the model takes' if window else ''
 
     def check(self, samples: paddle.io.Dataset, index: int, sample: dict) -> None:
@@ -117,21 +120,25 @@ class Sizes:
 
 def refused(samples: paddle.io.Dataset, index: int, error: ValueError) -> InputError:
     """The error of a transform that does not take a picture, with the picture and the transform."""
-    known = getattr(getattr(samples, 'transforms', None), 'transforms', [])
-    place, where = error.__traceback__, ''
-    while place is not None:
-        if any(place.tb_frame.f_locals.get('self') is transform for transform in known):
-            where = f'{type(place.tb_frame.f_locals["self"]).__name__}: '
-        place = place.tb_next
+    compose = getattr(samples, 'transforms', None)
+    transforms = getattr(compose, 'transforms', [])
+    where = ''
+    level = error.__traceback__
+    while level is not None:
+        owner = level.tb_frame.f_locals.get('self')
+        if any(owner is transform for transform in transforms):
+            where = f'{type(owner).__name__}: '
+        level = level.tb_next
     name = dataset.name_of(samples, index)
     return InputError(f'{name} {_before(samples, index)}cannot be prepared ({where}{error})')
 
 
 def _before(samples: paddle.io.Dataset, index: int) -> str:
-    """The size of a picture's file, where there is one."""
+    """The size of a picture in its file, as a part of a sentence; '' where there is no file."""
     if not hasattr(samples, 'file_list'):
         return ''
-    height, width = dataset.read_image(samples.file_list[index][0]).shape[:2]
+    path = samples.file_list[index][0]
+    height, width = dataset.read_image(path).shape[:2]
     return f'({width} x {height} pixels) '
 
 

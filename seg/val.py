@@ -1,9 +1,11 @@
 """Evaluate a segmentor, with the flags of PaddleSeg's tools/val.py.
 
-    python seg/val.py --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml --model_path WEIGHTS
+    python seg/val.py --model_path WEIGHTS \\
+        --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml
 
-Prints mIoU, mAcc and aAcc as mmsegmentation counts them, and PaddleSeg's own figures. Several scales and flips:
-upernet_mae_base_ade20k_512x512_160k_ms.yml, or --aug_eval --scales 0.5 0.75 1 1.25 1.5 1.75 --flip_horizontal.
+Prints mIoU, mAcc and aAcc as mmsegmentation counts them, and PaddleSeg's own figures. For several
+scales and flips use upernet_mae_base_ade20k_512x512_160k_ms.yml, or
+--aug_eval --scales 0.5 0.75 1 1.25 1.5 1.75 --flip_horizontal.
 """
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
@@ -36,38 +38,42 @@ def main(args):
         check_auc_roc(samples)
     model = flags.model(builder, args.config, args.model_path)
     check_evaluation(samples, model, settings)
+    if args.auc_roc:
+        settings['auc_roc'] = True
     try:
         with loading(args.data_timeout):
-            evaluate(
-                model,
-                samples,
-                num_workers=args.num_workers,
-                **settings | ({'auc_roc': True} if args.auc_roc else {}),
-            )
+            evaluate(model, samples, num_workers=args.num_workers, **settings)
     except InputError:
         print(file=sys.stderr)  # below the progress bar
         raise
 
 
 def check_auc_roc(samples: Dataset) -> None:
-    """InputError where PaddleSeg could not compute the area under the curve at the end: it takes labels of one size without
-    ignored pixels, among which every class occurs."""
-    shape, found = None, set()
+    """InputError where PaddleSeg could not compute the area under the curve after the evaluation.
+
+    It needs labels of one size without ignored pixels, and every class in at least one of them.
+    """
+    shape = None
+    found = set()
     for number, (_, path) in enumerate(samples.file_list):
-        label = samples[number]['label'][0]
+        label = samples[number]['label'][0]  # [height, width]
         shape = shape or label.shape
         if label.shape != shape:
+            first = samples.file_list[0][1]
             raise InputError(
-                f'--auc_roc needs labels of one size; {path} has {label.shape[1]} x {label.shape[0]} pixels, '
-                f'{samples.file_list[0][1]} has {shape[1]} x {shape[0]}'
+                '--auc_roc needs labels of one size; '
+                f'{path} has {label.shape[1]} x {label.shape[0]} pixels, '
+                f'{first} has {shape[1]} x {shape[0]}'
             )
-        found |= set(np.unique(label).tolist())
+        found.update(np.unique(label).tolist())
         if samples.ignore_index in found:
             raise InputError(f'--auc_roc needs labels without ignored pixels; {path} has some')
-    if absent := set(range(samples.num_classes)) - found:
+
+    absent = set(range(samples.num_classes)) - found
+    if absent:
         raise InputError(
-            f'--auc_roc needs every class in the labels; {len(absent)} of {samples.num_classes} are in none of '
-            f'them, such as {min(absent)}'
+            f'--auc_roc needs every class in the labels; {len(absent)} of {samples.num_classes} '
+            f'are in none of them, such as {min(absent)}'
         )
 
 
