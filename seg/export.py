@@ -1,11 +1,13 @@
 """Write a segmentor as an inference model, with the flags of PaddleSeg's tools/export.py.
 
-    python seg/export.py --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml --model_path WEIGHTS
+    python seg/export.py --model_path WEIGHTS \\
+        --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml
 
-save_dir gets model.json, model.pdiparams and deploy.yaml; seg/predict.py --engine inference runs them. The model takes
-windows of one size, for which it has positions, and any number of them. Its first output is what --output_op says, as
-PaddleSeg's is; the scores follow as a second one, without which overlapping windows could not be joined.
-The model that was written is run and compared before it counts.
+save_dir receives model.json, model.pdiparams and deploy.yaml; seg/predict.py --engine inference
+runs them. The model takes any number of windows of one size, because it has positions for one size.
+As in PaddleSeg, --output_op decides on the first output; the scores follow as a second output,
+because they are needed to join overlapping windows.
+The written model is run and compared with the original; a model that differs is not kept.
 """
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
@@ -29,23 +31,25 @@ OPERATIONS = {
     'softmax': lambda scores: paddle.nn.functional.softmax(scores, axis=1),
 }
 TOLERANCE = 1e-4  # of the largest score
-ANY_SIZE = 512  # pixels that stand for a size that was left open, when the written model is tried
+# the shape of the input on which a model is tried whose input shape is open
+ANY_BATCH = 2
+ANY_SIDE = 512
 
 
 class WithScores(paddle.nn.Layer):
-    """A segmentor's first scores, behind what an operation makes of them."""
+    """A segmentor that gives [result of an operation on its first scores, these scores]."""
 
     def __init__(self, model: paddle.nn.Layer, output_op: str):
         super().__init__()
-        self.model, self.output_op = model, output_op
+        self.model = model
+        self.output_op = output_op
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        scores = self.model(x)[0]
-        return (
-            [OPERATIONS[self.output_op](scores), scores]
-            if self.output_op in OPERATIONS
-            else [scores]
-        )
+        scores = self.model(x)[0]  # [N, K, height, width]
+        if self.output_op not in OPERATIONS:
+            return [scores]
+        operation = OPERATIONS[self.output_op]
+        return [operation(scores), scores]
 
 
 def main(args):
@@ -53,18 +57,21 @@ def main(args):
     config = flags.configuration(args.config, args.opts)
     flags.testing(config.test_config, {})
     flags.show(config)
-    shape = input_shape(args.input_shape, config.model_cfg.get('backbone', {}).get('img_size'))
-    model = WithScores(
-        flags.model(SegBuilder(config), args.config, args.model_path), args.output_op
-    )
+    backbone = config.model_cfg.get('backbone', {})
+    shape = input_shape(args.input_shape, backbone.get('img_size'))
+    segmentor = flags.model(SegBuilder(config), args.config, args.model_path)
+    model = WithScores(segmentor, args.output_op)
     model.eval()
+
     noise, expected = sample(model, shape)
+    description = deploy(config, shape, args.output_op)
     folder = Path(args.save_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as draft:
-            write(model, shape, Path(draft), deploy(config, shape, args.output_op))
-            report = compare(infer.Exported(draft).outputs(noise), expected)
+            write(model, shape, Path(draft), description)
+            exported_model = infer.Exported(draft)
+            report = compare(exported_model.outputs(noise), expected)
             for file in Path(draft).iterdir():
                 file.replace(folder / file.name)
     except OSError as error:
@@ -75,40 +82,47 @@ def main(args):
 
 
 def input_shape(asked: list[int] | None, img_size: int | None) -> list[int]:
-    """[batch, channels, height, width], -1 where it is open; of a model with a fixed window its size."""
-    if asked and len(asked) != 4:
+    """The shape of the exported model's input, [batch, channels, height, width], -1 for any size.
+
+    asked: --input_shape. img_size: the window's side of a model that takes one size.
+    """
+    if not asked:
+        side = img_size or -1
+        return [-1, 3, side, side]
+    if len(asked) != 4:
         raise InputError(
             f'--input_shape takes four numbers, batch 3 height width, not {len(asked)}'
         )
-    if asked and img_size and asked[2:] != [img_size, img_size]:
+
+    flag = f'--input_shape {" ".join(map(str, asked))}'
+    if img_size and asked[2:] != [img_size, img_size]:
         raise InputError(
-            f'--input_shape {" ".join(map(str, asked))}: this model takes windows of {img_size} x {img_size} '
-            'pixels, for which it has positions; larger images are slid over'
+            f'{flag}: this model takes windows of {img_size} x {img_size} pixels, because it has '
+            'positions for one size; a window slides over larger images'
         )
-    if asked and asked[1] < 1:
-        raise InputError(
-            f'--input_shape {" ".join(map(str, asked))}: the number of channels cannot be open'
-        )
-    return asked or [-1, 3, img_size or -1, img_size or -1]
+    if asked[1] < 1:
+        raise InputError(f'{flag}: the number of channels cannot be open')
+    return asked
 
 
 def deploy(config, shape: list[int], output_op: str) -> dict:
-    """deploy.yaml as PaddleSeg's, with the names that Paddle 3 gives its files, and with the config's test_config."""
-    return {
-        'Deploy': {
-            'model': 'model.json',
-            'params': 'model.pdiparams',
-            'transforms': config.val_dataset_cfg.get('transforms', []),
-            'input_shape': shape,
-            'output_op': output_op,
-            'output_dtype': 'int32' if output_op == 'argmax' else 'float32',
-            'test_config': config.test_config,
-        }
-    }
+    """The contents of deploy.yaml as PaddleSeg writes it, with Paddle 3's names of files.
+
+    The config's test_config is added.
+    """
+    described = {'model': 'model.json', 'params': 'model.pdiparams'}
+    described['transforms'] = config.val_dataset_cfg.get('transforms', [])
+    described['input_shape'] = shape
+    described['output_op'] = output_op
+    described['output_dtype'] = 'int32' if output_op == 'argmax' else 'float32'
+    described['test_config'] = config.test_config
+    return {'Deploy': described}
 
 
 def write(model: paddle.nn.Layer, shape: list[int], folder: Path, description: dict) -> None:
-    exported.save(model, {'x': [None if edge < 1 else edge for edge in shape]}, folder)
+    """Write the model and deploy.yaml into a folder, and log the description."""
+    open_shape = [None if edge < 1 else edge for edge in shape]
+    exported.save(model, {'x': open_shape}, folder)
     text = yaml.safe_dump(description, sort_keys=False)
     logger.info(f'\n---------------Deploy Information---------------\n{text}')
     (folder / 'deploy.yaml').write_text(text)
@@ -116,30 +130,45 @@ def write(model: paddle.nn.Layer, shape: list[int], folder: Path, description: d
 
 @paddle.no_grad()
 def sample(model: paddle.nn.Layer, shape: list[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Noise, and the model's outputs for it. To be asked before to_static, which replaces the model's own forward."""
-    size = [
-        2 if shape[0] < 1 else shape[0],
-        shape[1],
-        *(ANY_SIZE if edge < 1 else edge for edge in shape[2:]),
-    ]
-    noise = np.random.default_rng(0).standard_normal(size, dtype='float32')
-    return noise, [output.numpy() for output in model(paddle.to_tensor(noise))]
+    """Noise, and the model's outputs for it.
+
+    Call it before `write`, whose to_static replaces the model's own forward.
+    """
+    batch, channels, height, width = shape
+    if batch < 1:
+        batch = ANY_BATCH
+    if height < 1:
+        height = ANY_SIDE
+    if width < 1:
+        width = ANY_SIDE
+    generator = np.random.default_rng(0)
+    noise = generator.standard_normal([batch, channels, height, width], dtype='float32')
+    outputs = model(paddle.to_tensor(noise))
+    return noise, [output.numpy() for output in outputs]
 
 
 def compare(found: list[np.ndarray], expected: list[np.ndarray]) -> str:
-    """How close the outputs of the written model come to those of the model; RuntimeError where they differ."""
-    largest = np.abs(expected[-1]).max()
-    difference = np.abs(found[-1] - expected[-1]).max()
-    if [a.shape for a in found] != [
-        a.shape for a in expected
-    ] or not difference <= TOLERANCE * largest:
+    """A sentence on how much the outputs of the written model differ from the model's own.
+
+    RuntimeError where they differ too much.
+    """
+    scores, expected_scores = found[-1], expected[-1]  # [N, K, height, width]
+    largest = np.abs(expected_scores).max()
+    difference = np.abs(scores - expected_scores).max()
+    shapes = [output.shape for output in found]
+    expected_shapes = [output.shape for output in expected]
+    is_close = difference <= TOLERANCE * largest
+    if shapes != expected_shapes or not is_close:
         raise RuntimeError(
-            f'the exported model differs: outputs {[a.shape for a in found]}, scores by {difference:.2e} of '
+            f'the exported model differs: outputs {shapes}, scores by {difference:.2e} of '
             f'{largest:.2e}; it was not kept'
         )
+
+    other_labels = scores.argmax(1) != expected_scores.argmax(1)
     return (
-        f"run by paddle.inference its scores differ from this Python's by {difference:.1e} at most (the largest is "
-        f'{largest:.1e}), labels differ on {(found[-1].argmax(1) != expected[-1].argmax(1)).mean():.4%} of the pixels'
+        "run by paddle.inference its scores differ from this Python's by "
+        f'{difference:.1e} at most (the largest is {largest:.1e}), '
+        f'labels differ on {other_labels.mean():.4%} of the pixels'
     )
 
 

@@ -1,5 +1,8 @@
-"""What the programs of this package are told: flags in groups (names and meanings of PaddleSeg 2.8.0's tools), the config
-file, and what is built from it. Whatever is wrong there is an InputError that names it."""
+"""Flags of the programs of this package, their config file, and the objects that are built from it.
+
+Flags have the names and meanings of PaddleSeg 2.8.0's tools. Every fault of a flag or of the config
+is an InputError that names it.
+"""
 
 import argparse
 import inspect
@@ -35,10 +38,14 @@ TOP = (
     'test_config',
     'to_static_training',
 )
-TEST = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical', 'is_slide', 'crop_size', 'stride')
+# keys of test_config: a switch, then the keys that have an effect with it
+AUGMENTED = ('aug_eval', 'scales', 'flip_horizontal', 'flip_vertical')
+SLIDING = ('is_slide', 'crop_size', 'stride')
+TEST = AUGMENTED + SLIDING
 
 
 def config(p: argparse.ArgumentParser) -> None:
+    """Declare --config and --opts."""
     g = p.add_argument_group('config')
     g.add_argument(
         '--config',
@@ -51,12 +58,13 @@ def config(p: argparse.ArgumentParser) -> None:
         nargs='+',
         default=None,
         metavar='KEY=VALUE',
-        help='overrides of the config, such as '
+        help='other values for keys of the config, such as '
         'model.dropout_ratio=0 lr_scheduler.learning_rate=2e-4 test_config.stride=[256,256]',
     )
 
 
 def model_path(p: argparse.ArgumentParser) -> None:
+    """Declare --model_path."""
     p.add_argument(
         '--model_path',
         default=None,
@@ -66,15 +74,17 @@ def model_path(p: argparse.ArgumentParser) -> None:
 
 
 def data_format(p: argparse.ArgumentParser) -> None:
+    """Declare --data_format, which PaddleSeg's command lines may contain."""
     p.add_argument(
         '--data_format',
         choices=['NCHW'],
         default='NCHW',
-        help="as PaddleSeg's; there is no other here",
+        help="PaddleSeg's flag; there is no other layout here",
     )
 
 
 def workers(p: argparse.ArgumentParser) -> None:
+    """Declare --num_workers and --data_timeout."""
     p.add_argument(
         '--num_workers',
         type=cli.number(int, 0),
@@ -85,6 +95,7 @@ def workers(p: argparse.ArgumentParser) -> None:
 
 
 def _testing(p: argparse.ArgumentParser, augment: str) -> None:
+    """Declare the flags that replace values of test_config; `augment` is the first one's name."""
     g = p.add_argument_group('testing', "default: the config's test_config")
     g.add_argument(augment, action='store_true', help='average over scales and flips')
     g.add_argument(
@@ -93,7 +104,7 @@ def _testing(p: argparse.ArgumentParser, augment: str) -> None:
         type=cli.number(float, 0.01),
         default=None,
         metavar='RATIO',
-        help=f'with {augment}: multiples of the size that the transforms give (default: 1)',
+        help=f'with {augment}: factors of the size that the transforms make (default: 1)',
     )
     g.add_argument(
         '--flip_horizontal',
@@ -116,98 +127,147 @@ def _testing(p: argparse.ArgumentParser, augment: str) -> None:
         type=cli.number(int, 1),
         default=None,
         metavar=('WIDTH', 'HEIGHT'),
-        help='with --is_slide: its steps',
+        help='with --is_slide: steps of the window',
     )
 
 
-evaluation, prediction = (
-    partial(_testing, augment='--aug_eval'),
-    partial(_testing, augment='--aug_pred'),
-)
+evaluation = partial(_testing, augment='--aug_eval')
+prediction = partial(_testing, augment='--aug_pred')
 
 
 def configuration(path: str | None, opts: list[str] | None = None) -> Config:
-    """The config of a file, with its _base_ and the overrides."""
+    """The config of a file, its _base_ and the values of --opts; InputError where it is wrong."""
     if path is None:
         raise InputError(
             "--config is needed: a config in PaddleSeg's form, as those of seg/configs"
         )
     if not os.path.isfile(path):
         raise InputError(f'--config {path}: no such file (looked in {os.getcwd()})')
+    config = _parsed(path, opts)
+    values = config.dic
+    for key in TOP:
+        if key in values and values[key] is None:
+            raise InputError(f'{path}: the key {key} has no value')
     try:
-        config = Config(path, opts=opts)
-    except FileNotFoundError as error:
-        raise InputError(f'{path}: its _base_ {error.filename} does not exist') from None
-    except yaml.YAMLError as error:
-        raise InputError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
-    except Exception as error:  # PaddleSeg asserts, and raises a RuntimeError around what its rules raise; or finds no dict
-        raise InputError(f'{path}: {str(error).strip().splitlines()[-1]}') from None
-    if empty := [key for key in TOP if key in config.dic and config.dic[key] is None]:
-        raise InputError(f'{path}: the key {empty[0]} has no value')
-    try:
-        config_file.check_numbers(config.dic)
-        config_file.share_ignore_index(config.dic)
+        config_file.check_numbers(values)
+        config_file.share_ignore_index(values)
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
     for key in ('batch_size', 'iters'):
-        if isinstance(config.dic.get(key), float) and config.dic[key].is_integer():
-            config.dic[key] = int(config.dic[key])  # 1.6e5
-        if not isinstance(config.dic.get(key), int) or config.dic[key] < 1:
-            raise InputError(f'{path}: {key} is a whole number from 1, not {config.dic.get(key)!r}')
-    if unknown := [key for key in config.dic if key not in TOP and not str(key).startswith('_')]:
-        raise InputError(
-            f'{path}: PaddleSeg does not know the key {unknown[0]}; the keys are {", ".join(TOP)}'
-        )
+        _make_whole(values, key, path)
+    for key in values:
+        if key not in TOP and not str(key).startswith('_'):
+            raise InputError(
+                f'{path}: PaddleSeg does not know the key {key}; the keys are {", ".join(TOP)}'
+            )
     return config
 
 
+def _parsed(path: str, opts: list[str] | None) -> Config:
+    """PaddleSeg's Config of a file; InputError in one line where it cannot be made."""
+    try:
+        return Config(path, opts=opts)
+    except FileNotFoundError as error:
+        raise InputError(f'{path}: its _base_ {error.filename} does not exist') from None
+    except yaml.YAMLError as error:
+        raise InputError(f'{path} is no YAML: {_in_one_line(error)}') from None
+    except Exception as error:  # PaddleSeg asserts, raises RuntimeErrors, or fails without a dict
+        last_line = str(error).strip().splitlines()[-1]
+        raise InputError(f'{path}: {last_line}') from None
+
+
+def _in_one_line(text: object) -> str:
+    words = str(text).split()
+    return ' '.join(words)
+
+
+def _make_whole(values: dict, key: str, path: str) -> None:
+    """Make a value an int, which YAML may write as 1.6e5; InputError where it is none."""
+    value = values.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = values[key] = int(value)
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f'{path}: {key} is a whole number from 1, not {value!r}')
+
+
 def testing(config: dict, flags: dict, aug: bool = False) -> dict:
-    """How to test, by evaluate's names: a config's test_config, and over it what the flags ask for; `aug` for scales and
-    flips."""
+    """Arguments for PaddleSeg's evaluate: a config's test_config with the values of the flags.
+
+    aug: whether a flag asks for several scales and flips. InputError where a value is wrong or has
+    no effect.
+    """
     settings = dict(config)
     known = inspect.signature(evaluate).parameters.keys() - {'model', 'eval_dataset'}
-    if unknown := settings.keys() - known:
+    unknown = settings.keys() - known
+    if unknown:
         raise InputError(
-            f'test_config: evaluation does not know the key {min(unknown)}; the keys are {", ".join(TEST)}'
+            f'test_config: evaluation does not know the key {min(unknown)}; '
+            f'the keys are {", ".join(TEST)}'
         )
-    asked = {key: flags[key] for key in TEST[1:] if flags.get(key)}
-    for switch, on, details in (
-        ('aug_eval', aug, TEST[1:4]),
-        ('is_slide', 'is_slide' in asked, TEST[5:]),
-    ):
-        chosen = {key: asked[key] for key in details if key in asked}
-        if chosen and not on and not settings.get(switch):
-            raise InputError(
-                f'--{min(chosen)} is without effect where neither a flag nor test_config asks for {switch}'
-            )
-        settings.update(chosen | ({switch: True} if on else {}))
-    scales = settings.get('scales', 1.0)
-    for ratio in scales if isinstance(scales, (list, tuple)) and scales else [scales]:
-        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not ratio > 0:
-            raise InputError(
-                f'test_config.scales are multiples of the size, numbers above 0, not {scales}'
-            )
+
+    _put_over(settings, flags, AUGMENTED, aug)
+    _put_over(settings, flags, SLIDING, bool(flags.get('is_slide')))
+    _check_scales(settings.get('scales', 1.0))
     if settings.get('is_slide'):
-        for key in ('crop_size', 'stride'):
-            pair = settings.get(key)
-            if (
-                not isinstance(pair, (list, tuple))
-                or len(pair) != 2
-                or not all(isinstance(v, int) and v > 0 for v in pair)
-            ):
-                raise InputError(
-                    f'sliding a window needs --{key} WIDTH HEIGHT, or test_config.{key}; it is {pair}'
-                )
-        if any(step > edge for step, edge in zip(settings['stride'], settings['crop_size'])):
-            raise InputError(
-                f'stride {settings["stride"]} is larger than crop_size {settings["crop_size"]}: pixels between '
-                'two windows would have no prediction'
-            )
+        _check_windows(settings)
     return settings
 
 
+def _put_over(settings: dict, flags: dict, keys: tuple[str, ...], is_asked: bool) -> None:
+    """Put the flags of a group over the settings; the first key is the group's switch.
+
+    is_asked: whether a flag turns it on. InputError where flags would have no effect.
+    """
+    switch, *details = keys
+    chosen = {key: flags[key] for key in details if flags.get(key)}
+    if chosen and not is_asked and not settings.get(switch):
+        raise InputError(
+            f'--{min(chosen)} has no effect: neither a flag nor test_config asks for {switch}'
+        )
+    settings.update(chosen)
+    if is_asked:
+        settings[switch] = True
+
+
+def _check_scales(scales) -> None:
+    """InputError where scales is neither a number above 0 nor a list of such numbers."""
+    ratios = scales if isinstance(scales, (list, tuple)) and scales else [scales]
+    for ratio in ratios:
+        is_number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
+        if not is_number or not ratio > 0:
+            raise InputError(
+                f'test_config.scales are factors of the size, numbers above 0, not {scales}'
+            )
+
+
+def _check_windows(settings: dict) -> None:
+    """InputError where a window slides without size or steps, or jumps over pixels."""
+    for key in ('crop_size', 'stride'):
+        pair = settings.get(key)
+        if not _is_size(pair):
+            raise InputError(
+                f'sliding a window needs --{key} WIDTH HEIGHT, or test_config.{key}; it is {pair}'
+            )
+    crop_size, stride = settings['crop_size'], settings['stride']
+    if stride[0] > crop_size[0] or stride[1] > crop_size[1]:
+        raise InputError(
+            f'stride {stride} is larger than crop_size {crop_size}: pixels between two windows '
+            'would have no prediction'
+        )
+
+
+def _is_size(pair) -> bool:
+    """Whether a value is a pair of whole numbers above 0."""
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        return False
+    return all(isinstance(edge, int) and edge > 0 for edge in pair)
+
+
 def build(builder: SegBuilder, what: str, path: str):
-    """`what` of a builder, such as its model or val_dataset."""
+    """The part of a config called `what`, such as model or val_dataset, built by PaddleSeg.
+
+    InputError with the config's path where that fails.
+    """
     try:
         return getattr(builder, what)
     except InputError:
@@ -216,14 +276,18 @@ def build(builder: SegBuilder, what: str, path: str):
         cause = error.__context__
         if isinstance(cause, InputError):
             raise cause from None
-        # as PaddleSeg wraps what a class raises
+        # PaddleSeg wraps the error of a class: 'Tried to create a NAME object, but ...'
         name = str(error).partition('Tried to create a ')[2].partition(' ')[0]
-        reason = f'{name}: {cause}' if name and cause else str(error)
-        raise InputError(f'{path}: {what}: {" ".join(reason.split())}') from None
+        reason = f'{name}: {cause}' if name and cause else error
+        raise InputError(f'{path}: {what}: {_in_one_line(reason)}') from None
 
 
 def model(builder: SegBuilder, path: str, model_path: str | None) -> paddle.nn.Layer:
-    """The config's model with weights; its own as a code base wrote them, any other of PaddleSeg's as PaddleSeg does."""
+    """The config's model with the weights of a file, ready to infer.
+
+    A UPerNetMAE takes weights of any code base that util.convert knows, PaddleSeg's other models
+    those of PaddleSeg.
+    """
     network = build(builder, 'model', path)
     if not model_path:
         logger.warning(

@@ -1,12 +1,13 @@
 """Segment pictures, with the flags of PaddleSeg's tools/predict.py.
 
-    python seg/predict.py --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml --model_path WEIGHTS
-        --image_path PICTURE
+    python seg/predict.py --model_path WEIGHTS --image_path PICTURE \\
+        --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml
     python seg/predict.py --engine inference --model_path FOLDER --image_path PICTURE
 
-PICTURE may be a folder, or a text file with a path a line. The second form runs what seg/export.py has written; how to
-test it (windows, scales) is then said by the flags, by --config, or by the export. save_dir gets added_prediction/, the
-pictures under the colours of their classes, and pseudo_color_prediction/, palette PNGs whose numbers are the classes.
+PICTURE may be a folder, or a text file with one path a line. The second form runs a model that
+seg/export.py has written; its windows and scales come from the flags, else from --config, else from
+the export. save_dir receives added_prediction/, the pictures with the colours of their classes laid
+over them, and pseudo_color_prediction/, palette PNGs whose numbers are the classes.
 """
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
@@ -15,6 +16,7 @@ import seg  # noqa: F401  first of all: it prepares the machine, and registers w
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,8 @@ from util.data import lists, pictures
 from util.errors import InputError
 
 # folders below save_dir, by PaddleSeg's names
-RESULTS = ('added_prediction', 'pseudo_color_prediction')
+ADDED = 'added_prediction'
+MASKS = 'pseudo_color_prediction'
 
 
 def main(args):
@@ -39,27 +42,8 @@ def main(args):
     warn_of_earlier(files, args.save_dir)
     if args.opts and not args.config:
         raise InputError('--opts changes a config; give --config')
-    config = (
-        flags.configuration(args.config, args.opts)
-        if args.config or args.engine == 'dygraph'
-        else None
-    )
-    if args.engine == 'inference':
-        if not args.model_path:
-            raise InputError(
-                '--engine inference needs --model_path, the folder that seg/export.py has written'
-            )
-        model = infer.Exported(args.model_path)
-        transforms, said = model.transforms, config.test_config if config else model.test_config
-    else:
-        flags.show(config)
-        builder = SegBuilder(config)
-        transforms, said = (
-            Compose(flags.build(builder, 'val_transforms', args.config)),
-            config.test_config,
-        )
-        model = flags.model(builder, args.config, args.model_path)
-    settings = flags.testing(said, vars(args), args.aug_pred)
+    model, transforms, test_config = loaded(args)
+    settings = flags.testing(test_config, vars(args), args.aug_pred)
     settings = {key: settings[key] for key in flags.TEST if key in settings}
 
     mine = files[dist.rank() :: dist.world_size()]
@@ -75,108 +59,154 @@ def main(args):
             raise
         labels = labelled(model, image, transforms, settings, file)
         added, mask = drawn(image, labels, colors)
-        for result, folder, below in zip((added, mask), RESULTS, (name, mask_name)):
-            save(result, Path(args.save_dir) / folder / below)
+        save(added, Path(args.save_dir) / ADDED / name)
+        save(mask, Path(args.save_dir) / MASKS / mask_name)
         progress.update(number)
-    logger.info('Predicted images are saved in added_prediction and pseudo_color_prediction')
+    logger.info(f'Predicted images are saved in {ADDED} and {MASKS}')
+
+
+def loaded(args) -> tuple[Callable, Compose, dict]:
+    """The model, the transforms of a picture, and how to test (test_config).
+
+    The model is built from --config, or with --engine inference read from an exported folder.
+    """
+    config = None
+    if args.config or args.engine == 'dygraph':
+        config = flags.configuration(args.config, args.opts)
+    if args.engine == 'dygraph':
+        flags.show(config)
+        builder = SegBuilder(config)
+        transforms = Compose(flags.build(builder, 'val_transforms', args.config))
+        model = flags.model(builder, args.config, args.model_path)
+        return model, transforms, config.test_config
+
+    if not args.model_path:
+        raise InputError(
+            '--engine inference needs --model_path, the folder that seg/export.py has written'
+        )
+    model = infer.Exported(args.model_path)
+    test_config = config.test_config if config else model.test_config
+    return model, model.transforms, test_config
 
 
 def labelled(
-    model, image: np.ndarray, transforms: Compose, settings: dict, file: Path
+    model: Callable, image: np.ndarray, transforms: Compose, settings: dict, file: Path
 ) -> np.ndarray:
-    """Class numbers of a picture; an InputError, of a model that takes no picture of its size, names it."""
+    """The class numbers of a picture; InputError names a picture that the model cannot take."""
     try:
         return infer.labels(model, image, transforms, **settings)
     except InputError as error:
         print(file=sys.stderr)  # below the progress bar
-        raise InputError(f'{file} ({image.shape[1]} x {image.shape[0]} pixels): {error}') from None
+        height, width = image.shape[:2]
+        raise InputError(f'{file} ({width} x {height} pixels): {error}') from None
 
 
 def palette(custom: list[int] | None) -> np.ndarray:
-    """uint8 [256, 3], PaddleSeg's colours, the first of them replaced by `custom`: red, green and blue of a class each."""
+    """PaddleSeg's colours of the classes, uint8 [256, 3], red, green and blue.
+
+    custom: numbers that replace the first of them, three for each class.
+    """
     if custom and (len(custom) % 3 or min(custom) < 0 or max(custom) > 255):
         raise InputError(
-            f'--custom_color takes three numbers of 0 to 255 for each class, not {len(custom)} numbers '
-            f'from {min(custom)} to {max(custom)}'
+            '--custom_color takes three numbers of 0 to 255 for each class, '
+            f'not {len(custom)} numbers from {min(custom)} to {max(custom)}'
         )
-    return np.asarray(
-        visualize.get_color_map_list(256, custom_color=custom)[:768], dtype='uint8'
-    ).reshape(-1, 3)
+    numbers = visualize.get_color_map_list(256, custom_color=custom)
+    return np.asarray(numbers[: 3 * 256], dtype='uint8').reshape(-1, 3)
 
 
 def find(image_path: str, save_dir: str = '') -> list[tuple[Path, Path, Path]]:
-    """The pictures of a file, folder or list, each with the names of its two results below their folders.
+    """(picture, name of its overlay, name of its mask) for each picture of a file, folder or list.
 
-    Of a folder that holds save_dir, earlier results are no pictures.
+    The names are relative to the folders of the results. Earlier results in save_dir do not count
+    as pictures.
     """
     path = Path(os.path.abspath(image_path))  # a list may name pictures by ../
+    root = path.parent
     if path.is_dir():
-        results = [Path(os.path.abspath(save_dir)) / folder for folder in RESULTS]
-        root, files = (
-            path,
-            [
-                file
-                for file in pictures.find(path)
-                if not any(file.is_relative_to(folder) for folder in results)
-            ],
-        )
+        root = path
+        files = _pictures_in(path, save_dir)
     elif path.suffix.lower() in pictures.PICTURES:
-        root, files = path.parent, [path]
+        files = [path]
     elif path.is_file():
-        root, files = path.parent, listed(path)
+        files = listed(path)
     else:
         raise InputError(f'--image_path {image_path}: no such picture, folder or list')
     if not files:
         raise InputError(
             f'--image_path {image_path}: no picture there ({" ".join(pictures.PICTURES)})'
         )
-    files = list(
-        dict.fromkeys(Path(os.path.abspath(file)) for file in files)
-    )  # a list may repeat one
-    inside = [
-        file.relative_to(root) if file.is_relative_to(root) else Path(*file.parts[1:])
-        for file in files
-    ]
-    if len(set(inside)) < len(inside):  # /x/a.png beside x/a.png of this folder
-        inside = [Path(*file.parts[1:]) for file in files]
-    return list(zip(files, inside, mask_names(inside)))
+
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    unique = list(dict.fromkeys(absolute))  # a list may repeat one
+    names = _names_below(root, unique)
+    return list(zip(unique, names, mask_names(names)))
+
+
+def _pictures_in(folder: Path, save_dir: str) -> list[Path]:
+    """The pictures in a folder, without earlier results in save_dir."""
+    results = [Path(os.path.abspath(save_dir)) / name for name in (ADDED, MASKS)]
+
+    def is_result(file: Path) -> bool:
+        return any(file.is_relative_to(earlier) for earlier in results)
+
+    return [file for file in pictures.find(folder) if not is_result(file)]
+
+
+def _names_below(root: Path, files: list[Path]) -> list[Path]:
+    """A relative path for each file: below `root`, or below / for files that are elsewhere."""
+    below_top = [Path(*file.parts[1:]) for file in files]
+    names = []
+    for file, full_name in zip(files, below_top):
+        is_inside = file.is_relative_to(root)
+        names.append(file.relative_to(root) if is_inside else full_name)
+    # /x/a.png and x/a.png in this folder would have the same name
+    return names if len(set(names)) == len(names) else below_top
 
 
 def mask_names(names: list[Path]) -> list[Path]:
-    """The name of each picture's mask: its own with .png for its suffix, or behind that where another has the same."""
-    whole: set[Path] = set()
+    """The name of each picture's mask: .png replaces its suffix.
+
+    Where several pictures would share a name, .png is appended to the suffix instead.
+    """
+    whole: set[Path] = set()  # names that keep their suffix
+
+    def mask_name(name: Path) -> Path:
+        return Path(f'{name}.png') if name in whole else name.with_suffix('.png')
+
     while True:
-        masks = [
-            Path(f'{name}.png') if name in whole else name.with_suffix('.png') for name in names
-        ]
+        masks = [mask_name(name) for name in names]
         times = Counter(masks)
-        shared = {name for name, mask in zip(names, masks) if times[mask] > 1} - whole
-        if not shared:
+        shared = {name for name, mask in zip(names, masks) if times[mask] > 1}
+        if shared <= whole:
             return masks
         whole |= shared
 
 
 def warn_of_earlier(files: list[tuple[Path, Path, Path]], save_dir: str) -> None:
-    """Say how many masks of an earlier run, perhaps of other pictures of the same names, will be replaced."""
-    folder = Path(save_dir) / RESULTS[1]
+    """Warn how many masks of an earlier run, perhaps of other pictures, will be replaced."""
+    folder = Path(save_dir) / MASKS
     earlier = [mask for _, _, mask in files if (folder / mask).exists()]
     if earlier:
         log.warn(
-            f'{len(earlier)} of {len(files)} masks in {folder} are of an earlier run and will be replaced, such as '
-            f'{earlier[0]}; another --save_dir keeps them'
+            f'{len(earlier)} of {len(files)} masks in {folder} are of an earlier run and will be '
+            f'replaced, such as {earlier[0]}; another --save_dir keeps them'
         )
 
 
 def listed(path: Path) -> list[Path]:
-    """The pictures of a list: a path a line, relative to the list's folder, which a label's path may follow."""
+    """The pictures of a list: one path a line, relative to the list's folder.
+
+    The path of a label may follow on the line.
+    """
     endings = ' '.join(pictures.PICTURES)
     what = f'list of pictures (nor does its name end in one of {endings})'
     found = []
     for number, line in lists.read(path, what, name=f'--image_path {path}'):
         name = line
         if not (path.parent / line).is_file():
-            split = lists.pair(line, pictures.PICTURES, path.parent)
-            name = split[0] if split else line
+            pair = lists.pair(line, pictures.PICTURES, path.parent)
+            name = pair[0] if pair else line
         if not name.lower().endswith(pictures.PICTURES):
             word = name.split()[0]
             raise InputError(
@@ -189,21 +219,29 @@ def listed(path: Path) -> list[Path]:
 def drawn(
     image: np.ndarray, labels: np.ndarray, colors: np.ndarray
 ) -> tuple[Image.Image, Image.Image]:
-    """The picture, BGR [height, width, 3], under the colours of its classes [height, width]; these as a palette picture."""
+    """The picture with the colours of its classes laid over it, and its mask with a palette.
+
+    image: BGR [height, width, 3]; labels: class numbers [height, width]; colors: [256, 3].
+    """
     if labels.max() > 255:
         raise InputError(f'class {labels.max()} does not fit into a picture of 256 colours')
     labels = labels.astype('uint8')
     mask = Image.fromarray(labels)
     mask.putpalette(colors.ravel().tolist())
-    return Image.fromarray(
-        (0.6 * image[..., ::-1] + 0.4 * colors[labels]).round().astype('uint8')
-    ), mask
+
+    rgb = image[..., ::-1]
+    blended = 0.6 * rgb + 0.4 * colors[labels]
+    return Image.fromarray(blended.round().astype('uint8')), mask
 
 
 def save(picture: Image.Image, file: Path) -> None:
+    """Write a picture, JPEG in quality 95, and make its folder; InputError where that fails."""
+    options = {}
+    if file.suffix.lower() in ('.jpg', '.jpeg'):
+        options['quality'] = 95
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file, **({'quality': 95} if file.suffix.lower() in ('.jpg', '.jpeg') else {}))
+        picture.save(file, **options)
     except OSError as error:
         raise InputError(f'--save_dir: cannot write {file} ({error.strerror or error})') from None
 
@@ -219,8 +257,8 @@ PARSER.add_argument(
     '--engine',
     choices=['dygraph', 'inference'],
     default='dygraph',
-    help='what runs the model: this '
-    'Python, or paddle.inference, for which --model_path is an exported folder',
+    help='dygraph: the model of --config; inference: paddle.inference, which needs an exported '
+    'folder as --model_path',
 )
 PARSER.add_argument(
     '--custom_color',
@@ -228,8 +266,8 @@ PARSER.add_argument(
     type=int,
     default=None,
     metavar='N',
-    help='red, green, blue of the first '
-    "class, then of the second ... (default: PaddleSeg's colours)",
+    help='red, green, blue of the first class, then of the second ... '
+    "(default: PaddleSeg's colours)",
 )
 
 if __name__ == '__main__':

@@ -82,8 +82,8 @@ def test_flags_go_over_the_configs_test_config():
         ({'strid': 3}, {}, 'does not know the key strid'),
         ({'is_slide': True}, {}, 'needs --crop_size WIDTH HEIGHT'),
         ({'is_slide': True, 'crop_size': [8, 8]}, {}, 'needs --stride'),
-        ({}, {'scales': [2.0]}, '--scales is without effect'),
-        ({}, {'stride': [2, 2]}, '--stride is without effect'),
+        ({}, {'scales': [2.0]}, '--scales has no effect'),
+        ({}, {'stride': [2, 2]}, '--stride has no effect'),
         (
             {'is_slide': True, 'crop_size': [8, 8], 'stride': [9, 8]},
             {},
@@ -92,7 +92,7 @@ def test_flags_go_over_the_configs_test_config():
         (
             {'scales': 'abc'},
             {},
-            'test_config.scales are multiples of the size, numbers above 0, not abc',
+            'test_config.scales are factors of the size, numbers above 0, not abc',
         ),
         ({'aug_eval': True, 'scales': [1.0, 0]}, {}, r'test_config.scales .* not \[1.0, 0\]'),
         ({'scales': []}, {}, r'test_config.scales .* not \[\]'),
