@@ -1,4 +1,4 @@
-"""What paddleseg.core.train forgets of its checkpoints, and the one that it does not write: of a job asked to stop."""
+"""Checkpoints of paddleseg.core.train: the state it does not restore, and one before a stop."""
 
 import collections
 import contextlib
@@ -21,8 +21,10 @@ loop = importlib.import_module('paddleseg.core.train')
 
 
 def resumable(network: paddle.nn.Layer, folder: str | None, averaged: bool) -> int:
-    """The iteration after which a checkpoint was written, 0 without one; InputError where its files are not whole or do
-    not fit. averaged: with --use_ema."""
+    """The iteration after which a checkpoint was written, 0 without a checkpoint.
+
+    InputError where its files are damaged or do not fit. averaged: whether --use_ema is on.
+    """
     if folder is None:
         return 0
     number = Path(folder).name.rpartition('_')[2]
@@ -30,22 +32,23 @@ def resumable(network: paddle.nn.Layer, folder: str | None, averaged: bool) -> i
         raise InputError(
             f'--resume_model {folder}: expected a folder iter_N that this program has written'
         )
-    # PaddleSeg reads both again, would run what a crafted file names, and merely warns of what does not fit
+    # PaddleSeg reads both again, but would run code in a crafted file, and only warns of tensors
+    # that do not fit
     assign_weights(network, weights.read(Path(folder) / 'model.pdparams'), folder)
     weights.read(Path(folder) / 'model.pdopt')
-    if averaged and not (Path(folder) / AVERAGE).is_file():  # which PaddleSeg writes last
+    if averaged and not (Path(folder) / AVERAGE).is_file():  # PaddleSeg writes it last
         raise InputError(
-            f'--resume_model {folder} has no {AVERAGE}, with which --use_ema goes on: it was not written to '
-            'its end, or without --use_ema. Take an earlier one, or let the average begin with a copy of '
-            'its model.pdparams under that name'
+            f'--resume_model {folder} has no {AVERAGE}, which --use_ema needs: it is incomplete, '
+            'or was written without --use_ema. Take an earlier one, or copy its model.pdparams to '
+            'that name, so that the average begins with these weights'
         )
     return int(number)
 
 
 class Checkpoints:
-    """The folders iter_N of a run, in save_dir, of which the `keep` newest stay (0: all).
+    """The folders iter_N of a run in save_dir, of which the newest `keep` are kept (0: all).
 
-    resumed: the one that the run goes on from, after iteration `start`; None for none.
+    resumed: the folder that the run resumes, written after iteration `start`; None for none.
     """
 
     def __init__(
@@ -58,20 +61,25 @@ class Checkpoints:
         start: int,
         iters: int,
     ):
-        self.network, self.optimizer, self.save_dir, self.keep = (
-            network,
-            optimizer,
-            Path(save_dir),
-            keep,
-        )
-        self.resumed, self.start, self.iters = resumed, start, iters
-        self.written, self.average, self.stop_requested = collections.deque(), None, False
+        self.network = network
+        self.optimizer = optimizer
+        self.save_dir = Path(save_dir)
+        self.keep = keep
+        self.resumed = resumed
+        self.start = start
+        self.iters = iters
+        self.written = collections.deque()
+        self.average = None
+        self.stop_requested = False
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Let paddleseg.core.train know what it forgets of the checkpoint that it goes on from: the average of --use_ema,
-        and which others there are, of which the oldest go. Its record of the best mIoU cannot be set; so that a worse model
-        does not take the best one's place, that is renamed to best_model_to_N. Signals now ask for a checkpoint."""
+        """Restore what paddleseg.core.train does not: the average of --use_ema and older folders.
+
+        It deletes the oldest of the folders that it knows. Its record of the best mIoU cannot be
+        set; best_model is renamed to best_model_to_N, so that a worse model does not replace it.
+        Stop signals ask for a checkpoint from here on.
+        """
         if (
             self.resumed is not None
             and Path(self.resumed).resolve().parent == self.save_dir.resolve()
@@ -94,10 +102,8 @@ class Checkpoints:
             init_ema_params=self._begin_average(loop.init_ema_params),
         ):
             yield
-        for (
-            number,
-            handler,
-        ) in before.items():  # not where it fails or is stopped: dist.leave has chosen others
+        # not after an error or a stop: dist.leave has set other handlers
+        for number, handler in before.items():
             signal.signal(number, handler)
 
     def _request_stop(self, number: int, frame) -> None:
@@ -114,8 +120,11 @@ class Checkpoints:
         return average
 
     def following(self, batches: Iterable) -> Iterator:
-        """The batches of the run; before each but the first, what the iteration before it has left to do: where any rank
-        was asked to stop, save and leave with code 75. (PaddleSeg asks for one batch beyond the last.)"""
+        """The batches of the run; between two of them it saves and exits if asked to stop.
+
+        It is enough that one rank was asked. The exit code is 75. PaddleSeg asks for one batch
+        after the last.
+        """
         for iteration, batch in enumerate(batches, self.start + 1):
             yield batch
             if iteration < self.iters and dist.sum_over_ranks([self.stop_requested])[0]:
@@ -126,12 +135,16 @@ class Checkpoints:
         if dist.is_main() and folder not in map(Path, self.written):
             self._save(folder)
         log.info(
-            f'stopped by a signal after iteration {iteration}; --resume_model {folder} goes on from there'
+            f'stopped by a signal after iteration {iteration}; '
+            f'--resume_model {folder} resumes from there'
         )
         dist.leave(checkpoint.STOPPED)
 
     def _save(self, folder: Path) -> None:
-        """What PaddleSeg saves, where it does. Its optimizer comes last: without it the checkpoint is refused."""
+        """Write the files that PaddleSeg writes, at the same place.
+
+        The optimizer comes last, because a checkpoint without it is refused.
+        """
         if self.average is not None:
             paddle.save(self.average.state_dict(), str(folder / AVERAGE))
         paddle.save(self.network.state_dict(), str(folder / 'model.pdparams'))

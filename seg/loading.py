@@ -1,7 +1,7 @@
-"""How PaddleSeg's loops come by their batches where there are workers: from util.data.workers.
+"""Batches for PaddleSeg's loops from the workers of util.data.workers.
 
-Paddle's own loader waits for ever for a file that does not answer (its timeout only makes it look again), and does not
-say at which file a worker was killed.
+Paddle's own loader waits forever for a file that does not answer (after its timeout it only looks
+again), and does not name the file at which a worker was killed.
 """
 
 import contextlib
@@ -19,21 +19,20 @@ from util.errors import InputError
 
 
 class Loader:
-    """Batches of a data set as paddle.io.DataLoader gives them, with tensors in the place of arrays.
+    """Batches of a data set as paddle.io.DataLoader gives them, tensors instead of arrays.
 
-    order: a list of keys for each batch, the same however often it is gone through. timeout: seconds that a worker may
-    take for one sample, 0 for any. InputError names the file where a sample raises, takes longer, or its worker dies.
+    order: a list of keys for each batch; it can be iterated again. timeout: seconds that a worker
+    may take for one sample, 0 for no limit. InputError names the file where a sample raises, takes
+    longer, or its worker dies.
     """
 
     def __init__(
         self, samples: paddle.io.Dataset, order: Iterable[list], num_workers: int, timeout: float
     ):
-        self.samples, self.order, self.num_workers, self.timeout = (
-            samples,
-            order,
-            num_workers,
-            timeout,
-        )
+        self.samples = samples
+        self.order = order
+        self.num_workers = num_workers
+        self.timeout = timeout
 
     def __len__(self) -> int:
         return len(self.order)
@@ -75,8 +74,7 @@ def _tensors(tree: Any) -> Any:
 
 
 def loading(timeout: float):
-    """Let PaddleSeg's training and evaluation load with these workers, where they have any and the system has what they
-    need."""
+    """Let PaddleSeg's training and evaluation use these workers, where the system supports them."""
     plain = paddle.io.DataLoader
 
     def loader(samples, *args, batch_sampler=None, num_workers=0, **kwargs):
@@ -89,7 +87,7 @@ def loading(timeout: float):
 
 @contextlib.contextmanager
 def replaced(owner: Any, **ours: Any) -> Iterator[None]:
-    """Attributes of an object for a while."""
+    """Replace attributes of an object within a `with` block."""
     theirs = {name: getattr(owner, name) for name in ours}
     for name, value in ours.items():
         setattr(owner, name, value)

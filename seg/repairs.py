@@ -1,7 +1,8 @@
-"""What PaddleSeg 2.8.0 needs on Paddle 3: one function a repair, its reason in the docstring.
+"""Repairs of PaddleSeg 2.8.0 on Paddle 3: one function each, with its reason in the docstring.
 
-A repair first asks the installed code to do what it is about, and leaves it alone where it does. PaddleSeg looks these
-functions up in their modules when it calls them, so replacing them there reaches evaluation, prediction and training.
+A repair first tries the installed code and leaves it alone where it works. PaddleSeg looks its
+functions up in their modules at each call, so replacing them there changes evaluation, prediction
+and training.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ from util.errors import InputError
 
 
 def works(check: Callable[[], bool]) -> bool:
-    """What `check` says; False where it fails."""
+    """The result of `check`; False where it raises."""
     try:
         return bool(check())
     except Exception:
@@ -42,7 +43,10 @@ def works(check: Callable[[], bool]) -> bool:
 
 
 def areas() -> bool:
-    """calculate_area concatenates 0-D tensors, which Paddle 3 refuses. (Ours is also 80 times faster at 150 classes.)"""
+    """calculate_area concatenates 0-D tensors, which Paddle 3 refuses.
+
+    Ours is also 80 times faster at 150 classes.
+    """
 
     def check():
         pred, label = paddle.to_tensor([[[[0, 1, 1]]]]), paddle.to_tensor([[[[0, 0, 255]]]])
@@ -57,7 +61,10 @@ ONE_ABSENT = ([1, 0, 0], [1, 0, 1], [2, 0, 0])
 
 
 def means() -> bool:
-    """mean_iou and dice count a class that occurs nowhere as 0 (later PaddleSeg: as 1); published figures leave it out."""
+    """mean_iou and dice count a class that occurs nowhere as 0 (later PaddleSeg: as 1).
+
+    Published figures leave it out.
+    """
 
     def check(name, expected):
         return (
@@ -76,10 +83,10 @@ def means() -> bool:
 
 
 def accuracies() -> bool:
-    """class_measurement gives absent classes a recall of 0, and evaluate prints no mean of them: mAcc is missing."""
+    """class_measurement gives absent classes a recall of 0, and evaluate does not print mAcc."""
 
     def check():
-        with contextlib.redirect_stdout(io.StringIO()):  # ours has a line to say
+        with contextlib.redirect_stdout(io.StringIO()):  # ours logs a line
             recall = paddleseg_metrics.class_measurement(*map(paddle.to_tensor, ONE_ABSENT))[2]
         return np.isnan(recall[1])
 
@@ -87,7 +94,7 @@ def accuracies() -> bool:
 
 
 def windows() -> bool:
-    """slide_inference hands the model an image that is smaller than its window, for which it has no positions."""
+    """slide_inference gives the model images smaller than its window, which it cannot take."""
 
     def check():
         sizes = []
@@ -103,10 +110,13 @@ def windows() -> bool:
 
 
 def augmentation() -> bool:
-    """aug_inference averages scores where mmsegmentation averages probabilities, and scales the image that was scaled
-    before; its multi-scale figures are not comparable."""
+    """aug_inference averages scores instead of probabilities, and rescales a rescaled image.
 
-    def check():  # probabilities .99 and .2 of the first class have the mean .6; the scores' mean is another one
+    mmsegmentation averages probabilities and starts from the original, so its figures differ.
+    """
+
+    # probabilities .99 and .2 of the first class have the mean .595; the mean of the scores differs
+    def check():
         def model(x):
             return [
                 paddle.concat(
@@ -124,8 +134,10 @@ def augmentation() -> bool:
 
 
 def reading() -> bool:
-    """Compose fails on an unreadable picture with an AttributeError of None, and neither sizes nor labels are checked; the
-    error should name the file."""
+    """Compose raises an AttributeError at an unreadable picture; sizes and labels are not checked.
+
+    The error should name the file.
+    """
 
     def check():
         some = Dataset.__new__(Dataset)
@@ -145,7 +157,7 @@ def reading() -> bool:
 
 
 def reading_lists() -> bool:
-    """Dataset takes a list's mark (BOM) for a part of a name, and fails at a blank line or at blanks in names."""
+    """Dataset takes the BOM of a list for a part of a name, and fails at blank lines and blanks."""
 
     def check():
         with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +170,7 @@ def reading_lists() -> bool:
 
 
 def deploy_files() -> bool:
-    """A deploy.yaml of PaddleSeg's own export names model.pdmodel, but Paddle 3 writes model.json."""
+    """A deploy.yaml of PaddleSeg's export names model.pdmodel, but Paddle 3 writes model.json."""
 
     def check():
         with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +202,7 @@ def numbers() -> bool:
 
 
 def overrides() -> bool:
-    """--opts refuses a value that has a `=`, and takes false for a text, which counts as true."""
+    """--opts refuses a value with a `=`, and reads false as text, which counts as true."""
 
     def check():
         found = paddleseg_config.update_config_dict({}, opts=['a=b=c', 'd=false'])
@@ -200,7 +212,7 @@ def overrides() -> bool:
 
 
 def logged_text() -> bool:
-    """log prints UTF-8 as if it were Latin-1, which garbles every name that is not in ASCII."""
+    """log prints UTF-8 as if it were Latin-1, which garbles all names that are not ASCII."""
 
     def check():
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -209,21 +221,20 @@ def logged_text() -> bool:
 
     def log(level: int = 2, message: str = '') -> None:
         if level <= logger.log_level and dist.is_main():
-            print(
-                f'{time.strftime("%Y-%m-%d %H:%M:%S")} [{logger.levels[level]}]\t{message}',
-                flush=True,
-            )
+            now = time.strftime('%Y-%m-%d %H:%M:%S')
+            print(f'{now} [{logger.levels[level]}]\t{message}', flush=True)
 
     return replace(logger, 'log', log, check)
 
 
 def loader_errors() -> bool:
-    """An exception of a data set never comes out of Paddle's loader: without workers the program waits for ever, with
-    workers it is a SystemError about a queue. Keep the exception and raise it where the batch is asked for."""
-    single, several = (
-        dataloader_iter._DataLoaderIterSingleProcess,
-        dataloader_iter._DataLoaderIterMultiProcess,
-    )
+    """Paddle's loader loses the exception of a data set.
+
+    Without workers the program waits forever, with workers it raises a SystemError about a queue.
+    Keep the exception, and raise it where the batch is requested.
+    """
+    single = dataloader_iter._DataLoaderIterSingleProcess
+    several = dataloader_iter._DataLoaderIterMultiProcess
 
     def check():
         def fetch(indices, done):
@@ -247,13 +258,17 @@ def loader_errors() -> bool:
     if works(check):
         return False
     for kind in (single, several):
-        kind._thread_loop, kind.__next__ = _keeping(kind._thread_loop), _raising(kind.__next__)
+        kind._thread_loop = _keeping(kind._thread_loop)
+        kind.__next__ = _raising(kind.__next__)
     return True
 
 
 def loader_orphans() -> bool:
-    """The workers of a program that is killed live on, and their batches stay in /dev/shm. Let the system end them, and
-    batches travel through pipes. (Whether a later Paddle does so cannot be asked without killing something.)"""
+    """The workers of a killed program stay alive, and their batches stay in /dev/shm.
+
+    Let the system end them, and send batches through pipes. Whether a later Paddle needs this
+    cannot be tried without killing a process.
+    """
     kind = dataloader_iter._DataLoaderIterMultiProcess
     if hasattr(kind.__init__, '__wrapped__'):
         return False
@@ -261,10 +276,8 @@ def loader_orphans() -> bool:
     @functools.wraps(kind.__init__)
     def init(self, loader):
         loader = copy.copy(loader)
-        loader.use_shared_memory, loader.worker_init_fn = (
-            False,
-            functools.partial(_begin_worker, loader.worker_init_fn),
-        )
+        loader.use_shared_memory = False
+        loader.worker_init_fn = functools.partial(_begin_worker, loader.worker_init_fn)
         init.__wrapped__(self, loader)
 
     kind.__init__ = init
@@ -297,7 +310,7 @@ def _raising(next_batch: Callable) -> Callable:
         except SystemError:
             error = self.__dict__.pop('failure', None)
             if error is not None:
-                # end threads and workers now: garbage collection, of a later worker too, waits for ever
+                # end threads and workers now: garbage collection would wait for them forever
                 self._reader.shutdown()
                 self._try_shutdown_all(**({'timeout': 1} if hasattr(self, '_workers') else {}))
             if isinstance(error, InputError):
@@ -311,7 +324,7 @@ def _raising(next_batch: Callable) -> Callable:
 
 
 def replace(owner, name: str, ours, check: Callable[[], bool]) -> bool:
-    """Put ours in the place of a function that does not do what is checked; True where that was done."""
+    """Replace a function whose check fails by ours; True where it was replaced."""
     if works(check):
         return False
     setattr(owner, name, ours)
@@ -336,7 +349,10 @@ REPAIRS = (
 
 
 def apply() -> list[str]:
-    """Make the repairs that are needed; their names. On the CPU, since a program may yet choose it."""
+    """Make the repairs that are needed, and return their names.
+
+    The checks run on the CPU, because the program may still choose it.
+    """
     device = paddle.get_device()
     paddle.set_device('cpu')
     made = [repair.__name__ for repair in REPAIRS if repair()]

@@ -3,8 +3,8 @@
     python -m paddle.distributed.launch seg/train.py --do_eval --use_vdl --save_dir output \\
         --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml
 
-The loop is paddleseg.core.train. What is random in a sample depends on (seed, epoch, index) alone, and in an iteration on
-(seed, iteration, rank), so that a resumed run equals an undisturbed one.
+The loop is paddleseg.core.train. Each sample is seeded from (seed, epoch, index) and each iteration
+from (seed, iteration, rank), so a resumed run draws the same numbers as an uninterrupted one.
 """
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
@@ -29,7 +29,7 @@ from util.errors import InputError
 
 
 class Samples(paddle.io.Dataset):
-    """A data set of PaddleSeg's by (epoch, index); its transforms draw from generators seeded for that sample."""
+    """A data set of PaddleSeg by (epoch, index); random generators are seeded for each sample."""
 
     def __init__(
         self, samples: paddle.io.Dataset, seed: int, repeats: int = 1, sizes: Sizes | None = None
@@ -56,7 +56,7 @@ class Samples(paddle.io.Dataset):
 
 
 class Stream(paddle.io.BatchSampler):
-    """This rank's batches from an iteration of the run on, epoch after epoch, without end."""
+    """This rank's batches from a given iteration of the run on, epoch after epoch, endlessly."""
 
     def __init__(self, samples: Samples, batch_size: int, start: int):
         self.samples, self.batch_size, self.start = samples, batch_size, start
@@ -88,7 +88,10 @@ class Stream(paddle.io.BatchSampler):
 
 @contextlib.contextmanager
 def in_order(stream: Stream, kept: Checkpoints):
-    """Let paddleseg.core.train take its batches from the stream: its own sampler would begin anew after an interruption."""
+    """Let paddleseg.core.train take its batches from the stream.
+
+    Its own sampler would start again at the first batch after an interruption.
+    """
     sampler, loader = paddle.io.DistributedBatchSampler, paddle.io.DataLoader
 
     def our_sampler(samples, batch_size, **kwargs):
@@ -106,18 +109,21 @@ def in_order(stream: Stream, kept: Checkpoints):
 
 
 def belong_together(scores: list, losses: dict) -> None:
-    """In place of PaddleSeg's check, which overlooks the coefficients."""
+    """InputError where the numbers of scores, losses and coefficients differ.
+
+    PaddleSeg's own check, which this replaces, does not count the coefficients.
+    """
     counts = len(scores), len(losses['types']), len(losses['coef'])
     if len(set(counts)) > 1:
         raise InputError(
-            'the model gives {} maps of scores in training, but loss.types are {} and loss.coef {}; each map '
-            'needs one of both'.format(*counts)
+            'the model gives {} maps of scores in training, but loss.types are {} and '
+            'loss.coef {}; each map needs one of both'.format(*counts)
         )
 
 
 @contextlib.contextmanager
 def adapted(stream: Stream, kept: Checkpoints, data_timeout: float):
-    """Let paddleseg.core.train load, save, stop and check as this program has to."""
+    """Let paddleseg.core.train load, save, stop and check as this program needs it."""
     with (
         loading(data_timeout),
         in_order(stream, kept),
@@ -130,7 +136,7 @@ def adapted(stream: Stream, kept: Checkpoints, data_timeout: float):
 
 
 def seed_iterations(network: paddle.nn.Layer, schedule: paddle.optimizer.lr.LRScheduler, seed: int):
-    """Seed each iteration of training before its forward pass; the schedule counts them."""
+    """Seed each training iteration before its forward pass; the schedule counts iterations."""
 
     def seed_iteration(layer, images):
         if layer.training:
@@ -140,7 +146,7 @@ def seed_iterations(network: paddle.nn.Layer, schedule: paddle.optimizer.lr.LRSc
 
 
 def configuration(args) -> Config:
-    """The config of --config, with --opts and the flags of the same meaning in place of its values."""
+    """The config of --config with the values of --opts and of the flags named like its keys."""
     asked = {
         'lr_scheduler.learning_rate': args.learning_rate,
         'batch_size': args.batch_size,
@@ -236,7 +242,8 @@ group.add_argument(
     '--profiler_options',
     default=None,
     metavar='OPTIONS',
-    help='of PaddleSeg\'s profiler, such as "batch_range=[10,20];profile_path=model.profile"',
+    help="options of PaddleSeg's profiler, such as "
+    '"batch_range=[10,20];profile_path=model.profile"',
 )
 group = PARSER.add_argument_group('evaluation and records')
 group.add_argument(
@@ -248,7 +255,7 @@ group.add_argument(
     '--save_dir', default='./output', metavar='DIR', help='checkpoints iter_N and best_model'
 )
 group.add_argument(
-    '--resume_model', default=None, metavar='DIR', help='checkpoint iter_N to go on from'
+    '--resume_model', default=None, metavar='DIR', help='checkpoint iter_N to resume'
 )
 group.add_argument(
     '--save_interval',

@@ -271,7 +271,7 @@ def test_what_does_not_go_on_is_named(config, tmp_path):
     ):
         run(train, '--config', config(), '--iters', 2, *checkpoint)
     with pytest.raises(
-        InputError, match=r'iter_2 has no ema_model.pdparams, with which --use_ema goes on'
+        InputError, match=r'iter_2 has no ema_model.pdparams, which --use_ema needs'
     ):
         run(train, '--config', config(), '--iters', 3, '--use_ema', *checkpoint)
     with pytest.raises(
