@@ -22,7 +22,6 @@ from util import exported
 from util.errors import InputError
 
 _slide = infer.slide_inference
-MOST_PIXELS = 2**27  # of an image at one scale: 1.5 GB
 
 
 def slide_inference(
@@ -30,17 +29,21 @@ def slide_inference(
 ) -> paddle.Tensor:
     """Mean scores [1, K, height, width] of windows over an image [1, C, height, width].
 
-    The grid of windows is PaddleSeg's. An image smaller than the window is padded with 0, the mean
-    colour, because the model has a table of positions for one size; PaddleSeg gives the model the
-    smaller image. The sum is in double precision, the result in single precision.
+    The grid of windows is PaddleSeg's. A window that the image does not fill is padded with 0, the
+    mean colour, because the model has a table of positions for one size; PaddleSeg gives the model
+    a smaller window. The sum is in double precision, the result in single precision.
     """
     height, width = im.shape[-2:]
     right = max(crop_size[0] - width, 0)
     below = max(crop_size[1] - height, 0)
-    if right or below:
-        im = F.pad(im, [0, right, 0, below])
-    scores = _slide(model, im, crop_size, stride)  # of the padded image
-    return scores[:, :, :height, :width].astype('float32')
+
+    # The windows are padded, not the image: the sum of a thin picture would be as wide as a window
+    def of_window(window: paddle.Tensor) -> list[paddle.Tensor]:
+        return model(F.pad(window, [0, right, 0, below]))
+
+    is_filled = not right and not below
+    scores = _slide(model if is_filled else of_window, im, crop_size, stride)
+    return scores.astype('float32')
 
 
 class Source:
@@ -115,14 +118,11 @@ class Source:
         return paddle.to_tensor(channels_first[None])
 
     def _resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        new_height, new_width = size
-        if new_height * new_width > MOST_PIXELS:
-            height, width = image.shape[:2]
-            raise InputError(
-                f'a picture of {width} x {height} pixels would become {new_width} x {new_height}, '
-                f'more than {MOST_PIXELS >> 20} million, so that its short edge fills a window; '
-                'crop it, or test at smaller scales'
-            )
+        transforms.check_enlarged(
+            image.shape[:2],
+            size,
+            'its short edge fills a window; crop it, or test at smaller scales',
+        )
         return transforms.resize(image, size)
 
 

@@ -25,11 +25,11 @@ from paddleseg.cvlibs import config as paddleseg_config
 from paddleseg.datasets import Dataset
 from paddleseg.deploy import infer as paddleseg_deploy
 from paddleseg.deploy.infer import DeployConfig
-from paddleseg.transforms import Compose
+from paddleseg.transforms import Compose, ResizeByShort, functional
 from paddleseg.utils import logger
 from paddleseg.utils import metrics as paddleseg_metrics
 
-from seg import config, dataset, infer, metrics
+from seg import config, dataset, infer, metrics, transforms
 from util import dist
 from util.errors import InputError
 
@@ -131,6 +131,36 @@ def augmentation() -> bool:
         return abs(paddle.nn.functional.softmax(scores, axis=1)[0, 0, 0, 0] - 0.595) < 1e-3
 
     return replace(paddleseg_infer, 'aug_inference', infer.multi_scale, check)
+
+
+def thin_pictures() -> bool:
+    """resize and resize_long round the short edge of a thin picture to 0, at which OpenCV fails."""
+
+    def check_long():
+        return functional.resize_long(np.zeros([100, 1, 3]), 10).shape == (10, 1, 3)
+
+    def check_resize():
+        return functional.resize(np.zeros([100, 1, 3]), (0, 10)).shape == (10, 1, 3)
+
+    long_repaired = replace(functional, 'resize_long', transforms.resized_by_long, check_long)
+    return replace(functional, 'resize', transforms.resized, check_resize) or long_repaired
+
+
+def short_edges() -> bool:
+    """ResizeByShort enlarges a thin picture without limit, and keeps its short edge for the next.
+
+    A PNG of 161 bytes took 60 GB.
+    """
+
+    def check():
+        resize = ResizeByShort(4, max_size=8)
+        shapes = []
+        for height in (100, 2):
+            data = resize({'img': np.zeros([height, 2, 3]), 'trans_info': []})
+            shapes.append(data['img'].shape)
+        return shapes == [(8, 1, 3), (4, 4, 3)]
+
+    return replace(ResizeByShort, '__call__', transforms.resize_by_short, check)
 
 
 def reading() -> bool:
@@ -337,6 +367,8 @@ REPAIRS = (
     accuracies,
     windows,
     augmentation,
+    thin_pictures,
+    short_edges,
     reading,
     reading_lists,
     deploy_files,

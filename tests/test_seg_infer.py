@@ -1,5 +1,7 @@
 """Windows, scales and flips against NumPy."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import paddle
@@ -62,6 +64,18 @@ def test_an_image_smaller_than_the_window_is_filled_up_with_the_mean_colour():
     assert scores.shape == (1, 3, 5, 11) and [x.shape for x in model.seen] == [(1, 3, 8, 8)] * 2
     np.testing.assert_array_equal(model.seen[0][..., 5:, :], 0)
     np.testing.assert_array_equal(model.seen[0][..., :5, :], image[..., :8])
+
+
+def test_the_scores_of_a_thin_picture_take_no_more_memory_than_the_picture():
+    """As wide as the windows, the sum and its mean would take 490 MB."""
+    image = paddle.to_tensor(noise(1, 3, 20000, 1))
+    tracemalloc.start()
+    scores = infer.slide_inference(Model(), image, (512, 512), (512, 512))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert scores.shape == [1, 3, 20000, 1] and peak < 60e6
+    expected = Model.scores(image.numpy())
+    np.testing.assert_array_equal(scores.numpy()[:, 1], expected[:, 1])
 
 
 def prepared(height, width, scale=(64, 16)):

@@ -13,9 +13,11 @@ import paddleseg.utils.logger
 import paddleseg.utils.metrics
 import pytest
 from paddle.io.dataloader import dataloader_iter
+from paddleseg.cvlibs import manager
+from paddleseg.transforms import ResizeByShort, functional
 
 import seg  # noqa: F401
-from seg import config, dataset, infer, metrics, repairs
+from seg import config, dataset, infer, metrics, repairs, transforms
 
 PLACES = {
     'areas': (paddleseg.utils.metrics, 'calculate_area', metrics.calculate_area),
@@ -23,6 +25,8 @@ PLACES = {
     'accuracies': (paddleseg.utils.metrics, 'class_measurement', metrics.class_measurement),
     'windows': (paddleseg.core.infer, 'slide_inference', infer.slide_inference),
     'augmentation': (paddleseg.core.infer, 'aug_inference', infer.multi_scale),
+    'thin_pictures': (functional, 'resize_long', transforms.resized_by_long),
+    'short_edges': (ResizeByShort, '__call__', transforms.resize_by_short),
     'reading': (paddleseg.datasets.Dataset, '__getitem__', dataset.sample),
     'reading_lists': (paddleseg.datasets.Dataset, '__init__', paddleseg.datasets.Dataset.__init__),
     'deploy_files': (
@@ -57,11 +61,12 @@ def test_a_repair_is_made_where_it_is_needed_and_not_made_twice(name, monkeypatc
     repair = getattr(repairs, name)
     assert repair in repairs.REPAIRS and not repair()  # import seg has made it
     assert vars(owner)[attribute] is ours
-    components = dict(paddleseg.datasets.dataset.manager.DATASETS.components_dict)
+    registries = (manager.DATASETS.components_dict, manager.TRANSFORMS.components_dict)
+    before = [dict(components) for components in registries]
     installed = original(owner, attribute)
     monkeypatch.setattr(owner, attribute, installed)
-    # which as_installed() registers anew
-    paddleseg.datasets.dataset.manager.DATASETS.components_dict.update(components)
+    for components, registered in zip(registries, before):
+        components.update(registered)  # as_installed() registers them again
     assert repair() and vars(owner)[attribute] is not installed
 
 

@@ -12,7 +12,7 @@ from test_seg_train import NORMALIZE, TINY, run
 import seg  # noqa: F401
 
 # isort: split
-from seg import flags, predict, train, val
+from seg import export, flags, predict, train, val
 from seg.sizes import Sizes, check_transforms
 from util import weights
 from util.errors import InputError
@@ -225,6 +225,31 @@ def test_a_model_of_any_size_needs_one_size_a_batch():
         r'Samples becomes 40 x 50: end them with Padding, target_size \[40, 50\]$',
     ):
         sizes.check(Samples(), 7, small)
+
+
+@pytest.mark.parametrize('kind', ['train', 'val', 'predict', 'exported'])
+def test_a_small_file_does_not_take_gigabytes(own, tmp_path, kind):
+    """1 x 20000 pixels, whose short edge becomes 40."""
+    short = {'type': 'ResizeByShort', 'short_size': 40}
+    file = own([short, CROP, NORMALIZE, PADDING], label=np.zeros([20000, 1], 'uint8'))
+    thin = tmp_path / 'thin.png'
+    Image.new('RGB', (1, 20000)).save(thin)
+    assert thin.stat().st_size < 300
+    (tmp_path / 'list.txt').write_text('thin.png a.png\n')
+    flags = ['--config', file, '--opts', f'val_dataset.transforms={[short, NORMALIZE]}']
+    out = ['--save_dir', tmp_path / 'out']
+    message = r'thin.png.*: a picture of 1 x 20000 pixels would become 40 x 800000, more than 17 '
+    if kind == 'exported':
+        run(export, *flags, '--save_dir', tmp_path / 'model')
+        flags = ['--engine', 'inference', '--model_path', tmp_path / 'model']
+    with pytest.raises(InputError, match=message) as error:
+        if kind == 'train':
+            run(train, *flags, *out, '--batch_size', 1)
+        elif kind == 'val':
+            run(val, *flags)
+        else:
+            run(predict, *flags, *out, '--image_path', thin)
+    assert '\n' not in str(error.value)
 
 
 WHOLE = ['--opts', 'test_config.is_slide=false']

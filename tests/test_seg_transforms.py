@@ -3,9 +3,17 @@
 import cv2
 import numpy as np
 import pytest
-from paddleseg.transforms import Compose, Normalize
+from paddleseg.transforms import (
+    Compose,
+    Normalize,
+    Resize,
+    ResizeByLong,
+    ResizeByShort,
+    functional,
+)
 
 import seg  # noqa: F401
+from seg import transforms
 from seg.transforms import ResizeKeepRatio, rescaled_size
 from util.errors import InputError
 
@@ -79,3 +87,51 @@ def test_a_wrong_scale_is_named():
 
 def test_a_very_narrow_picture_keeps_a_pixel():
     assert rescaled_size(3, 9000, 2048, 512) == (1, 2048)
+
+
+def run(transform, *sizes):
+    """The sizes that pictures and their labels of these sizes get, one after the other."""
+    found = []
+    for size in sizes:
+        data = {
+            'img': picture(0, *size).astype('float32'),
+            'trans_info': [],
+            'gt_fields': ['label'],
+        }
+        data = transform(data | {'label': np.zeros(size, 'uint8')})
+        assert data['label'].shape == data['img'].shape[:2]
+        assert data['trans_info'] == [('resize', size)]
+        found.append(data['img'].shape[:2])
+    return found
+
+
+@pytest.mark.parametrize('size', [(30, 47), (47, 30), (5, 100), (33, 33)])
+def test_the_short_edge_is_resized_as_paddleseg_does(size):
+    image = picture(1, *size).astype('float32')
+    for short in (12, 61):
+        data = ResizeByShort(short)({'img': image, 'trans_info': []})
+        np.testing.assert_array_equal(data['img'], functional.resize_short(image, short))
+
+
+def test_thin_pictures_keep_a_pixel():
+    assert run(ResizeByLong(10), (100, 1), (1, 300)) == [(10, 1), (1, 10)]
+    assert run(Resize((10, 10), keep_ratio=True), (100, 1), (1, 300)) == [(10, 1), (1, 10)]
+    assert run(ResizeByShort(8, max_size=32), (1000, 2), (2, 1000)) == [(32, 1), (1, 32)]
+
+
+def test_a_thin_picture_leaves_the_short_edge_of_the_next_one():
+    short = ResizeByShort(8, max_size=32)
+    assert run(short, (10, 20), (10, 100), (10, 20)) == [(8, 16), (3, 30), (8, 16)]
+
+
+@pytest.mark.parametrize('size', [(20000, 1), (1, 20000)])
+def test_a_thin_picture_is_not_enlarged_without_limit(size):
+    with pytest.raises(InputError, match='would become .*, more than 17 million, .* a max_size'):
+        ResizeByShort(512)({'img': picture(0, *size), 'trans_info': []})
+
+
+def test_a_large_picture_may_be_enlarged_in_proportion():
+    transforms.check_enlarged((6000, 5000), (12000, 10000), '')
+    for before, after in [((6000, 5000), (12001, 10000)), ((9000, 9000), (12000, 12000))]:
+        with pytest.raises(InputError, match='more than'):
+            transforms.check_enlarged(before, after, '')
