@@ -22,7 +22,7 @@ from paddleseg.cvlibs import Config, SegBuilder
 from seg import census, flags
 from seg.checkpoints import Checkpoints, loop, resumable
 from seg.loading import loading, replaced
-from seg.sizes import Sizes, check_evaluation, check_transforms, refused, window_of
+from seg.sizes import Sizes, check_evaluation, check_transforms, naming, refused, window_of
 from util import cli, dist, program, seeding
 from util.data import loader
 from util.errors import InputError
@@ -188,7 +188,7 @@ def main(args):
     keep, resumed = args.keep_checkpoint_max, args.resume_model
     kept = Checkpoints(network, optimizer, args.save_dir, keep, resumed, start, config.iters)
 
-    with adapted(stream, kept, args.data_timeout):
+    with adapted(stream, kept, args.data_timeout), naming(validation):
         loop.train(
             network,
             samples,

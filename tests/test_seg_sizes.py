@@ -267,6 +267,29 @@ def test_an_evaluation_without_a_window_names_a_picture_of_another_size(own, tmp
     run(val, '--config', file, *WHOLE, f'val_dataset.transforms={[NORMALIZE, PADDING]}')
 
 
+@pytest.mark.parametrize('workers', [0, 2])
+def test_an_evaluation_at_several_scales_names_the_picture(own, tmp_path, workers):
+    """The second picture is not of the window's size at any scale."""
+    file = own([CROP, NORMALIZE, PADDING], label=np.zeros([32, 32], 'uint8'))
+    write_pair(tmp_path / 'b.jpg', tmp_path / 'b.png', LABEL)
+    whole = ['--num_workers', workers, '--opts', 'test_config.is_slide=false']
+    message = r'^.*/b.jpg with label .*b.png: the model was built for images \[3, 32, 32\]'
+    with pytest.raises(InputError, match=message):
+        run(val, '--config', file, '--aug_eval', '--flip_horizontal', *whole)
+    whole.append('test_config.aug_eval=true')
+    with pytest.raises(InputError, match=message):
+        run(
+            train, '--config', file, '--save_dir', tmp_path / 'o', '--iters', 1, '--do_eval', *whole
+        )
+
+
+def test_an_error_at_reading_names_its_file_once(own, tmp_path):
+    file = own([CROP, NORMALIZE, PADDING])
+    (tmp_path / 'b.jpg').write_bytes(b'no picture')
+    with pytest.raises(InputError, match='^[^ ]*b.jpg cannot be read as a picture'):
+        run(val, '--config', file, '--aug_eval')
+
+
 def test_a_prediction_without_a_window_names_a_picture_of_another_size(own, tmp_path):
     file, picture = own([CROP, NORMALIZE, PADDING]), tmp_path / 'a.jpg'
     with pytest.raises(
