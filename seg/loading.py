@@ -39,7 +39,12 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         pool = workers.Pool(
-            self._sample, default_collate_fn, self.order, self.num_workers, self._name, self.timeout
+            self._sample,
+            default_collate_fn,
+            self.order,
+            count=self.num_workers,
+            name=self._name,
+            timeout=self.timeout,
         )
         try:
             for batch in pool:

@@ -68,13 +68,13 @@ class Stream(paddle.io.BatchSampler):
 
     def _order(self, epoch: int, first: int = 0) -> loader.Order:
         return loader.Order(
-            len(self.samples),
-            self.batch_size,
-            self.samples.seed,
-            epoch,
-            dist.rank(),
-            dist.world_size(),
-            first,
+            samples=len(self.samples),
+            batch_size=self.batch_size,
+            seed=self.samples.seed,
+            epoch=epoch,
+            rank=dist.rank(),
+            world_size=dist.world_size(),
+            first=first,
         )
 
     def __len__(self) -> int:
@@ -186,7 +186,9 @@ def main(args):
     check_evaluation(validation, network, test_config)
     losses = build('loss')
     keep, resumed = args.keep_checkpoint_max, args.resume_model
-    kept = Checkpoints(network, optimizer, args.save_dir, keep, resumed, start, config.iters)
+    kept = Checkpoints(
+        network, optimizer, args.save_dir, keep, resumed, start=start, iters=config.iters
+    )
 
     with adapted(stream, kept, args.data_timeout), naming(validation):
         loop.train(
