@@ -38,7 +38,8 @@ class MAEViT(models_vit.Encoder):
 
     out_indices: numbers of those blocks, from 0. init_values: the first value of layer scale.
     pretrained: weights of an encoder, or of a model that has one, of any code base that
-    util.convert knows; positions are interpolated to this grid.
+    util.convert knows; positions are interpolated to this grid. pretrained_ema: take the average
+    where this file holds one beside the plain weights.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class MAEViT(models_vit.Encoder):
         init_values: float = 1.0,
         out_indices: tuple[int, ...] = (3, 5, 7, 11),
         pretrained: str | None = None,
+        pretrained_ema: bool = False,
     ):
         super().__init__(
             img_size=img_size,
@@ -84,7 +86,8 @@ class MAEViT(models_vit.Encoder):
         self.feat_channels = [embed_dim] * len(out_indices)
         self.initialize_weights()
         if pretrained:
-            log.info(models_zoo.start_from(self, pretrained))
+            report = models_zoo.start_from(self, pretrained, use_ema=pretrained_ema)
+            log.info(report)
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         biases = [bias(self.index) for bias in self.position_bias]

@@ -59,7 +59,7 @@ def main(args):
     flags.show(config)
     backbone = config.model_cfg.get('backbone', {})
     shape = input_shape(args.input_shape, backbone.get('img_size'))
-    segmentor = flags.model(SegBuilder(config), args.config, args.model_path)
+    segmentor = flags.model(SegBuilder(config), args.config, args.model_path, args.use_ema)
     model = WithScores(segmentor, args.output_op)
     model.eval()
 

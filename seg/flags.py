@@ -64,13 +64,14 @@ def config(p: argparse.ArgumentParser) -> None:
 
 
 def model_path(p: argparse.ArgumentParser) -> None:
-    """Declare --model_path."""
+    """Declare --model_path and --use_ema."""
     p.add_argument(
         '--model_path',
         default=None,
         metavar='FILE',
         help='weights of a segmentor, of any code base that util.convert knows',
     )
+    cli.average(p)
 
 
 def data_format(p: argparse.ArgumentParser) -> None:
@@ -282,19 +283,28 @@ def build(builder: SegBuilder, what: str, path: str):
         raise InputError(f'{path}: {what}: {_in_one_line(reason)}') from None
 
 
-def model(builder: SegBuilder, path: str, model_path: str | None) -> paddle.nn.Layer:
+def model(
+    builder: SegBuilder, path: str, model_path: str | None, use_ema: bool = False
+) -> paddle.nn.Layer:
     """The config's model with the weights of a file, ready to infer.
 
     A UPerNetMAE takes weights of any code base that util.convert knows, PaddleSeg's other models
-    those of PaddleSeg.
+    those of PaddleSeg. use_ema: take the average where the file holds one beside the plain weights.
     """
+    if use_ema and not model_path:
+        raise InputError('--use_ema chooses among the weights of --model_path; give it')
     network = build(builder, 'model', path)
+    if use_ema and not isinstance(network, UPerNetMAE):
+        raise InputError(
+            f'--use_ema: a file of {type(network).__name__} holds one set of weights; '
+            'give the file with the average as --model_path'
+        )
     if not model_path:
         logger.warning(
             'no --model_path: the weights are those that the config names, or random ones'
         )
     elif isinstance(network, UPerNetMAE):
-        weights.assign_from(network, model_path)
+        weights.assign_from(network, model_path, use_ema)
     else:
         assign_weights(network, weight_files.read(model_path), model_path)
     network.eval()

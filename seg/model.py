@@ -146,7 +146,8 @@ class UPerNetMAE(nn.Layer):
     backbone: gives four maps of one width, all of one size, or a pyramid whose maps halve one after
     the other. channels, aux_channels: width of the two heads; the auxiliary one sees the third map.
     pretrained: weights of a whole segmentor, of any code base that util.convert knows; tensors that
-    do not fit are left out.
+    do not fit are left out. pretrained_ema: take the average where this file holds one beside the
+    plain weights.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class UPerNetMAE(nn.Layer):
         aux_channels: int = 256,
         dropout_ratio: float = 0.1,
         pretrained: str | None = None,
+        pretrained_ema: bool = False,
     ):
         super().__init__()
         self.backbone = backbone
@@ -169,7 +171,8 @@ class UPerNetMAE(nn.Layer):
         self.decode_head = UPerHead(width, channels, num_classes, dropout_ratio)
         self.auxiliary_head = FCNHead(width, aux_channels, num_classes, dropout_ratio)
         if pretrained:
-            log.info(models_zoo.start_from(self, pretrained))
+            report = models_zoo.start_from(self, pretrained, use_ema=pretrained_ema)
+            log.info(report)
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         maps = self.backbone(x)

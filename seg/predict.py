@@ -77,12 +77,16 @@ def loaded(args) -> tuple[Callable, Compose, dict]:
         flags.show(config)
         builder = SegBuilder(config)
         transforms = Compose(flags.build(builder, 'val_transforms', args.config))
-        model = flags.model(builder, args.config, args.model_path)
+        model = flags.model(builder, args.config, args.model_path, args.use_ema)
         return model, transforms, config.test_config
 
     if not args.model_path:
         raise InputError(
             '--engine inference needs --model_path, the folder that seg/export.py has written'
+        )
+    if args.use_ema:
+        raise InputError(
+            '--use_ema: an exported model holds one set of weights; give --use_ema to seg/export.py'
         )
     model = infer.Exported(args.model_path)
     test_config = config.test_config if config else model.test_config

@@ -23,7 +23,8 @@ class MAESwin(PyramidMaps, models_swin.Swin):
 
     All normalisations have epsilon 1e-5, as in UM-MAE. pretrained: weights of a fine-tuned
     classifier, or of another model with such an encoder, of any code base that util.convert knows;
-    they fit any img_size.
+    they fit any img_size. pretrained_ema: take the average where this file holds one beside the
+    plain weights.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class MAESwin(PyramidMaps, models_swin.Swin):
         drop_path_rate: float = 0.1,
         fpn_out_dim: int = 768,
         pretrained: str | None = None,
+        pretrained_ema: bool = False,
     ):
         models_swin.Swin.__init__(
             self,
@@ -58,14 +60,15 @@ class MAESwin(PyramidMaps, models_swin.Swin):
         self.add_projections(fpn_out_dim)
         self.feat_channels = [fpn_out_dim] * len(depths)
         if pretrained:
-            log.info(models_zoo.start_from(self, pretrained))
+            report = models_zoo.start_from(self, pretrained, use_ema=pretrained_ema)
+            log.info(report)
 
 
 @manager.BACKBONES.add_component
 class MAEPVT(PyramidMaps, models_pvt.PVT):
     """Maps of images [N, C, img_size, img_size] by PVT with learnt positions.
 
-    pretrained: as for MAESwin; positions are interpolated to this grid.
+    pretrained, pretrained_ema: as for MAESwin; positions are interpolated to this grid.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class MAEPVT(PyramidMaps, models_pvt.PVT):
         drop_path_rate: float = 0.1,
         fpn_out_dim: int = 768,
         pretrained: str | None = None,
+        pretrained_ema: bool = False,
     ):
         models_pvt.PVT.__init__(
             self,
@@ -98,4 +102,5 @@ class MAEPVT(PyramidMaps, models_pvt.PVT):
         self.add_projections(fpn_out_dim)
         self.feat_channels = [fpn_out_dim] * len(depths)
         if pretrained:
-            log.info(models_zoo.start_from(self, pretrained))
+            report = models_zoo.start_from(self, pretrained, use_ema=pretrained_ema)
+            log.info(report)

@@ -276,7 +276,10 @@ group.add_argument(
 )
 group.add_argument('--use_vdl', action='store_true', help='VisualDL records in save_dir')
 group.add_argument(
-    '--use_ema', action='store_true', help='also keep and evaluate an average of the weights'
+    '--use_ema',
+    action='store_true',
+    help='also keep and evaluate an average of the weights (to begin from the average in a '
+    'pre-trained file, set pretrained_ema beside pretrained in the config)',
 )
 
 if __name__ == '__main__':

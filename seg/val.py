@@ -36,7 +36,7 @@ def main(args):
         raise InputError(f'{args.config}: val_dataset has no image')
     if args.auc_roc:
         check_auc_roc(samples)
-    model = flags.model(builder, args.config, args.model_path)
+    model = flags.model(builder, args.config, args.model_path, args.use_ema)
     check_evaluation(samples, model, settings)
     if args.auc_roc:
         settings['auc_roc'] = True
@@ -77,8 +77,7 @@ def check_auc_roc(samples: Dataset) -> None:
         )
 
 
-PARSER = cli.parser(
-    __doc__,
+FLAGS = (
     flags.config,
     flags.model_path,
     cli.device,
@@ -86,6 +85,7 @@ PARSER = cli.parser(
     flags.data_format,
     flags.evaluation,
 )
+PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument('--auc_roc', action='store_true', help='also the area under the ROC curve')
 
 if __name__ == '__main__':

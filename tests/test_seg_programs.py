@@ -20,7 +20,9 @@ import seg
 import seg.export
 import seg.predict
 import seg.val
+from util import weights as weight_files
 from util.errors import InputError
+from util.weights import paddle_file
 
 TINY = str(ROOT / 'seg/configs/upernet_mae/upernet_mae_tiny.yml')
 
@@ -339,6 +341,38 @@ def test_weights_of_another_width_are_refused(scene, change, message):
             root_of(scene),
             *change,
         )
+
+
+def test_every_program_takes_the_average_where_it_is_asked_for(scene, tmp_path, capsys):
+    """The average is empty, which each program notices."""
+    plain = weight_files.read(scene / 'weights.pdparams')
+    paddle_file.write(tmp_path / 'both.pdparams', {'model': plain, 'model_ema': {}})
+    common = ['--config', TINY, '--model_path', tmp_path / 'both.pdparams']
+    picture = scene / 'ade/images/validation/000.jpg'
+    runs = (
+        (seg.val, ['--opts', root_of(scene)]),
+        (seg.predict, ['--image_path', picture, '--save_dir', tmp_path / 'out']),
+        (seg.export, ['--save_dir', tmp_path / 'exported']),
+    )
+    for program, flags in runs:
+        with pytest.raises(InputError, match="holds no weights: in its 'model_ema' is nothing"):
+            run_here(program, *common, '--use_ema', *flags)
+    capsys.readouterr()
+    run_here(*runs[1][:1], *common, *runs[1][1])
+    assert "'model' is taken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--config', TINY], '--use_ema chooses among the weights of --model_path'),
+        (['--engine', 'inference', '--model_path', 'x'], 'give --use_ema to seg/export.py'),
+    ],
+)
+def test_an_average_without_a_file_to_take_it_from_is_refused(scene, tmp_path, flags, message):
+    picture = scene / 'ade/images/validation/000.jpg'
+    with pytest.raises(InputError, match=message):
+        run_here(seg.predict, '--image_path', picture, '--use_ema', *flags)
 
 
 def test_an_exported_model_that_differs_is_not_kept(scene, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from seg.model import UPerNetMAE
 from util import convert, pos_embed
 from util.convert import names
 from util.errors import InputError
+from util.weights import paddle_file, torch_file
 
 
 def backbone(side=32, width=24, **kwargs):
@@ -146,3 +147,35 @@ def test_mmsegmentation_gets_a_file_as_it_writes_them(models, official, tmp_path
         assert ours[name].dtype == array.dtype
         np.testing.assert_array_equal(ours[name], array)
     assert len(report.made) == 14 + 2
+
+
+@pytest.mark.parametrize(
+    'plain, average', [('model', 'model_ema'), ('state_dict', 'state_dict_ema')]
+)
+def test_an_average_is_taken_where_it_is_asked_for(official, tmp_path, capsys, plain, average):
+    encoder = official(names.ENCODER)['model']
+    torch_file.write(
+        tmp_path / 'encoder.pth',
+        {plain: encoder, average: {name: 2 * array for name, array in encoder.items()}},
+    )
+    whole = {name: value.numpy() for name, value in segmentor().state_dict().items()}
+    paddle_file.write(
+        tmp_path / 'whole.pdparams',
+        {plain: whole, average: {name: array + 1 for name, array in whole.items()}},
+    )
+    for use_ema, taken in ((False, plain), (True, average)):
+        said = f"'{taken}' is taken"
+        layer = backbone(pretrained=str(tmp_path / 'encoder.pth'), pretrained_ema=use_ema)
+        expected = encoder['blocks.1.attn.qkv.bias'] * (2 if use_ema else 1)
+        np.testing.assert_array_equal(layer.blocks[1].attn.qkv.bias.numpy(), expected)
+        assert said in capsys.readouterr().err
+
+        expected = whole['decode_head.conv_seg.weight'] + use_ema
+        file = str(tmp_path / 'whole.pdparams')
+        begun = segmentor(pretrained=file, pretrained_ema=use_ema)
+        np.testing.assert_array_equal(begun.decode_head.conv_seg.weight.numpy(), expected)
+        assert said in capsys.readouterr().err
+        assigned = segmentor()
+        weights.assign_from(assigned, file, use_ema)
+        np.testing.assert_array_equal(assigned.decode_head.conv_seg.weight.numpy(), expected)
+        assert said in capsys.readouterr().err
