@@ -11,9 +11,9 @@ from pathlib import Path
 import paddle
 
 from seg.loading import replaced
-from util import checkpoint, dist, log, weights
+from util import dist, log, weights
 from util.assign import assign_weights
-from util.errors import InputError
+from util.errors import STOPPED, InputError
 
 AVERAGE = 'ema_model.pdparams'  # of --use_ema, in a checkpoint's folder
 # paddleseg.core.train is also the name of its function
@@ -138,7 +138,7 @@ class Checkpoints:
             f'stopped by a signal after iteration {iteration}; '
             f'--resume_model {folder} resumes from there'
         )
-        dist.leave(checkpoint.STOPPED)
+        dist.leave(STOPPED)
 
     def _save(self, folder: Path) -> None:
         """Write the files that PaddleSeg writes, at the same place.

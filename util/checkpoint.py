@@ -20,11 +20,10 @@ import paddle
 
 from util import atomic, dist, log, provenance
 from util.assign import optimizer_state
-from util.errors import InputError
+from util.errors import STOPPED, InputError
 from util.progress import Averages, Progress
 from util.weights import paddle_file
 
-STOPPED = 75  # exit code after a signal: EX_TEMPFAIL of sysexits.h, "try again later"
 NAME = re.compile(r'checkpoint-(\d+)(?:-(\d+))?\.pd')
 
 

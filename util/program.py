@@ -12,7 +12,7 @@ from pathlib import Path
 import paddle
 
 from util import atomic, dist, kernels
-from util.errors import InputError, NonFiniteLoss
+from util.errors import INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
 
 
 def run(main: Callable, parser: ArgumentParser) -> None:
@@ -33,16 +33,16 @@ def run(main: Callable, parser: ArgumentParser) -> None:
         # Paddle's handler raises when loader workers end after this
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         print(f'{parser.prog}: error: {error}', file=sys.stderr, flush=True)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         dist.fail('interrupted')
         print(f'{parser.prog}: interrupted', file=sys.stderr, flush=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         dist.fail('nobody reads its output any more')
         # For what Python writes when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        sys.exit(OUTPUT_CLOSED)
     except Exception as error:
         dist.fail(f'{type(error).__name__}: {error}')
         raise
