@@ -420,7 +420,7 @@ PRETRAINING = {
     'no token': (
         SWIN,
         '--vis_mask_ratio 0 --resume {mae_swin_nano_32}',
-        'has vis_mask_token, which the model has not',
+        'has vis_mask_token, which the model does not have',
     ),
 }
 CLASSIFYING = {

@@ -1,4 +1,7 @@
-"""Arrays into a model's parameters and an optimizer's state: all of them, or an InputError that prints both shapes."""
+"""Arrays become a model's parameters or an optimizer's state: all of them, or an InputError.
+
+The error prints both shapes.
+"""
 
 import numpy as np
 import paddle
@@ -15,27 +18,25 @@ KINDS = {
 def assign_weights(model: paddle.nn.Layer, tensors: dict, path: str) -> None:
     """Set every parameter and buffer of a model.
 
-    InputError names `path`, where the arrays are from, and the first key that differs.
+    An InputError names `path`, the file of the arrays, and the first key that differs.
     """
+    misfit = f'{path} does not fit the model:'
     own = model.state_dict()
     for name, tensor in own.items():
         if name not in tensors:
-            raise InputError(
-                f'{path} does not fit the model: {name} {list(tensor.shape)} is missing there'
-            )
-        if list(tensors[name].shape) != list(tensor.shape):
-            raise InputError(
-                f'{path} does not fit the model: {name} is {list(tensors[name].shape)} there, '
-                f'{list(tensor.shape)} here'
-            )
-        if not np.issubdtype(np.asarray(tensors[name]).dtype, np.floating):
-            raise InputError(
-                f'{path} does not fit the model: {name} is {tensors[name].dtype} there, and no floating number'
-            )
+            raise InputError(f'{misfit} {name} {list(tensor.shape)} is missing there')
+        array = tensors[name]
+        theirs = list(array.shape)
+        ours = list(tensor.shape)
+        if theirs != ours:
+            raise InputError(f'{misfit} {name} is {theirs} there, {ours} here')
+        if not np.issubdtype(np.asarray(array).dtype, np.floating):
+            raise InputError(f'{misfit} {name} is {array.dtype} there, not a floating-point type')
+
     unknown = [name for name in tensors if name not in own]
     if unknown:
         raise InputError(
-            f'{path} does not fit the model: it has {unknown[0]}, which the model has not '
+            f'{misfit} it has {unknown[0]}, which the model does not have '
             f'({len(unknown)} such keys)'
         )
     model.set_state_dict(tensors)
@@ -44,45 +45,48 @@ def assign_weights(model: paddle.nn.Layer, tensors: dict, path: str) -> None:
 def optimizer_state(
     model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
 ) -> dict[str, dict]:
-    """The optimizer's arrays, {parameter: {'moment1': array, ...}}, by the parameters' names in the model.
+    """The optimizer's arrays by the model's names: {parameter: {'moment1': array, ...}}.
 
-    Paddle's own names count every layer that the process has made, and mean nothing in another process.
+    Paddle's own names count every layer that the process has made, so another process would not
+    find them.
     """
-    names = {parameter.name: name for name, parameter in model.named_parameters()}
-    structured = {name: {} for name in names.values()}
+    structured_names = {}
+    for name, parameter in model.named_parameters():
+        structured_names[parameter.name] = name
+
+    state = {name: {} for name in structured_names.values()}
     for key, tensor in optimizer.state_dict().items():
         if isinstance(tensor, paddle.Tensor):
-            parameter = next(name for name in names if key.startswith(name + '_'))
-            kind = key[len(parameter) + 1 :].removesuffix('_0')
-            structured[names[parameter]][kind] = tensor.numpy()
-    return structured
+            # a key is <parameter>_<kind>_0
+            parameter = next(name for name in structured_names if key.startswith(name + '_'))
+            kind = key.removeprefix(parameter + '_').removesuffix('_0')
+            state[structured_names[parameter]][kind] = tensor.numpy()
+    return state
 
 
 def assign_optimizer_state(
     model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, structured: dict, path: str
 ) -> None:
-    """Set an optimizer's state from what `optimizer_state` gave.
+    """Set an optimizer's state from what `optimizer_state` returned.
 
-    InputError where the state is another optimizer's or another model's.
+    InputError where the state belongs to another optimizer or another model.
     """
     needed = KINDS.get(type(optimizer).__name__, set())
+    state = {}
     for name, parameter in model.named_parameters():
         kinds = structured.get(name, {})
-        if not isinstance(kinds, dict) or (set(kinds) != needed and not parameter.stop_gradient):
+        # a frozen parameter may have none
+        complete = isinstance(kinds, dict) and (set(kinds) == needed or parameter.stop_gradient)
+        if not complete:
+            missing = ' and '.join(sorted(needed))
             raise InputError(
-                f'{path} has no {" and ".join(sorted(needed))} for {name}: its optimizer state is that of '
-                'another program or optimizer'
+                f'{path} has no {missing} for {name}: its optimizer state was saved by '
+                'another program or another optimizer'
             )
         for kind, array in kinds.items():
-            if list(array.shape) not in (list(parameter.shape), [1]):
-                raise InputError(
-                    f'{path}: {kind} of {name} is {list(array.shape)} there, {list(parameter.shape)} here'
-                )
-    names = {name: parameter.name for name, parameter in model.named_parameters()}
-    state = {
-        f'{names[name]}_{kind}_0': paddle.to_tensor(array)
-        for name, kinds in structured.items()
-        if name in names
-        for kind, array in kinds.items()
-    }
+            shape = list(array.shape)
+            ours = list(parameter.shape)
+            if shape not in (ours, [1]):
+                raise InputError(f'{path}: {kind} of {name} is {shape} there, {ours} here')
+            state[f'{parameter.name}_{kind}_0'] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)
