@@ -1,11 +1,15 @@
-"""The state of a training run in one file; util/resume.py goes on from it.
+"""Checkpoints: the state of a training run in one file. util/resume.py reads it back.
 
-`checkpoint-{epoch}.pd` is written after an epoch (counted from 0), `checkpoint-{epoch}-{samples}.pd` within one, after
-so many of its samples.
-Top-level keys as upstream: model, optimizer, epoch (the last complete one), scaler, args; and `position`, where
-training goes on, and `environment`, where it ran and by which commit. `paddle.load` reads it. The optimizer's state is
-kept by the names that the parameters have in the model: Paddle's own names count every layer made in the process. No state
-of a random generator is needed: whatever is random depends on (seed, epoch, index) or (seed, epoch, step, rank) alone.
+`checkpoint-{epoch}.pd` is written after an epoch (counted from 0),
+`checkpoint-{epoch}-{samples}.pd` within one, after that many of its samples. `paddle.load` reads
+both.
+
+Top-level keys as upstream: model, optimizer, epoch (the last complete one), scaler, args. Further
+keys: `position`, where training continues, and `environment`, the run's machine and commit.
+
+The optimizer's state is stored by the names that the parameters have in the model, because
+Paddle's own names count every layer made in the process. No state of a random generator is stored:
+all random numbers depend on (seed, epoch, index) or (seed, epoch, step, rank) alone.
 """
 
 import contextlib
@@ -29,7 +33,10 @@ NAME = re.compile(r'checkpoint-(\d+)(?:-(\d+))?\.pd')
 
 @dataclass
 class Position:
-    """Where training goes on: within `epoch` (from 0), after `samples` of its samples, over all processes."""
+    """Where training continues: in `epoch` (from 0), after `samples` of its samples.
+
+    Samples are counted over all processes. `sums` and `count` are the epoch's averages so far.
+    """
 
     epoch: int = 0
     samples: int = 0
@@ -38,20 +45,24 @@ class Position:
 
     @property
     def averages(self) -> Averages:
+        """The averages of the interrupted epoch, to be continued."""
         return Averages(self.sums, self.count)
 
     def iteration(self, global_batch: int, accum_iter: int) -> int:
-        """First iteration that sees no sample twice, at the beginning of a round of accumulation."""
-        return -(-self.samples // (global_batch * accum_iter)) * accum_iter
+        """The first iteration that repeats no sample and begins a round of accumulation."""
+        samples_per_step = global_batch * accum_iter
+        return math.ceil(self.samples / samples_per_step) * accum_iter
 
 
 class Saver:
-    """Writes checkpoints when they are due, or when the job is asked to stop (SIGTERM, SIGUSR1).
+    """Writes checkpoints when they are due, or when a signal (SIGTERM, SIGUSR1) asks to stop.
 
-    flags: the program's, as a plain dict, saved with the rest. Of them it follows `output_dir` (empty: nothing is saved),
-    `epochs`, `save_every` (epochs), `save_every_iters` (iterations, 0 for none within an epoch), and `keep`, how many
-    checkpoints stay, 0 for all. Only the main process writes; the others wait for it. `kept` is saved as well, each value
-    under its name: plain values, None, or what has a state_dict.
+    Only the main process writes; the others wait for it.
+
+    flags: the program's, as a plain dict; they are saved too. The saver itself obeys `output_dir`
+        (empty: nothing is saved), `epochs`, `save_every` (epochs), `save_every_iters` (iterations,
+        0 for none within an epoch) and `keep` (how many checkpoints stay, 0 for all).
+    kept: further values to save, by name: plain values, None, or objects with a state_dict.
     """
 
     def __init__(
@@ -63,89 +74,115 @@ class Saver:
         kept: dict | None = None,
     ):
         self.folder = Path(flags['output_dir']) if flags['output_dir'] else None
-        self.model, self.step, self.flags = model, step, flags
+        self.model = model
+        self.step = step
+        self.flags = flags
         self.effective_batch = effective_batch
         self.kept = {} if kept is None else kept
-        self.origin = provenance.environment() if self.folder and dist.is_main() else {}
+        self.origin = provenance.environment() if self._writes() else {}
+
         self.stop_requested = False
         for number in dist.STOP_SIGNALS:
             signal.signal(number, self._request_stop)
+
+    def _writes(self) -> bool:
+        """Whether this process writes files."""
+        return self.folder is not None and dist.is_main()
 
     def _request_stop(self, number: int, frame) -> None:
         self.stop_requested = True
 
     def after_step(self, progress: Progress, stop: bool) -> None:
-        """Save within an epoch where that is due. With `stop`, the same on every rank, save and leave with code 75."""
-        done, every = progress.iteration, self.flags['save_every_iters']
-        if stop or (every and done // every > (done - self.step.accum_iter) // every):
-            self.save(*self._within(progress))
+        """Save within an epoch where that is due, or where the run stops.
+
+        stop: the same on every rank. Save, and leave with exit code 75.
+        """
+        if stop or self._is_due_within(progress.iteration):
+            name, epoch, position = self._within(progress)
+            self.save(name, epoch, position)
+
         if stop:
-            remedy = '; --resume auto goes on from there' if self.folder else ''
-            log.info(
-                f'stopped by a signal in epoch {progress.epoch} after iteration {done}{remedy}'
-            )
+            where = f'epoch {progress.epoch} after iteration {progress.iteration}'
+            remedy = '; --resume auto continues from there' if self.folder else ''
+            log.info(f'stopped by a signal in {where}{remedy}')
             dist.leave(STOPPED)
 
+    def _is_due_within(self, done: int) -> bool:
+        """Whether `save_every_iters` asks for a checkpoint at this optimizer step."""
+        every = self.flags['save_every_iters']
+        if not every:
+            return False
+        before = done - self.step.accum_iter  # at the previous optimizer step
+        return done // every > before // every
+
     def _within(self, progress: Progress) -> tuple[str, int, Position]:
-        """Arguments of `save` for where an epoch has come to."""
+        """Arguments of `save` for an epoch that is not complete."""
+        epoch = progress.epoch
         samples = progress.iteration * self.effective_batch // self.step.accum_iter
-        return (
-            f'checkpoint-{progress.epoch}-{samples}.pd',
-            progress.epoch - 1,
-            Position(progress.epoch, samples, progress.averages.sums, progress.averages.count),
-        )
+        averages = progress.averages
+        position = Position(epoch, samples, averages.sums, averages.count)
+        return f'checkpoint-{epoch}-{samples}.pd', epoch - 1, position
 
     @contextlib.contextmanager
     def evaluating(self, progress: Progress) -> Iterator[None]:
-        """Save the epoch that has just been trained where the block fails, on any rank: its evaluation can be done again."""
+        """Save the epoch that has just been trained if the block fails, on any rank.
+
+        A resumed run then repeats the evaluation only.
+        """
         try:
             yield
         except Exception:
-            if self.folder and dist.is_main():
-                name, *where = self._within(progress)
-                self._write(name, *where)
-                log.warn(
-                    f'the evaluation failed; {self.folder / name} holds what was trained before it'
-                )
+            if self._writes():
+                name, epoch, position = self._within(progress)
+                self._write(name, epoch, position)
+                path = self.folder / name
+                log.warn(f'the evaluation failed; {path} holds what was trained before it')
             raise
 
     def name_images(self, loss: float, files: list[str], epoch: int, iteration: int) -> str:
-        """Write the names of a batch's files, on the ranks where its loss is not finite; where they are to be found."""
+        """Write the files of a batch to a list on each rank where its loss is not finite.
+
+        Returns a pattern of the lists' paths, '' where nothing is saved.
+        """
         if not self.folder:
             return ''
         name = f'non_finite-{epoch}-{iteration}-rank'
         if not math.isfinite(loss):
+            text = ''.join(f'{path}\n' for path in files)
             with atomic.writing(self.folder / f'{name}{dist.rank()}.txt') as file:
-                file.write(''.join(f'{path}\n' for path in files).encode(errors='surrogateescape'))
+                file.write(text.encode(errors='surrogateescape'))
         return str(self.folder / f'{name}*.txt')
 
     def set_aside_later_than(self, start: Position) -> None:
-        """Rename checkpoints beyond the place where training begins: they belong to a future that is not to come, and
-        would pass for the newest."""
-        if self.folder and dist.is_main():
-            for path in ordered(self.folder):
-                if _position(path) > (start.epoch, start.samples):
-                    path.replace(path.with_name(f'{path.name}.old'))
-                    log.warn(
-                        f'{path} is from another run, or further than this one begins; it is now {path.name}.old'
-                    )
+        """Rename checkpoints that are further than the place where training begins.
+
+        Otherwise `--resume auto` would take them for the newest of this run.
+        """
+        if not self._writes():
+            return
+        for path in ordered(self.folder):
+            if _position(path) > (start.epoch, start.samples):
+                path.replace(path.with_name(f'{path.name}.old'))
+                log.warn(
+                    f'{path} is from another run, or from a later point than this run begins at; '
+                    f'renamed it to {path.name}.old'
+                )
 
     def is_due(self, epoch: int) -> bool:
         """Whether this epoch ends with a checkpoint: every `save_every` of them, and the last."""
         return epoch % self.flags['save_every'] == 0 or epoch + 1 == self.flags['epochs']
 
     def after_epoch(self, epoch: int, *names: str) -> None:
-        """Save where this epoch ends with a checkpoint, or has earned further names, such as 'best'."""
-        if self.is_due(epoch) or names:
-            self.save(f'checkpoint-{epoch}.pd', epoch, Position(epoch + 1))
-            if self.folder and dist.is_main():
-                for name in names:
-                    atomic.link(
-                        self.folder / f'checkpoint-{epoch}.pd',
-                        self.folder / f'checkpoint-{name}.pd',
-                    )
-                if not self.is_due(epoch):
-                    (self.folder / f'checkpoint-{epoch}.pd').unlink()
+        """Save if this epoch ends with a checkpoint, or gets further names, such as 'best'."""
+        if not (self.is_due(epoch) or names):
+            return
+        name = f'checkpoint-{epoch}.pd'
+        self.save(name, epoch, Position(epoch + 1))
+        if self._writes():
+            for other in names:
+                atomic.link(self.folder / name, self.folder / f'checkpoint-{other}.pd')
+            if not self.is_due(epoch):
+                (self.folder / name).unlink()
 
     def save(self, name: str, epoch: int, position: Position) -> None:
         """Write the state under this name. `epoch` is the last complete one, -1 for none."""
@@ -157,43 +194,45 @@ class Saver:
 
     def _write(self, name: str, epoch: int, position: Position) -> None:
         try:
-            paddle_file.write(
-                self.folder / name,
-                {
-                    'model': {
-                        key: tensor.numpy() for key, tensor in self.model.state_dict().items()
-                    },
-                    'optimizer': optimizer_state(self.model, self.step.optimizer),
-                    'epoch': epoch,
-                    'scaler': self.step.state_dict(),
-                    'args': self.flags,
-                    'position': {**vars(position), 'effective_batch': self.effective_batch},
-                    'environment': self.origin,
-                    **{
-                        key: getattr(value, 'state_dict', lambda value=value: value)()
-                        for key, value in self.kept.items()
-                    },
-                },
-            )
+            paddle_file.write(self.folder / name, self._state(epoch, position))
         except InputError as error:
             raise InputError(
-                f'{error}. Training stops; once there is room, --resume auto goes on from the checkpoint '
-                'before'
+                f'{error}. Training stops. Once there is room, --resume auto continues from the '
+                'checkpoint before'
             ) from None
+
         keep = self.flags['keep']
-        for path in ordered(self.folder)[:-keep] if keep else ():
-            path.unlink()
+        if keep:
+            for path in ordered(self.folder)[:-keep]:
+                path.unlink()
+
+    def _state(self, epoch: int, position: Position) -> dict:
+        """A checkpoint's contents."""
+        arrays = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        state = {
+            'model': arrays,
+            'optimizer': optimizer_state(self.model, self.step.optimizer),
+            'epoch': epoch,
+            'scaler': self.step.state_dict(),
+            'args': self.flags,
+            'position': {**vars(position), 'effective_batch': self.effective_batch},
+            'environment': self.origin,
+        }
+        for name, value in self.kept.items():
+            has_state = hasattr(value, 'state_dict')
+            state[name] = value.state_dict() if has_state else value
+        return state
 
 
 def ordered(folder: Path) -> list[Path]:
     """The checkpoints in a folder, from the earliest position in training to the latest."""
-    return sorted(
-        (path for path in folder.glob('checkpoint-*.pd') if NAME.fullmatch(path.name)),
-        key=_position,
-    )
+    found = [path for path in folder.glob('checkpoint-*.pd') if NAME.fullmatch(path.name)]
+    return sorted(found, key=_position)
 
 
 def _position(path: Path) -> tuple[int, int]:
-    """Epoch and samples of it, by a checkpoint's name."""
+    """The epoch and the samples in it where a checkpoint continues, from the file's name."""
     epoch, samples = NAME.fullmatch(path.name).groups()
-    return (int(epoch), int(samples)) if samples else (int(epoch) + 1, 0)
+    if samples:
+        return int(epoch), int(samples)
+    return int(epoch) + 1, 0
