@@ -1,4 +1,7 @@
-"""A program's command line: a parser made of groups of flags, and flags that programs of several kinds share."""
+"""A program's command line: a parser made of groups of flags, and flags that many programs share.
+
+The groups of the programs that train are in util/flags.py.
+"""
 
 import argparse
 import math
@@ -6,10 +9,12 @@ from collections.abc import Callable
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Leaves the description's lines as they are and shows each default, unless it is None: then the help says it."""
+    """Keeps the lines of the description, and shows each default unless it is None or empty."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help if action.default in (None, '') else super()._get_help_string(action)
+        if action.default in (None, ''):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def parser(description: str, *groups: Callable) -> argparse.ArgumentParser:
@@ -36,17 +41,19 @@ def number(kind: type, low: float, below: float = math.inf) -> Callable[[str], f
 
 
 def data_timeout(p: argparse.ArgumentParser) -> None:
+    """Add the time after which a stuck worker ends the run."""
     p.add_argument(
         '--data_timeout',
         type=number(float, 0),
         default=600.0,
         metavar='SECONDS',
-        help='that a worker may '
-        'take for one image, before the run ends; 0: any. Processes on CPUs wait 30 s for each other',
+        help='end the run if a worker takes longer for one image; 0: no limit. '
+        'Processes on CPUs wait at most 30 s for each other',
     )
 
 
 def device(p: argparse.ArgumentParser) -> None:
+    """Add the choice between GPU and CPU."""
     p.add_argument(
         '--device',
         choices=['gpu', 'cuda', 'cpu'],
@@ -56,9 +63,10 @@ def device(p: argparse.ArgumentParser) -> None:
 
 
 def average(p: argparse.ArgumentParser) -> None:
+    """Add the choice between a file's plain weights and their average."""
     p.add_argument(
         '--use_ema',
         action='store_true',
-        help='of a weight file that holds an average beside the plain weights '
-        '(model_ema, state_dict_ema), take the average',
+        help='take the averaged weights of a file that holds them beside the plain ones '
+        '(model_ema, state_dict_ema)',
     )

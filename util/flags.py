@@ -1,40 +1,46 @@
 """Flags of the programs that train, in groups. A program is a list of groups and its own defaults.
 
-Names and meanings are the official ones (facebookresearch/mae @ efb2a80), and so are the defaults, except --data_path
-(the official one is a folder of its authors) and --device.
+Names and meanings are the official ones (facebookresearch/mae @ efb2a80), and so are the defaults,
+except --data_path (the official one is a folder of its authors) and --device.
 """
 
 import argparse
 
 from util.cli import average, data_timeout, device, number
 
-INERT = (
-    'accepted so that official commands run; without effect: paddle.distributed.launch decides this'
-)
+# Types of flags
+count = number(int, 0)
+positive = number(int, 1)
+amount = number(float, 0)
+share = number(float, 0, 1)  # [0, 1)
+closed_share = number(float, 0, 1.0001)  # 1 is allowed
+
+INERT = 'accepted so that official commands run; no effect: paddle.distributed.launch decides this'
 
 
 def training(p: argparse.ArgumentParser) -> None:
+    """Add the model, its input, the batch and the length of the training."""
     g = p.add_argument_group('training')
     g.add_argument(
         '--model', default='mae_vit_large_patch16', metavar='NAME', help='name of the model'
     )
     g.add_argument(
         '--batch_size',
-        type=number(int, 1),
+        type=positive,
         default=64,
-        help='images a process and iteration; the effective '
-        'batch is batch_size * accum_iter * processes',
+        help='images per process and iteration; the effective batch is '
+        'batch_size * accum_iter * processes',
     )
-    g.add_argument('--epochs', type=number(int, 1), default=400, help='epochs to train')
+    g.add_argument('--epochs', type=positive, default=400, help='epochs to train')
     g.add_argument(
         '--accum_iter',
-        type=number(int, 1),
+        type=positive,
         default=1,
-        help='iterations whose gradients make one optimizer step',
+        help='iterations whose gradients are accumulated for one optimizer step',
     )
     g.add_argument(
         '--input_size',
-        type=number(int, 1),
+        type=positive,
         default=224,
         help='side of the square images, in pixels',
     )
@@ -47,37 +53,33 @@ def training(p: argparse.ArgumentParser) -> None:
     g.add_argument(
         '--recompute',
         action='store_true',
-        help='save memory: compute activations again in the backward pass',
+        help='save memory: recompute activations in the backward pass',
     )
 
 
 def rate(p: argparse.ArgumentParser) -> None:
+    """Add the learning rate, its schedule and the weight decay."""
     g = p.add_argument_group('optimizer')
-    g.add_argument(
-        '--weight_decay', type=number(float, 0), default=0.05, help='weight decay of AdamW'
-    )
-    g.add_argument(
-        '--lr', type=number(float, 0), default=None, help='learning rate as it is; overrides --blr'
-    )
+    g.add_argument('--weight_decay', type=amount, default=0.05, help='weight decay of AdamW')
+    g.add_argument('--lr', type=amount, default=None, help='learning rate; overrides --blr')
     g.add_argument(
         '--blr',
-        type=number(float, 0),
+        type=amount,
         default=1e-3,
-        help='base rate: lr = blr * effective batch / 256',
+        help='base learning rate: lr = blr * effective batch / 256',
     )
     g.add_argument(
-        '--min_lr', type=number(float, 0), default=0.0, help='where the cosine schedule ends'
+        '--min_lr', type=amount, default=0.0, help='learning rate at the end of the cosine schedule'
     )
-    g.add_argument(
-        '--warmup_epochs', type=number(int, 0), default=40, help='epochs of linear warm-up'
-    )
+    g.add_argument('--warmup_epochs', type=count, default=40, help='epochs of linear warm-up')
 
 
 def masking(p: argparse.ArgumentParser) -> None:
+    """Add which patches pre-training removes and what it predicts for them."""
     g = p.add_argument_group('masking')
     g.add_argument(
         '--mask_ratio',
-        type=number(float, 0, 1),
+        type=share,
         default=0.75,
         help='share of the patches that is removed',
     )
@@ -95,113 +97,115 @@ def masking(p: argparse.ArgumentParser) -> None:
         '--masking',
         choices=['random', 'block', 'grid'],
         default='random',
-        help='what is removed '
-        '(figure 6 of the paper): patches, rectangles of patches, all but one and the same of every 2 x 2',
+        help='what is removed (figure 6 of the paper): random patches, random rectangles '
+        'of patches, or all patches but the same one of every 2 x 2',
     )
     g.add_argument(
         '--vis_mask_ratio',
-        type=number(float, 0, 1),
+        type=share,
         default=0.0,
         help="share of the kept patches that a learnt token replaces (UM-MAE's secondary masking)",
     )
     g.add_argument(
         '--token_size',
-        type=number(int, 1),
+        type=positive,
         default=None,
-        help='patches a side that masks are made of; the '
-        'model decides, and this is compared with it (default: not)',
+        help='number of mask patches along a side, as in the original; the model decides it, and '
+        'a value given here must agree (default: not checked)',
     )
     g.add_argument(
         '--fix_um_positions',
         action='store_true',
-        help='give the decoder of a UM-MAE pyramid the right '
-        "positions; by default they are the original's, which its weights need",
+        help='give the decoder of a UM-MAE pyramid correct positions; the default are those of the '
+        'original, which its weights need',
     )
 
 
 def classification(p: argparse.ArgumentParser) -> None:
+    """Add the classes, the features of the head, and what fine-tuning starts from."""
     g = p.add_argument_group('classification')
-    g.add_argument('--nb_classes', type=number(int, 1), default=1000, help='number of classes')
+    g.add_argument('--nb_classes', type=positive, default=1000, help='number of classes')
     g.add_argument(
         '--global_pool',
         action='store_true',
         default=True,
-        help='features: the mean of the patch tokens',
+        help='classify the mean of the patch tokens',
     )
     g.add_argument(
-        '--cls_token', action='store_false', dest='global_pool', help='features: the class token'
+        '--cls_token', action='store_false', dest='global_pool', help='classify the class token'
     )
     g.add_argument(
-        '--finetune', default='', metavar='FILE', help='pre-trained weights to begin from'
+        '--finetune', default='', metavar='FILE', help='pre-trained weights to start from'
     )
     average(g)
     g.add_argument(
         '--classes_renamed',
         action='store_true',
-        help='resume though classes have other names than in the '
-        'checkpoint, because each means what it meant; the next checkpoint has the new names',
+        help='resume although class names differ from those in the checkpoint, because only the '
+        'names changed; the next checkpoint has the new names',
     )
     g.add_argument('--eval', action='store_true', help='only evaluate the weights of --resume')
     g.add_argument(
         '--class_names',
         default=None,
         metavar='FILE',
-        help='with --eval: the names of the class folders, one a '
-        "line in the order of the outputs (default: what the weights say, or ImageNet's ids where they have "
-        '1000 outputs)',
+        help='with --eval: the names of the class folders, one a line in the order of the outputs '
+        "(default: those in the weights, or ImageNet's ids for 1000 outputs)",
     )
     g.add_argument(
         '--dist_eval',
         action='store_true',
-        help='share the evaluation among the processes: the same figures, sooner',
+        help='split the evaluation among the processes: same figures, faster',
     )
 
 
 def regularization(p: argparse.ArgumentParser) -> None:
+    """Add what keeps fine-tuning from overfitting."""
     g = p.add_argument_group('regularization')
     g.add_argument(
         '--drop_path',
-        type=number(float, 0, 1),
+        type=share,
         default=0.1,
-        help='share of samples that skip the last block',
+        help='share of samples that skip the last block; earlier blocks less',
     )
     g.add_argument(
         '--clip_grad',
-        type=number(float, 0),
+        type=amount,
         default=None,
-        help='largest norm of the gradients; default: any',
+        help='largest norm of the gradients (default: no limit)',
     )
     g.add_argument(
         '--beta2',
-        type=number(float, 0, 1),
+        type=share,
         default=0.999,
-        help='of AdamW; .95 from scratch in the paper',
+        help="AdamW's beta2; the paper has .95 for training from scratch",
     )
     g.add_argument(
         '--layer_decay',
-        type=number(float, 0),
+        type=amount,
         default=0.75,
-        help='ratio of the rates of two blocks in a row',
+        help='ratio of the learning rates of a block and the next one',
     )
     g.add_argument(
         '--freeze_blocks',
-        type=number(int, 0),
+        type=count,
         default=0,
         help='blocks that keep their pre-trained weights',
     )
     g.add_argument(
         '--ema_decay',
-        type=number(float, 0, 1),
+        type=share,
         default=0.0,
-        help='average the weights with this decay and evaluate the average; 0: not',
+        help='average the weights with this decay and evaluate the average; 0 turns it off',
     )
 
 
 def augmentation(p: argparse.ArgumentParser) -> None:
+    """Add how training images are varied beyond crop and flip."""
     g = p.add_argument_group('augmentation')
     g.add_argument(
         '--color_jitter',
-        type=number(float, 0),
+        type=amount,
         default=None,
         help='strength; only without --aa, as upstream (default: none)',
     )
@@ -211,10 +215,10 @@ def augmentation(p: argparse.ArgumentParser) -> None:
         metavar='POLICY',
         help="timm's strings: rand-..., augmix-..., v0, v0r, original, originalr, 3a; none",
     )
-    g.add_argument('--smoothing', type=number(float, 0, 1), default=0.1, help='label smoothing')
+    g.add_argument('--smoothing', type=share, default=0.1, help='label smoothing')
     g.add_argument(
         '--reprob',
-        type=number(float, 0, 1.0001),
+        type=closed_share,
         default=0.25,
         help='probability of random erasing',
     )
@@ -222,51 +226,52 @@ def augmentation(p: argparse.ArgumentParser) -> None:
         '--remode',
         choices=['pixel', 'rand', 'const'],
         default='pixel',
-        help='what erased pixels become',
+        help='value of erased pixels',
     )
     g.add_argument(
-        '--recount', type=number(int, 1), default=1, help='most rectangles that are erased'
+        '--recount', type=positive, default=1, help='largest number of erased rectangles'
     )
     g.add_argument(
         '--resplit',
         action='store_true',
-        help='inert, as upstream: it is about splits of the augmentation',
+        help='no effect, as upstream: it concerns splits of the augmentation',
     )
-    g.add_argument('--mixup', type=number(float, 0), default=0.0, help='alpha of mixup; 0: off')
-    g.add_argument('--cutmix', type=number(float, 0), default=0.0, help='alpha of cutmix; 0: off')
+    g.add_argument('--mixup', type=amount, default=0.0, help='alpha of mixup; 0: off')
+    g.add_argument('--cutmix', type=amount, default=0.0, help='alpha of cutmix; 0: off')
     g.add_argument(
         '--cutmix_minmax',
-        type=number(float, 0, 1.0001),
+        type=closed_share,
         nargs=2,
         default=None,
         metavar=('MIN', 'MAX'),
-        help="shares of the side for cutmix's box; overrides alpha and switches cutmix on",
+        help="sides of cutmix's box, as shares of the image's; overrides --cutmix and turns it on",
     )
     g.add_argument(
         '--mixup_prob',
-        type=number(float, 0, 1.0001),
+        type=closed_share,
         default=1.0,
         help='probability of mixup or cutmix',
     )
     g.add_argument(
         '--mixup_switch_prob',
-        type=number(float, 0, 1.0001),
+        type=closed_share,
         default=0.5,
-        help='of cutmix where both are on',
+        help='probability of cutmix where both are on',
     )
     g.add_argument(
         '--mixup_mode',
         choices=['batch', 'pair', 'elem'],
         default='batch',
-        help='what one draw is for',
+        help='what shares one draw: a batch, a pair of images, or one image',
     )
 
 
 def crop(p: argparse.ArgumentParser) -> None:
+    """Add the random crop and flip of training images."""
     g = p.add_argument_group('crop')
     g.add_argument(
         '--scale',
-        type=number(float, 0, 1.0001),
+        type=closed_share,
         nargs=2,
         default=[0.08, 1.0],
         metavar=('MIN', 'MAX'),
@@ -274,107 +279,109 @@ def crop(p: argparse.ArgumentParser) -> None:
     )
     g.add_argument(
         '--hflip',
-        type=number(float, 0, 1.0001),
+        type=closed_share,
         default=0.5,
-        help='probability of a mirrored image; 0 for what has a left and a right, such as text',
+        help='probability of a mirrored image; use 0 where left and right matter, as in text',
     )
     g.add_argument(
         '--fast_resize',
         action='store_true',
-        help='resize the crops by OpenCV: pictures are ready in half the '
-        'time, and differ by some grey levels from the official ones',
+        help='resize crops by OpenCV: twice as fast, but a few grey levels off the official pixels',
     )
 
 
 def data(p: argparse.ArgumentParser) -> None:
+    """Add where images are, how they are read and by how many processes."""
     g = p.add_argument_group('data')
     g.add_argument(
         '--data_path',
         required=True,
         metavar='PATH',
-        help='folder with train/<class>/<image>, or a text file with one `path` or `path label` a line',
+        help='folder with train/<class>/<image>, or a text file of lines `path` or `path label`',
     )
     g.add_argument(
         '--in_chans',
-        type=number(int, 1),
+        type=positive,
         default=3,
-        help='channels: 1 reads pictures as greyscale, 3 as '
-        'RGB; other numbers read .npy files [height, width, channels] and need --mean and --std',
+        help='channels: 1 reads images as greyscale, 3 as RGB; other numbers read .npy files '
+        '[height, width, channels] and need --mean and --std',
     )
     g.add_argument(
         '--mean',
         type=float,
         nargs='+',
         default=None,
-        help="mean of each channel, of values scaled to [0, 1]; ImageNet's for pictures",
+        help="mean of each channel, for values in [0, 1] (default for images: ImageNet's)",
     )
     g.add_argument(
         '--std', type=float, nargs='+', default=None, help='standard deviation of each channel'
     )
-    g.add_argument(
-        '--num_workers', type=number(int, 0), default=10, help='processes that prepare batches'
-    )
+    g.add_argument('--num_workers', type=count, default=10, help='processes that prepare batches')
     data_timeout(g)
     g.add_argument(
         '--pin_mem',
         action='store_true',
         default=True,
-        help='batches in pinned memory, for faster copies to a GPU',
+        help='put batches in pinned memory, for faster copies to a GPU',
     )
     g.add_argument('--no_pin_mem', action='store_false', dest='pin_mem')
 
 
 def runtime(p: argparse.ArgumentParser) -> None:
+    """Add where output goes, resuming, checkpoints, and flags without effect."""
     g = p.add_argument_group('run')
     g.add_argument(
         '--output_dir',
         default='./output_dir',
         metavar='DIR',
-        help='checkpoints and log.txt; empty: none',
+        help='folder of checkpoints and log.txt; empty: none',
     )
     g.add_argument(
-        '--log_dir', default='./output_dir', metavar='DIR', help='VisualDL records; empty: none'
+        '--log_dir',
+        default='./output_dir',
+        metavar='DIR',
+        help='folder of VisualDL records; empty: none',
     )
     device(g)
-    g.add_argument('--seed', type=number(int, 0), default=0, help='seed of everything random')
+    g.add_argument('--seed', type=count, default=0, help='seed of all random numbers')
     g.add_argument(
         '--resume',
         default='',
         metavar='FILE',
-        help='checkpoint to go on from; `auto`: the newest whole one in --output_dir, if any',
+        help='checkpoint to resume from; `auto`: the newest undamaged one in --output_dir, if any',
     )
     g.add_argument(
         '--start_epoch',
-        type=number(int, 0),
+        type=count,
         default=0,
         help='first epoch, counted from 0; --resume sets it',
     )
     g.add_argument(
         '--save_every',
-        type=number(int, 1),
+        type=positive,
         default=20,
-        help='save every so many epochs, and after the last',
+        help='epochs between two checkpoints; the last epoch is always saved',
     )
     g.add_argument(
         '--save_every_iters',
-        type=number(int, 0),
+        type=count,
         default=0,
-        help='also save every so many iterations, at the next optimizer step; 0: not',
+        help='also save after this many iterations, at the next optimizer step; 0 turns it off',
     )
     g.add_argument(
         '--keep',
-        type=number(int, 0),
+        type=count,
         default=0,
-        help='keep so many of the newest checkpoints; 0: all',
+        help='number of newest checkpoints to keep; 0 keeps all',
     )
     g.add_argument(
         '--print_freq',
-        type=number(int, 1),
+        type=positive,
         default=20,
-        help='iterations between two lines of progress',
+        help='iterations between two progress lines',
     )
     inert = p.add_argument_group('inert', INERT)
-    inert.add_argument('--world_size', type=int, default=1, help='inert')
-    inert.add_argument('--local_rank', type=int, default=-1, help='inert')
-    inert.add_argument('--dist_on_itp', action='store_true', help='inert')
-    inert.add_argument('--dist_url', default='env://', help='inert')
+    inert.add_argument('--world_size', type=int, default=1, help='no effect')
+    inert.add_argument('--local_rank', type=int, default=-1, help='no effect')
+    inert.add_argument('--dist_on_itp', action='store_true', help='no effect')
+    inert.add_argument('--dist_url', default='env://', help='no effect')
