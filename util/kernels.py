@@ -1,7 +1,8 @@
-"""On CPUs, four of Paddle's operations done faster: linear layers, layer normalisation, GELU, softmax.
+"""Faster versions of four Paddle operations on CPUs: linear layers, layer norm, GELU, softmax.
 
-`install` puts them in the place of Paddle's own, so that no model knows of them. Numbers are the same to rounding; what
-they do not serve (other types, a missing bias, static graphs) still goes to Paddle. reports/speed.md has what each earns.
+`install` replaces Paddle's own, so models need not know of them. Results are equal up to rounding.
+Inputs that these do not serve (other types, a missing bias, static graphs) still go to Paddle.
+reports/speed.md shows how much time each saves.
 """
 
 from functools import wraps
@@ -15,53 +16,65 @@ from util import onednn
 
 def served(*tensors: paddle.Tensor | None) -> bool:
     """Whether these are tensors of an eager float32 computation on the CPU, none of them empty."""
-    return paddle.in_dynamic_mode() and all(
-        isinstance(x, paddle.Tensor)
-        and x.dtype == paddle.float32
-        and x.place.is_cpu_place()
-        and x.size
-        for x in tensors
-    )
+    if not paddle.in_dynamic_mode():
+        return False
+    return all(_is_served(x) for x in tensors)
+
+
+def _is_served(x: paddle.Tensor | None) -> bool:
+    if not isinstance(x, paddle.Tensor) or x.dtype != paddle.float32:
+        return False
+    return x.place.is_cpu_place() and x.size > 0
 
 
 def wanted(*tensors: paddle.Tensor) -> list[bool]:
-    """Which gradients a PyLayer must return; Paddle wants None for the others."""
+    """Whether a PyLayer must return the gradient of each tensor; Paddle expects None if not."""
     return [not x.stop_gradient for x in tensors]
 
 
 def rows(x: paddle.Tensor) -> int:
+    """The number of vectors along the last axis: x [.., D] has x.size / D of them."""
     return x.size // x.shape[-1]
 
 
 def result(operation: onednn.Operation, *given: paddle.Tensor) -> paddle.Tensor:
-    """What an operation makes of the given tensors: one like the first of them."""
+    """The output of an operation on the given tensors; it has the shape of the first one."""
     given = [x.contiguous() for x in given]
-    made = paddle.empty_like(given[0])
-    operation(*given, made)
-    return made
+    output = paddle.empty_like(given[0])
+    operation(*given, output)
+    return output
 
 
 class Linear(PyLayer):
-    """x [.., D] -> [.., E]. The bias's gradient is a product with ones: Paddle's sum over rows takes five times as long."""
+    """x [.., D], weight [D, E], bias [E] -> [.., E]."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
         ctx.wanted = wanted(x, weight, bias)
-        return paddle.addmm(bias, x.reshape([-1, x.shape[-1]]), weight).reshape(
-            [*x.shape[:-1], weight.shape[1]]
-        )
+        flat = x.reshape([-1, x.shape[-1]])  # [R, D]
+        y = paddle.addmm(bias, flat, weight)  # [R, E]
+        return y.reshape([*x.shape[:-1], weight.shape[1]])  # [.., E]
 
     @staticmethod
     def backward(ctx, dy):
+        """The gradients of x, weight and bias."""
         x, weight = ctx.saved_tensor()
-        flat, dy = x.reshape([-1, x.shape[-1]]), dy.reshape([-1, dy.shape[-1]])
-        of_x, of_weight, of_bias = ctx.wanted
-        return (
-            paddle.matmul(dy, weight, transpose_y=True).reshape(x.shape) if of_x else None,
-            paddle.matmul(flat, dy, transpose_x=True) if of_weight else None,
-            paddle.matmul(paddle.ones([1, len(dy)]), dy)[0] if of_bias else None,
-        )
+        flat = x.reshape([-1, x.shape[-1]])  # [R, D]
+        dy = dy.reshape([-1, dy.shape[-1]])  # [R, E]
+
+        dx = dweight = dbias = None
+        x_wanted, weight_wanted, bias_wanted = ctx.wanted
+        if x_wanted:
+            flat_dx = paddle.matmul(dy, weight, transpose_y=True)  # [R, D]
+            dx = flat_dx.reshape(x.shape)
+        if weight_wanted:
+            dweight = paddle.matmul(flat, dy, transpose_x=True)  # [D, E]
+        if bias_wanted:
+            # a product with ones: Paddle's sum over rows takes five times as long
+            ones = paddle.ones([1, len(dy)])
+            dbias = paddle.matmul(ones, dy)[0]  # [E]
+        return dx, dweight, dbias
 
 
 class LayerNorm(PyLayer):
@@ -69,93 +82,125 @@ class LayerNorm(PyLayer):
 
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):
-        ctx.wanted, ctx.epsilon = wanted(x, weight, bias), epsilon
+        ctx.wanted = wanted(x, weight, bias)
+        ctx.epsilon = epsilon
         x = x.contiguous()
-        y, mean, variance = paddle.empty_like(x), paddle.empty([rows(x)]), paddle.empty([rows(x)])
-        onednn.layer_norm(rows(x), x.shape[-1], epsilon)[0](x, weight, bias, y, mean, variance)
-        ctx.save_for_backward(x, weight, bias, mean, variance)
+        inputs = (x, weight, bias)
+        y = paddle.empty_like(x)
+        statistics = (paddle.empty([rows(x)]), paddle.empty([rows(x)]))  # mean and variance
+        normalise, _ = onednn.layer_norm(rows(x), x.shape[-1], epsilon)
+        normalise(*inputs, y, *statistics)
+        ctx.save_for_backward(*inputs, *statistics)
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, weight, bias, mean, variance = ctx.saved_tensor()
-        dx, dweight, dbias = map(paddle.empty_like, (x, weight, bias))
-        onednn.layer_norm(rows(x), x.shape[-1], ctx.epsilon)[1](
-            x, weight, bias, mean, variance, dy.contiguous(), dx, dweight, dbias
-        )
-        return tuple(
-            gradient if want else None for want, gradient in zip(ctx.wanted, (dx, dweight, dbias))
-        )
+        """The gradients of x, weight and bias."""
+        *inputs, mean, variance = ctx.saved_tensor()
+        gradients = [paddle.empty_like(tensor) for tensor in inputs]
+        x = inputs[0]
+        _, differentiate = onednn.layer_norm(rows(x), x.shape[-1], ctx.epsilon)
+        differentiate(*inputs, mean, variance, dy.contiguous(), *gradients)
+
+        # Paddle expects None for a gradient that it does not want
+        returned = []
+        for is_wanted, gradient in zip(ctx.wanted, gradients):
+            returned.append(gradient if is_wanted else None)
+        return tuple(returned)
 
 
 class Gelu(PyLayer):
-    """x any; the exact (erf) form."""
+    """GELU in its exact (erf) form; x of any shape."""
 
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        return result(onednn.gelu(x.size)[0], x)
+        activate, _ = onednn.gelu(x.size)
+        return result(activate, x)
 
     @staticmethod
     def backward(ctx, dy):
+        """The gradient of x."""
         (x,) = ctx.saved_tensor()
-        return result(onednn.gelu(x.size)[1], x, dy)
+        _, differentiate = onednn.gelu(x.size)
+        return result(differentiate, x, dy)
 
 
 class Softmax(PyLayer):
-    """x [.., D] over its last axis."""
+    """Softmax of x [.., D] over its last axis."""
 
     @staticmethod
     def forward(ctx, x):
-        y = result(onednn.softmax(rows(x), x.shape[-1])[0], x)
+        softmax_of_rows, _ = onednn.softmax(rows(x), x.shape[-1])
+        y = result(softmax_of_rows, x)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     def backward(ctx, dy):
+        """The gradient of x."""
         (y,) = ctx.saved_tensor()
-        return result(onednn.softmax(rows(y), y.shape[-1])[1], y, dy)
+        _, differentiate = onednn.softmax(rows(y), y.shape[-1])
+        return result(differentiate, y, dy)
 
 
-def linear(layer: nn.Linear, x: paddle.Tensor):
+def linear(layer: nn.Linear, x: paddle.Tensor) -> paddle.Tensor | None:
+    """nn.Linear.forward, or None where Paddle must do it.
+
+    The gain is in the backward pass, so Paddle also does it where no gradients are wanted.
+    """
     if paddle.is_grad_enabled() and served(x, layer.weight, layer.bias):
         return Linear.apply(x, layer.weight, layer.bias)
+    return None
 
 
-def layer_norm(layer: nn.LayerNorm, x: paddle.Tensor):
-    if served(x, layer.weight, layer.bias) and list(layer._normalized_shape) == x.shape[-1:]:
-        return LayerNorm.apply(x, layer.weight, layer.bias, layer._epsilon)
+def layer_norm(layer: nn.LayerNorm, x: paddle.Tensor) -> paddle.Tensor | None:
+    """nn.LayerNorm.forward over the last axis, or None where Paddle must do it."""
+    if not served(x, layer.weight, layer.bias):
+        return None
+    if list(layer._normalized_shape) != x.shape[-1:]:
+        return None
+    return LayerNorm.apply(x, layer.weight, layer.bias, layer._epsilon)
 
 
-def gelu(layer: nn.GELU, x: paddle.Tensor):
+def gelu(layer: nn.GELU, x: paddle.Tensor) -> paddle.Tensor | None:
+    """nn.GELU.forward in its exact form, or None where Paddle must do it."""
     if served(x) and not layer._approximate:
         return Gelu.apply(x)
+    return None
 
 
-def softmax(x: paddle.Tensor, axis: int = -1, dtype: str | None = None, name: str | None = None):
-    if served(x) and axis in (-1, x.ndim - 1) and dtype is None:
-        return Softmax.apply(x)
+def softmax(
+    x: paddle.Tensor, axis: int = -1, dtype: str | None = None, name: str | None = None
+) -> paddle.Tensor | None:
+    """nn.functional.softmax over the last axis, or None where Paddle must do it."""
+    if dtype is not None or not served(x):
+        return None
+    over_last_axis = axis in (-1, x.ndim - 1)
+    return Softmax.apply(x) if over_last_axis else None
 
 
 def install() -> None:
-    """From now on Paddle's Linear, LayerNorm, GELU and softmax are these where they serve; a second time does nothing."""
+    """Replace Paddle's Linear, LayerNorm, GELU and softmax; a second call does nothing."""
     if hasattr(nn.Linear.forward, '__wrapped__'):
         return
     _put(nn.Linear, 'forward', linear)
+    # Paddle's wheels have oneDNN except those for Arm, and those for GPUs outside Linux
     if onednn.library.path.exists():
-        # not in wheels for GPUs of other systems than Linux, nor for Arm
         _put(nn.LayerNorm, 'forward', layer_norm)
         _put(nn.GELU, 'forward', gelu)
         _put(nn.functional, 'softmax', softmax)
 
 
 def _put(owner, name: str, faster) -> None:
-    """Let `faster` answer first; where it returns None, Paddle does it."""
+    """Replace a function: `faster` is called first, and Paddle's own where that returns None."""
     own = getattr(owner, name)
 
     @wraps(own)
     def either(*args, **kwargs):
         result = faster(*args, **kwargs)
-        return own(*args, **kwargs) if result is None else result
+        if result is None:
+            return own(*args, **kwargs)
+        return result
 
     setattr(owner, name, either)
