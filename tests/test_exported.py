@@ -182,8 +182,8 @@ def damage(folder, name):
         ('model.pdiparams', 'does not run this model as it was exported .its scores differ'),
         ('cut', 'is it damaged'),
         ('model.json', 'is it damaged'),
-        ('export.yaml', 'is no folder that main_export.py wrote'),
-        ('classes', "is no folder that main_export.py wrote: .*KeyError: 'classes'"),
+        ('export.yaml', 'is not a folder that main_export.py wrote'),
+        ('classes', "is not a folder that main_export.py wrote: .*KeyError: 'classes'"),
     ],
 )
 def test_a_damaged_folder_is_noticed(folder, tmp_path, name, message):
@@ -209,7 +209,7 @@ BAD = {
     ),
     'onnx bf16': (
         '--resume {folder} --engine onnx --precision bf16',
-        '--precision bf16: with --engine onnx there is fp32',
+        '--precision bf16: --engine onnx offers only fp32',
     ),
     'live bf16': (
         '--resume {trained} --precision bf16',

@@ -292,10 +292,10 @@ def test_what_paddle2onnx_cannot_convert_is_said_in_one_line(saved, tmp_path, na
 
 def test_onnx_without_its_packages_is_said(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    with pytest.raises(InputError, match='ONNX needs what is in requirements/export.txt'):
+    with pytest.raises(InputError, match='ONNX needs the packages in requirements/export.txt'):
         export('--resume', trained, '--out', tmp_path, '--onnx')
     (tmp_path / 'model.onnx').touch()
-    with pytest.raises(InputError, match='ONNX needs what is in requirements/export.txt'):
+    with pytest.raises(InputError, match='ONNX needs the packages in requirements/export.txt'):
         exported.Exported(tmp_path, 'onnx')
     export('--resume', trained, '--out', tmp_path)
     assert not (tmp_path / 'model.onnx').exists()  # it was of the model before
