@@ -141,7 +141,7 @@ def test_auto_takes_the_newest_whole_checkpoint_and_says_what_it_passes_over(tmp
     assert resume.find('auto', str(tmp_path)) == {}
     with pytest.raises(InputError, match='--resume auto looks in --output_dir'):
         resume.find('auto', '')
-    assert capsys.readouterr().err.count('passes over a checkpoint') == 1 + 2 + 3 + 4
+    assert capsys.readouterr().err.count('skips a checkpoint') == 1 + 2 + 3 + 4
 
 
 def test_keep_leaves_the_newest(tmp_path):

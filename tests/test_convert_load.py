@@ -93,7 +93,7 @@ def test_training_of_pytorch_is_not_gone_on_with(models, digits, tmp_path, progr
     flags += ['--nb_classes', '3'] if program is main_finetune else []
     with pytest.raises(
         InputError,
-        match='training of PyTorch cannot go on here; .* begin from its weights with --finetune',
+        match='cannot resume a training of PyTorch; .* start from its weights with --finetune',
     ):
         program.main(program.PARSER.parse_args(list(map(str, flags))))
 

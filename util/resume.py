@@ -1,4 +1,4 @@
-"""Going on from a checkpoint of util/checkpoint.py: find it, read it, put it back."""
+"""Resuming from a checkpoint of util/checkpoint.py: find it, read it, restore it."""
 
 from pathlib import Path
 
@@ -9,41 +9,31 @@ from util.assign import assign_optimizer_state, assign_weights
 from util.checkpoint import Position, ordered
 from util.errors import InputError
 
-# Flags that change no result; a run may be resumed with others without a warning
-HARMLESS = {
-    *(
-        'output_dir',
-        'log_dir',
-        'data_path',
-        'device',
-        'num_workers',
-        'pin_mem',
-        'resume',
-        'start_epoch',
-    ),
-    *(
-        'save_every',
-        'save_every_iters',
-        'keep',
-        'print_freq',
-        'world_size',
-        'local_rank',
-        'dist_on_itp',
-    ),
-    *('dist_url', 'recompute', 'finetune', 'dist_eval', 'knn', 'data_timeout'),
-}
+# Flags that change no result: a run may be resumed with other values without a warning
+START = 'finetune resume start_epoch'.split()
+OUTPUT = 'output_dir log_dir save_every save_every_iters keep print_freq'.split()
+MACHINE = 'data_path device num_workers pin_mem data_timeout recompute'.split()
+EVALUATION = 'dist_eval knn'.split()
+INERT = 'world_size local_rank dist_on_itp dist_url'.split()
+HARMLESS = {*START, *OUTPUT, *MACHINE, *EVALUATION, *INERT}
 
 
 def find(resume: str, output_dir: str, flags: dict | None = None) -> dict:
-    """The checkpoint to resume from: a file's, or with 'auto' the newest whole one in output_dir; {} for none.
+    """The checkpoint to resume from; {} for none.
 
-    Its key `path` names the file. Warns where `flags`, the program's, differ from those that the checkpoint was made with.
+    resume: a file, or 'auto' for the newest undamaged checkpoint in output_dir, or ''.
+    flags: the program's. Warns where they differ from those of the checkpoint.
+
+    The key `path` of the result names the file.
     """
-    if resume == 'auto' and not output_dir:
-        raise InputError('--resume auto looks in --output_dir, which is empty')
     if not resume:
         return {}
-    state = _newest(Path(output_dir)) if resume == 'auto' else _training_state(resume)
+    if resume == 'auto':
+        if not output_dir:
+            raise InputError('--resume auto looks in --output_dir, but --output_dir is empty')
+        state = _newest(Path(output_dir))
+    else:
+        state = _training_state(resume)
     _warn_of_changes(state.get('args', {}), flags or {})
     return state
 
@@ -53,76 +43,85 @@ def _newest(folder: Path) -> dict:
         try:
             return _training_state(path)
         except InputError as error:
-            log.warn(f'--resume auto passes over a checkpoint: {error}')
+            log.warn(f'--resume auto skips a checkpoint: {error}')
     return {}
 
 
 def _training_state(path: str | Path) -> dict:
     state = weights.read(path)
-    if isinstance(state.get('optimizer'), dict) and 'param_groups' in state['optimizer']:
+    optimizer = state.get('optimizer')
+    if isinstance(optimizer, dict) and 'param_groups' in optimizer:
         raise InputError(
-            f'--resume {path}: training of PyTorch cannot go on here; main_finetune.py and main_linprobe.py '
-            'begin from its weights with --finetune'
+            f'--resume {path}: cannot resume a training of PyTorch; main_finetune.py and '
+            'main_linprobe.py start from its weights with --finetune'
         )
-    for key, kind in (('model', dict), ('optimizer', dict), ('epoch', int)):
+    for key, kind in {'model': dict, 'optimizer': dict, 'epoch': int}.items():
         if not isinstance(state.get(key), kind):
             raise InputError(
-                f'--resume {path}: this is no checkpoint of a training run, it has no {key!r}'
+                f'--resume {path}: this is not a checkpoint of a training run, it has no {key!r}'
             )
     return {**state, 'path': str(path)}
 
 
 def _warn_of_changes(before: dict, flags: dict) -> None:
-    """Say which flags differ from those of the run that is resumed, where they may change its results."""
-    changed = [
-        f'--{name} was {before[name]} and is {value}'
-        for name, value in flags.items()
-        if name in before and before[name] != value and name not in HARMLESS
-    ]
+    """Warn of flags that may change results and differ from those of the resumed run."""
+    changed = []
+    for name, value in flags.items():
+        if name in HARMLESS or name not in before:
+            continue
+        if before[name] != value:
+            changed.append(f'--{name} was {before[name]} and is {value}')
     if changed:
         log.warn('resuming with other flags: ' + '; '.join(changed))
 
 
 def accum_iter(state: dict, global_batch: int, asked: int) -> int:
-    """Iterations an optimizer step, chosen so that the effective batch of the earlier run is kept.
+    """Iterations per optimizer step that keep the effective batch of the earlier run.
 
-    Where it is no multiple of the global batch, `asked` stays. A warning says what changes.
+    Returns `asked`, the value of --accum_iter, where the effective batch is not a multiple of the
+    global batch. A warning says what changes.
     """
-    before = state.get('position', {}).get('effective_batch', global_batch * asked)
-    if before == global_batch * asked:
+    now = global_batch * asked
+    before = state.get('position', {}).get('effective_batch', now)
+    if before == now:
         return asked
-    kept = before // global_batch if before % global_batch == 0 else asked
-    if kept != asked:
+
+    if before % global_batch == 0:
+        kept = before // global_batch
         remedy = f'so --accum_iter is now {kept}'
     else:
-        remedy = f'and no --accum_iter keeps it: it is now {global_batch * asked}'
+        kept = asked
+        remedy = f'and no --accum_iter keeps it: it is now {now}'
     log.warn(
-        f'the effective batch was {before}; --accum_iter {asked} with {global_batch} images an iteration '
-        f'would make it {global_batch * asked}, {remedy}'
+        f'the effective batch was {before}; --accum_iter {asked} with {global_batch} images per '
+        f'iteration would make it {now}, {remedy}'
     )
     return kept
 
 
 def restore(state: dict, model: paddle.nn.Layer, step, kept: dict | None = None) -> Position:
-    """Put a checkpoint into model, optimizer, step and the Saver's `kept`; where training goes on."""
+    """Restore model, optimizer, step and the Saver's `kept`; returns where training continues."""
     kept = {} if kept is None else kept
-    # First of all: other classes are a better reason than a head that does not fit
+    # before the weights: "other classes" says more than "the head does not fit"
     classes.compare(state, kept)
 
-    # pop: the arrays need not stay in memory
+    # pop frees the arrays
     assign_weights(model, state.pop('model'), state['path'])
     assign_optimizer_state(model, step.optimizer, state.pop('optimizer'), state['path'])
     step.load_state_dict(state.get('scaler', {}))
     for name, value in kept.items():
-        if hasattr(value, 'load_state_dict') and name in state:
-            value.load_state_dict(state[name])
-        elif hasattr(value, 'state_dict'):
+        if name not in state:
             continue
-        elif name in state and name != 'ema':
-            # an average that only the earlier run kept would grow stale
+        if hasattr(value, 'load_state_dict'):
+            value.load_state_dict(state[name])
+        elif not hasattr(value, 'state_dict') and name != 'ema':
+            # without --ema_decay 'ema' stays None: nothing would update the earlier average
             kept[name] = state[name]
-    # Upstream's files say no more than the epoch
-    position = dict(state.get('position', {'epoch': state['epoch'] + 1}))
-    return Position(
-        **{name: position[name] for name in Position.__dataclass_fields__ if name in position}
-    )
+
+    # upstream's files have only the epoch
+    position = state.get('position', {'epoch': state['epoch'] + 1})
+    known = {}
+    for name in Position.__dataclass_fields__:
+        if name in position:
+            known[name] = position[name]
+    return Position(**known)
