@@ -1,6 +1,6 @@
-"""Arrays become a model's parameters or an optimizer's state: all of them, or an InputError.
+"""Set a model's parameters or an optimizer's state from arrays: all of them, or none.
 
-The error prints both shapes.
+An array that is missing or does not fit is an InputError, which prints both shapes.
 """
 
 import numpy as np

@@ -154,7 +154,7 @@ class Saver:
         return str(self.folder / f'{name}*.txt')
 
     def set_aside_later_than(self, start: Position) -> None:
-        """Rename checkpoints that are further than the place where training begins.
+        """Rename checkpoints of a later position than `start`, where this run begins.
 
         Otherwise `--resume auto` would take them for the newest of this run.
         """
@@ -164,7 +164,7 @@ class Saver:
             if _position(path) > (start.epoch, start.samples):
                 path.replace(path.with_name(f'{path.name}.old'))
                 log.warn(
-                    f'{path} is from another run, or from a later point than this run begins at; '
+                    f'{path} is from another run, or further than the start of this run; '
                     f'renamed it to {path.name}.old'
                 )
 
