@@ -1,7 +1,8 @@
-"""Records: one YAML file a claim, and beside it the Markdown page that shows it.
+"""Records: one YAML file per claim, and beside it the Markdown page made from it.
 
-A record that says `measured` or `ported-eval` must show its evidence: the hash of the weights, and a log or a parity ladder.
-The page stands here, and not in reports/, because a record is never written without it, main_parity.py's included.
+A record with the status `measured` or `ported-eval` must have evidence: the hash of the weights,
+and a log or a parity ladder. The page is made here and not in reports/, because every program that
+writes a record, such as main_parity.py, writes its page too.
 """
 
 import re
@@ -16,193 +17,196 @@ from util.weights import sha256
 STATUSES = {
     'measured': 'by the run that the record names',
     'ported-eval': "somebody else's weights, evaluated here",
-    'taken-over': "somebody else's figure, and no program here that could measure it",
-    'not-run': "somebody else's figure; the command that would measure it was not run",
+    'taken-over': 'a published figure that no program here can measure',
+    'not-run': 'a published figure; the command that would measure it was not run',
 }
 NEEDED = ('claim', 'model', 'run', 'status')
-SHOWN = ('measured', 'ported-eval')
+WITH_EVIDENCE = ('measured', 'ported-eval')
+
+# Sections of a page, in order: lists that programs write, tables, the ladder, lists that people
+# write
+PROGRAM_LISTS = ('warnings', 'published')
 TABLES = ('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures')
-# lists; what people write comes last
-BEFORE, OURS = ('warnings', 'published'), ('reading', 'deviations')
-# Of a rung of the parity ladder, as parity/ladder.py makes it and shows it
-COLUMNS = (
-    'rung',
-    'compared',
-    'max abs',
-    'mean abs',
-    'relative',
-    'finite',
-    'tolerance',
-    'verdict',
-    'where',
-)
+PEOPLE_LISTS = ('reading', 'deviations')
+LISTS = (*PROGRAM_LISTS, 'pictures', 'parity', *PEOPLE_LISTS)
+KINDS = dict.fromkeys(TABLES, dict) | dict.fromkeys(LISTS, list)
+
+# A row for each rung of the parity ladder, which parity/ladder.py makes
+COLUMNS = 'rung,compared,max abs,mean abs,relative,finite,tolerance,verdict,where'.split(',')
 LEGEND = (
-    "Relative: the largest difference in a tensor over the largest entry of the original's, for the worst tensor, "
-    'unless a note says otherwise; that one is named, or the first that departs.'
+    'Relative: the largest difference in a tensor, divided by the largest entry of the original '
+    'tensor, for the worst tensor, unless a note says otherwise. The last cell names this tensor, '
+    'or the first one above the tolerance.'
 )
-KINDS = dict.fromkeys(TABLES, dict) | dict.fromkeys((*BEFORE, 'pictures', 'parity', *OURS), list)
 
 
 def check(record: dict) -> None:
-    """InputError for a record that lacks what a reader needs, or whose status is none."""
+    """Raise InputError if a record lacks what a reader needs, or has an unknown status."""
     missing = [name for name in NEEDED if not record.get(name)]
     if missing:
         raise InputError(f'a report needs {", ".join(missing)}')
-    if record['status'] not in STATUSES:
-        raise InputError(
-            f'the status of a report is one of {", ".join(STATUSES)}, not {record["status"]!r}'
-        )
+    status = record['status']
+    if status not in STATUSES:
+        raise InputError(f'the status of a report is one of {", ".join(STATUSES)}, not {status!r}')
     for name, kind in KINDS.items():
-        if not isinstance(record.get(name) or kind(), kind):
-            raise InputError(f'{name} of a report is a {kind.__name__}, not {record[name]!r}')
-    if record['status'] in SHOWN:
+        entry = record.get(name)
+        if entry and not isinstance(entry, kind):
+            raise InputError(f'{name} of a report is a {kind.__name__}, not {entry!r}')
+
+    if status in WITH_EVIDENCE:
         if not _hashed(record.get('weights')):
-            raise InputError(
-                f'a report that says {record["status"]} needs the sha256 of the weights'
-            )
+            raise InputError(f'a report with status {status} needs the sha256 of the weights')
         if not _hashed(record.get('log')) and not record.get('parity'):
-            raise InputError(
-                f'a report that says {record["status"]} needs a log, or the parity ladder'
-            )
+            raise InputError(f'a report with status {status} needs a log or a parity ladder')
 
 
 def _hashed(entry: dict | None) -> bool:
-    return bool(re.fullmatch('[0-9a-f]{64}', str((entry or {}).get('sha256')))) and bool(
-        (entry or {}).get('file')
-    )
+    """Whether an entry names a file and its SHA-256."""
+    entry = entry or {}
+    digest = str(entry.get('sha256'))
+    return bool(entry.get('file')) and re.fullmatch('[0-9a-f]{64}', digest) is not None
 
 
 def page(record: dict) -> str:
-    """The page of a record: claim, verdict, command, pictures, what it ran on, weights, the ladder, reading, deviations."""
+    """The Markdown page of a record: claim, status, command, pictures, tables, ladder, reading."""
     check(record)
-    lines = [
-        f'# {record["claim"]}',
-        '',
-        f'Status: {record["status"]} ({STATUSES[record["status"]]}). Model: {record["model"]}.',
-        '',
-        '    ' + record['run'],
-        '',
-        *shown(record),
-    ]
-    lines += _lists(record, *BEFORE)
+    status = record['status']
+    lines = [f'# {record["claim"]}', '']
+    lines += [f'Status: {status} ({STATUSES[status]}). Model: {record["model"]}.', '']
+    lines += [f'    {record["run"]}', '']
+    lines += shown(record)
+
+    for title in PROGRAM_LISTS:
+        lines += _list(title, record.get(title))
     for title in TABLES:
-        if entries := record.get(title):
-            lines += [
-                f'## {title.capitalize()}',
-                '',
-                *(f'- {key}: {_text(value)}' for key, value in entries.items()),
-                '',
-            ]
-    if rungs := record.get('parity'):
-        failed = [entry['name'] for entry in rungs if not entry['passed']]
-        lines += [
-            '## Parity',
-            '',
-            f'FAILED: {", ".join(failed)}.' if failed else 'All rungs passed.',
-            '',
-            *table([COLUMNS, *map(cells, rungs)]),
-            '',
-            LEGEND,
-            '',
-        ]
-        lines += [f'{entry["name"]}: {entry["note"]}\n' for entry in rungs if entry.get('note')]
-    return '\n'.join(lines + _lists(record, *OURS))
+        entries = record.get(title) or {}
+        lines += _list(title, [f'{key}: {_text(value)}' for key, value in entries.items()])
+    if record.get('parity'):
+        lines += _ladder(record['parity'])
+    for title in PEOPLE_LISTS:
+        lines += _list(title, record.get(title))
+    return '\n'.join(lines)
 
 
-def _lists(record: dict, *titles: str) -> list[str]:
-    return [
-        line
-        for title in titles
-        if record.get(title)
-        for line in (f'## {title.capitalize()}', '', *(f'- {entry}' for entry in record[title]), '')
-    ]
+def _list(title: str, entries: list | None) -> list[str]:
+    """A section of bullets; nothing where there are no entries."""
+    if not entries:
+        return []
+    bullets = [f'- {entry}' for entry in entries]
+    return [f'## {title.capitalize()}', '', *bullets, '']
+
+
+def _ladder(rungs: list[dict]) -> list[str]:
+    """The section of the parity ladder."""
+    failed = [rung['name'] for rung in rungs if not rung['passed']]
+    verdict = f'FAILED: {", ".join(failed)}.' if failed else 'All rungs passed.'
+    rows = [cells(rung) for rung in rungs]
+    lines = ['## Parity', '', verdict, '']
+    lines += [*table([COLUMNS, *rows]), '']
+    lines += [LEGEND, '']
+    for rung in rungs:
+        if rung.get('note'):
+            lines.append(f'{rung["name"]}: {rung["note"]}\n')
+    return lines
 
 
 def shown(record: dict) -> list[str]:
-    """Lines that show a record's pictures, which lie beside it."""
-    return [
-        line
-        for name in record.get('pictures', ())
-        for line in (f'![{record["claim"]}]({name})', '')
-    ]
+    """Markdown lines that show a record's pictures, which are files next to it."""
+    lines = []
+    for name in record.get('pictures', ()):
+        lines += [f'![{record["claim"]}]({name})', '']
+    return lines
 
 
 def cells(entry: dict) -> list[str]:
-    """A rung's record as the cells of a table's row."""
+    """A rung's record as one row of a table, under COLUMNS."""
     figures = [f'{entry[name]:.2g}' for name in ('max_abs', 'mean_abs', 'relative')]
-    return [
-        entry['name'],
-        entry['compared'],
-        *figures,
-        'yes' if entry['finite'] else 'NO',
-        f'{entry["tolerance"]:g}',
-        'pass' if entry['passed'] else 'FAIL',
-        entry.get('where', ''),
-    ]
+    finite = 'yes' if entry['finite'] else 'NO'
+    tolerance = f'{entry["tolerance"]:g}'
+    verdict = 'pass' if entry['passed'] else 'FAIL'
+    where = entry.get('where', '')
+    return [entry['name'], entry['compared'], *figures, finite, tolerance, verdict, where]
 
 
 def _text(value) -> str:
-    return (
-        ', '.join(f'{name} {item}' for name, item in value.items())
-        if isinstance(value, dict)
-        else str(value)
-    )
+    if isinstance(value, dict):
+        return ', '.join(f'{name} {item}' for name, item in value.items())
+    return str(value)
 
 
 def table(rows: list) -> list[str]:
+    """The lines of a Markdown table; the first row is its header."""
     lines = ['| ' + ' | '.join(row) + ' |' for row in rows]
-    return [lines[0], '|' + '---|' * len(rows[0]), *lines[1:]]
+    rule = '|' + '---|' * len(rows[0])
+    return [lines[0], rule, *lines[1:]]
 
 
 def read(path: str | Path, with_log: bool = True) -> dict:
-    """A record, checked; its log, where it names one, must be the file beside it. InputError says what is wrong."""
+    """A record, checked. InputError says what is wrong with it.
+
+    with_log: also check that the log it names is next to it, and unchanged.
+    """
     path = Path(path)
     try:
         record = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f'{path}: cannot be read ({" ".join(str(error).split())})') from None
+        reason = ' '.join(str(error).split())
+        raise InputError(f'{path}: cannot be read ({reason})') from None
     if not isinstance(record, dict):
-        raise InputError(f'{path} is no record')
+        raise InputError(f'{path} is not a record')
     try:
         check(record)
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
-    if with_log and (written := record.get('log')):
-        beside = path.parent / written['file']
-        if not beside.is_file():
-            raise InputError(f'{path}: its log {written["file"]} is not beside it')
-        if sha256(beside) != written['sha256']:
-            raise InputError(
-                f'{path}: its log {written["file"]} is not the one that the record was made from'
-            )
+    if with_log and record.get('log'):
+        _check_log(path, record['log'])
     return record
 
 
+def _check_log(path: Path, entry: dict) -> None:
+    name = entry['file']
+    beside = path.parent / name
+    if not beside.is_file():
+        raise InputError(f'{path}: its log {name} is not beside it')
+    if sha256(beside) != entry['sha256']:
+        raise InputError(f'{path}: its log {name} is not the one that the record was made from')
+
+
 def write(prefix: str, record: dict, log_file: str | Path | None = None) -> None:
-    """PREFIX.yaml and PREFIX.md, each whole or not at all, and before them a copy of the log under the record's name for
-    it. What people wrote into the record that it replaces is kept."""
+    """Write PREFIX.yaml and PREFIX.md, each whole or not at all.
+
+    log_file: copied next to them first, under the name that the record has for it. Entries that
+    people wrote into the record that this replaces are kept.
+    """
     if Path(f'{prefix}.yaml').exists():
         before = read(f'{prefix}.yaml', with_log=False)
-        for name in OURS:
-            if kept := [
-                entry for entry in before.get(name) or () if entry not in (record.get(name) or ())
-            ]:
-                record = record | {name: [*(record.get(name) or ()), *kept]}
-                log.warn(f'{prefix}.yaml keeps the {name} of the record before; read it again')
-    shown_as = page(record)
+        record = _with_entries_of_people(record, before, prefix)
+
+    markdown = page(record)
     text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
-    kept = (
-        [(Path(prefix).parent / record['log']['file'], Path(log_file).read_bytes())]
-        if log_file
-        else []
-    )
+
+    contents = {}  # path -> bytes
+    if log_file:
+        beside = Path(prefix).parent / record['log']['file']
+        contents[beside] = Path(log_file).read_bytes()
+    contents[Path(f'{prefix}.yaml')] = text.encode()
+    contents[Path(f'{prefix}.md')] = markdown.encode()
+
     try:
         Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-        for path, content in kept:
+        for path, content in contents.items():
             with atomic.writing(path) as file:
                 file.write(content)
-        for suffix, content in (('.yaml', text), ('.md', shown_as)):
-            with atomic.writing(Path(prefix + suffix)) as file:
-                file.write(content.encode())
     except OSError as error:
         raise InputError(f'--report {prefix}: cannot be written ({error.strerror})') from None
+
+
+def _with_entries_of_people(record: dict, before: dict, prefix: str) -> dict:
+    """The record with the entries of an earlier one that people wrote."""
+    for name in PEOPLE_LISTS:
+        own = record.get(name) or []
+        kept = [entry for entry in before.get(name) or () if entry not in own]
+        if kept:
+            record = record | {name: [*own, *kept]}
+            log.warn(f'{prefix}.yaml keeps the {name} of the record before; read it again')
+    return record
