@@ -1,4 +1,4 @@
-"""Curves of one or several runs over their epochs, with the published results beside them; figures over what was varied."""
+"""Pictures for records: curves of runs over their epochs, and accuracies over what was varied."""
 
 import textwrap
 from pathlib import Path
@@ -8,47 +8,65 @@ import numpy as np
 import recipes
 from util import atomic
 
-PANELS = {'training loss': 'train_loss', 'accuracy, %': 'test_acc1', 'rate': 'train_lr'}
+PANELS = {'train_loss': 'training loss', 'test_acc1': 'accuracy, %', 'train_lr': 'rate'}
 COLOURS = ['#1f6fb4', '#d1495b', '#3c8d5a', '#8d5fa8', '#b8860b', '#4d4d4d']
+# Of published results
+MARKERS = 'DsovP^'
+HOLLOW = {'color': 'black', 'capsize': 3, 'markersize': 5, 'markerfacecolor': 'none'}
+LOGARITHMIC = 16  # an axis whose numbers differ by this factor
 
 
 def curves(
     path: str | Path, runs: dict[str, list[dict]], published: tuple[recipes.Figure, ...] = ()
 ) -> None:
-    """A PNG with a panel for each of PANELS that the runs' logs have.
+    """Draw a PNG with a panel for each of PANELS that the runs' logs have.
 
-    runs: label -> the lines of a log.txt. published: accuracies, drawn at the last epoch, with their spread where there is
-    one; what is of another metric is left out.
+    runs: label -> the lines of a log.txt.
+    published: accuracies to draw at the last epoch, with their spread if they have one. Results of
+        other metrics are left out.
     """
-    from matplotlib.figure import Figure  # takes a second, which pages without plots need not wait
+    from matplotlib.figure import Figure  # imported here because it takes a second
 
-    panels = {
-        title: key
-        for title, key in PANELS.items()
-        if any(key in line for log in runs.values() for line in log)
-    }
-    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout='constrained')
-    for axes, (title, key) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items()
-    ):
-        for number, (label, log) in enumerate(runs.items()):
-            points = [(line['epoch'] + 1, line[key]) for line in log if key in line]
-            axes.plot(
-                *zip(*points),
-                color=COLOURS[number % len(COLOURS)],
-                label=label,
-                marker='.' if len(points) == 1 else '',
-            )
+    lines = [line for log in runs.values() for line in log]
+    shown = [key for key in PANELS if any(key in line for line in lines)]
+
+    figure = Figure(figsize=(4.2 * len(shown), 3.4), layout='constrained')
+    row = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, key in zip(row, shown):
+        _curves_of(axes, key, runs)
         if key == 'test_acc1':
-            _beside(
-                axes,
-                [point for point in published if point.metric == 'acc1'],
-                max(log[-1]['epoch'] + 1 for log in runs.values()),
-            )
-        axes.set(title=title, xlabel='epochs')
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
-    figure.axes[-2 if len(panels) > 2 else 0].legend(fontsize=7, frameon=False)
+            accuracies = [point for point in published if point.metric == 'acc1']
+            last = max(log[-1]['epoch'] + 1 for log in runs.values())
+            _beside(axes, accuracies, last)
+        axes.set(title=PANELS[key], xlabel='epochs')
+        _clean(axes)
+    with_legend = -2 if len(shown) > 2 else 0
+    figure.axes[with_legend].legend(fontsize=7, frameon=False)
+    _save(figure, path)
+
+
+def _curves_of(axes, key: str, runs: dict[str, list[dict]]) -> None:
+    """A curve for each run; a point if it has one epoch."""
+    for number, (label, log) in enumerate(runs.items()):
+        with_key = [line for line in log if key in line]
+        if not with_key:
+            continue
+        epochs = [line['epoch'] + 1 for line in with_key]
+        values = [line[key] for line in with_key]
+        marker = '.' if len(values) == 1 else ''
+        axes.plot(epochs, values, color=_colour(number), label=label, marker=marker)
+
+
+def _clean(axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _save(figure, path: str | Path) -> None:
     with atomic.writing(Path(path)) as file:
         figure.savefig(file, dpi=110, format='png', metadata={'Software': None})
 
@@ -56,80 +74,90 @@ def curves(
 def panels(
     path: str | Path, rows: list[list[tuple[str, dict[str, dict[str, list[float]]]]]]
 ) -> None:
-    """A PNG of rows of panels: what was varied, label -> choice -> accuracies, shown as their mean and standard deviation.
-    Choices that are numbers stand where they belong, on a logarithmic axis where they differ sixteenfold and more; the
-    choice '' is a band across the panel."""
+    """Draw a PNG of rows of panels; each panel shows accuracies over what was varied.
+
+    rows: of panels (title, series); series: label -> choice -> accuracies. They are drawn as mean
+        and standard deviation. Choices that are numbers are placed by their value, on a logarithmic
+        axis where the largest is at least LOGARITHMIC times the smallest. A series with the one
+        choice '' is a band across the panel.
+    """
     from matplotlib.figure import Figure
 
     widest = max(map(len, rows))
-    figure = Figure(figsize=(max(4.5 * widest, 9), 3.6 * len(rows)), layout='constrained')
-    for axes, row in zip(figure.subplots(len(rows), widest, squeeze=False), rows):
+    width = max(4.5 * widest, 9)
+    figure = Figure(figsize=(width, 3.6 * len(rows)), layout='constrained')
+    grid = figure.subplots(len(rows), widest, squeeze=False)
+    for axes, row in zip(grid, rows):
         for panel in axes[len(row) :]:
             panel.set_visible(False)
         for panel, (title, series) in zip(axes, row):
             _panel(panel, title, series)
-    with atomic.writing(Path(path)) as file:
-        figure.savefig(file, dpi=110, format='png', metadata={'Software': None})
+    _save(figure, path)
 
 
 def _panel(axes, title: str, series: dict[str, dict[str, list[float]]]) -> None:
-    choices = list(dict.fromkeys(choice for cells in series.values() for choice in cells if choice))
-    numbers = all(choice.replace('.', '', 1).isdigit() for choice in choices)
-    places = {choice: float(choice) if numbers else number for number, choice in enumerate(choices)}
+    places, are_numbers = _places(series)
+    repeated = False
     for number, (label, cells) in enumerate(series.items()):
-        colour, means = (
-            COLOURS[number % len(COLOURS)],
-            [np.mean(values) for values in cells.values()],
-        )
-        deviations = [np.std(values, ddof=1) if len(values) > 1 else 0 for values in cells.values()]
+        colour = _colour(number)
+        means = [np.mean(values) for values in cells.values()]
+        deviations = [_deviation(values) for values in cells.values()]
+        repeated |= any(len(values) > 1 for values in cells.values())
         if list(cells) == ['']:
-            axes.axhspan(
-                means[0] - deviations[0],
-                means[0] + deviations[0],
-                color=colour,
-                alpha=0.3,
-                label=label,
-            )
-        else:
-            axes.errorbar(
-                [places[choice] for choice in cells],
-                means,
-                deviations if any(deviations) else None,
-                capsize=3,
-                marker='.',
-                color=colour,
-                label=label,
-                linestyle='-' if numbers else '',
-            )
-    if numbers and max(places.values()) >= 16 * min(places.values()) > 0:
+            low = means[0] - deviations[0]
+            high = means[0] + deviations[0]
+            axes.axhspan(low, high, color=colour, alpha=0.3, label=label)
+            continue
+        axes.errorbar(
+            x=[places[choice] for choice in cells],
+            y=means,
+            yerr=deviations if any(deviations) else None,
+            capsize=3,
+            marker='.',
+            color=colour,
+            label=label,
+            linestyle='-' if are_numbers else '',
+        )
+
+    if are_numbers and max(places.values()) >= LOGARITHMIC * min(places.values()) > 0:
         axes.set_xscale('log')
-    spread = any(len(values) > 1 for cells in series.values() for values in cells.values())
-    axes.set(
-        xlabel=textwrap.fill(title, 45),
-        ylabel='accuracy, %' + ' (bars: standard deviation)' * spread,
-    )
-    axes.set_xticks(
-        list(places.values()),
-        [textwrap.fill(choice, 13) for choice in choices],
-        minor=False,
-        fontsize=7,
-    )
+    ylabel = 'accuracy, %'
+    if repeated:
+        ylabel += ' (bars: standard deviation)'
+    axes.set(xlabel=textwrap.fill(title, 45), ylabel=ylabel)
+    labels = [textwrap.fill(choice, 13) for choice in places]
+    axes.set_xticks(list(places.values()), labels, minor=False, fontsize=7)
     axes.set_xticks([], minor=True)
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=7, frameon=False)
-    axes.spines[['top', 'right']].set_visible(False)
+    _clean(axes)
+
+
+def _places(series: dict[str, dict[str, list[float]]]) -> tuple[dict[str, float], bool]:
+    """Where each choice stands on the horizontal axis, and whether the choices are numbers."""
+    choices = []
+    for cells in series.values():
+        for choice in cells:
+            if choice and choice not in choices:
+                choices.append(choice)
+    are_numbers = all(choice.replace('.', '', 1).isdigit() for choice in choices)
+    if are_numbers:
+        return {choice: float(choice) for choice in choices}, True
+    return {choice: number for number, choice in enumerate(choices)}, False
+
+
+def _deviation(values: list[float]) -> float:
+    return np.std(values, ddof=1) if len(values) > 1 else 0
 
 
 def _beside(axes, points: list[recipes.Figure], last: int) -> None:
+    """Published accuracies, at the last epoch and a little to the right of each other."""
     for number, point in enumerate(points):
+        epoch = last * (1 + 0.02 * number)
         axes.errorbar(
-            [last * (1 + 0.02 * number)],
-            [point.value],
+            x=[epoch],
+            y=[point.value],
             yerr=[point.spread or 0],
-            fmt='DsovP^'[number % 6],
-            color='black',
-            capsize=3,
-            markersize=5,
-            markerfacecolor='none',
+            fmt=MARKERS[number % len(MARKERS)],
             label=f'{point.by}: {point.value}',
+            **HOLLOW,
         )

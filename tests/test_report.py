@@ -213,7 +213,7 @@ def test_a_run_of_another_model_is_no_record_of_the_recipe(finished):
 def test_weights_that_are_no_checkpoint_of_a_training_are_refused(finished):
     finished.write()
     paddle_file.write(finished.folder / 'bare.pd', {'model': finished.model})
-    with pytest.raises(InputError, match='no checkpoint of a training'):
+    with pytest.raises(InputError, match='not a checkpoint of a training'):
         training.of_run(RECIPE, finished.folder / 'log.txt', finished.folder / 'bare.pd')
 
 
