@@ -1,6 +1,6 @@
-"""Everything that knows of several processes: rank, world size, means, waiting, warnings, wrapping a model.
+"""Several processes: rank and world size, sums over ranks, barriers, failures, wrapping a model.
 
-With one process every function here does the obvious thing and nothing is communicated.
+With one process nothing is communicated, and every function returns at once.
 """
 
 import contextlib
@@ -22,24 +22,27 @@ from paddle.distributed.fleet import utils
 from util.errors import InputError
 
 JOIN = 600  # seconds that the processes have to find each other
-PATIENCE = 3600  # seconds that ranks wait for each other before they give up
-POLL = 0.05  # seconds between two looks
+PATIENCE = 3600  # seconds that a rank waits for the others at a barrier
+POLL = 0.05  # seconds between two looks at a counter
 
-# For layer.py. Not the reentrant kind, whose backward pass DataParallel takes for a second use of the parameters.
+# For layer.py. DataParallel would take the backward pass of the reentrant kind for a second use of
+# the parameters.
 recompute = partial(utils.recompute, use_reentrant=False)
 
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # ask for a checkpoint and an end
-FAILED = 'mae/failed'
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # they ask to save a checkpoint and stop
+FAILED = 'mae/failed'  # key of the number of ranks that have failed
 
-_rounds = itertools.count()
+_rounds = itertools.count()  # numbers of the barriers
 
 
 def rank() -> int:
+    """Number of this process, from 0."""
     return int(os.environ.get('PADDLE_TRAINER_ID', 0))
 
 
 def world_size() -> int:
+    """Number of processes that train together."""
     return int(os.environ.get('PADDLE_TRAINERS_NUM', 1))
 
 
@@ -54,57 +57,68 @@ def is_main() -> bool:
 
 
 def begin() -> None:
-    """Join the other processes that the launcher started; ends where they have not come within JOIN seconds."""
+    """Join the other processes that the launcher started.
+
+    The program is killed where they do not come within JOIN seconds.
+    """
     if 'PADDLE_TRAINER_ID' in os.environ:
-        # a launcher that is killed would leave its processes to themselves
+        # otherwise the processes of a launcher that is killed would run on
         end_with_parent(signal.SIGTERM)
-    if world_size() > 1:
-        watch = multiprocessing.get_context('fork').Process(
-            target=_give_up, args=[os.getpid()], daemon=True
-        )
-        with without_signals():
-            watch.start()
-        paddle.distributed.init_parallel_env()
-        watch.kill()
-        watch.join()
+    if world_size() == 1:
+        return
+
+    fork = multiprocessing.get_context('fork')
+    watch = fork.Process(target=_give_up, args=[os.getpid()], daemon=True)
+    with without_signals():
+        watch.start()
+    paddle.distributed.init_parallel_env()
+    watch.kill()
+    watch.join()
 
 
 def end_with_parent(number: int) -> None:
-    """Let the system send this process a signal when the one that started it ends; only Linux can."""
+    """Have the system send this process a signal when its parent ends; only Linux can."""
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _give_up(waiting: int) -> None:
-    """End a process that waits for long. From a process of its own: Paddle waits deaf to signals and with Python's lock."""
+    """Kill the process `waiting`, the parent, after JOIN seconds.
+
+    Runs in a process of its own, because Paddle waits without answering signals and holds Python's
+    lock meanwhile.
+    """
     begun = time.monotonic()
     while time.monotonic() - begun < JOIN:
         time.sleep(POLL)
         if os.getppid() != waiting:
             return
-    print(
-        f'error: rank {rank()} of {world_size()} has waited {JOIN:g} s for the others, at {os.environ["PADDLE_MASTER"]}; '
-        'have all started, and can they reach that address?',
-        file=sys.stderr,
-        flush=True,
+    address = os.environ['PADDLE_MASTER']
+    message = (
+        f'error: rank {rank()} of {world_size()} has waited {JOIN:g} s for the others, '
+        f'at {address}; have all started, and can they reach that address?'
     )
+    print(message, file=sys.stderr, flush=True)
     os.kill(waiting, signal.SIGKILL)
 
 
 def wrap(model: paddle.nn.Layer) -> paddle.nn.Layer:
-    """The model as it is trained: its gradients averaged over the processes, its weights those of rank 0."""
+    """The model for training: gradients averaged over the processes, weights those of rank 0."""
     if world_size() == 1:
         return model
-    barrier()  # some may have read files for long
+    barrier()  # some ranks read files for longer than DataParallel waits
     return paddle.DataParallel(model)
 
 
 def reducing(network: paddle.nn.Layer, reduce: bool) -> contextlib.AbstractContextManager:
-    """Context of one forward and backward pass of a wrapped model; only with `reduce` are gradients communicated.
+    """Context of a forward and backward pass of a wrapped model; `reduce` averages the gradients.
 
-    Those accumulated before travel with them, so a round of accumulation costs one communication, in its last pass.
+    Gradients accumulated in earlier passes are averaged too, so a round of accumulation
+    communicates once, in its last pass.
     """
-    return contextlib.nullcontext() if reduce or world_size() == 1 else network.no_sync()
+    if reduce or world_size() == 1:
+        return contextlib.nullcontext()
+    return network.no_sync()
 
 
 def sum_over_ranks(values: list[float]) -> list[float]:
@@ -122,34 +136,43 @@ def mean(values: list[float]) -> list[float]:
 
 
 def agree(what: str, values: list[float]) -> None:
-    """InputError on every rank where the ranks have different values."""
+    """Raise InputError on every rank if the ranks have different values."""
     if world_size() == 1:
         return
-    largest = paddle.to_tensor([*values, *(-value for value in values)], dtype='float64')
-    paddle.distributed.all_reduce(largest, paddle.distributed.ReduceOp.MAX)
-    most, least = (
-        largest.tolist()[: len(values)],
-        [-value for value in largest.tolist()[len(values) :]],
-    )
-    if most != least:
+    # one communication finds both: the smallest value is minus the largest of the negatives
+    negatives = [-value for value in values]
+    both = paddle.to_tensor([*values, *negatives], dtype='float64')
+    paddle.distributed.all_reduce(both, paddle.distributed.ReduceOp.MAX)
+
+    largest = both.tolist()[: len(values)]
+    smallest = [-value for value in both.tolist()[len(values) :]]
+    if largest != smallest:
         raise InputError(
-            f'{what} differs between the processes: {values} on rank {rank()}; do they share a file system?'
+            f'{what} differs between the processes: {values} on rank {rank()}; '
+            'do they share a file system?'
         )
 
 
 def broadcast_buffers(model: paddle.nn.Layer) -> None:
-    """Give every rank rank 0's state that no gradient moves, such as BatchNorm's statistics, which training leaves
-    different. (Paddle keeps those among the parameters, not the buffers.)"""
-    if world_size() > 1:
-        for tensor in model.state_dict().values():
-            if tensor.stop_gradient:
-                paddle.distributed.broadcast(tensor, src=0)
+    """Copy rank 0's state that has no gradient to every rank, such as BatchNorm's statistics.
+
+    They differ between ranks after training. Paddle counts some of them as parameters, so this
+    looks for tensors without a gradient and not for buffers.
+    """
+    if world_size() == 1:
+        return
+    for tensor in model.state_dict().values():
+        if tensor.stop_gradient:
+            paddle.distributed.broadcast(tensor, src=0)
 
 
 @contextlib.contextmanager
 def without_signals() -> Iterator[None]:
-    """Let signals that ask to stop arrive after the block: they break the key-value store's connection in the middle of
-    a reply, and kill the workers of a loader while it starts them."""
+    """Delay the signals that ask to stop until the block has ended.
+
+    They would break the key-value store's connection in the middle of a reply, and kill a loader's
+    workers while it starts them.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -169,7 +192,7 @@ def store_add(key: str, number: int) -> int:
 
 
 def store_set(key: str, text: str) -> None:
-    """Put a text into the key-value store."""
+    """Write a text to the key-value store."""
     with without_signals():
         _store().set(key, text)
 
@@ -181,39 +204,51 @@ def store_get(key: str) -> str:
 
 
 def _ignore_signals() -> None:
-    """At the first rank that has ended with a code, the launcher asks the others to end too, which kills one that is about
-    to, and the launcher reports that: Python lets go of its handlers before a process is gone, but not of what it ignores.
+    """Ignore the signals that ask to stop, so that this process ends with its own exit code.
+
+    When the first rank has ended with a code other than 0, the launcher sends SIGTERM to the
+    others and reports a rank that it kills. A handler is not enough: while a process ends, Python
+    removes its handlers, but keeps signals ignored.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def fail(reason: str) -> None:
-    """Tell ranks that wait for this one that it will not come; say which rank was the first to fail, if another."""
+    """Tell the ranks that wait for this one that it has failed.
+
+    Prints which rank failed first, if that was another one for another reason.
+    """
     if world_size() == 1:
         return
     _ignore_signals()
     if not paddle.distributed.is_initialized():
         return
     with contextlib.suppress(Exception), without_signals():
-        # the store may be gone, and then nobody waits
+        # where the store is gone, nobody waits any more
         store = _store()
-        if store.add(FAILED, 1) == 1:
+        is_first = store.add(FAILED, 1) == 1
+        if is_first:
             store.set(f'{FAILED}/first', f'rank {rank()}: {reason}')
-        elif not (first := store.get(f'{FAILED}/first').decode()).endswith(reason):
+            return
+        first = store.get(f'{FAILED}/first').decode()
+        if not first.endswith(reason):
             print(f'the first to fail was {first}', file=sys.stderr, flush=True)
 
 
 def barrier() -> None:
-    """Return when all ranks have come here; RuntimeError when one has not within an hour.
+    """Return when all ranks have called this; RuntimeError if one has not within PATIENCE seconds.
 
-    Through the key-value store: in a collective operation of the CPU backend nobody may be 30 s late.
+    Uses the key-value store, because a collective operation of the CPU backend fails when a rank
+    is 30 s late.
     """
     if world_size() == 1:
         return
     key = f'mae/barrier/{next(_rounds)}'
     _count_to_all(f'{key}/come')
-    if is_main():  # it holds the store, and may only leave when the others need it no more
+
+    # rank 0 holds the store, so it leaves last
+    if is_main():
         _count_to_all(f'{key}/gone')
     else:
         store_add(f'{key}/gone', 1)
@@ -232,9 +267,8 @@ def _count_to_all(key: str) -> None:
     count = store_add(key, 1)
     while count < world_size():
         if time.monotonic() - begun > PATIENCE:
-            raise RuntimeError(
-                f'only {count} of {world_size()} processes came within {timedelta(seconds=PATIENCE)}'
-            )
+            limit = timedelta(seconds=PATIENCE)
+            raise RuntimeError(f'only {count} of {world_size()} processes came within {limit}')
         if store_add(FAILED, 0):
             raise RuntimeError('another process has failed; its own output says why')
         time.sleep(POLL)
