@@ -1,6 +1,7 @@
-"""The tools below the models: they know no model, and only this package touches threads, processes, files and data.
+"""Tools that all programs share: threads, processes, files, data. They know no model.
 
-Importing it prepares the machine for Paddle (util/machine.py), which must happen before Paddle itself is imported.
+Importing this package prepares the machine for Paddle (util/machine.py), which must happen before
+Paddle is imported.
 """
 
 from util import machine

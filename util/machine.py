@@ -1,8 +1,10 @@
-"""Use the whole CPU: threads and the BLAS switch, which Paddle reads when it is imported, and so before that; memory.
+"""Settings that let Paddle use the whole CPU: threads, MKL's code path, memory.
 
-Paddle and its launcher export OMP_NUM_THREADS=1 when nothing is set, and the bundled MKL takes a slow path on AMD
-processors (32 against some 450 GFLOP/s in sgemm). Whatever the user has set stays; MAE_NUM_THREADS is the way to ask
-for a number of threads under the launcher, where a 1 may come from the launcher itself.
+Paddle reads the first two when it is imported, so `prepare` must run before that. Without it,
+Paddle and its launcher export OMP_NUM_THREADS=1, and the bundled MKL takes a slow path on AMD
+processors (32 instead of about 450 GFLOP/s in sgemm). Values that the user has set stay.
+MAE_NUM_THREADS sets the number of threads under the launcher, where OMP_NUM_THREADS=1 may come from
+the launcher itself.
 """
 
 import contextlib
@@ -11,25 +13,49 @@ import io
 import os
 import sys
 
+# of malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+
 
 def threads(environ: dict, cores: int) -> int | None:
     """Number of OpenMP threads to set for this process; None leaves the environment as it is."""
     if 'MAE_NUM_THREADS' in environ:
-        wish = environ['MAE_NUM_THREADS']
-        if not wish.isdecimal() or int(wish) < 1:
-            sys.exit(f'MAE_NUM_THREADS={wish}: expected a number of threads, at least 1')
-        return int(wish)
-    if 'PADDLE_TRAINERS_NUM' in environ and environ.get('OMP_NUM_THREADS') in (None, '1'):
-        return max(1, cores // int(environ.get('PADDLE_LOCAL_SIZE', 1)))
-    return cores if 'OMP_NUM_THREADS' not in environ else None
+        asked = environ['MAE_NUM_THREADS']
+        if not asked.isdecimal() or int(asked) < 1:
+            sys.exit(f'MAE_NUM_THREADS={asked}: expected a number of threads, at least 1')
+        return int(asked)
+
+    # the launcher's processes share the cores of this machine
+    set_before = environ.get('OMP_NUM_THREADS')
+    if 'PADDLE_TRAINERS_NUM' in environ and set_before in (None, '1'):
+        processes = int(environ.get('PADDLE_LOCAL_SIZE', 1))
+        return max(1, cores // processes)
+
+    return cores if set_before is None else None
 
 
 def blas_path(cpuinfo: str) -> int | None:
-    """Value of MKL_DEBUG_CPU_TYPE that gives an AMD processor MKL's fast kernels; None for every other processor."""
+    """Value of MKL_DEBUG_CPU_TYPE for MKL's fast kernels; None unless the processor is an AMD.
+
+    cpuinfo: the text of /proc/cpuinfo.
+    """
     if 'AuthenticAMD' not in cpuinfo:
         return None
-    flags = cpuinfo.partition('flags')[2].partition('\n')[0].split()
-    return 7 if 'avx512f' in flags else 5 if 'avx2' in flags else None
+    _, _, after = cpuinfo.partition('flags')
+    flags = after.partition('\n')[0].split()
+    if 'avx512f' in flags:
+        return 7
+    if 'avx2' in flags:
+        return 5
+    return None
+
+
+def _cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpuinfo() -> str:
@@ -41,31 +67,36 @@ def _cpuinfo() -> str:
 
 
 def retain_memory() -> bool:
-    """Have glibc keep what it has freed, up to its limit of 32 MB a block: Paddle frees and takes the same blocks in every
-    step, and each time the system would have to fill them with zeros again. False where the C library is another."""
-    mmap_threshold, trim_threshold = -3, -1  # of malloc.h
+    """Have glibc keep freed memory, in blocks of up to 32 MB, which is its limit.
+
+    Paddle frees and allocates the same blocks in every step. If they went back to the system each
+    time, it would fill them with zeros before it hands them out again. Returns False where the C
+    library is another one.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
-    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2**31 - 1))
+    keeps_blocks = mallopt(M_MMAP_THRESHOLD, 32 << 20)
+    return bool(keeps_blocks and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def prepare() -> None:
-    """Set the environment of this process, then import Paddle. Once that has happened elsewhere it is too late: nothing."""
+    """Set the environment of this process, then import Paddle.
+
+    Does nothing where Paddle has been imported before, because it is too late then.
+    """
     if 'paddle' in sys.modules:
         return
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    )
-    count = threads(os.environ, cores)
+    count = threads(os.environ, _cores())
     if count is not None:
         os.environ['OMP_NUM_THREADS'] = str(count)
     path = blas_path(_cpuinfo())
     if path is not None:
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', str(path))
     retain_memory()
-    # Paddle's import warns of more than one thread, which was just chosen, and of a missing compiler cache, which only
-    # those need who compile operators of their own
+
+    # Paddle's import warns of more than one thread, which is what we want, and of a missing
+    # compiler cache, which matters only to people who compile their own operators
     with contextlib.redirect_stderr(io.StringIO()):
         import paddle  # noqa: F401
