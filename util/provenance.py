@@ -1,4 +1,4 @@
-"""Where a run took place and by which code."""
+"""The code, the versions and the machine of a run, for checkpoints and records."""
 
 import os
 import platform
@@ -12,18 +12,20 @@ HERE = Path(__file__).parent
 
 
 def environment() -> dict[str, str | int]:
-    """Code, versions and processor of this process."""
+    """Commit, versions, processor, threads and device of this process."""
+    threads = os.environ.get('OMP_NUM_THREADS', os.cpu_count() or 1)
     device = paddle.device.get_device()
+    if device.startswith('gpu'):
+        device = f'{device}, {paddle.device.cuda.get_device_name()}'
+
     return {
         'commit': commit(),
         'python': platform.python_version(),
         'paddle': paddle.__version__,
         'numpy': np.__version__,
         'processor': _processor(),
-        'threads': int(os.environ.get('OMP_NUM_THREADS', os.cpu_count() or 1)),
-        'device': f'{device}, {paddle.device.cuda.get_device_name()}'
-        if device.startswith('gpu')
-        else device,
+        'threads': int(threads),
+        'device': device,
     }
 
 
@@ -32,23 +34,25 @@ def _processor() -> str:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
-    return next(
-        (line.partition(':')[2].strip() for line in lines if line.startswith('model name')),
-        platform.machine(),
-    )
+    for line in lines:
+        if line.startswith('model name'):
+            _, _, name = line.partition(':')
+            return name.strip()
+    return platform.machine()
 
 
 def commit() -> str:
-    """Of the code that runs, with `, changed` where files differ from it."""
-
-    def git(*words):
-        return subprocess.run(
-            ['git', *words], cwd=HERE, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
+    """The commit of this code, followed by `, changed` where files differ from it."""
     try:
-        return git('rev-parse', 'HEAD') + (
-            ', changed' if git('status', '--porcelain', '--untracked-files=no') else ''
-        )
+        head = _git('rev-parse HEAD')
+        changes = _git('status --porcelain --untracked-files=no')
     except (OSError, subprocess.SubprocessError):
         return 'unknown: git does not tell'
+    return f'{head}, changed' if changes else head
+
+
+def _git(words: str) -> str:
+    """The output of a git command in this repository."""
+    command = ['git', *words.split()]
+    ran = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True, timeout=10)
+    return ran.stdout.strip()

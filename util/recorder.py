@@ -1,4 +1,4 @@
-"""The records of a training: log.txt and VisualDL's curves."""
+"""The progress of a training on disk: log.txt and VisualDL's curves."""
 
 import json
 from pathlib import Path
@@ -9,21 +9,28 @@ from util import atomic, dist
 
 
 class Recorder:
-    """Writes log.txt, one JSON line an epoch, and VisualDL records; on the main process.
+    """Writes log.txt, one JSON line per epoch, and VisualDL records; on the main process only.
 
-    An empty folder name leaves that record out. Lines of log.txt from `first_epoch` on belong to
-    epochs that this run does again, or to another run; they move to log.txt.old. Scalars stand on
-    upstream's axis: 1000 steps are one epoch, so that runs with different batch sizes can be laid
-    over each other.
+    output_dir: folder of log.txt; log_dir: folder of VisualDL. An empty name turns that one off.
+    first_epoch: lines of log.txt from this epoch on belong to epochs that this run repeats, or to
+        another run. They move to log.txt.old.
+
+    The horizontal axis of curves is upstream's: 1000 steps are one epoch, so that runs with
+    different batch sizes can be compared.
     """
 
     def __init__(self, output_dir: str, log_dir: str, first_epoch: int = 0):
-        self.log = Path(output_dir) / 'log.txt' if output_dir and dist.is_main() else None
-        if self.log and self.log.exists():
-            self._set_aside(first_epoch)
-        self.counts = {}  # further values for the next line
+        self.log = None
         self.writer = None
-        if log_dir and dist.is_main():
+        self.counts = {}  # further values for the next line
+        if not dist.is_main():
+            return
+
+        if output_dir:
+            self.log = Path(output_dir) / 'log.txt'
+            if self.log.exists():
+                self._set_aside(first_epoch)
+        if log_dir:
             from visualdl import LogWriter  # imported here because it takes a second
 
             self.writer = LogWriter(log_dir)
@@ -33,13 +40,14 @@ class Recorder:
         kept = [line for line in lines if _epoch(line) < first_epoch]
         if kept == lines:
             return
+        removed = [line for line in lines if line not in kept]
         with open(self.log.with_name('log.txt.old'), 'a') as file:
-            file.writelines(line for line in lines if line not in kept)
+            file.writelines(removed)
         with atomic.writing(self.log) as file:
             file.write(''.join(kept).encode())
 
     def scalars(self, epoch: float, **values: float) -> None:
-        """Add a point to the curve of each value, at an epoch with its fraction."""
+        """Add a point to the curve of each value. `epoch` has a fraction."""
         if self.writer:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, int(epoch * 1000))
@@ -51,19 +59,21 @@ class Recorder:
             self.writer.flush()
 
     def epoch(self, **values: float) -> None:
-        """Write one line of log.txt; what VisualDL has buffered goes to the disk as well."""
+        """Write one line of log.txt, and flush VisualDL's buffer to disk."""
         if self.writer:
             self.writer.flush()
-        if self.log:
-            try:
-                with open(self.log, 'a', encoding='utf-8') as file:
-                    file.write(json.dumps({**values, **self.counts}) + '\n')
-            except OSError as error:
-                raise atomic.refused(self.log, error) from None
+        if not self.log:
+            return
+        line = json.dumps({**values, **self.counts})
+        try:
+            with open(self.log, 'a', encoding='utf-8') as file:
+                file.write(line + '\n')
+        except OSError as error:
+            raise atomic.refused(self.log, error) from None
 
 
 def _epoch(line: str) -> float:
-    """The epoch of a line of log.txt; infinity for the half of a line that a killed process leaves."""
+    """The epoch of a line of log.txt; infinity for half a line, which a killed process leaves."""
     try:
         return json.loads(line)['epoch']
     except (json.JSONDecodeError, KeyError, TypeError):
