@@ -1,4 +1,4 @@
-"""How every program starts and ends: device, processes, folders; errors in one line, exit codes."""
+"""How every program starts and ends: device, processes, folders; one-line errors, exit codes."""
 
 import os
 import signal
@@ -16,21 +16,20 @@ from util.errors import INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
 
 
 def run(main: Callable, parser: ArgumentParser) -> None:
-    """Run main(args) and end with the exit code that says how it went.
+    """Run main(args) and end with an exit code of util/errors.py.
 
-    2 and one line for what the user can put right, 1 for a loss that is not finite, 130 after
-    Ctrl-C, 141 where nobody reads the output any more. Any other exception shows its traceback.
+    InputError and NonFiniteLoss are printed in one line; any other exception with its traceback.
     """
     args = parser.parse_args()
     if sys.stdout.errors == 'strict':
-        # A file's name in letters that the terminal lacks ends no run
+        # a file name with letters that the terminal cannot show must not end the run
         sys.stdout.reconfigure(errors='backslashreplace')
     try:
         main(args)
         sys.stdout.flush()
     except (InputError, NonFiniteLoss) as error:
         dist.fail(str(error))
-        # Paddle's handler raises when loader workers end after this
+        # Paddle's handler would raise when the loader's workers end after this
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         print(f'{parser.prog}: error: {error}', file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
@@ -40,8 +39,9 @@ def run(main: Callable, parser: ArgumentParser) -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         dist.fail('nobody reads its output any more')
-        # For what Python writes when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Python flushes stdout when it ends; that must not fail again
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
         sys.exit(OUTPUT_CLOSED)
     except Exception as error:
         dist.fail(f'{type(error).__name__}: {error}')
@@ -49,11 +49,13 @@ def run(main: Callable, parser: ArgumentParser) -> None:
 
 
 def start(device: str | None, seed: int, output_dir: str = '', log_dir: str = '') -> None:
-    """Choose the device, join the other processes, seed Paddle (differently on each rank), make the output folders.
+    """Choose the device, join the other processes, seed Paddle and make the output folders.
 
-    device: 'gpu' or its synonym 'cuda', 'cpu', or None for the GPU where Paddle was built for one.
+    device: 'gpu' or its synonym 'cuda', 'cpu', or None for the GPU if there is one. Each rank gets
+    a seed of its own.
     """
-    has_gpu = paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    built_for_gpu = paddle.device.is_compiled_with_cuda()
+    has_gpu = built_for_gpu and paddle.device.cuda.device_count() > 0
     if device in ('gpu', 'cuda') and not has_gpu:
         raise InputError(f'--device {device}: {_why_no_gpu()}')
     if device == 'cpu' or not has_gpu:
@@ -62,35 +64,40 @@ def start(device: str | None, seed: int, output_dir: str = '', log_dir: str = ''
         paddle.set_device(f'gpu:{dist.device_id()}')
     dist.begin()
     paddle.seed(seed + dist.rank())
-    for flag, folder in (('--output_dir', output_dir), ('--log_dir', log_dir)):
-        if folder:
-            make_folder(flag, folder)
+    if output_dir:
+        make_folder('--output_dir', output_dir)
+    if log_dir:
+        make_folder('--log_dir', log_dir)
 
 
 def _why_no_gpu() -> str:
     if paddle.device.is_compiled_with_cuda():
         return 'Paddle finds no GPU on this machine'
-    return 'this Paddle was built for CPUs only; install requirements/gpu.txt in an environment of its own'
+    remedy = 'install requirements/gpu.txt in an environment of its own'
+    return f'this Paddle was built for CPUs only; {remedy}'
 
 
 def _use_cpu() -> None:
     paddle.set_device('cpu')
-    # Copies between strided views are slow on CPUs; without them small models train twice as fast, to the same loss
+    # Strided views are slow on CPUs; without them small models train twice as fast to the same loss
     paddle.set_flags({'FLAGS_use_stride_kernel': False})
     kernels.install()
-    # Mixed precision is switched off here by ourselves, which auto_cast and GradScaler need not say again
+    # auto_cast and GradScaler warn that mixed precision is off on CPUs, which is intended here
     warnings.filterwarnings('ignore', message='.*(auto_cast|GradScaler).*')
 
 
 def make_folder(flag: str, folder: str) -> None:
-    """Make a folder for what the program writes, on the main process; InputError where it cannot write there."""
+    """Make a folder for the program's output, on the main process.
+
+    InputError where the program cannot write into it.
+    """
     if not dist.is_main():
         return
+    path = Path(folder)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        atomic.clean(Path(folder))
-        tempfile.TemporaryFile(dir=folder).close()
+        path.mkdir(parents=True, exist_ok=True)
+        atomic.clean(path)
+        tempfile.TemporaryFile(dir=folder).close()  # can we write there?
     except OSError as error:
-        raise InputError(
-            f'{flag} {folder}: cannot write into this folder ({error.strerror})'
-        ) from None
+        message = f'{flag} {folder}: cannot write into this folder ({error.strerror})'
+        raise InputError(message) from None
