@@ -115,14 +115,17 @@ def gelu(size: int) -> tuple[Operation, Operation]:
     options = [c_float(0), c_float(0)]  # alpha and beta, which GELU does not use
 
     layouts = [x, x]  # of x, y
-    forward = library.primitive_desc('eltwise_forward', c_int(TRAINING), kind, *layouts, *options)
-    layouts = [x, x, x]  # of dx, dy, x
-    backward = library.primitive_desc('eltwise_backward', kind, *layouts, *options, forward)
-
-    return (
-        Operation(forward, (SRC, x), (DST, x)),
-        Operation(backward, (SRC, x), (DIFF_DST, x), (DIFF_SRC, x)),
+    forward_desc = library.primitive_desc(
+        'eltwise_forward', c_int(TRAINING), kind, *layouts, *options
     )
+    layouts = [x, x, x]  # of dx, dy, x
+    backward_desc = library.primitive_desc(
+        'eltwise_backward', kind, *layouts, *options, forward_desc
+    )
+
+    forward = Operation(forward_desc, (SRC, x), (DST, x))
+    backward = Operation(backward_desc, (SRC, x), (DIFF_DST, x), (DIFF_SRC, x))
+    return forward, backward
 
 
 @lru_cache(64)
@@ -133,14 +136,13 @@ def softmax(rows: int, width: int) -> tuple[Operation, Operation]:
     axis = c_int(1)
 
     layouts = [x, x]  # of x, y
-    forward = library.primitive_desc('softmax_forward', c_int(TRAINING), kind, *layouts, axis)
+    forward_desc = library.primitive_desc('softmax_forward', c_int(TRAINING), kind, *layouts, axis)
     layouts = [x, x, x]  # of dx, dy, y
-    backward = library.primitive_desc('softmax_backward', kind, *layouts, axis, forward)
+    backward_desc = library.primitive_desc('softmax_backward', kind, *layouts, axis, forward_desc)
 
-    return (
-        Operation(forward, (SRC, x), (DST, x)),
-        Operation(backward, (DST, x), (DIFF_DST, x), (DIFF_SRC, x)),
-    )
+    forward = Operation(forward_desc, (SRC, x), (DST, x))
+    backward = Operation(backward_desc, (DST, x), (DIFF_DST, x), (DIFF_SRC, x))
+    return forward, backward
 
 
 @lru_cache(64)
@@ -157,16 +159,15 @@ def layer_norm(rows: int, width: int, epsilon: float) -> tuple[Operation, Operat
     options = [c_float(epsilon), c_uint(SCALE_AND_SHIFT)]
 
     layouts = [x, x, row]  # of x, y, statistics
-    forward = library.primitive_desc(f'{name}_forward', c_int(TRAINING), *layouts, *options)
+    forward_desc = library.primitive_desc(f'{name}_forward', c_int(TRAINING), *layouts, *options)
     layouts = [x, x, x, row]  # of dx, dy, x, statistics
-    backward = library.primitive_desc(
-        f'{name}_backward', c_int(BACKWARD), *layouts, *options, forward
+    backward_desc = library.primitive_desc(
+        f'{name}_backward', c_int(BACKWARD), *layouts, *options, forward_desc
     )
 
     inputs = [(SRC, x), (SCALE, weight), (SHIFT, weight)]
     statistics = [(MEAN, row), (VARIANCE, row)]
     gradients = [(DIFF_SRC, x), (DIFF_SCALE, weight), (DIFF_SHIFT, weight)]
-    return (
-        Operation(forward, *inputs, (DST, x), *statistics),
-        Operation(backward, *inputs, *statistics, (DIFF_DST, x), *gradients),
-    )
+    forward = Operation(forward_desc, *inputs, (DST, x), *statistics)
+    backward = Operation(backward_desc, *inputs, *statistics, (DIFF_DST, x), *gradients)
+    return forward, backward
