@@ -1,4 +1,7 @@
-"""PyTorch references run in .venv-parity, in a process of their own: two frameworks in one starve each other."""
+"""PyTorch references run in .venv-parity, in a process of their own.
+
+Two frameworks in one process starve each other.
+"""
 
 import json
 import os
@@ -47,7 +50,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def reference(tmp_path):
-    """reference('crop', name=array, ...) runs references/crop.py over the arrays and returns the arrays it writes."""
+    """reference('crop', name=array, ...) runs references/crop.py and returns its arrays."""
 
     def run(script, **arrays):
         given, computed = tmp_path / 'given.npz', tmp_path / 'computed.npz'
@@ -67,7 +70,7 @@ def reference(tmp_path):
 
 @pytest.fixture
 def made(reference, tmp_path):
-    """made('nano', 'full') -> a file of random weights, as the code base that the kind is of writes it."""
+    """made('nano', 'full') -> a file of random weights, written by the code base of that kind."""
 
     def make(size, kind, classes=10):
         reference('make_files', size=json.dumps(SIZES[size]), kinds=[kind], classes=classes)
@@ -92,7 +95,7 @@ def climbed(run_program, tmp_path):
 
 
 def keep(name: str, record: dict, log: Path | None = None):
-    """Write a record, in the folder that MAE_REPORTS names, if it does."""
+    """Write a record into the folder that MAE_REPORTS names, if it is set."""
     if folder := os.environ.get('MAE_REPORTS'):
         records.write(str(ROOT / folder / name), record, log)
 
@@ -100,7 +103,7 @@ def keep(name: str, record: dict, log: Path | None = None):
 def parity_record(
     claim: str, model: str, file: str, weights: dict, rungs: list, deviations: list[str]
 ) -> dict:
-    """The record of a comparison that the test of that file makes. weights: where they are, and their sha256."""
+    """The record of a comparison made by the test `file`. weights: their place and sha256."""
     return {
         'claim': f'{claim} (random weights, every tensor perturbed)',
         'status': 'measured',
@@ -114,5 +117,5 @@ def parity_record(
 
 
 def report(name: str, **figures: float):
-    """Print the figures that a closing note or a report needs; shown with `pytest -s`, and by -rA."""
+    """Print figures for a closing note or a report; `pytest -s` and -rA show them."""
     print(f'\n{name}: ' + '  '.join(f'{key} {value:.2g}' for key, value in figures.items()))

@@ -1,6 +1,7 @@
-"""Policies, erasing, mixup, cutmix, jitter and the evaluation transform against timm 1.0.22 and torchvision.
+"""Augmentation and the evaluation transform against timm 1.0.22 and torchvision.
 
-timm's draws are noted in its own process and played back here, so that results can be compared value for value.
+Compared are policies, erasing, mixup, cutmix and jitter. timm's random draws are noted in its own
+process and played back here, so that results can be compared value for value.
 """
 
 import json
@@ -20,7 +21,7 @@ SEEDS = 12  # a policy and picture
 
 
 class Playback:
-    """A generator that gives back noted draws, in their order, and insists on their kinds."""
+    """A generator that returns noted draws in their order, and checks their kinds."""
 
     def __init__(self, draws):
         self.draws = iter(draws)
@@ -54,7 +55,7 @@ def pictures():
 
 
 def compare(reference, what, cases, ours, **given):
-    """ours(case, playback) -> array, equal to the reference's result in every value, with the same draws."""
+    """Assert that ours(case, playback) equals the reference's array, with the same draws."""
     theirs = reference('augment', what=what, cases=json.dumps(cases), **given)
     noted = json.loads(str(theirs['draws']))
     for number, case in enumerate(cases):
@@ -65,23 +66,12 @@ def compare(reference, what, cases, ours, **given):
         playback.assert_used_up()
 
 
-STRINGS = [
-    'rand-m9-mstd0.5-inc1',
-    'rand-m9-mstd0.5',
-    'rand-m7-n4-p0.8-mstd1',
-    'rand-m15-mmax20-mstd101-inc1',
-    'rand-n3-tweights',
-    'rand-m8-t3a-mstd0.5',
-    'rand-m6-n5-t3aw-inc1',
-    'v0',
-    'v0r-mstd0.5',
-    'original',
-    'originalr',
-    '3a',
-    'augmix',
-    'augmix-m5-w4-d2',
-    'augmix-m3-b1-mstd0.5-a0.5',
-]
+STRINGS = (
+    'rand-m9-mstd0.5-inc1 rand-m9-mstd0.5 rand-m7-n4-p0.8-mstd1 rand-m15-mmax20-mstd101-inc1 '
+    'rand-n3-tweights rand-m8-t3a-mstd0.5 rand-m6-n5-t3aw-inc1 '
+    'v0 v0r-mstd0.5 original originalr 3a '
+    'augmix augmix-m5-w4-d2 augmix-m3-b1-mstd0.5-a0.5'
+).split()
 
 
 @pytest.mark.parametrize('aa', STRINGS)

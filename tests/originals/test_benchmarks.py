@@ -1,4 +1,4 @@
-"""What the benchmarks measure for PyTorch runs, and its models train as many numbers as ours."""
+"""The benchmarks' PyTorch code runs, and its models train as many values as ours."""
 
 import pytest
 from conftest import ROOT
@@ -18,7 +18,7 @@ def bench():
 @pytest.mark.parametrize('name', NAMES)
 def test_a_case_runs_with_both_frameworks(bench, tmp_path, name):
     case = bench.cases.small(*bench.cases.chosen([name]))
-    ours, theirs = bench.measure(case, 1, 1, tmp_path)  # which compares the numbers of parameters
+    ours, theirs = bench.measure(case, 1, 1, tmp_path)  # it compares the numbers of parameters
     assert (
         ours['framework'] == 'paddle' and theirs['framework'] == 'torch' and theirs['threads'] == 1
     )

@@ -1,4 +1,4 @@
-"""util.convert against the producers: their classes make the files that tests/data has, and read the files that we write."""
+"""util.convert against the producers: their classes make the files in tests/data and read ours."""
 
 import tarfile
 
@@ -34,13 +34,13 @@ def test_the_producers_still_write_what_is_checked_in(reference, tmp_path):
             assert (folders[0] / path).read_text() == (folders[1] / path).read_text()
             continue
         ours, theirs = (dict(leaves(weights.read(folder / path))) for folder in folders)
-        assert ours.keys() == theirs.keys()  # in any order, for save_pretrained has none
+        assert ours.keys() == theirs.keys()  # in any order: save_pretrained has none
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f'{path}: {name}')
 
 
 def perturbed(model):
-    """The model with every tensor moved, so that nothing is 0 or 1, and its weights."""
+    """The model with noise on every tensor, so that no value is 0 or 1; its weights."""
     rng = np.random.default_rng(0)
     model.set_state_dict(
         {
@@ -97,7 +97,7 @@ def write_all(ours, folder):
 
 
 def outputs(ours, images, noise):
-    """What the producers should compute from our files, by name of the file."""
+    """The expected outputs of the producers' models from our files, by name of the file."""
     images, noise = paddle.to_tensor(images), paddle.to_tensor(noise)
     network = ours['autoencoder'][0]
     loss, pred, _ = network(images, 0.75, noise)

@@ -1,4 +1,4 @@
-"""Swin and PVT against encoders that are put together from timm's blocks (see references/pyramid.py)."""
+"""Swin and PVT against encoders built from timm's blocks (see references/pyramid.py)."""
 
 import json
 
@@ -39,7 +39,8 @@ def test_features_scores_and_gradients_equal_those_of_timms_blocks(reference, na
         **{f'gradients.{key}': p.grad for key, p in model.named_parameters()},
     }
     assert ours.keys() == expected.keys()
-    # One bias for all pairs changes no softmax: its gradient is nothing but rounding, and is measured by the weight's.
+    # One bias for all pairs changes no softmax: its gradient is only rounding, so it is measured
+    # relative to the weight's
     scales = {
         key: np.abs(expected[key.replace('posmlp.2.bias', 'posmlp.2.weight')]).max() for key in ours
     }

@@ -1,6 +1,9 @@
-"""The segmentor against mmsegmentation's classes: maps, logits, losses, gradients, statistics, sliding window.
+"""The segmentor against mmsegmentation's classes.
 
-MAE_REPORTS=reports python -m pytest -m 'parity and full' tests/originals/test_segment.py     keeps a record of ViT-B's
+Compared are maps, logits, losses, gradients, statistics and the sliding window. To keep a record of
+ViT-B's comparison:
+
+    MAE_REPORTS=reports python -m pytest -m 'parity and full' tests/originals/test_segment.py
 """
 
 import json
@@ -59,18 +62,25 @@ BASE = dict(
 )
 LENGTHS = "relative: the length of the difference over that of the original's tensor"
 DEVIATIONS = [
-    'mmsegmentation 1.2.2 on mmcv-lite; BatchNorm for SyncBN, and nothing dropped, so that results repeat',
-    'Gradients and statistics are of 3 images, or the pool of one cell would be normalised over two values. Gradients are '
-    'compared by their lengths: of a hundred million ReLUs some stand so near 0 that rounding decides',
-    'Biases that go through 1 x 1 convolutions into batch normalisation, whose gradients are mere rounding, are left out',
-    'Optimizer groups, rates and metrics are compared by tests of their own (tests/originals/test_segment.py)',
+    'mmsegmentation 1.2.2 on mmcv-lite; BatchNorm for SyncBN, and nothing dropped, '
+    'so that results repeat',
+    'Gradients and statistics are of 3 images, or the pool of one cell would be normalised over '
+    'two values. Gradients are compared by their lengths: of a hundred million ReLUs some stand so '
+    'near 0 that rounding decides',
+    'Biases that go through 1 x 1 convolutions into batch normalisation, whose gradients are mere '
+    'rounding, are left out',
+    'Optimizer groups, rates and metrics are compared by tests of their own '
+    '(tests/originals/test_segment.py)',
 ]
 NORMALISED_AWAY = {'neck.upsample_4x.0.bias', 'neck.upsample_4x.3.bias', 'neck.upsample_2x.0.bias'}
 
 
 @pytest.fixture(scope='module')
 def climbed():
-    """climbed(size, file of the weights, rungs) notes rungs of ViT-B's; the record is written when the tests have ended."""
+    """climbed(size, file of the weights, rungs) notes the rungs of ViT-B.
+
+    The record is written after the last test.
+    """
     found = {'rungs': []}
 
     def note(size, file, *rungs):
@@ -114,8 +124,8 @@ def given(size, images):
     side, classes = size['image'], size['classes']
     labels = rng.integers(0, classes, [images, side, side])
     labels[rng.random(labels.shape) < 0.2] = 255
-    # Patches of colour, so that images differ in their means: over those of mere noise, batch normalisation of the pool of
-    # one cell would divide by next to nothing
+    # Patches of colour, so that the images' means differ: over pure noise, batch normalisation of
+    # the pool of one cell would divide by almost zero
     colors = np.kron(rng.normal(size=[images, 3, 4, 4]), np.ones([side // 4, side // 4]))
     return {
         'images': (colors + rng.normal(size=colors.shape) / 2).astype('float32'),
@@ -165,7 +175,8 @@ def test_maps_neck_and_logits_equal_mmsegmentation(reference, tmp_path, climbed,
         assert error < max(1e-4, 2e-6 * np.abs(theirs[name]).max()), name
 
 
-# The pool of one cell is normalised over the images; two would make its values +-1 and their gradients mere rounding
+# The pool of one cell is normalised over the images; with two images its values would be +-1 and
+# their gradients only rounding
 @pytest.mark.parametrize(
     'size, images', [(TINY, 6), pytest.param(BASE, 3, marks=pytest.mark.full)], ids=['tiny', 'base']
 )
@@ -194,7 +205,7 @@ def test_losses_gradients_and_statistics_equal_mmsegmentation(
     expected = {name[5:]: value for name, value in theirs.items() if name.startswith('grad:')}
     ours = {name: value for name, value in ours.items() if 'relative_position_index' not in name}
     assert ours.keys() == expected.keys()
-    # A bias that goes through 1 x 1 convolutions into batch normalisation has no gradient but rounding
+    # The gradient of a bias before 1 x 1 convolutions and batch normalisation is only rounding
     errors = {
         name: np.abs(ours[name] - value).max()
         / (np.abs(value).max() if name not in NORMALISED_AWAY else 1)
@@ -203,7 +214,8 @@ def test_losses_gradients_and_statistics_equal_mmsegmentation(
     report('gradients', count=len(errors), worst=max(errors.values()))
     if size is TINY:
         assert max(errors.values()) < 2e-5, max(errors, key=errors.get)
-    # At full size some of a hundred million ReLUs stand so near 0 that rounding decides, and move single entries: lengths
+    # At full size rounding decides a few of a hundred million ReLUs, which changes single entries:
+    # there only lengths are compared
     lengths = {
         name: np.linalg.norm(ours[name] - value) / np.linalg.norm(value)
         for name, value in expected.items()
@@ -251,8 +263,11 @@ def test_losses_gradients_and_statistics_equal_mmsegmentation(
 def test_steps_of_training_equal_mmsegmentation(
     reference, tmp_path, climbed, size, images, tolerance
 ):
-    """Lengths, as main_parity.py has them: how far the ends of the two ways lie apart, relative to the way, to which comes
-    what float32 may round off in each step."""
+    """Compared by length, as in main_parity.py.
+
+    The distance between the weights after the steps is relative to the distance travelled, plus
+    what float32 may round off in each step.
+    """
     inputs, count = given(size, images), 3
     theirs = reference(
         'segment', parts=['file', 'steps'], size=json.dumps(size), count=count, **inputs
@@ -285,7 +300,7 @@ def test_steps_of_training_equal_mmsegmentation(
         start, end, other = (
             array.astype('float64') for array in (starts[name], ends[name], theirs[f'after:{name}'])
         )
-        if name.endswith('qkv.bias'):  # the softmax takes no notice of the key part
+        if name.endswith('qkv.bias'):  # the key part does not change the softmax
             third = len(start) // 3
             start, end, other = (
                 np.delete(array, slice(third, 2 * third)) for array in (start, end, other)
@@ -421,28 +436,9 @@ def test_rates_and_decays_of_all_235_parameters_equal_mmsegmentation(reference, 
 
 
 def test_the_rate_equals_mmsegmentation_over_160000_iterations(reference):
-    iterations = [
-        0,
-        1,
-        2,
-        10,
-        100,
-        500,
-        1000,
-        1400,
-        1499,
-        1500,
-        1501,
-        2000,
-        5000,
-        20000,
-        40000,
-        80000,
-        120000,
-        150000,
-        159000,
-        159999,
-    ]
+    warm_up = [0, 1, 2, 10, 100, 500, 1000, 1400, 1499]
+    decay = [1500, 1501, 2000, 5000, 20000, 40000, 80000, 120000, 150000, 159000, 159999]
+    iterations = warm_up + decay
     theirs = reference('schedule', iterations=iterations)['rates']
     schedule, ours = SegBuilder(Config(str(ROOT / CONFIG))).lr_scheduler, []
     for _ in range(iterations[-1] + 1):

@@ -1,4 +1,4 @@
-"""The training transforms against mmsegmentation's, draw for draw and pixel for pixel, from the same np.random.seed."""
+"""The training transforms against mmsegmentation's: equal draws and pixels from the same seed."""
 
 import json
 import random
@@ -20,8 +20,8 @@ from seg import augment
 from .conftest import report
 
 SEEDS = 8  # a scene
-# OpenCV's way back from hue, saturation and value rounds 172 of its 11.8 million colours otherwise in 4.11 (.venv-parity)
-# than in 4.5.5 (PaddleSeg's), and only in the columns that are left over from whole vectors of 32
+# OpenCV 4.11 (.venv-parity) and 4.5.5 (PaddleSeg's) round 172 of the 11.8 million colours
+# differently when they convert from HSV, and only in the columns after the last whole vector of 32
 VECTOR, UNLIKE = 32, 1e-3
 RESIZE = {
     'type': 'RandomResize',
@@ -37,7 +37,7 @@ RECIPE = yaml.safe_load((ROOT / 'seg/configs/_base_/ade20k.yml').read_text())['t
 
 
 def regions(rng, height, width, count, classes=150):
-    """A label with rectangles on one class, which a few of them leave most of the area, and some pixels ignored."""
+    """A label of one class with `count` rectangles of other classes and some ignored pixels."""
     label = np.full([height, width], rng.integers(classes), 'uint8')
     for _ in range(count):
         top, left = rng.integers(height), rng.integers(width)
@@ -50,7 +50,7 @@ def regions(rng, height, width, count, classes=150):
 
 @pytest.fixture(scope='module')
 def scenes():
-    """{name: (uint8 [H,W,3] BGR, uint8 [H,W])}: photographs and noise, also small, extreme, and of a single class."""
+    """{name: (uint8 [H,W,3] BGR, uint8 [H,W])}: photographs and noise of many sizes and shapes."""
     rng = np.random.default_rng(0)
     shapes = {
         'wide': (512, 683),
@@ -77,9 +77,12 @@ def scenes():
 
 @pytest.fixture
 def compare(reference, scenes, monkeypatch):
-    """compare(ours, transforms) calls ours(data) and mmsegmentation's transforms for every scene and seed; labels are the
-    same, images too (within `error`) and both have drawn as much. Returns [(our image, scene, values off, largest error of
-    the others)]; where `colors` change, the last columns may have values that are off."""
+    """compare(ours, transforms) calls ours(data) and mmsegmentation's for every scene and seed.
+
+    Labels are the same, images too (within `error`), and both have drawn equally often. Returns
+    [(our image, scene, values off, largest error of the others)]. Where `colors` change, the last
+    columns may have values that are off.
+    """
 
     def compare(ours, transforms, error=0.0, colors=False, **options):
         cases = [
@@ -92,7 +95,7 @@ def compare(reference, scenes, monkeypatch):
             for kind, array in zip(('image', 'label'), pair)
         }
         theirs = reference('segment_augment', cases=json.dumps(cases), **given)
-        monkeypatch.setattr(random, 'random', np.random.random)  # from which PaddleSeg's flip draws
+        monkeypatch.setattr(random, 'random', np.random.random)  # PaddleSeg's flip draws from it
         return [
             one(
                 ours,
@@ -209,7 +212,7 @@ def test_the_distortion_equals_mmsegmentations_where_values_saturate_and_wrap(co
 
 
 def test_the_whole_pipeline_equals_mmsegmentations(compare):
-    """What the network is given: the preprocessor's normalisation and padding included."""
+    """The network's input, with the preprocessor's normalisation and padding."""
     parts = [
         manager.TRANSFORMS[part['type']](
             **{key: value for key, value in part.items() if key != 'type'}

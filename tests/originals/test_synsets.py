@@ -1,4 +1,4 @@
-"""ImageNet's ids by the package that the table has to agree with."""
+"""ImageNet's ids agree with timm's table."""
 
 import subprocess
 
@@ -6,7 +6,7 @@ from imagenet_classes import SYNSETS
 
 from .conftest import PYTHON
 
-# timm.data would import torchvision, which a CPU-only torch does not suit; the table is a text file
+# timm.data would import torchvision, which fails with a CPU-only torch; the table is a text file
 SCRIPT = """
 import importlib.util, pathlib
 folder = pathlib.Path(importlib.util.find_spec('timm').origin).parent

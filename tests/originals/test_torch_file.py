@@ -1,4 +1,4 @@
-"""PyTorch files read without PyTorch against torch.load: every tensor bit by bit, everything else by its text."""
+"""PyTorch files read without PyTorch equal torch.load's: tensors bit by bit, the rest as text."""
 
 import numpy as np
 import pytest

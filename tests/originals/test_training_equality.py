@@ -1,7 +1,9 @@
-"""Training is equal in distribution: the same small recipe by Hugging Face and timm in PyTorch and by the programs here,
-each over its own seeds; figures of the two compared by Welch's test. By hand, some 25 minutes of one core:
+"""Training is equal in distribution: one small recipe in PyTorch and by the programs here.
 
-    MAE_REPORTS=reports python -m pytest -m full tests/originals/test_training_equality.py     keeps the record there
+PyTorch's side is Hugging Face's and timm's. Each side has its own seeds, and Welch's test compares
+their figures. Run by hand, about 25 minutes on one core; MAE_REPORTS says where to keep the record:
+
+    MAE_REPORTS=reports python -m pytest -m full tests/originals/test_training_equality.py
 """
 
 import json
@@ -16,7 +18,7 @@ from util.weights import sha256
 
 from .conftest import SIZES, keep
 
-SEEDS = 12  # of each side; they share none, since PyTorch draws other numbers
+SEEDS = 12  # of each side; equal seeds would mean nothing, as PyTorch draws other numbers
 SIDE = SIZES['nano']['image']
 PRETRAIN = {
     'epochs': 8,
@@ -38,20 +40,9 @@ FINETUNE = {
     'scale': [0.6, 1.0],
 }
 MASKED = 0.75
-INPUT = [
-    '--input_size',
-    SIDE,
-    '--in_chans',
-    1,
-    '--hflip',
-    0,
-    '--num_workers',
-    0,
-    '--device',
-    'cpu',
-    '--log_dir',
-    '',
-]
+INPUT = (
+    f'--input_size {SIDE} --in_chans 1 --hflip 0 --num_workers 0 --device cpu --log_dir='.split()
+)
 SURE = 1e-3  # six figures: equal trainings fail once in 170 times
 
 
@@ -69,44 +60,14 @@ def ours(run_program, tmp_path, digits):
 
     def run(seed):
         begun, tuned = tmp_path / f'pretrained_{seed}', tmp_path / f'tuned_{seed}'
-        # the program has no other
+        # main_pretrain.py has no flag for beta2: its value is always the recipe's
         begin = {name: value for name, value in PRETRAIN.items() if name != 'beta2'}
-        for program, more in (
-            (
-                'main_pretrain.py',
-                [
-                    '--model',
-                    'mae_vit_nano_patch4',
-                    '--mask_ratio',
-                    MASKED,
-                    *flags(begin),
-                    '--data_path',
-                    digits,
-                    '--output_dir',
-                    begun,
-                ],
-            ),
-            (
-                'main_finetune.py',
-                [
-                    '--model',
-                    'vit_nano_patch4',
-                    '--nb_classes',
-                    10,
-                    '--aa',
-                    'none',
-                    '--reprob',
-                    0,
-                    *flags(FINETUNE),
-                    '--data_path',
-                    f'{digits}100',
-                    '--output_dir',
-                    tuned,
-                    '--finetune',
-                    begun / f'checkpoint-{PRETRAIN["epochs"] - 1}.pd',
-                ],
-            ),
-        ):
+        pretrain = [*f'--model mae_vit_nano_patch4 --mask_ratio {MASKED}'.split(), *flags(begin)]
+        pretrain += ['--data_path', digits, '--output_dir', begun]
+        finetune = '--model vit_nano_patch4 --nb_classes 10 --aa none --reprob 0'.split()
+        finetune += [*flags(FINETUNE), '--data_path', f'{digits}100', '--output_dir', tuned]
+        finetune += ['--finetune', begun / f'checkpoint-{PRETRAIN["epochs"] - 1}.pd']
+        for program, more in (('main_pretrain.py', pretrain), ('main_finetune.py', finetune)):
             result = run_program(program, *INPUT, *more, '--seed', seed, timeout=900)
             assert result.returncode == 0, result.stderr
         losses, lines = [line['train_loss'] for line in log_of(begun)], log_of(tuned)
@@ -124,7 +85,7 @@ def ours(run_program, tmp_path, digits):
 
 @pytest.fixture
 def digits(run_program, tmp_path):
-    """All scanned digits, and beside them lists with a hundred labelled ones."""
+    """A folder of all scanned digits; beside it lists of a hundred of them."""
     assert run_program('demo/make_digits.py', '--out', tmp_path / 'digits').returncode == 0
     return tmp_path / 'digits'
 
@@ -158,12 +119,13 @@ def theirs(reference, digits, tmp_path):
 
 
 def described(figure, here, there):
-    """A line for the report: means and deviations, p of Welch's test, and the difference that it would have shown."""
+    """(line of the report, p): means, deviations, difference and p of Welch's test."""
     error = np.hypot(*(np.std(values, ddof=1) / len(values) ** 0.5 for values in (here, there)))
     p = stats.ttest_ind(here, there, equal_var=False).pvalue
     return (
-        f'{figure}: here {np.mean(here):.4g} ± {np.std(here, ddof=1):.2g}, PyTorch {np.mean(there):.4g} ± '
-        f'{np.std(there, ddof=1):.2g}, difference {np.mean(here) - np.mean(there):+.2g} of {error:.2g} standard error, '
+        f'{figure}: here {np.mean(here):.4g} ± {np.std(here, ddof=1):.2g}, '
+        f'PyTorch {np.mean(there):.4g} ± {np.std(there, ddof=1):.2g}, '
+        f'difference {np.mean(here) - np.mean(there):+.2g} of {error:.2g} standard error, '
         f'p = {p:.2g}',
         p,
     )
@@ -186,7 +148,8 @@ def test_the_same_recipe_ends_alike(ours, theirs, tmp_path):
 def record(lines, log, folder):
     weights = folder / f'pretrained_0/checkpoint-{PRETRAIN["epochs"] - 1}.pd'
     return {
-        'claim': 'The same small recipe here and in PyTorch: losses and accuracies agree on average',
+        'claim': 'The same small recipe here and in PyTorch: '
+        'losses and accuracies agree on average',
         'status': 'measured',
         'model': 'mae_vit_nano_patch4, then vit_nano_patch4',
         'run': 'python -m pytest -m full tests/originals/test_training_equality.py',
@@ -204,8 +167,8 @@ def record(lines, log, folder):
             'licence': 'none, made by this run',
         },
         'deviations': [
-            "The originals are transformers' ViTMAEForPreTraining with the official initialisation (its own is "
-            "another), timm's VisionTransformer, torchvision's crop, PyTorch's AdamW",
+            "The originals are transformers' ViTMAEForPreTraining with the official initialisation "
+            "(its own is another), timm's VisionTransformer, torchvision's crop, PyTorch's AdamW",
             "p is of Welch's test; a figure counts as different where it is below 0.001",
         ],
     }

@@ -1,5 +1,8 @@
-"""UM-MAE's pyramids, rung by rung: pre-training against NumPy in float64 (tests/numpy_um.py), the classifier's features,
-scores and gradients against encoders put together from timm's blocks. The published sizes by hand, which also keeps records:
+"""UM-MAE's pyramids, rung by rung.
+
+Pre-training is compared with NumPy in float64 (tests/numpy_um.py); the classifier's features,
+scores and gradients with encoders built from timm's blocks. The published sizes run by hand, and
+keep records:
 
     MAE_REPORTS=reports python -m pytest -m full tests/originals/test_um_mae.py
 """
@@ -25,18 +28,19 @@ SIZES = [
 ]
 WINDOW, REDUCTIONS = 8, (4, 2, 1, 1)  # in pre-training: half of what the whole image has
 DEVIATIONS = [
-    'There is no package of the original to compare with. Pre-training (latent, prediction, mask, loss) is compared with a '
-    "restatement in NumPy, float64; features, scores and gradients of the classifier with timm's blocks in PyTorch, which "
-    'are handed what makes them equal (tests/originals/references/pyramid.py). Gradients of pre-training and steps of '
-    'training are not compared',
-    "The bias of the coordinate MLP's last layer changes no softmax: its gradient, mere rounding, is measured by its "
-    "weight's",
+    'There is no package of the original to compare with. Pre-training (latent, prediction, mask, '
+    'loss) is compared with a restatement in NumPy, float64; features, scores and gradients of the '
+    "classifier with timm's blocks in PyTorch, which are handed what makes them equal "
+    '(tests/originals/references/pyramid.py). Gradients of pre-training and steps of training are '
+    'not compared',
+    "The bias of the coordinate MLP's last layer changes no softmax: its gradient, mere rounding, "
+    "is measured by its weight's",
 ]
 
 
 @pytest.fixture
 def pretraining():
-    """pretraining(name) -> hash of the masked autoencoder's weights, and its rungs, with secondary masking."""
+    """pretraining(name) -> hash of the autoencoder's weights, its rungs with secondary masking."""
 
     def compare(name):
         model = models_zoo.autoencoder(f'mae_{name}', vis_mask_ratio=0.25, norm_pix_loss=True)
@@ -59,21 +63,13 @@ def pretraining():
         replaced = np.zeros([2, rows * columns], bool)
         for row, places, chosen in zip(replaced, removed, drawn[0].numpy()):
             row[by_hand.cell_order(places)[chosen]] = True
-        size = PYRAMIDS[name]
-        encode, settings = (
-            (by_hand.swin_latent, WINDOW)
-            if name.startswith('swin')
-            else (by_hand.pvt_latent, REDUCTIONS)
-        )
-        expected = encode(
-            weights,
-            images,
-            removed,
-            size['depths'],
-            size['num_heads'],
-            settings,
-            replaced.reshape(removed.shape),
-        )
+        if name.startswith('swin'):
+            encode, settings = by_hand.swin_latent, WINDOW
+        else:
+            encode, settings = by_hand.pvt_latent, REDUCTIONS
+        depths, heads = PYRAMIDS[name]['depths'], PYRAMIDS[name]['num_heads']
+        replaced = replaced.reshape(removed.shape)
+        expected = encode(weights, images, removed, depths, heads, settings, replaced)
         decoded = by_hand.decode(weights, expected, removed, model.decoder_blocks[0].attn.num_heads)
         error = by_hand.loss(images, decoded, removed, model.patch_size, True)
         hashed = hashlib.sha256(

@@ -1,4 +1,7 @@
-"""The producers' own classes over what util.convert wrote: strict loading, and outputs. GIVEN names files and folders."""
+"""The producers' own classes load the files of util.convert strictly and compute outputs.
+
+GIVEN names files and folders.
+"""
 
 import sys
 from pathlib import Path
@@ -27,7 +30,7 @@ def archive(file):
 
 
 def pretrained(kind, folder):
-    """from_pretrained, without a tensor missing, left over or of another shape."""
+    """from_pretrained, with no tensor missing, left over or of another shape."""
     model, info = kind.from_pretrained(
         folder, output_loading_info=True, attn_implementation='eager'
     )

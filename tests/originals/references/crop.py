@@ -1,4 +1,4 @@
-"""torchvision's crop, resize, flip and normalisation of PIL pictures, for boxes and flips that are given."""
+"""torchvision's crop, resize, flip and normalisation of PIL pictures, for given boxes and flips."""
 
 import sys
 

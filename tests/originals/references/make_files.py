@@ -1,7 +1,10 @@
-"""Weight files of random models, as the originals' code bases write them: every tensor perturbed, so that nothing stays at
-0 or 1, where a mistake would not show.
+"""Weight files of random models, as the originals' code bases write them.
 
-    python make_files.py GIVEN.npz COMPUTED.npz     GIVEN: size (JSON: image, patch, width, depth, heads ...), kinds, classes
+Every tensor is perturbed, so that none stays at 0 or 1, where a mistake would not show.
+
+    python make_files.py GIVEN.npz COMPUTED.npz
+
+GIVEN: size (JSON: image, patch, width, depth, heads ...), kinds, classes
 """
 
 import argparse
@@ -35,7 +38,7 @@ def perturbed(model):
 
 
 def vit(size, classes, pool, probe=False):
-    """Under official names, which are timm's."""
+    """Tensors under official names, which are timm's."""
     torch.manual_seed(0)
     model = VisionTransformer(
         img_size=size['image'],
@@ -82,7 +85,7 @@ def autoencoder(size):
 
 
 def official(size):
-    """A whole pre-training model under official names: the layers are timm's, as upstream."""
+    """A whole pre-training model under official names, with timm's layers as in the original."""
     encoder, decoder = (
         vit(size, 0, 'token'),
         vit(

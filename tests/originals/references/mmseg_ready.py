@@ -1,5 +1,8 @@
-"""Import before mmseg: it asks for compiled operators, which mmcv-lite lacks and our models do not use, and it refuses the
-version of mmcv-lite that requirements/parity.txt pins for mmpretrain."""
+"""Import this before mmseg, so that mmseg accepts mmcv-lite.
+
+mmseg asks for compiled operators, which mmcv-lite lacks and our models do not use. It also refuses
+the version of mmcv-lite that requirements/parity.txt pins for mmpretrain.
+"""
 
 import sys
 import types
@@ -11,7 +14,7 @@ import mmcv
 
 
 class Absent(types.ModuleType):
-    """A module from which every operator can be imported, and none used."""
+    """A module from which every operator can be imported, but none can be used."""
 
     def __getattr__(self, name):
         if name.startswith('__'):

@@ -1,8 +1,9 @@
-"""Swin and PVT as UM-MAE has them, put together from timm's blocks: features of each block, class scores and gradients.
+"""UM-MAE's Swin and PVT built from timm's blocks: features of blocks, class scores, gradients.
 
-timm's differ in places, and are handed what makes them equal: Swin's table of biases comes from the coordinate MLP; its
-merging normalises before the 2 x 2 tokens are joined, and has a bias; PVT-v2's linear attention has no activation, and its
-MLP's depth-wise convolution is the identity."""
+timm's blocks differ in places and get what makes them equal: Swin's table of biases comes from the
+coordinate MLP; its merging normalises before the 2 x 2 tokens are joined, and has a bias; PVT-v2's
+linear attention has no activation, and its MLP's depth-wise convolution is the identity.
+"""
 
 import json
 import sys
@@ -63,7 +64,7 @@ def swin_merge(x, weights, name):
     dim, kernel = x.shape[-1], weights[f'{name}.proj.weight']
     merging = swin_transformer.PatchMerging(dim, len(kernel), norm_layer=nn.Identity)
     x = F.layer_norm(x, [dim], weights[f'{name}.norm.weight'], weights[f'{name}.norm.bias'], 1e-6)
-    # timm joins column by column
+    # timm joins the 2 x 2 tokens column by column
     joined = {'reduction.weight': kernel.permute(0, 3, 2, 1).flatten(1)}
     return functional_call(merging, joined, x) + weights[f'{name}.proj.bias']
 
@@ -78,7 +79,7 @@ def pvt_block(x, weights, name, stage, index, settings):
         qkv_bias=True,
         norm_layer=nn.LayerNorm,
     )
-    # timm averages over any map so that 7 x 7 are left
+    # timm averages any map to 7 x 7
     assert rows == columns == 7 * settings['sr_ratios'][stage]
     block.attn.act = block.mlp.relu = block.mlp.dwconv = nn.Identity()
     given = {

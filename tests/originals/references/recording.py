@@ -1,4 +1,4 @@
-"""Stand-ins for the modules random and numpy.random that note what they draw, in the terms of a numpy Generator."""
+"""Stand-ins for random and numpy.random that note their draws in a Generator's terms."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""mmengine's warm-up and polynomial decay with the numbers of the published recipe: the rate at some iterations.
+"""mmengine's warm-up and polynomial decay in the published recipe: the rate at some iterations.
 
 python schedule.py GIVEN.npz COMPUTED.npz       iterations [n] in rising order -> rates float64 [n]
 """

@@ -1,43 +1,54 @@
-"""UPerNet over a masked autoencoder's ViT by mmsegmentation's own classes, at any size, every tensor perturbed.
+"""UPerNet over a masked autoencoder's ViT by mmsegmentation's own classes, at any size.
 
-    python segment.py GIVEN.npz COMPUTED.npz        K classes, N images, S image size, L blocks, R ratios
+Every tensor is perturbed.
 
-GIVEN always holds
+    python segment.py GIVEN.npz COMPUTED.npz
+
+Shapes: K classes, N images, S image size, L blocks, R ratios. GIVEN always holds
     parts       list of the names below; order does not matter, all start from the same weights
-    size        JSON: image (S), patch, width, depth (L), heads, out_indices (four), channels (UPerHead), auxiliary (channels
-                of FCNHead), classes (K), window, stride, and seed (0) if another model of that size is wanted. The window
-                must be S, as the position embedding has one size; S / patch must be even for the last of the neck's maps
+    size        JSON: image (S), patch, width, depth (L), heads, out_indices (four), channels
+                (UPerHead), auxiliary (channels of FCNHead), classes (K), window, stride, and seed
+                (0) for another model of that size. The window must be S, as the position embedding
+                has one size; S / patch must be even for the last of the neck's maps
 
-and per part, → what is in COMPUTED (float32 unless said otherwise):
+and for each part the arrays named below. After → stands what COMPUTED holds (float32 unless another
+type is named):
     file        → files upernet.pth {'meta', 'state_dict'} in the working folder
     model       images float32 [N,3,S,S], normalised, RGB
-                → in eval mode: map0..3 [N,width,S/patch,S/patch], neck0..3 [N,width,·,·] at 4, 2, 1, 1/2 of that,
-                decode and auxiliary [N,K,·,·] at the heads' resolution (neck0, neck2), decode_resized and
-                auxiliary_resized [N,K,S,S]
+                → in eval mode: map0..3 [N,width,S/patch,S/patch], neck0..3 [N,width,·,·] at 4, 2,
+                1, 1/2 of that, decode and auxiliary [N,K,·,·] at the heads' resolution (neck0,
+                neck2), decode_resized and auxiliary_resized [N,K,S,S]
     gradients   images, and labels integer [N,S,S], 255 ignored
-                → in training mode, without dropout and drop path: loss, loss_decode, loss_auxiliary (weights 1 and .4
-                applied; loss is their sum) [], grad:NAME for every parameter, stat:NAME for every running mean and
-                variance after that step (momentum .1, unbiased variance).
-                N of 1 fails: the coarsest pooled map has one value a channel for batch norm; of 2, the two
-                become ±1 whatever the weights, and the gradient of psp_modules.0.1.conv is mostly rounding. The three
-                biases of the neck's transposed convolutions have gradient 0 in theory, as batch norm follows: hold them
-                against the weight's gradient, not their own
-    steps       images, labels as above, count int → losses float32 [count] of so many steps of the recipe's AdamW at the
-                rate 1e-4, all over these images, and after:NAME, every parameter behind them
-    slide       scene float32 [3,H,W], normalised, RGB, no side shorter than the window → slide [K,H,W], logits
-    multiscale  picture uint8 [H,W,3], BGR; scale int [2], the recipe's (2048, 512) or the like; ratios float [R]
-                → single_view uint8 [3,h,w] BGR, the picture resized to scale, single [K,H,W], its logits (normalised,
-                slid, resized to the picture's size); for ratio i: view{i} uint8 [3,h,w] BGR; probabilities [K,H,W], the
-                mean of the softmax over 2R views, and answer int64 [H,W] by SegTTAModel, their argmax
+                → in training mode, without dropout and drop path: loss, loss_decode, loss_auxiliary
+                (weights 1 and .4 applied; loss is their sum) [], grad:NAME for every parameter,
+                stat:NAME for every running mean and variance after that step (momentum .1, unbiased
+                variance).
+                N of 1 fails: the coarsest pooled map has one value a channel for batch norm. With N
+                of 2 the two values are ±1 for any weights, and the gradient of psp_modules.0.1.conv
+                is mostly rounding. The three biases of the neck's transposed convolutions have
+                gradient 0 in theory, as batch norm follows: compare them relative to the weight's
+                gradient, not their own
+    steps       images, labels as above, count int
+                → losses float32 [count] of so many steps of the recipe's AdamW at the rate 1e-4,
+                all over these images, and after:NAME, every parameter after the last step
+    slide       scene float32 [3,H,W], normalised, RGB, no side shorter than the window
+                → slide [K,H,W], logits
+    multiscale  picture uint8 [H,W,3], BGR; scale int [2], such as the recipe's (2048, 512);
+                ratios float [R]
+                → single_view uint8 [3,h,w] BGR, the picture resized to scale, single [K,H,W], its
+                logits (normalised, slid, resized to the picture's size); for ratio i: view{i} uint8
+                [3,h,w] BGR; probabilities [K,H,W], the mean of the softmax over 2R views, and
+                answer int64 [H,W] by SegTTAModel, their argmax
     metrics     predictions, targets integer [M,H,W], 255 ignored in targets; K is size's
-                → area_intersect, area_union, area_prediction, area_target [K]; IoU and Acc [K], nan where there is nothing
-                to divide by; aAcc, mIoU, mAcc [] in 0..1; summary float64 [3], the same as mmseg prints them: percent,
-                rounded to two places
+                → area_intersect, area_union, area_prediction, area_target [K]; IoU and Acc [K], nan
+                where the divisor is 0; aAcc, mIoU, mAcc [] in 0..1; summary float64 [3], the same
+                as mmseg prints them: percent, rounded to two places
     optimizer   → optimizer_names str [P], lr_scale and weight_decay float64 [P]
-    init        → init_names str [T], init_stats float64 [T,4] of tensors as mmseg initialises them without a pre-trained
-                file, before they are perturbed: mean, standard deviation, minimum, maximum
-    training    → file upernet_training.pth: what mmengine leaves after two steps on random images: meta, state_dict,
-                message_hub, optimizer, param_schedulers
+    init        → init_names str [T], init_stats float64 [T,4] of tensors as mmseg initialises them
+                without a pre-trained file, before they are perturbed: mean, standard deviation,
+                minimum, maximum
+    training    → file upernet_training.pth that mmengine writes after two steps on random images:
+                meta, state_dict, message_hub, optimizer, param_schedulers
 """
 
 import contextlib
@@ -65,12 +76,13 @@ ADAMW = dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
 
 
 def recipe(size):
-    """The published configuration at another size; BN for SyncBN, which needs GPUs; nothing dropped, so results repeat."""
-    side, width, norm = (
-        (size['image'], size['image']),
-        size['width'],
-        dict(type='BN', requires_grad=True),
-    )
+    """The published configuration at another size, on a CPU.
+
+    SyncBN needs GPUs, so BN takes its place. Nothing is dropped, so that results repeat.
+    """
+    side = (size['image'], size['image'])
+    width = size['width']
+    norm = dict(type='BN', requires_grad=True)
     head = dict(num_classes=size['classes'], dropout_ratio=0, norm_cfg=norm, align_corners=False)
     loss = dict(type='CrossEntropyLoss', use_sigmoid=False)
     return dict(
@@ -139,8 +151,11 @@ def fresh(size):
 
 @torch.no_grad()
 def perturbed(model):
-    """Noise large enough that leaving a tensor out would show, and that attention is far from even: what leads to it would
-    else have gradients next to 0, where rounding hides mistakes."""
+    """Add noise to every tensor, large enough that a tensor left out would show.
+
+    Attention must be far from even: otherwise the gradients of queries and keys would be almost 0,
+    and rounding would hide mistakes.
+    """
     for name, tensor in floating(model):
         matrix = tensor.ndim > 1 and not name.endswith(('bias_table', 'pos_embed', 'cls_token'))
         noise = (tensor[0].numel() ** -0.5 if matrix else 0.3) * torch.randn_like(tensor)
@@ -201,7 +216,7 @@ def runner(model, size):
 
 
 def file(model, size, given):
-    """As a run saves it, without what only going on with that run would need."""
+    """The checkpoint of a run, without the parts that only a resumed run needs."""
     runner(model, size).save_checkpoint(
         '.', 'whole.pth', save_optimizer=False, save_param_scheduler=False, by_epoch=False
     )
@@ -281,15 +296,21 @@ def slide(model, size, given):
 
 
 def resize(shape, scale, ratio, least):
-    """The published multi-scale configuration is for mmsegmentation 0.x, whose Resize has `min_size`: the short edge gets
-    the scale's short edge, at least `least`, whatever the long edge becomes. Here that scale is worked out beforehand."""
+    """The Resize of mmsegmentation 1.x that equals 0.x's with `min_size`.
+
+    The published multi-scale configuration is for 0.x: the short edge becomes the scale's short
+    edge, at least `least`, and the long edge keeps the aspect ratio.
+    """
     short = max(min(int(edge * ratio) for edge in scale), least)
     return dict(type='Resize', scale=(short * max(shape) / min(shape), short), keep_ratio=True)
 
 
 @torch.no_grad()
 def predict(model, picture, *transforms):
-    """The inputs and the predictions [(3,h,w) uint8], [SegDataSample] of every view in the product of the transforms."""
+    """Inputs [(3,h,w) uint8] and predictions [SegDataSample], of all combinations of transforms.
+
+    `transforms` are lists of alternatives.
+    """
     views = Compose(
         [
             dict(type='LoadImageFromNDArray'),
@@ -303,11 +324,9 @@ def predict(model, picture, *transforms):
 
 
 def multiscale(model, size, given):
-    picture, scale, ratios = (
-        given['picture'],
-        tuple(given['scale'].tolist()),
-        given['ratios'].tolist(),
-    )
+    picture = given['picture']
+    scale = tuple(given['scale'].tolist())
+    ratios = given['ratios'].tolist()
     (view,), (single,) = predict(
         model, picture, [dict(type='Resize', scale=scale, keep_ratio=True)]
     )
@@ -322,7 +341,8 @@ def multiscale(model, size, given):
     out['probabilities'] = torch.stack(
         [sample.seg_logits.data.softmax(0) for sample in samples]
     ).mean(0)
-    # SegTTAModel keeps the argmax alone; its mean may round otherwise, which matters only where two classes tie
+    # SegTTAModel keeps only the argmax; its mean may round differently, which matters only where
+    # two classes tie
     out['answer'] = SegTTAModel(module=model).merge_preds([samples])[0].pred_sem_seg.data[0]
     assert (out['answer'] == out['probabilities'].argmax(0)).float().mean() > 0.999
     return out
@@ -371,7 +391,7 @@ def init(model, size, given):
     return {'init_names': names, 'init_stats': np.array(stats, np.float64)}
 
 
-# the one that changes the model last
+# `training`, which changes the model, is the last
 PARTS = (file, model, slide, multiscale, metrics, optimizer, init, gradients, steps, training)
 
 

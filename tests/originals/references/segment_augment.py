@@ -2,10 +2,11 @@
 
     python segment_augment.py GIVEN.npz COMPUTED.npz
 
-GIVEN: cases, JSON, a list of {transforms: mmsegmentation's configuration of them, scene: name, seed, and for the whole
-pipeline batch: [height, width] of the padding}; image_NAME uint8 [H,W,3] BGR and label_NAME uint8 [H,W] of every scene.
-COMPUTED, for case n: image{n} uint8 [h,w,3] BGR or, of a batch, float32 [3,height,width] RGB, normalised and padded;
-label{n} uint8 or int64 [h,w]; next{n} float64 [], what numpy.random would draw next.
+GIVEN: cases, JSON, a list of {transforms: mmsegmentation's configuration of them, scene: name,
+seed, and for the whole pipeline batch: [height, width] of the padding}; for every scene image_NAME
+uint8 [H,W,3] BGR and label_NAME uint8 [H,W]. COMPUTED, for case n: image{n} uint8 [h,w,3] BGR or,
+for a batch, float32 [3,height,width] RGB, normalised and padded; label{n} uint8 or int64 [h,w];
+next{n} float64 [], numpy.random's next draw.
 """
 
 import json
@@ -22,7 +23,7 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 def listed(transforms):
-    """JSON has no tuples, and mmcv takes nothing else for sizes."""
+    """Lists as tuples: JSON has no tuples, and mmcv takes only tuples for sizes."""
     return [
         {
             key: tuple(value) if isinstance(value, list) else value
@@ -33,7 +34,7 @@ def listed(transforms):
 
 
 def batched(results, size):
-    """What the model's preprocessor makes of the only image of a batch."""
+    """The only image of a batch after the model's preprocessor."""
     packed = PackSegInputs()(results)
     prepare = SegDataPreProcessor(
         mean=MEAN, std=STD, bgr_to_rgb=True, pad_val=0, seg_pad_val=255, size=tuple(size)

@@ -1,4 +1,4 @@
-"""Files by torch.save in the working folder, and what torch.load finds in given ones."""
+"""Write files by torch.save in the working folder, and read given ones by torch.load."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ import make_torch_files
 
 
 def training_state():
-    """What facebookresearch/mae saves, after two steps of AdamW."""
+    """A checkpoint like facebookresearch/mae's, after two steps of AdamW."""
     torch.manual_seed(0)
     model = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     model.register_buffer('mask', torch.rand(4, 4) < 0.5)
@@ -48,7 +48,7 @@ def refused():
 
 
 def leaves(value, name=''):
-    """(place, array) of every leaf, bfloat16 as float32, what is no tensor as text."""
+    """(place, array) of every leaf: bfloat16 as float32, other things than tensors as text."""
     if isinstance(value, argparse.Namespace):
         value = vars(value)
     if isinstance(value, dict | list | tuple):

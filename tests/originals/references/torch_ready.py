@@ -1,4 +1,4 @@
-"""Import before anything that needs torchvision: beside a CPU build of PyTorch it misses two operators of its own."""
+"""Import this before torchvision: with a CPU build of PyTorch two of its operators are missing."""
 
 import torch
 

@@ -1,9 +1,14 @@
-"""Hugging Face's masked autoencoder pre-trained and timm's classifier fine-tuned from it, once a seed: the recipe of
-test_training_equality.py in PyTorch alone. What is random is drawn by PyTorch and torchvision.
+"""The recipe of test_training_equality.py in PyTorch alone, once a seed.
 
-    python training.py GIVEN.npz COMPUTED.npz   GIVEN: recipe (JSON, see the test); COMPUTED: figure -> float64 [seeds]
+Hugging Face's masked autoencoder is pre-trained, timm's classifier fine-tuned from it. All random
+numbers come from PyTorch and torchvision.
 
-Weights begin as the official code draws them (facebookresearch/mae @ efb2a80), which Hugging Face's class does not.
+    python training.py GIVEN.npz COMPUTED.npz
+
+GIVEN: recipe (JSON, see the test). COMPUTED: figure -> float64 [seeds].
+
+Weights begin as the official code draws them (facebookresearch/mae @ efb2a80); Hugging Face's class
+draws them in another way.
 """
 
 import json
@@ -74,7 +79,8 @@ def autoencoder(recipe):
             norm_pix_loss=False,
         )
     )
-    # Both tables of positions are 0 by now: the class clears the decoder's, and takes the encoder for one that is loaded
+    # Both tables of positions are 0 here: the class clears the decoder's, and treats the encoder as
+    # loaded
     projection = model.vit.embeddings.patch_embeddings.projection
     projection._is_hf_initialized = False
     model.vit.embeddings.initialize_weights()
@@ -99,7 +105,7 @@ def autoencoder(recipe):
 
 
 def classifier(recipe, begun):
-    """timm's, with the encoder of Hugging Face's autoencoder."""
+    """timm's classifier with the encoder of Hugging Face's autoencoder."""
     size, tensors = recipe['size'], begun.state_dict()
     model = VisionTransformer(
         img_size=recipe['side'],
