@@ -2,8 +2,9 @@
 
     bash tests/run.sh --bench [CASE|LETTER ...] [--rounds N] [--threads N]
 
-Each framework has a process of its own for each case; their turns alternate, the first does not count. The file gets one
-line of JSON for each case and framework, with the field names of Paddle's TIPC logs, in place of an earlier one.
+Each framework has a process of its own for each case. Their turns alternate; the first turn does
+not count. The file gets one line of JSON for each case and framework, with the field names of
+Paddle's TIPC logs; it replaces an earlier line of the same case.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import turns
 
 from models_sizes import SIZES
 
-STEPS = (*floor.PASSES, 'load', 'folder')  # kinds whose time is that of a batch
+STEPS = (*floor.PASSES, 'load', 'folder')  # kinds that measure the time of a batch
 
 
 def main(args):
@@ -35,7 +36,8 @@ def main(args):
         raise SystemExit(f'bench.py: error: {error}') from None
     if args.small and (args.table or args.out == PARSER.get_default('out')):
         raise SystemExit(
-            'bench.py: error: --small measures nano models under other names; add --no_table --out FILE'
+            'bench.py: error: --small measures nano models under other names; '
+            'add --no_table --out FILE'
         )
     failures, begin, done = [], time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
@@ -56,7 +58,8 @@ def main(args):
             passed = time.perf_counter() - begin
             left = passed / done * sum(one.cost for one in wanted[number:])
             print(
-                f'[{number}/{len(wanted)}] {case.name}: {said}; {passed / 60:.1f} min so far, about {left / 60:.0f} left',
+                f'[{number}/{len(wanted)}] {case.name}: {said}; '
+                f'{passed / 60:.1f} min so far, about {left / 60:.0f} left',
                 flush=True,
             )
     if args.table:
@@ -77,13 +80,14 @@ def measure(case, rounds, threads, scratch):
     workers = []
     try:
         for side in case.sides:
-            # one after the other, so that none disturbs the other's measuring of rates
+            # one after the other: each measures its rate while the others wait
             workers.append(turns.Worker(side, asked, threads))
             workers[-1].ready()
         counts = {worker.about['parameters'] for worker in workers if 'parameters' in worker.about}
         if len(counts) > 1:
             raise turns.Failed(
-                f'{case.name}: the models differ, one trains {min(counts)} numbers, one {max(counts)}'
+                f'{case.name}: the models differ, '
+                f'one trains {min(counts)} numbers, one {max(counts)}'
             )
         answers = turns.take(workers, rounds, case.steps, case.warm)
         about = [worker.about for worker in workers]
@@ -101,7 +105,7 @@ def measure(case, rounds, threads, scratch):
 
 
 def prepare(case, scratch):
-    """What the case reads."""
+    """The files that the case reads."""
     if case.kind in ('load', 'export', 'folder', 'processes', 'epoch'):
         folder = pictures.make(scratch / 'pictures', pictures.COUNT, 500, 375)
         files = sorted((folder / 'train').rglob('*.jpg'))[: (case.steps + 1) * case.batch]
@@ -122,7 +126,7 @@ def prepare(case, scratch):
 
 
 def line(case, side, threads, about, answer, rate):
-    """What is kept of a case with one framework."""
+    """The record of a case with one framework."""
     milliseconds = 1000 * np.array(answer['seconds'])
     median = float(np.median(milliseconds))
     said = about | answer
@@ -172,7 +176,7 @@ def cpu():
 
 
 def replace(file, lines):
-    """Write lines into the file, in place of those of the same case and framework."""
+    """Write lines into the file; they replace lines of the same case and framework."""
     new = {(one['case'], one['framework']): one for one in lines}
     kept = [one for one in table.read(file) if (one['case'], one['framework']) not in new]
     order = [case.name for case in cases.CASES]

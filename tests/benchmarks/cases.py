@@ -1,11 +1,10 @@
 """What is measured, as data; no framework is imported here.
 
-A case is one line of the table, measured with each of its `sides` in turn. Its letter is its group's; what `what` says
-depends on the kind:
-    pretrain, finetune, infer, segment: nothing
-    export: precision                load: the augmentation, `fast` for --fast_resize   startup: the program
-    folder: the engine               processes: how many of them
-    convert, epoch: nothing
+A case is one line of the table, measured with each of its `sides` in turn. It has the letter of its
+group. The meaning of `what` depends on the kind:
+    export: precision                load: the augmentation, `fast` for --fast_resize
+    folder: the engine               processes: their number
+    startup: the program             pretrain, finetune, infer, segment, convert, epoch: unused
 """
 
 import dataclasses
@@ -29,9 +28,12 @@ BOTH = ('paddle', 'torch')
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """model: a key of models_sizes.SIZES, or of another autoencoder's full name for compare.py. cost: seconds that
-    the case takes on two cores, roughly, from which the time left is judged. steps: a turn, rounds: turns that count, warm:
-    turns before them that do not."""
+    """One line of the table.
+
+    model: a key of models_sizes.SIZES, or for compare.py another autoencoder's full name. cost: the
+    seconds, roughly, that the case takes on two cores; the time left is estimated from it. steps:
+    of a turn. rounds: the turns that count. warm: the turns before them, which do not count.
+    """
 
     name: str
     kind: str
@@ -69,7 +71,7 @@ def _growth() -> list[Case]:
         )
         for side in (288, 336, 448)
     ]
-    # a ratio of 0 would leave no patch to learn from, and so no loss
+    # with a mask ratio of 0 no patch would be masked, and there would be no loss
     ratios = [
         Case(
             f'i_mask_{100 * ratio:.0f}',
@@ -212,19 +214,22 @@ CASES = [
 
 
 def chosen(words: list[str]) -> list[Case]:
-    """The cases of these names and letters, all without any; ValueError for a word that is neither."""
+    """The cases of these names and letters, or all cases if there are none.
+
+    ValueError for a word that is neither a name nor a letter.
+    """
     known = {case.name for case in CASES} | GROUPS.keys() | ALIASES.keys()
     if unknown := [word for word in words if word not in known]:
         raise ValueError(
-            f'no case {unknown[0]!r}; there are {", ".join(case.name for case in CASES)}, and the letters '
-            f'{" ".join(sorted(GROUPS.keys() | ALIASES.keys()))}'
+            f'no case {unknown[0]!r}; there are {", ".join(case.name for case in CASES)}, '
+            f'and the letters {" ".join(sorted(GROUPS.keys() | ALIASES.keys()))}'
         )
     letters = ''.join(ALIASES.get(word, word) for word in words if len(word) == 1)
     return [case for case in CASES if not words or case.name in words or case.group in letters]
 
 
 def small(case: Case) -> Case:
-    """The same in seconds: for the tests."""
+    """The case with a tiny model, which takes seconds: for the tests."""
     return dataclasses.replace(
         case, model='nano_patch4', side=32, batch=min(case.batch, 2), steps=1
     )

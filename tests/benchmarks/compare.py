@@ -3,7 +3,8 @@
     python tests/benchmarks/compare.py mae_swin_tiny_256 simmim_swin_tiny_256 --batch_size 4
     python tests/benchmarks/compare.py mae_vit_base_patch16 mask_tokens_in_encoder --batch_size 4
 
-Prints the median and the spread (quartiles) of a step, the peak of memory, and both relative to the first model's.
+Prints the median and the quartiles of a step's time, the peak of memory, and both relative to the
+first model's.
 """
 
 import argparse
@@ -27,7 +28,8 @@ def main(args):
     for name, answer in zip(args.cases, answers):
         low, median, high = np.percentile(answer['seconds'], [25, 50, 75])
         print(
-            f'{name:24} {1000 * median:8.0f} ms ({1000 * low:.0f} to {1000 * high:.0f}, n = {len(answer["seconds"])}), '
+            f'{name:24} {1000 * median:8.0f} ms '
+            f'({1000 * low:.0f} to {1000 * high:.0f}, n = {len(answer["seconds"])}), '
             f'{answer["memory"]:.0f} MB: {median / np.median(first["seconds"]):.2f} x the time, '
             f'{answer["memory"] / first["memory"]:.2f} x the memory'
         )

@@ -1,4 +1,4 @@
-"""The operations of a case, from which the time follows that they take at the machine's own rate of matrix products."""
+"""The operations of a case, and so the least time that they take at the machine's matrix rate."""
 
 from cases import Case
 
@@ -15,7 +15,7 @@ SEGMENTOR = {'base_patch16': (768, 256), 'nano_patch4': (32, 16)}
 
 
 def products(case: Case) -> list[tuple[int, int, int]]:
-    """(rows, inner, columns) of the matrix products of one block of the encoder, and of the decoder where there is one."""
+    """(rows, inner, columns) of the matrix products of one block of the encoder and any decoder."""
     if case.kind not in PASSES or case.model not in SIZES:
         return []
     size = SIZES[case.model]
@@ -34,7 +34,10 @@ def products(case: Case) -> list[tuple[int, int, int]]:
 
 
 def operations(case: Case) -> float:
-    """Floating-point operations of a step; norms, softmax, activations, biases and the optimizer are not counted."""
+    """Floating-point operations of a step.
+
+    Norms, softmax, activations, biases and the optimizer are not counted.
+    """
     if case.kind not in PASSES or case.model not in SIZES:
         return 0.0
     if case.kind in MASKED:
@@ -50,7 +53,7 @@ def operations(case: Case) -> float:
 
 
 def _upernet(side: int, width: int, channels: int, auxiliary: int) -> int:
-    """Multiply-adds of the neck and both heads over four maps of side x side cells (seg/model.py)."""
+    """Multiply-adds of the neck and both heads over four maps of side x side (seg/model.py)."""
     cells = side**2
     # transposed convolutions of 2 x 2, from 1 to 2 to 4 times the side
     neck = 4 * width**2 * (cells + 4 * cells + cells)

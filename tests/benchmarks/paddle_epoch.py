@@ -1,4 +1,4 @@
-"""An epoch of main_pretrain.py with clocks around what is not training: writing checkpoints, records, waiting for data."""
+"""An epoch of main_pretrain.py, timed by parts: checkpoints, records, waits for data, training."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ from util import checkpoint, program, progress, recorder
 
 
 def epoch(case):
-    """A step is a whole run of one epoch; its answer says the seconds of each part."""
+    """A step is a run of one epoch; its answer has the seconds of each part."""
     program.start(None, seed=0)
     scratch, lost = Path(case['scratch']), {}
 
@@ -52,27 +52,12 @@ def epoch(case):
         return follow(own, waited())
 
     progress.Progress.follow = waiting
-    flags = [
-        '--data_path',
-        scratch / 'pictures',
-        '--model',
-        f'mae_vit_{case["model"]}',
-        '--input_size',
-        case['side'],
-        '--batch_size',
-        case['batch'],
-        '--epochs',
-        1,
-        '--warmup_epochs',
-        0,
-        '--norm_pix_loss',
-        '--num_workers',
-        1,
-        '--output_dir',
-        scratch / 'epoch',
-        '--log_dir',
-        scratch / 'epoch',
-    ]
+    flags = (
+        f'--model mae_vit_{case["model"]} --input_size {case["side"]} --batch_size {case["batch"]} '
+        '--epochs 1 --warmup_epochs 0 --norm_pix_loss --num_workers 1'
+    ).split()
+    out = scratch / 'epoch'
+    flags += ['--data_path', scratch / 'pictures', '--output_dir', out, '--log_dir', out]
 
     def turn(count):
         seconds = []

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-# first of all, because it prepares the machine before Paddle is imported
+# this comes first, because it prepares the machine before Paddle is imported
 from paddle_steps import repeated
 
 # isort: split

@@ -1,7 +1,8 @@
-"""Steps of training and inference as the project's programs do them: the engines, fed with one batch over and over.
+"""Steps of training and inference as the project's programs do them.
 
-Each function takes a case and returns turn(steps) -> answer, and what is to be told of the case. On a GPU the programs'
-float16 is used, which was not run by us.
+The engines get one batch again and again. Each function takes a case and returns turn(steps) ->
+answer, and facts about the case for its record. On a GPU the programs use float16; we have not run
+that.
 """
 
 import subprocess
@@ -33,12 +34,12 @@ CLASSES = 1000
 
 
 class EncoderWithMaskTokens(models_mae.MaskedAutoencoderViT):
-    """What MAE would be with its mask tokens in the encoder already (arXiv:2111.06377, table 1c)."""
+    """MAE with mask tokens already in the encoder (arXiv:2111.06377, table 1c)."""
 
     def forward_encoder(self, imgs, mask_ratio, noise=None):
         x = self.patch_embed(imgs)
         _, mask, _ = self.random_masking(len(x), mask_ratio, noise)
-        token = self.mask_token.mean(-1, keepdim=True)  # of any width: it is about time
+        token = self.mask_token.mean(-1, keepdim=True)  # of any width: only the time matters
         x = paddle.where(mask.unsqueeze(-1) > 0, token, x) + self.pos_embed[:, 1:]
         x = paddle.concat(
             [(self.cls_token + self.pos_embed[:, :1]).expand([len(x), -1, -1]), x], axis=1
@@ -59,13 +60,13 @@ def about(case):
 
 
 def wait():
-    """Until the device has done what it was asked for; a CPU does it at once."""
+    """Wait until the device has finished its work; a CPU has always finished."""
     if paddle.get_device() != 'cpu':
         paddle.device.synchronize()
 
 
 def parameters(model):
-    """How many numbers are trained: the same with PyTorch, where the model is the same."""
+    """The number of trained values; equal models have as many in PyTorch."""
     return {
         'parameters': sum(
             parameter.size for parameter in model.parameters() if not parameter.stop_gradient
@@ -84,7 +85,7 @@ def product(rows, inner, columns):
 
 
 def rate(functions, shapes):
-    """10^9 operations a second over all shapes, each at its best of four times; 0 where there are none."""
+    """10^9 operations a second over all shapes, each at the best of four times; 0 for no shapes."""
     total = 0.0
     for function in functions:
         times = []
@@ -97,7 +98,7 @@ def rate(functions, shapes):
 
 
 def timed(batch, count, seconds):
-    """`count` times the batch; the seconds from one to the next, with all that the engine does in between."""
+    """Yield the batch `count` times; `seconds` gets the time from each to the next."""
     for _ in range(count):
         start = time.perf_counter()
         yield batch
@@ -106,7 +107,10 @@ def timed(batch, count, seconds):
 
 
 class Repeated:
-    """Data for engine_loop.Run: one batch `count` times an epoch. `seconds` are those from one batch to the next."""
+    """Data for engine_loop.Run: one batch `count` times an epoch.
+
+    `seconds` are the times from one batch to the next.
+    """
 
     accum_iter = 1
 
@@ -126,7 +130,10 @@ class Repeated:
 
 
 def training(model, batch, optimizer, program, one_epoch):
-    """turn(): so many iterations of the engine. program: whose flags they run with. one_epoch(run) -> means."""
+    """turn(steps) -> answer, by that many iterations of the engine.
+
+    program: the module whose flags are used. one_epoch(run) -> means.
+    """
     flags = {
         'data_path': '',
         'output_dir': '',
@@ -199,7 +206,7 @@ def finetune(case):
 
 
 def repeated(step):
-    """turn(): so many times step()."""
+    """turn(count) calls step() `count` times."""
 
     def turn(count):
         seconds = []
@@ -214,7 +221,7 @@ def repeated(step):
 
 
 def infer(case):
-    """As main_infer.py runs weights."""
+    """Inference as main_infer.py does it with a file of weights."""
     program.start(None, seed=0)
     model, images = classifier(case), pictures_like(case)
     model.eval()
@@ -227,12 +234,12 @@ def infer(case):
 
 
 def exported_folder(case):
-    """ViT with random weights as main_export.py writes it; made once, in the folder that the cases share."""
+    """A folder with main_export.py's ViT of random weights; made once, shared by the cases."""
     folder = Path(case['scratch']) / f'exported_{case["model"]}_{case["side"]}'
     if not folder.exists():
         weights = folder.with_suffix('.pd')
         paddle.save({'model': classifier(case).state_dict()}, str(weights))
-        # in a process of its own, whose memory is not this one's
+        # in a process of its own, so that its memory does not count as this one's
         subprocess.run(
             [sys.executable, ROOT / 'main_export.py', '--resume', weights, '--out', folder],
             check=True,
@@ -241,14 +248,18 @@ def exported_folder(case):
 
 
 def export(case):
-    """As main_infer.py runs what main_export.py wrote. In bfloat16 also: on how many of 64 pictures it chooses the class
-    that float32 does. The weights are random, whose scores lie closer to each other than trained ones'."""
+    """Inference by main_infer.py's code with a model that main_export.py wrote.
+
+    In bfloat16 also the share of 64 pictures with the same class as in float32. The weights are
+    random; their scores lie closer to each other than those of trained weights.
+    """
     program.start(None, seed=0)
     core, on_cpu = paddle.base.core, paddle.get_device() == 'cpu'
     simulated = case['what'] == 'bf16' and on_cpu and not core.supports_bfloat16_fast_performance()
     if simulated and not case['model'].startswith('nano'):
         return None, {
-            'skip': 'this processor has no bfloat16 (avx512_bf16), and oneDNN would simulate it for minutes'
+            'skip': 'this processor has no bfloat16 (avx512_bf16), '
+            'and oneDNN would simulate it for minutes'
         }
     folder, images = exported_folder(case), pictures_like(case)
     model = exported.Exported(folder, 'inference', case['what'])

@@ -1,4 +1,7 @@
-"""Pictures for the cases that read some: smooth noise, so that a JPEG of 500 x 375 has about ImageNet's size (65 KB)."""
+"""Pictures for the cases that read files.
+
+They are smooth noise, so that a JPEG of 500 x 375 has about ImageNet's size (65 KB).
+"""
 
 import time
 from pathlib import Path
@@ -12,7 +15,7 @@ QUALITY = 90
 
 
 def make(folder: Path, count: int, width: int, height: int, suffix: str = '.jpg') -> Path:
-    """`count` pictures of two classes in train, as many in val: a folder for --data_path. Made once."""
+    """A folder for --data_path, made once: `count` pictures of two classes in train and in val."""
     for split in ('train', 'val') if not folder.exists() else ():
         for number in range(count):
             rng = np.random.default_rng([number, split == 'val'])
@@ -28,7 +31,7 @@ def make(folder: Path, count: int, width: int, height: int, suffix: str = '.jpg'
 
 
 def seconds(files: list) -> float:
-    """That decoding takes, which no loader can do without; the best of three times."""
+    """The seconds of decoding the files, a floor for every loader; the best of three times."""
     times = []
     for _ in range(3):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Whole programs, timed from outside: from the command to the first step, a conversion, several processes.
+"""Whole programs, timed from outside: the way to the first step, a conversion, several processes.
 
-As in paddle_steps.py, each function takes a case and returns turn(times) -> answer, and what is to be told of the case.
-The same for both frameworks; what runs for PyTorch is torch_programs.py.
+As in paddle_steps.py, each function takes a case and returns turn(times) -> answer, and facts about
+the case for its record. The same functions serve both frameworks; PyTorch runs torch_programs.py.
 """
 
 import json
@@ -22,7 +22,7 @@ STEP = re.compile(r'time ([\d.]+) s  data ([\d.]+) s')
 
 
 class Ended(NamedTuple):
-    """A program that was run; memory: MB, of the largest of its processes."""
+    """A program that has ended. memory: MB, of its largest process."""
 
     seconds: float
     output: str
@@ -30,7 +30,7 @@ class Ended(NamedTuple):
 
 
 def started(command, until=None, **environ):
-    """What it took until a line of the program's output has the text `until`, or without it until the end."""
+    """Run a program until a line of its output has the text `until`, or until it ends."""
     start, output, found = time.perf_counter(), '', None
     with subprocess.Popen(
         [sys.executable, *map(str, command)],
@@ -48,7 +48,8 @@ def started(command, until=None, **environ):
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or (until and found is None):
         raise RuntimeError(
-            f'{command[0]} ended with {process.returncode}: {(output.strip().splitlines() or [""])[-1]}'
+            f'{command[0]} ended with {process.returncode}: '
+            f'{(output.strip().splitlines() or [""])[-1]}'
         )
     return Ended(
         time.perf_counter() - start if found is None else found, output, usage.ru_maxrss // 1024
@@ -56,7 +57,7 @@ def started(command, until=None, **environ):
 
 
 def timed(run):
-    """turn(): so many times run() -> Ended."""
+    """turn(times) calls run() -> Ended `times` times."""
 
     def turn(count):
         runs = [run() for _ in range(count)]
@@ -66,7 +67,7 @@ def timed(run):
 
 
 def import_seconds(framework, scratch):
-    """Measured once, for all programs; the best of three."""
+    """The seconds of importing a framework, the best of three; measured once for all programs."""
     kept = scratch / f'import_{framework}.txt'
     if not kept.exists():
         kept.write_text(str(min(started(['-c', f'import {framework}']).seconds for _ in range(3))))
@@ -74,48 +75,27 @@ def import_seconds(framework, scratch):
 
 
 def startup(case):
-    """To the line after the first step, over a folder of 16 PNGs of 32 x 32; the floor is to import the framework."""
+    """Time to the line after the first step, over a folder of 16 PNGs of 32 x 32.
+
+    The floor is the import of the framework.
+    """
     data, out = Path(case['scratch']) / 'small', Path(case['scratch']) / 'startup'
     told = {'floor_ms': 1000 * import_seconds(case['framework'], Path(case['scratch']))}
     if case['framework'] == 'torch':
         return timed(lambda: started([TORCH, json.dumps(case), data], 'loss')), told
     model = ('mae_vit_' if case['what'] == 'pretrain' else 'vit_') + case['model']
-    training = [
-        '--data_path',
-        data,
-        '--batch_size',
-        case['batch'],
-        '--epochs',
-        1,
-        '--warmup_epochs',
-        0,
-        '--num_workers',
-        2,
-        '--input_size',
-        case['side'],
-        '--log_dir',
-        '',
-        '--output_dir',
-    ]
-    classes = ['--nb_classes', 2]
-    command = [
-        f'main_{case["what"]}.py',
-        '--model',
-        model,
-        *training,
-        '',
-        *(classes if case['what'] != 'pretrain' else []),
-    ]
+    flags = (
+        f'--model {model} --batch_size {case["batch"]} --input_size {case["side"]} '
+        '--epochs 1 --warmup_epochs 0 --num_workers 2 --log_dir='
+    )
+    training = [*flags.split(), '--data_path', data]
+    classes = ['--nb_classes', 2] if case['what'] != 'pretrain' else []
     if case['what'] != 'infer':
+        command = [f'main_{case["what"]}.py', *training, '--output_dir', '', *classes]
         return timed(lambda: started(command, 'epoch 1/1')), told
-    started(['main_finetune.py', '--model', model, *training, out, *classes])
-    command = [
-        'main_infer.py',
-        '--resume',
-        out / 'checkpoint-0.pd',
-        '--img_path',
-        data / 'val/0/00.png',
-    ]
+    started(['main_finetune.py', *training, '--output_dir', out, *classes])
+    picture = data / 'val/0/00.png'
+    command = ['main_infer.py', '--resume', out / 'checkpoint-0.pd', '--img_path', picture]
     return timed(lambda: started(command, 'Inference results')), told
 
 
@@ -131,7 +111,10 @@ def convert(case):
 
 
 def folder(case):
-    """All pictures of a folder to labels, two processes reading; starting the program and loading weights is not in it."""
+    """Time from a folder of pictures to labels, with two reading processes.
+
+    The start of the program and the loading of weights do not count.
+    """
     data = Path(case['scratch']) / 'pictures/val'
     if case['framework'] == 'torch':
         command = [TORCH, json.dumps(case), data]
@@ -139,29 +122,13 @@ def folder(case):
         from paddle_steps import exported_folder
 
         exported = exported_folder(case)
-        resume = (
-            [exported]
-            if case['what'] == 'inference'
-            else [
-                exported.with_suffix('.pd'),
-                '--model',
-                f'vit_{case["model"]}',
-                '--input_size',
-                case['side'],
-                '--global_pool',
-            ]
-        )
-        command = [
-            'main_infer.py',
-            '--img_path',
-            data,
-            '--batch_size',
-            pictures.AT_ONCE,
-            '--num_workers',
-            2,
-            '--resume',
-            *resume,
-        ]
+        reading = f'--batch_size {pictures.AT_ONCE} --num_workers 2'.split()
+        if case['what'] == 'inference':
+            resume = [exported]
+        else:
+            live = f'--model vit_{case["model"]} --input_size {case["side"]} --global_pool'
+            resume = [exported.with_suffix('.pd'), *live.split()]
+        command = ['main_infer.py', '--img_path', data, *reading, '--resume', *resume]
 
     def run():
         ended = started(command)
@@ -171,7 +138,7 @@ def folder(case):
 
 
 def processes(case):
-    """Steps of the program with so many processes over the same images, without waiting for data."""
+    """Steps of the program with `what` processes over the same images, without waits for data."""
     count, threads = int(case['what']), int(os.environ['OMP_NUM_THREADS'])
     share = {'OMP_NUM_THREADS': str(max(1, threads // count))}
     if case['framework'] == 'torch':
@@ -190,42 +157,20 @@ def processes(case):
             ], ended.memory
     else:
         log = Path(case['scratch']) / 'launch'
-        launcher = [
-            '-m',
-            'paddle.distributed.launch',
-            '--log_level',
-            'ERROR',
-            '--nproc_per_node',
-            count,
-            '--log_dir',
-            log,
-        ]
+        launcher = (
+            f'-m paddle.distributed.launch --log_level ERROR --nproc_per_node {count}'.split()
+        )
+        launcher += ['--log_dir', log]
         share['MAE_NUM_THREADS'] = share['OMP_NUM_THREADS']
-        command = [
-            *(launcher if count > 1 else []),
-            'main_pretrain.py',
-            '--data_path',
-            Path(case['scratch']) / 'some.txt',
-            '--model',
-            f'mae_vit_{case["model"]}',
-            '--input_size',
-            case['side'],
-            '--batch_size',
-            case['batch'] // count,
-            '--warmup_epochs',
-            0,
-            '--norm_pix_loss',
-            '--num_workers',
-            0,
-            '--print_freq',
-            1,
-            '--output_dir',
-            '',
-            '--log_dir',
-            '',
-            '--epochs',
-            1,
-        ]
+        flags = (
+            f'--model mae_vit_{case["model"]} --input_size {case["side"]} '
+            f'--batch_size {case["batch"] // count} --epochs 1 --warmup_epochs 0 --norm_pix_loss '
+            '--num_workers 0 --print_freq 1 --output_dir= --log_dir='
+        )
+        images = Path(case['scratch']) / 'some.txt'
+        command = ['main_pretrain.py', *flags.split(), '--data_path', images]
+        if count > 1:
+            command = [*launcher, *command]
 
         def run(times):
             ended = started(command, **share)

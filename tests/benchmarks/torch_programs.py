@@ -1,4 +1,4 @@
-"""What programs.py times for PyTorch: the least that does the same.
+"""The PyTorch programs that programs.py times: the least code that does the same.
 
 python torch_programs.py CASE FOLDER|FILE|STEPS     CASE is JSON, as worker.py has it
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def startup(case, folder):
-    """Read a folder, make a model, do one step on the first batch. Only what the step needs is imported."""
+    """Read a folder, make a model, do one step on the first batch, with no unneeded import."""
     from torch_steps import CLASSES, autoencoder, classifier, torch  # before torchvision
 
     # isort: split
@@ -38,7 +38,7 @@ def startup(case, folder):
 
 
 def folder(case, data):
-    """timm's own loop: its evaluation transform, its model, the five best labels of each picture."""
+    """timm's own loop: its evaluation transform and model, the five best labels of a picture."""
     from torch_steps import classifier, torch  # before torchvision
 
     # isort: split
@@ -65,7 +65,7 @@ def convert(case, file):
 
 
 def make(case, file):
-    """A file as facebookresearch/mae writes them, with random weights."""
+    """A file in the format of facebookresearch/mae, with random weights."""
     import torch
 
     size, pixels = case['size'], 3 * case['size']['patch'] ** 2

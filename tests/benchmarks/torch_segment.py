@@ -1,6 +1,6 @@
-"""Training steps of mmsegmentation's UPerNet over its MAE backbone, with its optimizer, as mmengine does them."""
+"""Training steps of mmsegmentation's UPerNet, MAE backbone and optimizer, as mmengine does them."""
 
-# which finds the references of the parity tests
+# torch_steps finds the references of the parity tests
 from torch_steps import DEVICE, parameters, pictures_like, repeated
 
 # isort: split
@@ -19,7 +19,8 @@ OTHERS = {
 
 def segment(case):
     register_all_modules()
-    # mmseg cannot train on one image, for PyTorch refuses to normalise one value; the time it takes is the same
+    # mmseg cannot train on one image because PyTorch refuses to normalise one value; without that
+    # check the time is the same
     torch.nn.functional._verify_batch_size = lambda size: None
     side = case['side']
     recipe = references.recipe(

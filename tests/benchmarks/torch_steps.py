@@ -1,8 +1,10 @@
-"""The same steps in PyTorch: Hugging Face's masked autoencoder, timm's vision transformer, as eager float32 modules with
-AdamW over the official groups. On a GPU in float16, as there the official programs: not run by us.
+"""The same steps in PyTorch, by Hugging Face's masked autoencoder and timm's vision transformer.
 
-As in paddle_steps.py, each function takes a case and returns turn(steps) -> answer, and what is to be told of the case.
-Weights are random, and other ones than there, which matters to no time.
+They are eager float32 modules with AdamW over the official groups. On a GPU they use float16, as
+the official programs do; we have not run that.
+
+As in paddle_steps.py, each function takes a case and returns turn(steps) -> answer, and facts about
+the case for its record. Weights are random and differ from Paddle's, which changes no time.
 """
 
 import os
@@ -43,7 +45,7 @@ def about(case):
 
 
 def parameters(model):
-    """How many numbers are trained: the same with Paddle, where the model is the same."""
+    """The number of trained values; equal models have as many in Paddle."""
     return {
         'parameters': sum(
             parameter.numel() for parameter in model.parameters() if parameter.requires_grad
@@ -57,7 +59,7 @@ def wait():
 
 
 def rate(shapes):
-    """10^9 operations a second over all shapes, each at its best of four times; 0 where there are none."""
+    """10^9 operations a second over all shapes, each at the best of four times; 0 for no shapes."""
     total = 0.0
     for rows, inner, columns in shapes:
         a, b = torch.randn(rows, inner, device=DEVICE), torch.randn(inner, columns, device=DEVICE)
@@ -78,7 +80,7 @@ def peak_memory():
 
 
 def repeated(step):
-    """turn(): so many steps; step() -> loss or None."""
+    """turn(count) does `count` steps; step() -> loss or None."""
 
     def turn(count):
         seconds, loss = [], None
@@ -202,4 +204,4 @@ def infer(case):
     return repeated(step), said(model)
 
 
-export = infer  # what an exported model is held against
+export = infer  # an exported model is compared with it

@@ -1,4 +1,4 @@
-"""Processes that take turns: each does a case with one framework, only one at a time works."""
+"""Processes that take turns: each does a case with one framework, and only one works at a time."""
 
 import json
 import os
@@ -18,17 +18,18 @@ PAUSE = (
 
 
 class Failed(Exception):
-    """A process that ended before its time: case, framework and its last line, in one line."""
+    """A process that ended too early: case, framework and its last line, in one line."""
 
 
 class Skipped(Exception):
-    """What cannot be measured here, and why."""
+    """A case that cannot be measured here, and the reason."""
 
 
 class Worker:
-    """`worker.py` for a case: what run on what, and then, turn by turn, the seconds of each step.
+    """A process of `worker.py` for a case; it tells the seconds of each step, turn by turn.
 
-    case: a dict that worker.py explains. threads: of both frameworks. about: what the process said of itself.
+    case: a dict that worker.py explains. threads: of both frameworks. about: the facts that the
+    process gives about itself.
     """
 
     def __init__(self, side: str, case: dict, threads: int):
@@ -42,7 +43,7 @@ class Worker:
             'OMP_NUM_THREADS': str(threads),
             'PYTHONPATH': str(ROOT) if side == 'paddle' else '',
         }
-        if side == 'torch':  # whose warnings are not ours
+        if side == 'torch':  # its warnings do not concern us
             environ['PYTHONWARNINGS'] = 'ignore'
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  until close()
         self.process = subprocess.Popen(
@@ -64,7 +65,7 @@ class Worker:
         return self.about
 
     def turn(self, steps: int) -> dict:
-        """seconds (a list), memory (peak so far, MB) and what else the case tells."""
+        """seconds (a list), memory (peak so far, MB) and further facts about the case."""
         self.ready()
         time.sleep(PAUSE)
         self.process.stdin.write(f'{steps}\n')
@@ -96,7 +97,10 @@ class Worker:
 
 
 def take(workers: list[Worker], rounds: int, steps: int, warm: int = 1) -> list[dict]:
-    """Of each worker, its last answer with the seconds of all `rounds`; `warm` rounds before them do not count."""
+    """Each worker's last answer, with the seconds of all `rounds`.
+
+    The `warm` rounds before them do not count.
+    """
     seconds, answers = [[] for _ in workers], [{} for _ in workers]
     for worker in workers:
         worker.ready()

@@ -2,9 +2,10 @@
 
     python worker.py paddle|torch '{"name": ..., "kind": ..., ...}'
 
-The case is one of cases.py as a dict, with `size` (of models_sizes), `products` (see floor.py) and `scratch`, a folder
-that all cases share. The process prints what it runs on as a line of JSON; then, for each number that it reads, does so
-many steps and prints another: their seconds, the process's peak of memory in MB, and what else there is to tell.
+The case is one of cases.py as a dict, with `size` (of models_sizes), `products` (see floor.py) and
+`scratch`, a folder that all cases share. The process prints a line of JSON about the machine. Then,
+for each number that it reads, it does that many steps and prints a line with their seconds, the
+process's peak of memory in MB, and further facts.
 """
 
 import importlib
@@ -12,7 +13,7 @@ import json
 import os
 import sys
 
-# whole programs, which are timed from outside
+# kinds that are whole programs, timed from outside
 OUTSIDE = ('startup', 'convert', 'folder', 'processes')
 MODULES = {
     'load': '{}_load',
@@ -24,7 +25,7 @@ MODULES = {
 
 def main(side, case):
     answers = os.fdopen(os.dup(1), 'w')
-    os.dup2(2, 1)  # what programs print is no answer
+    os.dup2(2, 1)  # the output of programs must not mix with answers
     case['framework'] = side
     module = importlib.import_module(MODULES.get(case['kind'], '{}_steps').format(side))
     turn, about = getattr(module, case['kind'])(case)
