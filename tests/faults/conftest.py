@@ -1,5 +1,8 @@
-"""What is broken on purpose. The quick tests are part of the default suite, the long ones have the marker `faults`; each
-says how often it broke what, and the table of that is printed at the end."""
+"""Tests that break things on purpose.
+
+The quick tests are part of the default suite; the long ones have the marker `faults`. A table at
+the end shows how often each test broke something, and how often that failed the test.
+"""
 
 import contextlib
 
@@ -11,7 +14,10 @@ ROWS = {}
 
 @pytest.fixture
 def tally(request):
-    """tally(what) -> a context for one trial, counted as a failure where it raises; a long test then fails at its end."""
+    """tally(what) -> a context for one trial, which fails if it raises.
+
+    A long test runs all its trials and fails at its end.
+    """
     failures = []
 
     @contextlib.contextmanager
@@ -25,7 +31,7 @@ def tally(request):
             if request.node.get_closest_marker('faults') is None:
                 raise
             failures.append(f'{what}, trial {row[0]}: {type(error).__name__}: {error}')
-        print(f'{what}: {row[0]} trials, {row[1]} failures', flush=True)  # for who watches with -s
+        print(f'{what}: {row[0]} trials, {row[1]} failures', flush=True)  # shown with -s
 
     yield trial
     assert not failures, '\n'.join(failures[:20])

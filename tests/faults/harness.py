@@ -1,4 +1,7 @@
-"""Programs as users start them, with real signals; every process of a run is known by a mark in its environment."""
+"""Programs as users start them, with real signals.
+
+A mark in the environment identifies every process of a run.
+"""
 
 import contextlib
 import os
@@ -17,7 +20,7 @@ MARK = 'MAE_FAULTS_RUN'
 
 
 class Run:
-    """A program that runs; `lines` is what it has printed so far."""
+    """A running program; `lines` are its output so far."""
 
     def __init__(self, program, *flags, processes=1, logs=None, **environ):
         self.mark = f'{MARK}={uuid.uuid4().hex}'
@@ -58,7 +61,7 @@ class Run:
         return self
 
     def pids(self):
-        """{process: its command} of all that belong to this run and live."""
+        """{process: its command} of all living processes of this run."""
         found = {}
         for folder in Path('/proc').iterdir():
             with contextlib.suppress(OSError):
@@ -93,7 +96,7 @@ class Run:
         return ranks
 
     def workers(self):
-        """The loader workers: children of those that train."""
+        """The loader workers: children of the processes that train."""
         trainers = set(self.trainers().values())
         found = []
         for pid in self.pids():
@@ -106,7 +109,10 @@ class Run:
         return found
 
     def end(self, timeout=60):
-        """(exit code, output), once nothing of the run is left; AssertionError where that takes longer."""
+        """(exit code, output), once no process of the run is left.
+
+        AssertionError if that takes longer than `timeout` seconds.
+        """
         begun = time.monotonic()
         try:
             code = self.process.wait(timeout)
@@ -136,5 +142,5 @@ class Run:
 
 
 def finished(program, *flags, timeout=240, **options):
-    """(exit code, output) of a run that needs no disturbing."""
+    """(exit code, output) of an undisturbed run."""
     return Run(program, *flags, **options).end(timeout)

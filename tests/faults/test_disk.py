@@ -16,32 +16,22 @@ from util import atomic, weights
 from util.errors import InputError
 from util.weights import paddle_file, safetensors_file, torch_file
 
-TINY = [
-    '--model',
-    'mae_vit_nano_patch4',
-    '--input_size',
-    '16',
-    '--in_chans',
-    '1',
-    '--num_workers',
-    '0',
-    '--batch_size',
-    '10',
-    '--warmup_epochs',
-    '1',
-    '--device',
-    'cpu',
-    '--log_dir',
-    '',
-    '--save_every',
-    '1',
-]
-MOUNT = 'mount -t tmpfs -o size=18m none "$0" && { "$@"; code=$?; cp -a "$0/." "$0.after"; exit $code; }'
+TINY = (
+    '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --num_workers 0 --batch_size 10 '
+    '--warmup_epochs 1 --device cpu --log_dir= --save_every 1'
+).split()
+MOUNT = (
+    'mount -t tmpfs -o size=18m none "$0" && '
+    '{ "$@"; code=$?; cp -a "$0/." "$0.after"; exit $code; }'
+)
 
 
 @pytest.fixture
 def small_disk():
-    """Commands that run below this prefix find a disk of 18 MB in a folder, which is copied to FOLDER.after at their end."""
+    """A prefix that gives a command a disk of 18 MB in a folder.
+
+    At the command's end the folder is copied to FOLDER.after.
+    """
     prefix = ['unshare', '--map-root-user', '--mount', 'bash', '-c', MOUNT]
     if (
         shutil.which('unshare') is None
@@ -59,15 +49,8 @@ def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(
     out, flags = tmp_path / 'out', [*TINY, '--data_path', digits, '--epochs', 4]
     out.mkdir()
     (tmp_path / 'out.after').mkdir()
-    command = [
-        *small_disk,
-        out,
-        sys.executable,
-        ROOT / 'main_pretrain.py',
-        *flags,
-        '--output_dir',
-        out,
-    ]
+    program = [sys.executable, ROOT / 'main_pretrain.py', *flags, '--output_dir', out]
+    command = [*small_disk, out, *program]
     with tally('a full disk'):
         result = subprocess.run(
             list(map(str, command)),
@@ -102,23 +85,13 @@ def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(
 def test_a_folder_that_closes_during_a_run(digits, tmp_path, tally, processes):
     out = tmp_path / 'out'
     with tally(f'a folder that closes, {processes} processes'):
-        run = Run(
-            'main_pretrain.py',
-            *TINY,
-            '--data_path',
-            digits,
-            '--output_dir',
-            out,
-            '--epochs',
-            5000,
-            '--print_freq',
-            1,
-            processes=processes,
-            logs=tmp_path / 'launch',
-        ).until('epoch 3/')
+        flags = [*TINY, *'--epochs 5000 --print_freq 1'.split(), '--data_path', digits]
+        flags += ['--output_dir', out]
+        run = Run('main_pretrain.py', *flags, processes=processes, logs=tmp_path / 'launch')
+        run.until('epoch 3/')
         if os.geteuid():
             out.chmod(0o555)
-        else:  # nothing is closed to root; so a file takes the folder's place
+        else:  # root may write into every folder; so a file replaces the folder
             out.rename(tmp_path / 'moved')
             out.touch()
         code, output = run.end()
@@ -143,7 +116,7 @@ def test_a_folder_that_closes_during_a_run(digits, tmp_path, tally, processes):
     ],
 )
 def test_every_writer_leaves_what_was_there(tmp_path, monkeypatch, write):
-    """Files of more than 100 KB are refused by the system; and no link can be made."""
+    """The system refuses files of more than 100 KB, and no link can be made."""
     (tmp_path / 'there').write_bytes(bytes(10**6))
     (tmp_path / 'x').write_bytes(b'before')
 

@@ -32,15 +32,13 @@ AMOUNTS = pytest.mark.parametrize('amount', [100, pytest.param(1000, marks=pytes
 
 
 def damage(data, draw):
-    """(what was done, the data after it): bytes flipped, cut, inserted, overwritten, or appended."""
-    kind, data = (
-        draw.choice(['flipped', 'cut', 'inserted', 'overwritten', 'appended']),
-        bytearray(data),
-    )
+    """(description, damaged data): bytes flipped, cut, inserted, overwritten, or appended."""
+    kind = draw.choice(['flipped', 'cut', 'inserted', 'overwritten', 'appended'])
+    data = bytearray(data)
     low, high = draw.choice(
         [(0, len(data)), (0, min(3000, len(data))), (max(0, len(data) - 3000), len(data))]
     )
-    # anywhere, or where the structure is
+    # anywhere, or in the first or last bytes, which hold the structure
     place, some = draw.randrange(low, high), draw.randbytes(draw.randint(1, 40))
     if kind == 'flipped':
         for _ in range(draw.choice([1, 1, 3, 20])):
@@ -94,7 +92,7 @@ def damaged_pictures(root, amount):
         ending, data = whole[number % len(whole)]
         _, data = damage(data, draw)
         if number % 10 == 0:
-            ending = draw.choice(['png', 'jpg', 'tif', 'webp'])  # which it is not
+            ending = draw.choice(['png', 'jpg', 'tif', 'webp'])  # not the file's real format
         (root / f'{number:04} ü 图.{ending}').write_bytes(data)
     bombs(root)
 
@@ -134,7 +132,10 @@ def test_damaged_pictures_end_no_training_and_no_inference(
 
 
 def test_every_colour_mode_reads_as_it_looks(tmp_path):
-    """Undamaged, all but those of 32 bits a pixel, which do not say what is white, give the grey that was put in."""
+    """Undamaged files give the grey that was written.
+
+    Exempt are modes of 32 bits a pixel, which do not tell which number is white.
+    """
     for ending, modes in FORMATS:
         for mode in modes.split():
             file = tmp_path / f'{mode}.{ending}'
@@ -159,7 +160,7 @@ def test_every_colour_mode_reads_as_it_looks(tmp_path):
 @pytest.mark.processes
 @pytest.mark.slow
 def test_a_program_survives_what_happens_to_its_folder(tmp_path, tally):
-    """Odd names, links in a circle, a wrong ending, and files that vanish while it runs."""
+    """Odd names, links in a circle, a wrong ending, and files that vanish during the run."""
     root = tmp_path / 'data/train/ä b/图 ☃'
     root.mkdir(parents=True)
     for number in range(300):
@@ -167,33 +168,13 @@ def test_a_program_survives_what_happens_to_its_folder(tmp_path, tally):
     (root / 'loop').symlink_to(root.parent)
     (root / "299 'x' é.png").rename(root / '299.jpg')
     with tally('files that vanish during a run'):
-        run = Run(
-            'main_pretrain.py',
-            '--model',
-            'mae_vit_nano_patch4',
-            '--input_size',
-            16,
-            '--in_chans',
-            1,
-            '--epochs',
-            40,
-            '--warmup_epochs',
-            1,
-            '--device',
-            'cpu',
-            '--log_dir',
-            '',
-            '--data_path',
-            tmp_path / 'data',
-            '--output_dir',
-            tmp_path / 'out',
-            '--batch_size',
-            100,
-            '--num_workers',
-            2,
-            '--save_every',
-            100,
-        )
+        flags = (
+            '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --epochs 40 '
+            '--warmup_epochs 1 --device cpu --log_dir= --batch_size 100 --num_workers 2 '
+            '--save_every 100'
+        ).split()
+        flags += ['--data_path', tmp_path / 'data', '--output_dir', tmp_path / 'out']
+        run = Run('main_pretrain.py', *flags)
         run.until('epoch 2/40')
         (root / "7 'x' é.png").unlink()
         (root / "200 'x' é.png").write_bytes(b'')
@@ -206,7 +187,7 @@ def test_a_program_survives_what_happens_to_its_folder(tmp_path, tally):
 
 
 def legacy(state):
-    """What PyTorch wrote before 1.6, of float32 tensors in dense order."""
+    """A file in PyTorch's format before 1.6, of float32 tensors in dense order."""
 
     class Name:
         def __init__(self, module, name):
@@ -273,11 +254,9 @@ CHECKED = ('.pd', 'zip .pth')  # these formats have checksums
 
 @AMOUNTS
 def test_a_damaged_checkpoint_is_refused_or_whole(formats, tmp_path, tally, amount):
-    """A format without checksum cannot tell that a number in a tensor is another one; that alone passes, and only there."""
-    model, file = (
-        models_zoo.autoencoder('mae_vit_nano_patch4', img_size=16, in_chans=1),
-        tmp_path / 'x',
-    )
+    """A format without checksum cannot notice a changed number in a tensor; only that passes."""
+    model = models_zoo.autoencoder('mae_vit_nano_patch4', img_size=16, in_chans=1)
+    file = tmp_path / 'x'
     draw, whole = random.Random(0), None
     for name, data in formats.items():
         file.write_bytes(data)
@@ -298,12 +277,12 @@ def test_a_damaged_checkpoint_is_refused_or_whole(formats, tmp_path, tally, amou
 
 
 def read(file, model, whole):
-    """How loading ends; whatever is no InputError goes through."""
+    """How loading ends: 'refused' by an InputError, or whole; other errors are raised."""
     try:
         tree = weights.read(file)
         tensors = tree.get('model', tree)
         if not all(isinstance(array, np.ndarray) for array in tensors.values()):
-            return 'refused'  # by what would use them: see the next line for a state dict
+            return 'refused'  # by the code that would use it, as load_state_dict below
         assign_weights(model, tensors, 'x')
     except InputError as error:
         assert '\n' not in str(error)

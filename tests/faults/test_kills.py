@@ -1,4 +1,7 @@
-"""Runs that are killed or asked to stop at random moments, also while they save, and go on: they end as undisturbed ones."""
+"""Runs that are killed or asked to stop at random moments, also while they save, and resume.
+
+They end as undisturbed runs do.
+"""
 
 import json
 import random
@@ -11,25 +14,13 @@ import pytest
 from faults.harness import Run
 from util import weights
 
-SMALL = [
-    '--input_size',
-    '16',
-    '--in_chans',
-    '1',
-    '--warmup_epochs',
-    '1',
-    '--device',
-    'cpu',
-    '--log_dir',
-    '',
-    '--blr',
-    '0.05',
-    '--print_freq',
-    '1',
-]
+SMALL = (
+    '--input_size 16 --in_chans 1 --warmup_epochs 1 --device cpu --log_dir= --blr 0.05 '
+    '--print_freq 1'
+).split()
 OFTEN = ['--save_every', '1', '--save_every_iters', '1', '--keep', '3', '--resume', 'auto']
 pytestmark = pytest.mark.processes
-LAST = 'ema_model.pdparams'  # of what PaddleSeg saves with --use_ema
+LAST = 'ema_model.pdparams'  # the last file that PaddleSeg saves with --use_ema
 PROGRAMS = {
     'main_pretrain.py': ['--model', 'mae_vit_nano_patch4'],
     'main_finetune.py': ['--model', 'vit_nano_patch4', '--nb_classes', '3', '--reprob', '0.25'],
@@ -37,33 +28,17 @@ PROGRAMS = {
 
 
 class Classic:
-    """A training of main_*.py: its log is log.txt, and --resume auto finds where to go on."""
+    """A training by main_*.py, which resumes by --resume auto and logs to log.txt."""
 
     def __init__(self, program, data, folder, epochs, processes, workers):
         self.folder, self.options = folder, {'processes': processes, 'logs': folder / 'launch'}
-        self.flags = [
-            program,
-            *PROGRAMS[program],
-            *SMALL,
-            '--data_path',
-            data,
-            '--batch_size',
-            6 // processes,
-            '--epochs',
-            epochs,
-            '--num_workers',
-            workers,
-        ]
+        flags = f'--batch_size {6 // processes} --epochs {epochs} --num_workers {workers}'.split()
+        self.flags = [program, *PROGRAMS[program], *SMALL, *flags, '--data_path', data]
         self.last, self.begun, self.beat = epochs - 1, 'effective batch', '/5]'
 
     def start(self, out, resume):
-        return Run(
-            *self.flags,
-            '--output_dir',
-            self.folder / out,
-            *(OFTEN if resume else []),
-            **self.options,
-        )
+        more = OFTEN if resume else []
+        return Run(*self.flags, '--output_dir', self.folder / out, *more, **self.options)
 
     def log(self, out):
         return [
@@ -75,43 +50,23 @@ class Classic:
 
 
 class Segmentation:
-    """A training of seg/train.py, which is told by --resume_model where to go on; it keeps no log."""
+    """A training by seg/train.py, which resumes from --resume_model and keeps no log."""
 
     def __init__(self, config, folder, iters, processes, workers):
         self.folder, self.iters, self.begun, self.beat = folder, iters, '[TRAIN]', '[TRAIN]'
         self.options, self.refused = {'processes': processes, 'logs': folder / 'launch'}, 0
-        self.flags = [
-            'seg/train.py',
-            '--config',
-            config,
-            '--iters',
-            iters,
-            '--save_interval',
-            2,
-            '--log_iters',
-            1,
-            '--batch_size',
-            4 // processes,
-            '--num_workers',
-            workers,
-            '--device',
-            'cpu',
-            '--use_ema',
-            '--keep_checkpoint_max',
-            3,
-        ]
+        flags = (
+            f'--iters {iters} --batch_size {4 // processes} --num_workers {workers} '
+            '--save_interval 2 --log_iters 1 --device cpu --use_ema --keep_checkpoint_max 3'
+        )
+        self.flags = ['seg/train.py', *flags.split(), '--config', config]
 
     def start(self, out, resume):
-        """From the newest whole checkpoint, as a user would find it: what was killed while it was written is refused."""
+        """Start from the newest whole checkpoint; count checkpoints that are refused as partial."""
         newest = sorted((self.folder / out).glob('iter_*'), key=lambda path: -int(path.name[5:]))
         for place in [*newest, None] if resume else [None]:
-            run = Run(
-                *self.flags,
-                '--save_dir',
-                self.folder / out,
-                *(['--resume_model', place] if place else []),
-                **self.options,
-            )
+            more = ['--resume_model', place] if place else []
+            run = Run(*self.flags, '--save_dir', self.folder / out, *more, **self.options)
             while self.begun not in run.output and run.process.poll() is None:
                 time.sleep(0.02)
             if self.begun in run.output or run.process.poll() == 0:
@@ -141,7 +96,7 @@ def same(ours, theirs, where=''):
 
 
 def at_random(training, run, draw):
-    """Within twelve iterations."""
+    """A random moment within twelve iterations."""
     enough = draw.randint(0, 12)
     while run.output.count(training.beat) < enough and run.process.poll() is None:
         time.sleep(0.01)
@@ -149,7 +104,7 @@ def at_random(training, run, draw):
 
 
 def while_saving(training, run, draw):
-    """When a folder of a segmentation lacks the file that is written last."""
+    """The moment when a segmentation's folder lacks the file that is written last."""
 
     def partial():
         return {
@@ -164,7 +119,7 @@ def while_saving(training, run, draw):
 
 
 def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0, moment=at_random):
-    """Kill `times` times, let the run finish, and compare it with one that was left alone."""
+    """Kill `times` times, let the run finish, and compare it with an undisturbed one."""
     draw = random.Random(seed)
     code, output = training.start('straight', resume=False).end(600)
     assert code == 0, output

@@ -1,4 +1,4 @@
-"""Loader workers that are killed, samples that raise, and files that never answer: one line names the file and the cause."""
+"""Killed loader workers, samples that raise, files that never answer: one line names the cause."""
 
 import os
 import random
@@ -16,26 +16,10 @@ from util.augment import crop, transform
 from util.data import folder, loader, pictures
 from util.errors import InputError
 
-VIT = [
-    '--model',
-    'vit_nano_patch4',
-    '--nb_classes',
-    '3',
-    '--input_size',
-    '16',
-    '--in_chans',
-    '1',
-    '--batch_size',
-    '4',
-    '--device',
-    'cpu',
-    '--log_dir',
-    '',
-    '--print_freq',
-    '1',
-    '--epochs',
-    '2',
-]
+VIT = (
+    '--model vit_nano_patch4 --nb_classes 3 --input_size 16 --in_chans 1 --batch_size 4 '
+    '--device cpu --log_dir= --print_freq 1 --epochs 2'
+).split()
 
 
 @pytest.fixture
@@ -53,16 +37,8 @@ def test_a_killed_worker_ends_the_run_within_seconds(many, tmp_path, tally, time
     draw = random.Random(0)
     for _ in range(times):
         with tally('a loader worker that is killed'):
-            run = Run(
-                'main_finetune.py',
-                *VIT,
-                '--data_path',
-                many,
-                '--output_dir',
-                tmp_path / 'out',
-                '--num_workers',
-                3,
-            )
+            flags = ['--data_path', many, '--output_dir', tmp_path / 'out', '--num_workers', 3]
+            run = Run('main_finetune.py', *VIT, *flags)
             run.until(f'[{draw.randint(2, 20)}/750]')
             begun = time.monotonic()
             run.kill(draw.choice(run.workers()))
@@ -105,24 +81,18 @@ def test_a_sample_that_raises_is_named(digits, tally, workers, capfd):
 def test_a_sample_that_raises_ends_every_rank(digits, tmp_path, tally):
     with tally('a sample that raises, 2 processes'):
         begun = time.monotonic()
+        flags = ['--model', 'mae_vit_nano_patch4', *VIT[4:], '--num_workers', 2]
+        flags += ['--data_path', digits, '--output_dir', tmp_path / 'out']
         run = Run(
             'tests/programs/pretrain.py',
             'raise 17',
-            '--model',
-            'mae_vit_nano_patch4',
-            *VIT[4:],
-            '--num_workers',
-            2,
-            '--data_path',
-            digits,
-            '--output_dir',
-            tmp_path / 'out',
+            *flags,
             processes=2,
             logs=tmp_path / 'launch',
         )
         code, _ = run.end()
         assert code != 0 and time.monotonic() - begun < 60
-        for rank in (0, 1):  # one has the sample, and tells the other
+        for rank in (0, 1):  # one rank has the sample, and tells the other
             said = (tmp_path / f'launch/workerlog.{rank}').read_text()
             assert (
                 f'{sorted(digits.glob("train/*/*"))[17]} cannot be prepared (KeyError: 17)' in said
@@ -132,7 +102,7 @@ def test_a_sample_that_raises_ends_every_rank(digits, tmp_path, tally):
 @pytest.mark.processes
 @pytest.mark.parametrize('split', ['val', pytest.param('train', marks=pytest.mark.faults)])
 def test_a_file_that_never_answers_ends_the_run(digits, tmp_path, tally, split):
-    """A pipe that nobody writes to, as a mount whose server is gone."""
+    """A pipe that nobody writes to acts like a mount whose server is gone."""
     for name in ('train', 'val'):
         for number in range(3):
             place = tmp_path / 'data' / name / str(number)
@@ -142,18 +112,8 @@ def test_a_file_that_never_answers_ends_the_run(digits, tmp_path, tally, split):
     pipe = tmp_path / 'data' / split / '1/stuck.png'
     os.mkfifo(pipe)
     with tally(f'a file that never answers, {split}'):
-        run = Run(
-            'main_finetune.py',
-            *VIT,
-            '--data_path',
-            tmp_path / 'data',
-            '--output_dir',
-            tmp_path / 'out',
-            '--num_workers',
-            2,
-            '--data_timeout',
-            3,
-        )
+        flags = ['--data_path', tmp_path / 'data', '--output_dir', tmp_path / 'out']
+        run = Run('main_finetune.py', *VIT, *'--num_workers 2 --data_timeout 3'.split(), *flags)
         code, output = run.end()
         assert code == 2 and f'{pipe}: not read within --data_timeout 3 s' in output, output
         assert ('holds what was trained before it' in output) == (split == 'val')
@@ -179,24 +139,10 @@ def test_a_file_that_never_answers_ends_a_segmentation(
     os.mkfifo(pipe)
     with tally(f'a file that never answers, seg/train.py, {place} of {split}'):
         begun = time.monotonic()
-        run = Run(
-            'seg/train.py',
-            '--config',
-            config(),
-            '--save_dir',
-            tmp_path / 'out',
-            '--iters',
-            2,
-            '--do_eval',
-            '--num_workers',
-            1,
-            '--data_timeout',
-            2,
-            '--device',
-            'cpu',
-            '--opts',
-            *(f'{part}_dataset.dataset_root={data}' for part in ('train', 'val')),
-        )
+        flags = '--iters 2 --do_eval --num_workers 1 --data_timeout 2 --device cpu'.split()
+        flags += ['--config', config(), '--save_dir', tmp_path / 'out']
+        roots = [f'{part}_dataset.dataset_root={data}' for part in ('train', 'val')]
+        run = Run('seg/train.py', *flags, '--opts', *roots)
         code, output = run.end()
         (error,) = (line for line in output.splitlines() if 'error: ' in line)
         assert code == 2 and str(pipe) in error and 'not read within --data_timeout 2 s' in error, (
@@ -212,20 +158,9 @@ def test_a_killed_worker_ends_a_segmentation(config, tmp_path, tally, times):
     draw = random.Random(0)
     for _ in range(times):
         with tally('a loader worker that is killed, seg/train.py'):
+            flags = '--iters 5000 --log_iters 1 --num_workers 2 --device cpu'.split()
             run = Run(
-                'seg/train.py',
-                '--config',
-                config(),
-                '--save_dir',
-                tmp_path / 'out',
-                '--iters',
-                5000,
-                '--log_iters',
-                1,
-                '--num_workers',
-                2,
-                '--device',
-                'cpu',
+                'seg/train.py', *flags, '--config', config(), '--save_dir', tmp_path / 'out'
             ).until(f'iter: {draw.randint(1, 20)}/')
             begun = time.monotonic()
             run.kill(draw.choice(run.workers()))
@@ -245,20 +180,10 @@ def test_a_killed_worker_ends_a_segmentation(config, tmp_path, tally, times):
 def test_a_worker_that_stands_still_ends_the_run(many, tmp_path, tally, processes):
     for _ in range(3):
         with tally(f'a worker that is stopped, {processes} processes'):
-            run = Run(
-                'main_finetune.py',
-                *VIT,
-                '--data_path',
-                many,
-                '--output_dir',
-                tmp_path / 'out',
-                '--num_workers',
-                2,
-                '--data_timeout',
-                5,
-                processes=processes,
-                logs=tmp_path / 'launch',
-            ).until('[9/')
+            flags = [*VIT, *'--num_workers 2 --data_timeout 5'.split(), '--data_path', many]
+            flags += ['--output_dir', tmp_path / 'out']
+            run = Run('main_finetune.py', *flags, processes=processes, logs=tmp_path / 'launch')
+            run.until('[9/')
             begun = time.monotonic()
             run.kill(run.workers()[0], by=signal.SIGSTOP)
             code, output = run.end()
@@ -270,7 +195,7 @@ def test_a_worker_that_stands_still_ends_the_run(many, tmp_path, tally, processe
 
 
 def test_an_unreadable_validation_image_does_not_cost_the_epoch(digits, tmp_path, tally, capsys):
-    """The epoch is saved where its evaluation fails, and once the image is mended only that is done again."""
+    """An epoch is saved if its evaluation fails; with a mended image only that is done again."""
     for name in ('train', 'val'):
         lines = ''.join(
             f'{file} {file.parent.name}\n' for file in sorted((digits / name).glob('*/*'))

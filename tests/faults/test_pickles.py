@@ -1,4 +1,4 @@
-"""A file that would run code, through every way by which a user can hand over a file: none does."""
+"""A file that would run code, given in every way that a user can give a file, never does."""
 
 import io
 import os
@@ -27,8 +27,8 @@ from seg import export, predict, train, val
 sys.path.append(str(ROOT / 'demo'))
 import visualize
 
-MAE = '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --num_workers 0 --device cpu --data_path {data} '
-MAE += '--output_dir {out} '
+MAE = '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --num_workers 0 --device cpu '
+MAE += '--data_path {data} --output_dir {out} '
 VIT = MAE.replace('mae_', '') + '--nb_classes 3 '
 SEG = '--config {config} --device cpu '
 WAYS = {
@@ -40,7 +40,7 @@ WAYS = {
     'linprobe --eval': (main_linprobe, VIT + '--eval --resume {file}'),
     'export': (main_export, '--device cpu --resume {file} --out {out}'),
     'infer': (main_infer, '--device cpu --img_path {picture} --resume {file}'),
-    'parity': (main_parity, '{file} --python ' + sys.executable),  # which it does not come to
+    'parity': (main_parity, '{file} --python ' + sys.executable),  # it fails before it runs this
     'convert': (converter, '{file} {out}/x.pth --to torch'),
     'visualize': (visualize, '--device cpu --img_path {picture} --resume {file} --out {out}/x.png'),
     'seg pretrained': (train, SEG + '--save_dir {out} --opts model.backbone.pretrained={file}'),
@@ -105,7 +105,7 @@ def test_none_runs(way, digits, config, tmp_path, tally):
 
 @pytest.mark.parametrize('make', FILES.values(), ids=FILES)
 def test_they_would(make, tmp_path):
-    """Where nothing guards it, the same pickle runs: the tests above could fail."""
+    """Without a guard the same pickle runs, so the tests above could fail."""
     data = make(Evil(tmp_path / 'ran'))
     if data.startswith(b'PK'):
         data = zipfile.ZipFile(io.BytesIO(data)).read('archive/data.pkl')

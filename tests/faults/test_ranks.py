@@ -1,4 +1,4 @@
-"""Several processes of which one is killed, late, or never comes."""
+"""Several processes, one of which is killed, late, or never comes."""
 
 import socket
 import time
@@ -8,26 +8,10 @@ from conftest import slow
 
 from faults.harness import Run
 
-TINY = [
-    '--model',
-    'mae_vit_nano_patch4',
-    '--input_size',
-    '16',
-    '--in_chans',
-    '1',
-    '--batch_size',
-    '3',
-    '--device',
-    'cpu',
-    '--warmup_epochs',
-    '1',
-    '--log_dir',
-    '',
-    '--save_every',
-    '100',
-    '--num_workers',
-    '2',
-]
+TINY = (
+    '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --batch_size 3 --device cpu '
+    '--warmup_epochs 1 --log_dir= --save_every 100 --num_workers 2'
+).split()
 pytestmark = pytest.mark.processes
 
 
@@ -36,18 +20,9 @@ pytestmark = pytest.mark.processes
 def test_who_is_killed_takes_the_others_along(digits, tmp_path, tally, victim):
     for _ in range(3):
         with tally(f'{victim if victim == "launcher" else f"rank {victim}"} is killed'):
-            run = Run(
-                'main_pretrain.py',
-                *TINY,
-                '--epochs',
-                5000,
-                '--data_path',
-                digits,
-                '--output_dir',
-                tmp_path / 'out',
-                processes=2,
-                logs=tmp_path / 'launch',
-            ).until('epoch 2/')
+            flags = ['--epochs', 5000, '--data_path', digits, '--output_dir', tmp_path / 'out']
+            run = Run('main_pretrain.py', *TINY, *flags, processes=2, logs=tmp_path / 'launch')
+            run.until('epoch 2/')
             begun = time.monotonic()
             run.kill(run.process.pid if victim == 'launcher' else run.trainers()[victim])
             code, output = run.end()
@@ -57,21 +32,14 @@ def test_who_is_killed_takes_the_others_along(digits, tmp_path, tally, victim):
 @pytest.mark.faults
 @pytest.mark.parametrize('what', ['late 1 0 60', 'late 0 0 60', 'late 1 3 20', 'slow_save 60'])
 def test_who_is_late_is_waited_for(digits, tmp_path, tally, what):
-    """A minute before the first iteration of an epoch and while saving; within an epoch Paddle's CPU backend waits 30 s."""
+    """A rank may be a minute late before an epoch's first iteration and while it saves.
+
+    Within an epoch Paddle's CPU backend waits only 30 s.
+    """
     with tally(f'a rank that is late: {what}'):
-        run = Run(
-            'tests/programs/pretrain.py',
-            what,
-            *TINY,
-            '--epochs',
-            1,
-            '--data_path',
-            digits,
-            '--output_dir',
-            tmp_path / 'out',
-            processes=2,
-            logs=tmp_path / 'launch',
-        )
+        flags = [*TINY, '--epochs', 1, '--data_path', digits, '--output_dir', tmp_path / 'out']
+        program = 'tests/programs/pretrain.py'
+        run = Run(program, what, *flags, processes=2, logs=tmp_path / 'launch')
         code, output = run.end(240)
         assert code == 0, output
 
@@ -84,16 +52,11 @@ def test_who_waits_in_vain_says_so(digits, tmp_path, tally, rank):
     ends = [f'127.0.0.1:{port + number}' for number in (0, 1)]
     with tally('a process that never comes'):
         begun = time.monotonic()
+        flags = [*TINY, '--epochs', 1, '--data_path', digits, '--output_dir', tmp_path / 'out']
         run = Run(
             'tests/programs/pretrain.py',
             'join 5',
-            *TINY,
-            '--epochs',
-            1,
-            '--data_path',
-            digits,
-            '--output_dir',
-            tmp_path / 'out',
+            *flags,
             PADDLE_TRAINER_ID=str(rank),
             PADDLE_TRAINERS_NUM='2',
             PADDLE_MASTER=ends[0],
