@@ -40,8 +40,8 @@ TIMES = re.compile(
     r'\d{4}-\d\d-\d\d|[\d.]+ days?|\d+(?::\d\d)+|(?:batch_cost|reader_cost|ips): [\d.]+'
     r'|[\d.]+ ?(?:ms|s|sec|seconds|min|minutes|h|MB|GB|(?:images|it|batch|step)/s)\b'
 )
-UNCOMPARED_KEYS = {'args', 'environment'}  # of checkpoints: flags, and where a run took place
-UNCOMPARED_FILES = re.compile(r'(^|/)(log/|vdlrecords)')  # hold times
+UNCOMPARED_KEYS = {'args', 'environment'}  # of checkpoints: flags, and the machine of a run
+UNCOMPARED_FILES = re.compile(r'(^|/)(log/|vdlrecords)')  # these hold times
 
 
 class Difference(NamedTuple):
@@ -51,7 +51,7 @@ class Difference(NamedTuple):
 
 
 def differences(base, now, where: str = '') -> Iterator[Difference]:
-    """What is not equal in two nested structures of dicts, lists, arrays and values."""
+    """The differences of two nested structures of dicts, lists, arrays and values."""
     if isinstance(base, list) and isinstance(now, list):
         base, now = dict(enumerate(base, 1)), dict(enumerate(now, 1))
     if isinstance(base, dict) and isinstance(now, dict):
@@ -70,7 +70,7 @@ def differences(base, now, where: str = '') -> Iterator[Difference]:
 
 
 def array_differences(base: np.ndarray, now: np.ndarray, where: str) -> Iterator[Difference]:
-    """At most one difference, of two arrays that have to be equal bit for bit."""
+    """At most one difference of two arrays, which have to be equal bit for bit."""
     if base.dtype != now.dtype or base.shape != now.shape:
         how = f'{base.dtype} {base.shape} -> {now.dtype} {now.shape}'
         yield Difference(where, how, math.inf)
@@ -81,9 +81,9 @@ def array_differences(base: np.ndarray, now: np.ndarray, where: str) -> Iterator
 
 
 def read(file: Path) -> object:
-    """What a file says."""
+    """The content of a file, to be compared."""
     if file.suffix in ('.pd', '.pdparams', '.pdopt'):
-        warnings.simplefilter('ignore')  # of compilers that nobody needs here
+        warnings.simplefilter('ignore')  # about compilers, which are not needed here
         import paddle  # takes seconds
 
         return paddle.load(str(file), return_numpy=True)
@@ -101,7 +101,7 @@ def figures(text: str) -> list[str]:
 
 
 def outcome(tree: Path, out: str, printed: str) -> dict:
-    """All that a case has left: the figures that it printed, and its files by their names."""
+    """All results of a case: the figures that it printed, and its files by name."""
     left = {'printed': figures(printed)}
     for file in sorted((tree / out).rglob('*')):
         name = str(file.relative_to(tree / out))
@@ -111,7 +111,7 @@ def outcome(tree: Path, out: str, printed: str) -> dict:
 
 
 def report(base: dict, now: dict) -> list[str]:
-    """A line for each file that differs: how many values do, the first of them and the largest."""
+    """A line for each file that differs: the number of differences, the first, the largest."""
     lines = [f'{name} is gone' for name in base if name not in now]
     lines += [f'{name} is new' for name in now if name not in base]
     for name in base.keys() & now.keys():
@@ -152,7 +152,7 @@ def git(*words: str) -> str:
 
 
 def run(command: list[str], trees: list[Path]) -> list[str]:
-    """Run a command in each tree, side by side; what each printed. SubprocessError where one failed."""
+    """The output of a command in each tree, run side by side; SubprocessError if one fails."""
     processes, printed = [], []
     try:
         processes += [start(command, tree) for tree in trees]
@@ -182,14 +182,14 @@ def start(command: list[str], tree: Path) -> subprocess.Popen:
 
 
 def end(process: subprocess.Popen) -> None:
-    """End a process, if it still runs, with all that it has started."""
+    """End a process, if it still runs, with all processes that it has started."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 
 class Shared(dict):
-    """The folder of what cases share, by its name; made by `tree` when it is first asked for."""
+    """The folder that cases share under a name; `tree` makes it at the first request."""
 
     def __init__(self, tree: Path):
         self.tree = tree
@@ -202,7 +202,7 @@ class Shared(dict):
 
 
 def filled(command: str, shared: Shared, out: str) -> list[str]:
-    """A command's words, with what stands in braces put in."""
+    """A command's words, with values in place of the braces."""
     return shlex.split(command.format_map(collections.ChainMap({'out': out}, shared)))
 
 

@@ -21,7 +21,7 @@ SEGMENT = (
 SEGMENTOR = ' --model_path {segmentor}/iter_20/model.pdparams'
 SCENE = ' --image_path {scenes}/images/validation/scene_000.jpg'
 
-# What cases share. BASE makes it, once: {name} in a command is the folder, {out} in these as well
+# Folders that cases share, made once by BASE. {name} in a command is such a folder, {out} in these
 SHARED = {
     'digits': 'demo/make_digits.py --out {out}',
     'scenes': 'demo/make_scenes.py --out {out}',

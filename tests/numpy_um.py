@@ -1,8 +1,9 @@
-"""UM-MAE and the SimMIM baseline inside it, restated in NumPy, float64, with nothing shared with the models.
+"""UM-MAE and its SimMIM baseline, restated in NumPy, float64; nothing is shared with the models.
 
-Every function takes a dict `w` of weights under UM-MAE's names, Linear weights as [in, out]. Pictures are [N, C, H, W],
-feature grids [N, rows, columns, width]. What is removed or kept as a whole is a unit, `unit` patches a side; masks are
-[N, rows, columns] over units, True where removed (or replaced by the token of secondary masking).
+Every function takes a dict `w` of weights under UM-MAE's names, Linear weights as [in, out].
+Pictures are [N, C, H, W], feature grids [N, rows, columns, width]. A unit of `unit` patches a side
+is removed or kept as a whole. Masks are [N, rows, columns] over units, True where removed (or
+replaced by the token of secondary masking).
 """
 
 import numpy as np
@@ -56,12 +57,12 @@ def attend(q, k, v, heads, bias=0.0):
 
 
 def spread(units, side):
-    """A mask over units as one over patches or pixels, `side` of them a unit's side, with an axis for the channels."""
+    """A mask over units, repeated `side` times a side for patches or pixels: [N, H, W, 1]."""
     return units.repeat(side, 1).repeat(side, 2)[..., None]
 
 
 def compact(x, removed, side):
-    """Clear what is removed, then sum the four quadrants of each 2 x 2 cell of units, place by place."""
+    """Set removed units to 0, then add the four units of each 2 x 2 cell, place by place."""
     n, h, w, c = x.shape
     x = x * ~spread(removed, side)
     return (
@@ -77,7 +78,10 @@ def coordinates(n, rows, columns):
 
 
 def embed(w, images, removed, replaced, unit, norm_epsilon):
-    """The patch grid, secondary masking done, not compacted yet. `norm_epsilon` None: no LayerNorm, as in PVT."""
+    """The patch grid after secondary masking, not compacted yet.
+
+    `norm_epsilon` None: no LayerNorm, as in PVT.
+    """
     x, token = strided(images.transpose(0, 2, 3, 1), w, 'patch_embed.proj'), w.get('vis_mask_token')
     if norm_epsilon:
         x = norm(x, w, 'patch_embed.norm', norm_epsilon)
@@ -93,7 +97,10 @@ def embed(w, images, removed, replaced, unit, norm_epsilon):
 
 
 def pair_bias(w, name, query, key):
-    """Bias [..., heads, query, key] of coordinates [..., query, 2] and [..., key, 2], the MLP run once per pair."""
+    """Bias [..., heads, query, key] of coordinates [..., query, 2] and [..., key, 2].
+
+    The MLP runs once for each pair.
+    """
     apart = key[..., None, :, :] - query[..., :, None, :]
     apart = np.sign(apart) * np.log(1 + np.abs(apart))
     first, last = (w[f'{name}.{part}.weight'][:, :, 0, 0] for part in (0, 2))
@@ -115,13 +122,16 @@ def joined(x, h, w):
 
 
 def shifted_regions(h, w, side, shift):
-    """Places that a window may join only after a cyclic shift carry different numbers: [1, H, W, 1]."""
+    """Numbers [1, H, W, 1] that differ for places that only a cyclic shift puts into one window."""
     bands = [np.digitize(np.arange(size), [size - side, size - shift]) for size in (h, w)]
     return (3 * bands[0][:, None] + bands[1])[None, :, :, None].astype('float64')
 
 
 def swin_block(x, places, w, name, heads, window, shift, hidden=None):
-    """`places` are the coordinates of x. `hidden` [N, H, W, 1] marks keys that nobody may look at, for the full grid."""
+    """A block of Swin. `places` are the coordinates of x.
+
+    `hidden` [N, H, W, 1] marks keys that no query may attend to, for the full grid.
+    """
     _, height, width, _ = x.shape
     if min(height, width) <= window:
         window, shift = min(height, width), 0
@@ -248,8 +258,9 @@ def vit_block(x, w, name, heads):
 def decode(w, latent, removed, heads, fixed=False):
     """Predictions [N, units, values] in raster order of the units.
 
-    Within, visible tokens come in the order of the cells, the removed ones behind them; the visible ones' positions are in
-    the raster order of the units, as in the original, unless `fixed`.
+    Inside the decoder the visible tokens come first, in the order of the cells, then the removed
+    ones. The positions of the visible tokens are in the raster order of the units, as in the
+    original, unless `fixed`.
     """
     x = pixel_shuffle(linear(latent, w, 'decoder_embed'))
     x, rows = x.reshape(len(x), -1, x.shape[-1]), w['decoder_pos_embed'][0]
@@ -288,7 +299,7 @@ def loss(images, predicted, removed, side, normalised, error=np.square):
     return error(predicted - target)[removed.reshape(len(removed), -1)].mean()
 
 
-# ---- SimMIM: the whole grid, with mask tokens in place of what is removed
+# ---- SimMIM: the whole grid, with mask tokens in place of removed units
 
 
 def simmim_input(w, images, removed, unit, norm_epsilon):
@@ -318,7 +329,10 @@ def simmim_pvt(w, images, removed, depths, heads, reductions, unit=4):
 
 
 def vit_latent(w, images, kept, replaced, heads):
-    """Latents [N, 1 + kept, D] of the patches `kept` [N, K]; `replaced` [N, K] is True where the token stands instead."""
+    """Latents [N, 1 + K, D] of the patches `kept` [N, K].
+
+    `replaced` [N, K] is True where the token of secondary masking replaces the patch.
+    """
     x = strided(images.transpose(0, 2, 3, 1), w, 'patch_embed.proj')
     x = np.stack([rows[order] for rows, order in zip(x.reshape(len(x), -1, x.shape[-1]), kept)])
     if replaced is not None and replaced.any():
@@ -332,7 +346,7 @@ def vit_latent(w, images, kept, replaced, heads):
 
 
 def vit_decode(w, latent, removed, heads):
-    """As UM-MAE has it: visible first, in raster order; the predictions are put back into raster order here."""
+    """UM-MAE's decoder: visible tokens first, in raster order; predictions in raster order."""
     x, rows, sequences, units = (
         linear(latent, w, 'decoder_embed'),
         w['decoder_pos_embed'][0],
@@ -353,7 +367,7 @@ def vit_decode(w, latent, removed, heads):
 
 
 def perturb(model, seed=0):
-    """Move every parameter by noise, so that no zero hides a mistake; the weights as float64, by name."""
+    """Add noise to every parameter, so that no zero hides a mistake; the weights as float64."""
     rng, weights = np.random.default_rng(seed), {}
     for name, parameter in model.named_parameters():
         value = parameter.numpy() + rng.normal(0, 0.1, parameter.shape)

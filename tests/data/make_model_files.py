@@ -1,9 +1,10 @@
-"""Make models/files.tar.xz: tiny models in the files of every code base that util.convert reads, by its own classes.
+"""Make models/files.tar.xz: tiny models by the own classes of every code base of util.convert.
 
     .venv-parity/bin/python tests/data/make_model_files.py tests/data/models/files.tar.xz
 
-All files hold the same numbers, `value` of a tensor's official name, so a converted file can be checked without its
-producer. They are one archive because that stores numbers once. tests/originals/test_convert.py makes it again and compares.
+All files hold the same numbers, `value` of a tensor's official name, so a converted file can be
+checked without its producer. They are one archive because that stores the numbers once.
+tests/originals/test_convert.py makes it again and compares.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from transformers import (
 WIDTH, DEPTH, HEADS, PATCH, SIZE, DECODER_WIDTH, CLASSES = 24, 2, 3, 8, 32, 16, 5
 HIDDEN = 4 * WIDTH
 
-# what facebookresearch/mae calls a tensor -> what the others do
+# facebookresearch/mae's name of a tensor -> the others' names
 OPENMMLAB = [
     (r'^patch_embed\.proj', 'backbone.patch_embed.projection'),
     (r'^(cls_token|pos_embed)', r'backbone.\1'),
@@ -75,7 +76,7 @@ OLDER = [
     (r'mlp\.fc1', 'intermediate.dense'),
     (r'mlp\.fc2', 'output.dense'),
 ]
-# theirs -> official, where a segmentor's encoder has official names
+# their names -> official names, for segmentors whose encoder has official names
 MMSEGMENTATION = [
     (r'^backbone\.layers\.(\d+)\.attn\.relative_position_bias_table', r'position_bias.\1.table'),
     (r'^backbone\.layers', 'blocks'),
@@ -159,7 +160,7 @@ def official(*extra):
 
 
 def renamed(state, *tables, split=False):
-    """Under the names that lists of patterns make; query, key and value apart where `split`."""
+    """Tensors renamed by lists of patterns; with `split`, query, key and value are separate."""
     out = OrderedDict()
     for name, tensor in state.items():
         parts = {name: tensor}
@@ -176,13 +177,16 @@ def renamed(state, *tables, split=False):
 
 
 def filled(model, state):
-    """The model with these tensors, all of them and no others."""
+    """The model with exactly these tensors."""
     model.load_state_dict(state, strict=True)
     return model
 
 
 def training_state(state):
-    """As the official programs save: an optimizer's state (of two parameters only, to be small) and flags."""
+    """A checkpoint like those of the official programs: an optimizer's state, and flags.
+
+    The state has only two parameters, to be small.
+    """
     parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in state.items()}
     optimizer = torch.optim.AdamW(parameters.values(), lr=1e-3, betas=(0.9, 0.95))
     parameters['norm.weight'].grad, parameters['norm.bias'].grad = torch.ones(2, WIDTH)
@@ -349,7 +353,8 @@ def openmmlab(folder):
     neck = dict(type='ClsBatchNormNeck', input_features=WIDTH)
     probe = mmpretrain_model(neck, 'VisionTransformerClsHead', out_type='cls_token')
     save('mmpretrain_probe.pth', probe, official('norm', 'probe'))
-    # mmsegmentation's tools/model_converters/beit2mmseg.py @ 0ca30ef leaves the last norm its name, and has no container
+    # mmsegmentation's tools/model_converters/beit2mmseg.py @ 0ca30ef keeps the last norm's name,
+    # and has no container
     names = [pair for pair in OPENMMLAB if pair[0] != '^norm'] + [('^norm', 'backbone.norm')]
     torch.save(renamed(official('norm'), names), folder / 'mae_mmcls.pth')
 

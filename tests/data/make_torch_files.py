@@ -1,8 +1,9 @@
-"""Make torch/zip.pth and torch/legacy.pth, small files with everything that our reader of PyTorch files knows.
+"""Make torch/zip.pth and torch/legacy.pth: small, with all that our reader of PyTorch files knows.
 
     .venv-parity/bin/python tests/data/make_torch_files.py tests/data/torch
 
-tests/test_torch_file.py has the same values by NumPy; tests/originals/test_torch_file.py makes the files again and compares.
+tests/test_torch_file.py has the same values by NumPy; tests/originals/test_torch_file.py makes the
+files again and compares.
 """
 
 import argparse

@@ -38,7 +38,7 @@ def slow_save(seconds):
 
 
 def at_iteration(action):
-    """Call action(progress, batch) before each iteration; what it returns takes the place of the batch."""
+    """Call action(progress, batch) before each iteration; its result replaces the batch."""
     follow = Progress.follow
 
     def wrapped(self, batches):
@@ -97,7 +97,7 @@ def signalled(name, iteration):
 
 
 class Lingering:
-    """What lives in a module dies after the handlers of signals."""
+    """An object in a module, which is deleted after the handlers of signals."""
 
     def __del__(self, sleep=time.sleep):
         sleep(2)

@@ -66,7 +66,7 @@ def write_data() -> None:
 
 
 def run(program, *flags: str) -> str:
-    """What a program prints."""
+    """Run a program; its output."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         program.main(program.PARSER.parse_args(flags))
     return printed.getvalue()
