@@ -60,157 +60,64 @@ def _growth() -> list[Case]:
         for n in (1, 2, 4, 16)
     ]
     sides = [
-        Case(
-            f'i_side_{side}',
-            'pretrain',
-            f'batch 2, {side} pixels a side',
-            batch=2,
-            side=side,
-            rounds=2,
-            cost=10 + 5 * (side / 224) ** 2,
-        )
+        Case(f'i_side_{side}', 'pretrain', f'batch 2, {side} pixels a side',
+             batch=2, side=side, rounds=2, cost=10 + 5 * (side / 224) ** 2)
         for side in (288, 336, 448)
-    ]
+    ]  # fmt: skip
     # with a mask ratio of 0 no patch would be masked, and there would be no loss
     ratios = [
-        Case(
-            f'i_mask_{100 * ratio:.0f}',
-            'pretrain',
-            f'batch 2, mask ratio {ratio}',
-            batch=2,
-            mask_ratio=ratio,
-            rounds=2,
-            cost=17,
-        )
+        Case(f'i_mask_{100 * ratio:.0f}', 'pretrain', f'batch 2, mask ratio {ratio}',
+             batch=2, mask_ratio=ratio, rounds=2, cost=17)
         for ratio in (0.01, 0.5, 0.9)
-    ]
+    ]  # fmt: skip
     return [*batches, *sides, *ratios]
 
 
 CASES = [
     Case('a_vit_base', 'pretrain', 'ViT-B, batch 8', cost=50),
     Case('a_vit_large', 'pretrain', 'ViT-L, batch 2', 'large_patch16', 2, rounds=4, cost=40),
-    Case(
-        'a_nano',
-        'pretrain',
-        'nano, 32 pixels a side, batch 128',
-        'nano_patch4',
-        128,
-        32,
-        steps=5,
-        cost=25,
-    ),
+    Case('a_nano', 'pretrain', 'nano, 32 pixels a side, batch 128', 'nano_patch4', 128, 32,
+         steps=5, cost=25),
     Case('b_vit_base', 'finetune', 'ViT-B, batch 8', rounds=4, cost=65),
     *[
-        Case(
-            f'c_live_{n}', 'infer', f'ViT-B, batch {n}', batch=n, steps=5 if n == 1 else 1, cost=28
-        )
+        Case(f'c_live_{n}', 'infer', f'ViT-B, batch {n}',
+             batch=n, steps=5 if n == 1 else 1, cost=28)
         for n in (1, 8)
     ],
     *[
-        Case(
-            f'c_exported_{precision}_{n}',
-            'export',
-            f'ViT-B exported, {precision}, batch {n}',
-            batch=n,
-            what=precision,
-            steps=5 if n == 1 else 1,
-            cost=35,
-        )
+        Case(f'c_exported_{precision}_{n}', 'export', f'ViT-B exported, {precision}, batch {n}',
+             batch=n, what=precision, steps=5 if n == 1 else 1, cost=35)
         for precision, n in itertools.product(('fp32', 'bf16'), (1, 8))
     ],
     *[
-        Case(
-            f'c_folder_{engine}',
-            'folder',
-            f'ViT-B{said}, 64 JPEGs of 500 x 375 to labels, batch 8',
-            batch=64,
-            what=engine,
-            rounds=3,
-            warm=0,
-            cost=140,
-        )
-        for engine, said in (('live', ''), ('inference', ' exported'))
+        Case(f'c_folder_{engine}', 'folder',
+             f'ViT-B{exported}, 64 JPEGs of 500 x 375 to labels, batch 8',
+             batch=64, what=engine, rounds=3, warm=0, cost=140)
+        for engine, exported in (('live', ''), ('inference', ' exported'))
     ],
     Case('d_pretrain', 'load', 'for pre-training', what='pretrain', batch=64, cost=20),
-    Case(
-        'd_pretrain_fast',
-        'load',
-        'for pre-training, `--fast_resize`',
-        what='fast',
-        batch=64,
-        cost=20,
-    ),
+    Case('d_pretrain_fast', 'load', 'for pre-training, `--fast_resize`',
+         what='fast', batch=64, cost=20),
     Case('d_finetune', 'load', 'for fine-tuning', what='finetune', batch=64, cost=20),
-    Case(
-        'e_tiny',
-        'segment',
-        'tiny, 32 pixels a side, batch 16',
-        'nano_patch4',
-        16,
-        32,
-        rounds=3,
-        steps=3,
-        cost=30,
-    ),
-    Case(
-        'e_vit_base',
-        'segment',
-        'ViT-B, 512 pixels a side, batch 1',
-        batch=1,
-        side=512,
-        rounds=2,
-        cost=170,
-    ),
+    Case('e_tiny', 'segment', 'tiny, 32 pixels a side, batch 16', 'nano_patch4', 16, 32,
+         rounds=3, steps=3, cost=30),
+    Case('e_vit_base', 'segment', 'ViT-B, 512 pixels a side, batch 1',
+         batch=1, side=512, rounds=2, cost=170),
     *[
-        Case(
-            f'f_{program}',
-            'startup',
-            f'`main_{program}.py`',
-            'nano_patch4',
-            16,
-            32,
-            what=program,
-            rounds=3,
-            cost=35,
-        )
+        Case(f'f_{program}', 'startup', f'`main_{program}.py`', 'nano_patch4', 16, 32,
+             what=program, rounds=3, cost=35)
         for program in ('pretrain', 'finetune', 'linprobe', 'infer')
     ],
-    Case(
-        'h_one', 'processes', '1 process, all threads', what='1', rounds=2, steps=3, warm=0, cost=75
-    ),
-    Case(
-        'h_two',
-        'processes',
-        '2 processes, half of the threads each',
-        what='2',
-        rounds=2,
-        steps=3,
-        warm=0,
-        cost=75,
-    ),
+    Case('h_one', 'processes', '1 process, all threads',
+         what='1', rounds=2, steps=3, warm=0, cost=75),
+    Case('h_two', 'processes', '2 processes, half of the threads each',
+         what='2', rounds=2, steps=3, warm=0, cost=75),
     *_growth(),
-    Case(
-        'j_vit_huge',
-        'convert',
-        'ViT-H; PyTorch: `torch.load`, `torch.save`',
-        'huge_patch14',
-        1,
-        rounds=2,
-        warm=0,
-        cost=60,
-    ),
-    Case(
-        'k_vit_base',
-        'epoch',
-        '64 images, batch 8',
-        batch=8,
-        rounds=1,
-        warm=0,
-        cost=45,
-        sides=('paddle',),
-    ),
-]
+    Case('j_vit_huge', 'convert', 'ViT-H; PyTorch: `torch.load`, `torch.save`', 'huge_patch14', 1,
+         rounds=2, warm=0, cost=60),
+    Case('k_vit_base', 'epoch', '64 images, batch 8',
+         batch=8, rounds=1, warm=0, cost=45, sides=('paddle',)),
+]  # fmt: skip
 
 
 def chosen(words: list[str]) -> list[Case]:
