@@ -347,12 +347,10 @@ def vit_latent(w, images, kept, replaced, heads):
 
 def vit_decode(w, latent, removed, heads):
     """UM-MAE's decoder: visible tokens first, in raster order; predictions in raster order."""
-    x, rows, sequences, units = (
-        linear(latent, w, 'decoder_embed'),
-        w['decoder_pos_embed'][0],
-        [],
-        [],
-    )
+    x = linear(latent, w, 'decoder_embed')
+    rows = w['decoder_pos_embed'][0]
+    sequences = []
+    units = []
     for tokens, mask in zip(x, removed):
         order = np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)])
         hidden = np.tile(w['mask_token'].reshape(1, -1), [mask.sum(), 1])

@@ -177,10 +177,8 @@ def finetune(case):
     labels = torch.from_numpy(np.random.default_rng(0).integers(0, CLASSES, case['batch'])).to(
         DEVICE
     )
-    mix, criterion = (
-        Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=CLASSES),
-        SoftTargetCrossEntropy(),
-    )
+    mix = Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=CLASSES)
+    criterion = SoftTargetCrossEntropy()
     groups = param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.65)
     for group in groups:
         group['lr'] = 1e-4 * group['lr_scale']

@@ -12,9 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = {'paddle': Path(sys.executable), 'torch': ROOT / '.venv-parity/bin/python'}
 # of this process; each framework sets its own
 FOREIGN = ('OMP_', 'MKL_', 'KMP_', 'FLAGS_', 'MAE_NUM_THREADS')
-PAUSE = (
-    0.3  # seconds; threads of OpenMP spin for .2 s after their work, on cores that the next needs
-)
+# Seconds; threads of OpenMP spin for .2 s after their work, on cores that the next process needs
+PAUSE = 0.3
 
 
 class Failed(Exception):

@@ -68,11 +68,8 @@ def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(
         )
         out.rmdir()
         (tmp_path / 'out.after').rename(out)
-        assert sorted(path.name for path in out.iterdir()) == [
-            'checkpoint-0.pd',
-            'checkpoint-1.pd',
-            'log.txt',
-        ]
+        left = sorted(path.name for path in out.iterdir())
+        assert left == ['checkpoint-0.pd', 'checkpoint-1.pd', 'log.txt']
         for extra, folder in ((['--resume', 'auto'], out), ([], tmp_path / 'straight')):
             flags_now = [*flags, '--output_dir', folder, *extra]
             main_pretrain.main(main_pretrain.PARSER.parse_args(list(map(str, flags_now))))
@@ -136,7 +133,5 @@ def test_every_writer_leaves_what_was_there(tmp_path, monkeypatch, write):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert (tmp_path / 'x').read_bytes() == b'before' and sorted(os.listdir(tmp_path)) == [
-        'there',
-        'x',
-    ]
+    assert (tmp_path / 'x').read_bytes() == b'before'
+    assert sorted(os.listdir(tmp_path)) == ['there', 'x']

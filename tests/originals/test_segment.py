@@ -274,11 +274,9 @@ def test_steps_of_training_equal_mmsegmentation(
     )
     model = build(size, tmp_path / 'upernet.pth')
     model.train()
-    optimizer, criterion, losses = (
-        LayerDecayAdamW()(model, 1e-4),
-        CrossEntropyOverAllPixelsLoss(ignore_index=255),
-        [],
-    )
+    optimizer = LayerDecayAdamW()(model, 1e-4)
+    criterion = CrossEntropyOverAllPixelsLoss(ignore_index=255)
+    losses = []
     for _ in range(count):
         scores = model(paddle.to_tensor(inputs['images']))
         loss = sum(
@@ -368,10 +366,8 @@ def test_a_picture_at_one_and_at_several_scales_equals_mmsegmentation(reference,
         [ResizeKeepRatio([256, 64]), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
     )
     data = prepare({'img': picture.astype('float32'), 'trans_info': []})
-    image, slide = (
-        paddle.to_tensor(data['img'][None]),
-        dict(is_slide=True, crop_size=[64, 64], stride=[43, 43]),
-    )
+    image = paddle.to_tensor(data['img'][None])
+    slide = dict(is_slide=True, crop_size=[64, 64], stride=[43, 43])
     with paddle.no_grad():
         _, single = infer.inference(model, image, data['trans_info'], **slide)
         labels, logarithms = infer.aug_inference(

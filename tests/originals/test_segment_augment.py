@@ -128,16 +128,9 @@ def one(ours, case, pair, image, label, following, error, colors):
     columns = np.moveaxis(off, 0, -1) if 'batch' in case else off
     width = np.flatnonzero(image.any((0, 1) if 'batch' in case else (0, 2)))[-1] + 1
     whole = width // VECTOR * VECTOR if colors else width
-    assert not columns[:, :whole].any() and not columns[:, width:].any(), (
-        case,
-        errors.max(),
-        off.sum(),
-    )
-    assert columns[:, whole:].sum() <= UNLIKE * columns[:, whole:width].size, (
-        case,
-        errors.max(),
-        off.sum(),
-    )
+    about = (case, errors.max(), off.sum())
+    assert not columns[:, :whole].any() and not columns[:, width:].any(), about
+    assert columns[:, whole:].sum() <= UNLIKE * columns[:, whole:width].size, about
     return data['img'], case['scene'], off.sum(), errors[~off].max()
 
 

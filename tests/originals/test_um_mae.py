@@ -53,10 +53,8 @@ def pretraining():
         )
         drawn, draw = [], model.secondary_masking
         model.secondary_masking = lambda *args: drawn.append(draw(*args)) or drawn[-1]
-        given, noise = (
-            paddle.to_tensor(images),
-            paddle.to_tensor(removed.reshape(2, -1).astype('float32')),
-        )
+        given = paddle.to_tensor(images)
+        noise = paddle.to_tensor(removed.reshape(2, -1).astype('float32'))
         latent, mask, ids_restore = model.forward_encoder(given, 0.75, noise)
         predicted = model.forward_decoder(latent, ids_restore)
         loss = model.forward_loss(given, predicted, mask)

@@ -53,9 +53,8 @@ def test_clipped_steps_pass_as_well(made, climbed, tmp_path):
 
 def test_both_are_evaluated_on_the_same_pixels(made, climbed, digits, tmp_path):
     log, names = tmp_path / 'log', tmp_path / 'names.txt'
-    names.write_text(
-        '\n'.join(map(str, range(10)))
-    )  # the model has ten outputs, the data three digits
+    # the model has ten outputs, the data three digits
+    names.write_text('\n'.join(map(str, range(10))))
     flags = ['--data_path', digits, '--class_names', names, '--reprod_log', log]
     result, rungs = climbed(made('nano', 'pooled'), *flags)
     assert result.returncode == 0, result.stdout

@@ -86,18 +86,16 @@ def autoencoder(size):
 
 def official(size):
     """A whole pre-training model under official names, with timm's layers as in the original."""
-    encoder, decoder = (
-        vit(size, 0, 'token'),
-        vit(
-            {
-                **size,
-                'width': size['decoder_width'],
-                'depth': size['decoder_depth'],
-                'heads': size['decoder_heads'],
-            },
-            0,
-            'token',
-        ),
+    encoder = vit(size, 0, 'token')
+    decoder = vit(
+        {
+            **size,
+            'width': size['decoder_width'],
+            'depth': size['decoder_depth'],
+            'heads': size['decoder_heads'],
+        },
+        0,
+        'token',
     )
     tensors = dict(encoder)
     tensors['mask_token'] = decoder['cls_token']
