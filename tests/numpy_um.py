@@ -16,10 +16,8 @@ def linear(x, w, name):
 
 def norm(x, w, name, epsilon):
     x = x - x.mean(-1, keepdims=True)
-    return (
-        x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * w[f'{name}.weight']
-        + w[f'{name}.bias']
-    )
+    deviation = np.sqrt((x**2).mean(-1, keepdims=True) + epsilon)
+    return x / deviation * w[f'{name}.weight'] + w[f'{name}.bias']
 
 
 def softmax(scores):
@@ -29,7 +27,8 @@ def softmax(scores):
 
 def mlp(x, w, name):
     x = linear(x, w, f'{name}.fc1')
-    return linear(x * (1 + erf(x / np.sqrt(2))) / 2, w, f'{name}.fc2')
+    gelu = x * (1 + erf(x / np.sqrt(2))) / 2
+    return linear(gelu, w, f'{name}.fc2')
 
 
 def strided(x, w, name):
@@ -48,9 +47,10 @@ def split_heads(x, heads):
 
 def attend(q, k, v, heads, bias=0.0):
     """Tokens [..., L, D] attend; `bias` is added to the scores [..., heads, L, L]."""
-    q, k, v = (split_heads(x, heads) for x in (q, k, v))
+    q, k, v = (split_heads(x, heads) for x in (q, k, v))  # [..., heads, L, D / heads]
     scores = q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1]) + bias
-    return np.moveaxis(softmax(scores) @ v, -3, -2).reshape(*q.shape[:-3], q.shape[-2], -1)
+    out = np.moveaxis(softmax(scores) @ v, -3, -2)  # [..., L, heads, D / heads]
+    return out.reshape(*out.shape[:-2], -1)
 
 
 # ---- masks and compaction
@@ -65,14 +65,12 @@ def compact(x, removed, side):
     """Set removed units to 0, then add the four units of each 2 x 2 cell, place by place."""
     n, h, w, c = x.shape
     x = x * ~spread(removed, side)
-    return (
-        x.reshape(n, h // (2 * side), 2, side, w // (2 * side), 2, side, c)
-        .sum((2, 5))
-        .reshape(n, h // 2, w // 2, c)
-    )
+    cells = x.reshape(n, h // (2 * side), 2, side, w // (2 * side), 2, side, c)
+    return cells.sum((2, 5)).reshape(n, h // 2, w // 2, c)
 
 
 def coordinates(n, rows, columns):
+    """The row and the column of each place: [n, rows, columns, 2]."""
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing='ij'), -1)
     return np.tile(grid[None].astype('float64'), [n, 1, 1, 1])
 
@@ -82,13 +80,14 @@ def embed(w, images, removed, replaced, unit, norm_epsilon):
 
     `norm_epsilon` None: no LayerNorm, as in PVT.
     """
-    x, token = strided(images.transpose(0, 2, 3, 1), w, 'patch_embed.proj'), w.get('vis_mask_token')
+    x = strided(images.transpose(0, 2, 3, 1), w, 'patch_embed.proj')
     if norm_epsilon:
         x = norm(x, w, 'patch_embed.norm', norm_epsilon)
     if replaced is not None and replaced.any():
         assert not (replaced & removed).any()
-        token = token.reshape(-1)
-        token = norm(token, w, 'patch_embed.norm', norm_epsilon) if norm_epsilon else token
+        token = w['vis_mask_token'].reshape(-1)
+        if norm_epsilon:
+            token = norm(token, w, 'patch_embed.norm', norm_epsilon)
         x = np.where(spread(replaced, unit), token, x)
     return x
 
@@ -116,15 +115,18 @@ def windows(x, side):
 
 
 def joined(x, h, w):
+    """[N, windows, side * side, C] -> [N, h, w, C]."""
     n, _, area, c = x.shape
     side = round(area**0.5)
-    return x.reshape(n, h // side, w // side, side, side, c).swapaxes(2, 3).reshape(n, h, w, c)
+    x = x.reshape(n, h // side, w // side, side, side, c).swapaxes(2, 3)
+    return x.reshape(n, h, w, c)
 
 
 def shifted_regions(h, w, side, shift):
     """Numbers [1, H, W, 1] that differ for places that only a cyclic shift puts into one window."""
-    bands = [np.digitize(np.arange(size), [size - side, size - shift]) for size in (h, w)]
-    return (3 * bands[0][:, None] + bands[1])[None, :, :, None].astype('float64')
+    rows, columns = (np.digitize(np.arange(size), [size - side, size - shift]) for size in (h, w))
+    numbers = 3 * rows[:, None] + columns  # [H, W]
+    return numbers[None, :, :, None].astype('float64')
 
 
 def swin_block(x, places, w, name, heads, window, shift, hidden=None):
@@ -135,22 +137,20 @@ def swin_block(x, places, w, name, heads, window, shift, hidden=None):
     _, height, width, _ = x.shape
     if min(height, width) <= window:
         window, shift = min(height, width), 0
-    shortcut, bias = x, 0.0
-    x = norm(x, w, f'{name}.norm1', 1e-5)
-    grids = [np.roll(grid, (-shift, -shift), (1, 2)) for grid in (x, places)]
-    x, places = (windows(grid, window) for grid in grids)
+
+    def cut(grid):
+        """The windows [N, windows, side * side, C] of a grid after the cyclic shift."""
+        return windows(np.roll(grid, (-shift, -shift), (1, 2)), window)
+
+    shortcut = x
+    x, places = cut(norm(x, w, f'{name}.norm1', 1e-5)), cut(places)
     bias = pair_bias(w, f'{name}.attn.posmlp', places, places)
     if shift:
         region = windows(shifted_regions(height, width, window, shift), window)[..., 0]
-        bias = bias + np.where(region[..., :, None] == region[..., None, :], 0, -100)[:, :, None]
+        strangers = region[..., :, None] != region[..., None, :]
+        bias = bias + np.where(strangers, -100, 0)[:, :, None]
     if hidden is not None:
-        bias = (
-            bias
-            - 1e9
-            * windows(np.roll(hidden, (-shift, -shift), (1, 2)), window)[..., 0][
-                :, :, None, None, :
-            ]
-        )
+        bias = bias - 1e9 * cut(hidden)[..., 0][:, :, None, None, :]
     q, k, v = np.split(linear(x, w, f'{name}.attn.qkv'), 3, -1)
     x = linear(attend(q, k, v, heads, bias), w, f'{name}.attn.proj')
     x = shortcut + np.roll(joined(x, height, width), (shift, shift), (1, 2))
@@ -164,22 +164,22 @@ def swin_blocks(x, places, w, depths, heads, window, hidden=None):
         for i in range(depth):
             name = f'blocks.{number}'
             if stage and not i:
-                x = strided(
-                    norm(x, w, f'{name}.downsample.norm', 1e-6), w, f'{name}.downsample.proj'
-                )
+                x = norm(x, w, f'{name}.downsample.norm', 1e-6)
+                x = strided(x, w, f'{name}.downsample.proj')
                 places = places[:, ::2, ::2] / 2
                 hidden = hidden if hidden is None else hidden[:, ::2, ::2]
-            x = swin_block(x, places, w, name, heads[stage], window, i % 2 * (window // 2), hidden)
+            shift = i % 2 * (window // 2)
+            x = swin_block(x, places, w, name, heads[stage], window, shift, hidden)
             yield x
             number += 1
 
 
 def swin_latent(w, images, removed, depths, heads, window, replaced=None, unit=4):
+    """Latents of the compacted grid by Swin."""
     x = embed(w, images, removed, replaced, unit, 1e-6)
-    places = coordinates(*x.shape[:3])
-    *_, x = swin_blocks(
-        compact(x, removed, unit), compact(places, removed, unit), w, depths, heads, window
-    )
+    places = compact(coordinates(*x.shape[:3]), removed, unit)
+    x = compact(x, removed, unit)
+    *_, x = swin_blocks(x, places, w, depths, heads, window)
     return norm(x, w, 'norm', 1e-6)
 
 
@@ -187,21 +187,21 @@ def swin_latent(w, images, removed, depths, heads, window, replaced=None, unit=4
 
 
 def pvt_block(x, w, name, heads, reduction):
+    """A block of PVT; keys and values come from squares of `reduction` places a side."""
     n, height, width, d = x.shape
     y = norm(x, w, f'{name}.norm1', 1e-5)
-    pooled = y.reshape(n, height // reduction, reduction, width // reduction, reduction, d).mean(
-        (2, 4)
-    )
-    pooled = norm(strided(pooled, w, f'{name}.attn.sr'), w, f'{name}.attn.norm', 1e-5).reshape(
-        n, -1, d
-    )
+    squares = y.reshape(n, height // reduction, reduction, width // reduction, reduction, d)
+    pooled = strided(squares.mean((2, 4)), w, f'{name}.attn.sr')
+    pooled = norm(pooled, w, f'{name}.attn.norm', 1e-5).reshape(n, -1, d)
+    q = linear(y.reshape(n, -1, d), w, f'{name}.attn.q')
     k, v = np.split(linear(pooled, w, f'{name}.attn.kv'), 2, -1)
-    y = attend(linear(y.reshape(n, -1, d), w, f'{name}.attn.q'), k, v, heads)
+    y = attend(q, k, v, heads)
     x = x + linear(y, w, f'{name}.attn.proj').reshape(x.shape)
     return x + mlp(norm(x, w, f'{name}.norm2', 1e-5), w, f'{name}.mlp')
 
 
 def pvt_blocks(x, w, depths, heads, reductions):
+    """The features behind each block, one after the other."""
     number = 0
     for stage, depth in enumerate(depths):
         for i in range(depth):
@@ -214,11 +214,11 @@ def pvt_blocks(x, w, depths, heads, reductions):
 
 
 def pvt_latent(w, images, removed, depths, heads, reductions, replaced=None, unit=4):
+    """Latents of the compacted grid by PVT."""
     x = embed(w, images, removed, replaced, unit, None)
     positions = np.tile(w['pos_embed'].reshape(1, *x.shape[1:]), [len(x), 1, 1, 1])
-    *_, x = pvt_blocks(
-        compact(x, removed, unit) + compact(positions, removed, unit), w, depths, heads, reductions
-    )
+    x = compact(x, removed, unit) + compact(positions, removed, unit)
+    *_, x = pvt_blocks(x, w, depths, heads, reductions)
     return norm(x, w, 'norm', 1e-6)
 
 
@@ -228,29 +228,24 @@ def pvt_latent(w, images, removed, depths, heads, reductions, replaced=None, uni
 def pixel_shuffle(x):
     """[N, H, W, 4 D] -> [N, 2 H, 2 W, D]; as torch's, channel d * 4 + row * 2 + column."""
     n, h, w, d = x.shape
-    return (
-        x.reshape(n, h, w, d // 4, 2, 2)
-        .transpose(0, 1, 4, 2, 5, 3)
-        .reshape(n, 2 * h, 2 * w, d // 4)
-    )
+    x = x.reshape(n, h, w, d // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3)  # [N, H, 2, W, 2, D]
+    return x.reshape(n, 2 * h, 2 * w, d // 4)
 
 
 def cell_order(removed):
     """Numbers of one sample's kept units, in raster order of the 2 x 2 cells."""
     h, w = removed.shape
-    return np.array(
-        [
-            (2 * r + y) * w + 2 * c + x
-            for r, c in np.ndindex(h // 2, w // 2)
-            for y in (0, 1)
-            for x in (0, 1)
-            if not removed[2 * r + y, 2 * c + x]
-        ]
-    )
+    numbers = []
+    for cell_row, cell_column, y, x in np.ndindex(h // 2, w // 2, 2, 2):
+        row, column = 2 * cell_row + y, 2 * cell_column + x
+        if not removed[row, column]:
+            numbers.append(row * w + column)
+    return np.array(numbers)
 
 
 def vit_block(x, w, name, heads):
-    q, k, v = np.split(linear(norm(x, w, f'{name}.norm1', 1e-6), w, f'{name}.attn.qkv'), 3, -1)
+    qkv = linear(norm(x, w, f'{name}.norm1', 1e-6), w, f'{name}.attn.qkv')
+    q, k, v = np.split(qkv, 3, -1)
     x = x + linear(attend(q, k, v, heads), w, f'{name}.attn.proj')
     return x + mlp(norm(x, w, f'{name}.norm2', 1e-6), w, f'{name}.mlp')
 
@@ -263,19 +258,21 @@ def decode(w, latent, removed, heads, fixed=False):
     original, unless `fixed`.
     """
     x = pixel_shuffle(linear(latent, w, 'decoder_embed'))
-    x, rows = x.reshape(len(x), -1, x.shape[-1]), w['decoder_pos_embed'][0]
-    sequences, units = [], []
+    x = x.reshape(len(x), -1, x.shape[-1])  # [N, kept, D]
+    positions = w['decoder_pos_embed'][0]
+    sequences, orders = [], []
     for tokens, mask in zip(x, removed):
         kept, hidden = cell_order(mask), np.flatnonzero(mask)
-        tokens = np.concatenate([tokens, np.tile(w['mask_token'].reshape(1, -1), [len(hidden), 1])])
-        sequences.append(tokens + rows[np.concatenate([kept if fixed else np.sort(kept), hidden])])
-        units.append(np.argsort(np.concatenate([kept, hidden])))
-    return np.stack(
-        [rows[order] for rows, order in zip(decoder(w, np.stack(sequences), heads), units)]
-    )
+        mask_tokens = np.tile(w['mask_token'].reshape(1, -1), [len(hidden), 1])
+        places = np.concatenate([kept if fixed else np.sort(kept), hidden])
+        sequences.append(np.concatenate([tokens, mask_tokens]) + positions[places])
+        orders.append(np.argsort(np.concatenate([kept, hidden])))
+    predicted = decoder(w, np.stack(sequences), heads)
+    return np.stack([rows[order] for rows, order in zip(predicted, orders)])
 
 
 def decoder(w, x, heads):
+    """The decoder's predictions for a sequence of tokens with positions."""
     block = 0
     while f'decoder_blocks.{block}.norm1.weight' in w:
         x, block = vit_block(x, w, f'decoder_blocks.{block}', heads), block + 1
@@ -293,9 +290,8 @@ def loss(images, predicted, removed, side, normalised, error=np.square):
     """The mean error over all values of the removed units."""
     target = patches(images, side)
     if normalised:
-        target = (target - target.mean(-1, keepdims=True)) / np.sqrt(
-            target.var(-1, ddof=1, keepdims=True) + 1e-6
-        )
+        deviation = np.sqrt(target.var(-1, ddof=1, keepdims=True) + 1e-6)
+        target = (target - target.mean(-1, keepdims=True)) / deviation
     return error(predicted - target)[removed.reshape(len(removed), -1)].mean()
 
 
@@ -303,6 +299,7 @@ def loss(images, predicted, removed, side, normalised, error=np.square):
 
 
 def simmim_input(w, images, removed, unit, norm_epsilon):
+    """The patch grid with mask tokens in place of removed units."""
     x = embed(w, images, None, None, unit, norm_epsilon)
     return np.where(spread(removed, unit), w['mask_token'].reshape(-1), x)
 
@@ -314,14 +311,17 @@ def simmim_prediction(w, x):
 
 
 def simmim_swin(w, images, removed, depths, heads, window, unit=4):
+    """Predictions of SimMIM with Swin."""
     x = simmim_input(w, images, removed, unit, 1e-6)
     *_, x = swin_blocks(x, coordinates(*x.shape[:3]), w, depths, heads, window)
     return simmim_prediction(w, x)
 
 
 def simmim_pvt(w, images, removed, depths, heads, reductions, unit=4):
+    """Predictions of SimMIM with PVT."""
     x = simmim_input(w, images, removed, unit, None)
-    *_, x = pvt_blocks(x + w['pos_embed'].reshape(1, *x.shape[1:]), w, depths, heads, reductions)
+    x = x + w['pos_embed'].reshape(1, *x.shape[1:])
+    *_, x = pvt_blocks(x, w, depths, heads, reductions)
     return simmim_prediction(w, x)
 
 
@@ -334,12 +334,14 @@ def vit_latent(w, images, kept, replaced, heads):
     `replaced` [N, K] is True where the token of secondary masking replaces the patch.
     """
     x = strided(images.transpose(0, 2, 3, 1), w, 'patch_embed.proj')
-    x = np.stack([rows[order] for rows, order in zip(x.reshape(len(x), -1, x.shape[-1]), kept)])
+    x = x.reshape(len(x), -1, x.shape[-1])  # [N, patches, D]
+    x = np.stack([rows[order] for rows, order in zip(x, kept)])  # [N, K, D]
     if replaced is not None and replaced.any():
         x = np.where(replaced[..., None], w['vis_mask_token'].reshape(-1), x)
     first, rest = w['pos_embed'][0, :1], w['pos_embed'][0, 1:]
     cls = np.tile(w['cls_token'].reshape(1, 1, -1) + first, [len(x), 1, 1])
-    x, block = np.concatenate([cls, x + rest[kept]], 1), 0
+    x = np.concatenate([cls, x + rest[kept]], 1)
+    block = 0
     while f'blocks.{block}.norm1.weight' in w:
         x, block = vit_block(x, w, f'blocks.{block}', heads), block + 1
     return norm(x, w, 'norm', 1e-6)
@@ -348,17 +350,16 @@ def vit_latent(w, images, kept, replaced, heads):
 def vit_decode(w, latent, removed, heads):
     """UM-MAE's decoder: visible tokens first, in raster order; predictions in raster order."""
     x = linear(latent, w, 'decoder_embed')
-    rows = w['decoder_pos_embed'][0]
-    sequences = []
-    units = []
+    positions = w['decoder_pos_embed'][0]
+    sequences, orders = [], []
     for tokens, mask in zip(x, removed):
-        order = np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)])
+        shuffled = np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)])
         hidden = np.tile(w['mask_token'].reshape(1, -1), [mask.sum(), 1])
-        sequences.append(np.concatenate([tokens, hidden]) + rows[np.concatenate([[0], 1 + order])])
-        units.append(np.argsort(order))
-    return np.stack(
-        [rows[1:][order] for rows, order in zip(decoder(w, np.stack(sequences), heads), units)]
-    )
+        places = np.concatenate([[0], 1 + shuffled])  # the class token first
+        sequences.append(np.concatenate([tokens, hidden]) + positions[places])
+        orders.append(np.argsort(shuffled))
+    predicted = decoder(w, np.stack(sequences), heads)
+    return np.stack([rows[1:][order] for rows, order in zip(predicted, orders)])
 
 
 # ---- a model to compare with

@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-import paddle_steps  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
+# This comes first, because it prepares the machine before Paddle is imported
+import paddle_steps  # noqa: F401
 
 # isort: split
 import contextlib
