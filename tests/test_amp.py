@@ -38,9 +38,9 @@ def test_mixed_precision_needs_a_gpu():
     assert amp.Step(optimizer).precision == 'off' and amp.Step(optimizer).state_dict() == {}
 
 
-# float16 on a GPU. Of the gradients: their factor in each of six iterations; the losses are finite
+# float16 on a GPU: the factor of the gradients in each of six iterations; the losses are finite
 FACTORS = [1.0, float('inf'), 1.0, float('nan'), float('-inf'), 1.0]
-OPTIMIZERS = {  # with the largest norm of the gradients
+OPTIMIZERS = {  # each with the largest norm of the gradients
     'pre-training': (lambda model: optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95), None),
     'fine-tuning': (
         lambda model: optim.adamw(optim.layer_decay_groups(model, 0.05, 0.75), beta2=0.999),
@@ -96,7 +96,7 @@ def test_no_optimizer_moves_at_an_overflow_and_training_goes_on(monkeypatch, mak
 def test_steps_that_a_scaler_leaves_out_are_counted_in_the_log(tmp_path, monkeypatch, make):
     layer = paddle.nn.Linear(2, 1)
     assert amp.Step(toy.sgd(layer)).count() == {}
-    # of the gradients; the losses are finite
+    # factors of the gradients; the losses are finite
     factors = [1.0, 1.0, 1.0, float('inf'), 1.0, 1.0, float('nan'), 1.0]
     data = toy.Data([paddle.ones([3, 2])] * 8)
     run = Run(layer, make(layer), data, toy.flags(tmp_path, accum_iter=2))

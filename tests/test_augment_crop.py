@@ -131,9 +131,8 @@ def test_a_part_of_a_resized_picture_is_pillows_to_the_bit(before, after, kind):
     (width, height), (w, h) = before, after
     rng = np.random.default_rng(width)
     side = min(w, h)
-    pixels = (
-        rng.integers(0, 2, [height, width, 3], dtype='uint8') * 255
-    )  # so that bicubic overshoots
+    # black and white, so that bicubic overshoots
+    pixels = rng.integers(0, 2, [height, width, 3], dtype='uint8') * 255
     pixels[:: max(1, height // 50)] //= 3
     picture = Image.fromarray(pixels).convert('RGB' if kind == 'float' else kind)
     picture = pixels / np.float32(255) if kind == 'float' else picture
@@ -148,14 +147,14 @@ def test_a_part_of_a_resized_picture_is_pillows_to_the_bit(before, after, kind):
 @pytest.mark.parametrize('turned', [False, True])
 @pytest.mark.parametrize('kind', ['picture', 'array'])
 def test_a_thin_picture_needs_no_more_than_its_crop(monkeypatch, turned, kind):
-    """Equal to the bit to resizing it whole."""
+    """The result equals that of resizing the whole picture, bit by bit."""
     plain = transform.Evaluate(32, *crop.statistics(3, None, None))
     pixels = np.random.default_rng(1).integers(0, 256, [1500, 2, 3], dtype='uint8')
     pixels = pixels.transpose(1, 0, 2).copy() if turned else pixels
     picture = Image.fromarray(pixels) if kind == 'picture' else pixels / np.float32(255)
     whole = plain(picture)
     monkeypatch.setattr(transform, 'MOST_PIXELS', 2**16)
-    monkeypatch.setattr(transform, 'resized_crop', None)  # which makes all of it
+    monkeypatch.setattr(transform, 'resized_crop', None)  # it would resize the whole picture
     np.testing.assert_array_equal(plain(picture), whole)
 
 
@@ -165,7 +164,7 @@ def test_the_thinnest_picture_is_prepared_within_bounds():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     image = plain(Image.new('RGB', (1, 20000), shade))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 200_000  # kilobytes; it were 5 million
+    assert grown < 200_000  # kilobytes; the whole resized picture would take 5 million
     expected = (np.array(shade) / 255 - crop.IMAGENET['mean']) / crop.IMAGENET['std']
     np.testing.assert_allclose(
         image, np.broadcast_to(expected[:, None, None], [3, 224, 224]), atol=1e-6

@@ -1,4 +1,4 @@
-"""Files that hold plain weights and an average of them: which is taken, and how to take the other."""
+"""Files with plain weights and an average of them: which is loaded, and how to load the other."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_an_average_that_is_not_there_is_missed(official, tmp_path):
 
 
 def test_every_program_takes_the_average_where_it_is_asked(classify, encoder, digits, tmp_path):
-    """The average is empty, which each program finds out by itself."""
+    """Each program finds by itself that the average is empty."""
     file = classify(main_finetune, '--epochs', 1)[1] / 'checkpoint-0.pd'
     for source, runs in (
         (

@@ -1,4 +1,4 @@
-"""Checkpoints of an earlier commit resume, and reach the losses that the commit itself reached."""
+"""Checkpoints of an earlier commit resume, and reach the same losses as that commit."""
 
 import json
 import os
@@ -13,7 +13,7 @@ BEFORE = ROOT / 'tests/data/before'
 
 @pytest.fixture(scope='module')
 def losses(tmp_path_factory):
-    """What the present code reaches from the checkpoints."""
+    """The losses that the present code reaches from the checkpoints."""
     out = tmp_path_factory.mktemp('before') / 'out'
     result = subprocess.run(
         [sys.executable, str(BEFORE / 'train.py'), str(out), str(BEFORE)],

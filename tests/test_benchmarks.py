@@ -1,5 +1,8 @@
-"""The benchmarks: their cases run with a nano model, their floors are the operations of the models, reports/speed.md shows
-what was measured, and what goes wrong is one line."""
+"""The benchmarks.
+
+Their cases run with a nano model, their floors are the operations of the models, reports/speed.md
+shows the measured figures, and a failure is one line.
+"""
 
 import json
 import re
@@ -27,7 +30,7 @@ STEPS = {
 
 @pytest.fixture(scope='module', autouse=True)
 def bench():
-    """The driver; its folder is where its modules find each other."""
+    """The driver; its modules import each other from its folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         import bench
@@ -84,7 +87,10 @@ def test_cases_have_names_of_their_own_and_a_group_each(bench):
 
 
 def test_operations_are_the_published_ones(bench):
-    """arXiv:2111.06377's models: 58.5 and 124.2 GFLOP an image in pre-training, 105.4 in fine-tuning, 35.1 to infer."""
+    """arXiv:2111.06377's models, in GFLOP an image.
+
+    ViT-B and ViT-L take 58.5 and 124.2 in pre-training; ViT-B 105.4 in fine-tuning, 35.1 to infer.
+    """
     images = {'a_vit_base': 58.5, 'a_vit_large': 124.2, 'b_vit_base': 105.4, 'c_live_8': 2 * 17.56}
     for name, expected in images.items():
         (case,) = bench.cases.chosen([name])
@@ -99,7 +105,7 @@ def test_operations_of_the_segmentor_are_those_of_its_layers(bench):
 
     def count(layer, inputs, output):
         if isinstance(layer, paddle.nn.Conv2DTranspose):
-            # each number that goes in meets the whole kernel
+            # each input value meets the whole kernel
             macs.append(np.prod(inputs[0].shape[2:]) * np.prod(layer.weight.shape))
         elif isinstance(layer, paddle.nn.Conv2D):
             macs.append(np.prod(output.shape[2:]) * np.prod(layer.weight.shape))
@@ -166,7 +172,7 @@ def test_a_folder_becomes_labels(bench, scratch, monkeypatch):
     for engine in ('live', 'inference'):
         turn, told = programs.folder({**asked, 'what': engine})
         (seconds,) = turn(1)['seconds']
-        assert 0 <= seconds < 30 and told == {'images': 4}  # which the program says to a tenth
+        assert 0 <= seconds < 30 and told == {'images': 4}  # printed to a tenth
 
 
 @pytest.mark.slow

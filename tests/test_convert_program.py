@@ -1,4 +1,4 @@
-"""python -m util.convert as a user runs it: what it says, what it refuses, what it leaves behind."""
+"""python -m util.convert as a user runs it: its messages, its errors and its files."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from util.weights import paddle_file, safetensors_file, torch_file
 
 @pytest.fixture
 def run(capsys):
-    """run(SRC, DST, flags ...) within this process; what it prints."""
+    """run(SRC, DST, flags ...) -> the output, within this process."""
 
     def run(*arguments):
         program.main(program.PARSER.parse_args(list(map(str, arguments))))
@@ -31,7 +31,7 @@ def run(capsys):
 
 @pytest.fixture
 def variant(official, tmp_path):
-    """variant(kind, change) writes an official encoder (or another kind) whose tensors change(tensors) has changed."""
+    """variant(change, kind) writes an official encoder (or another kind) changed by `change`."""
 
     def variant(change, kind=names.ENCODER):
         tensors = convert.renamed(official(kind)['model'], 'torch')[0]
@@ -42,7 +42,7 @@ def variant(official, tmp_path):
     return variant
 
 
-# what it says
+# messages
 
 
 def test_the_command_converts_and_prints_its_report_and_the_licence(models, tmp_path):
@@ -66,7 +66,8 @@ def test_the_command_converts_and_prints_its_report_and_the_licence(models, tmp_
     )
     assert ran.returncode == 2 and 'Traceback' not in ran.stderr
     assert ran.stderr.splitlines()[-1] == (
-        f'python -m util.convert: error: DST {tmp_path}/x.png: --to paddle is written to .pd or .pdparams'
+        f'python -m util.convert: error: DST {tmp_path}/x.png: '
+        '--to paddle is written to .pd or .pdparams'
     )
 
 
@@ -84,7 +85,7 @@ def test_the_command_converts_and_prints_its_report_and_the_licence(models, tmp_
 def test_the_licence_and_the_source_go_with_the_weights_through_every_format(
     run, models, tmp_path, to, name
 ):
-    source = models / 'timm_token.safetensors'  # whose metadata has a licence
+    source = models / 'timm_token.safetensors'  # its metadata has a licence
     said = run(source, tmp_path / name, '--to', to, '--licence', 'not this one')
     assert said.endswith('licence: made for tests\n')
     assert weights.read(tmp_path / name)['source'] == {
@@ -111,7 +112,7 @@ def test_metadata_of_others_spell_it_license(run, models, tmp_path):
     assert run(tmp_path / 'x.safetensors', tmp_path / 'x.pd').endswith('licence: apache-2.0\n')
 
 
-# what does not fit
+# models that do not fit
 
 
 def drop(name):
@@ -122,7 +123,7 @@ def put(name, array):
     return lambda tensors: tensors.update({name: array})
 
 
-FLAWS = {  # change of the tensors -> what is said, and whether --partial accepts it
+FLAWS = {  # change of the tensors -> the message, and whether --partial accepts it
     'leftover': (
         put('blocks.0.ls1.gamma', np.ones(24, 'float32')),
         '1 of its tensors have no place in the model: '
@@ -318,7 +319,10 @@ def test_a_destination_is_replaced_whole_or_not_at_all(
             'replace',
             lambda *paths: (_ for _ in ()).throw(OSError(28, 'No space left on device')),
         )
-        message = rf'/{name} cannot be written \(No space left on device\); what was there before is untouched'
+        message = (
+            rf'/{name} cannot be written \(No space left on device\); '
+            'what was there before is untouched'
+        )
         with pytest.raises(InputError, match=message):
             run(models / 'official_encoder.pth', tmp_path / name, '--to', to)
     assert (tmp_path / name).read_bytes() == b'before' and os.listdir(tmp_path) == [name]

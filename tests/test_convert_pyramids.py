@@ -1,5 +1,8 @@
-"""Conversion of UM-MAE's weights. There is no package that makes such files: names and shapes are written out here as
-PyTorch's modules have them, a convolution [out, in, side, side], a Linear [out, in]."""
+"""Conversion of UM-MAE's weights.
+
+No package makes such files: names and shapes are written out here as PyTorch's modules have them,
+a convolution [out, in, side, side], a Linear [out, in].
+"""
 
 import json
 import re
@@ -28,7 +31,7 @@ PRETRAINED = {
 
 
 def with_bias(**shapes):
-    """Shapes of weights by the name of a layer, dots as __, and of the biases beside them."""
+    """Shapes of weights and biases by the name of a layer, with __ for dots."""
     shapes = {name.replace('__', '.'): list(shape) for name, shape in shapes.items()}
     return {
         f'{name}.{part}': shape if part == 'weight' else shape[:1]
@@ -93,7 +96,7 @@ def autoencoder(model, secondary=False):
 
 
 def shapes_of(kind, family):
-    """Of that kind of a nano model, in PyTorch; the statistics of a probe among them."""
+    """Tensors of a nano model of that kind in PyTorch, with the statistics of a probe."""
     if kind == names.AUTOENCODER:
         return autoencoder(f'mae_{family}_nano_32')
     if kind == names.ENCODER:
@@ -117,7 +120,7 @@ def numbers(shapes):
 
 
 def assert_ours(model, theirs):
-    """Every tensor is theirs; those of Linear layers, and no others, turned."""
+    """Assert that every tensor is theirs; only those of Linear layers are transposed."""
     renamed = {
         name.replace('running_mean', '_mean').replace('running_var', '_variance'): array
         for name, array in theirs.items()
@@ -139,7 +142,7 @@ def assert_equal(ours, theirs):
 
 @pytest.fixture
 def file(tmp_path):
-    """file(tensors) -> a checkpoint as UM-MAE writes it."""
+    """file(tensors) -> a checkpoint like those of UM-MAE."""
 
     def write(tensors, **flags):
         torch_file.write(
@@ -237,7 +240,7 @@ def test_a_classifier_begins_from_a_pretrained_file_and_is_read_from_its_own(fil
     assert_ours({name: tensor.numpy() for name, tensor in ours.state_dict().items()}, pooled)
 
 
-# what does not fit
+# models that do not fit
 
 
 def drop(name):

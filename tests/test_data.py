@@ -104,7 +104,7 @@ def test_every_colour_mode_becomes_what_was_asked_for(tmp_path, mode):
     for in_chans in (1, 3):
         read = pictures.read(path, in_chans)
         assert read.mode == pictures.MODES[in_chans] and read.size == (4, 6)
-        # 1 bit dithers, CMYK rounds
+        # mode 1 dithers, CMYK rounds
         assert np.asarray(read).reshape(24, -1).mean() == pytest.approx(200, abs=60)
 
 

@@ -1,4 +1,4 @@
-"""What is faster on CPUs is the same: against NumPy in float64, and against Paddle's own operations."""
+"""Code that is faster on CPUs computes the same as NumPy in float64 and as Paddle's operations."""
 
 import math
 import platform
@@ -24,7 +24,7 @@ CLASSES = nn.Linear, nn.LayerNorm, nn.GELU
 
 @pytest.fixture
 def paddles_own(monkeypatch):
-    """Paddle's operations as they are without kernels.install; call it to install."""
+    """Paddle's own operations; call the fixture to install our kernels."""
     for owner, name in (*((cls, 'forward') for cls in CLASSES), (nn.functional, 'softmax')):
         own = getattr(owner, name)
         monkeypatch.setattr(owner, name, getattr(own, '__wrapped__', own))
@@ -32,7 +32,7 @@ def paddles_own(monkeypatch):
 
 
 def layer_norm_by_hand(x, dy, weight, epsilon):
-    """Gradients of x, weight, bias."""
+    """The gradients of x, weight and bias."""
     deviation = np.sqrt(x.var(-1, keepdims=True) + epsilon)
     normal = (x - x.mean(-1, keepdims=True)) / deviation
     g = dy * weight
@@ -174,7 +174,7 @@ def test_models_train_alike_with_and_without(name, paddles_own):
     assert again == pytest.approx(loss, rel=1e-6)
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
     for key, gradient in gradients.items():
-        # some are 0 but for rounding: what shifts all scores of a softmax alike
+        # some are only rounding: those of values that shift all scores of a softmax equally
         assert (
             np.abs(others[key] - gradient).max() <= 1e-5 * np.abs(gradient).max() + 1e-8 * largest
         ), key
@@ -182,8 +182,10 @@ def test_models_train_alike_with_and_without(name, paddles_own):
 
 @pytest.mark.parametrize('name', MODELS)
 def test_nothing_writes_through_a_view(name):
-    """With views, which Paddle has by default, and with copies in their place, which are faster on CPUs, a step of training
-    is the same bit by bit; a write through a view would be lost with copies."""
+    """A training step with views, Paddle's default, equals one with copies bit by bit.
+
+    Copies are faster on CPUs; a write through a view would be lost with copies.
+    """
     try:
         paddle.set_flags({'FLAGS_use_stride_kernel': True})
         with_views = step(name)

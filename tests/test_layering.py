@@ -1,4 +1,4 @@
-"""The rules of the layout, held over the import statements."""
+"""The rules of the layout, checked on the import statements."""
 
 import ast
 
@@ -30,10 +30,13 @@ READERS_OF_PROGRAMS = ('recipes', 'reports')  # of their PARSER
 
 
 def level(name):
-    """The place in the one direction of imports, where seg and det are as far as main; None for foreign modules."""
+    """The place of a module in the direction of imports; None for foreign modules.
+
+    seg and det are as far as main.
+    """
     head = name.split('.')[0]
     if head in BESIDE or name.startswith('util.convert.__main__'):
-        # which is a program that lies beside its package
+        # util.convert.__main__ is a program inside its package
         return LEVELS.index('main_')
     if head == 'imagenet_classes':  # a table of the models
         return LEVELS.index('models_')
@@ -61,7 +64,7 @@ def name_of(path):
 
 
 def forbidden(importer, imported):
-    """Why a file may not import another one of ours; an empty string where it may."""
+    """The reason why a file may not import another one of ours; empty if it may."""
     own, theirs = (name.split('.')[0] for name in (importer, imported))
     if theirs.startswith('main_') and own not in READERS_OF_PROGRAMS:
         return 'nobody imports a program but recipes and reports'
@@ -162,7 +165,7 @@ def test_only_programs_and_their_loop_read_args():
 
 
 def test_util_is_at_most_two_fifths_of_the_code():
-    """In lines of files, blank ones and comments too; without tests, and without a table of a thousand classes."""
+    """Counted are all lines of all files except tests and the table of a thousand classes."""
     lines = {
         name_of(path): len(path.read_text().splitlines())
         for path in SOURCES

@@ -9,7 +9,7 @@ from util.errors import InputError
 
 
 def patterns(grid, count, seed=0):
-    """Which of the four is kept in each cell of so many uniform masks: [count, cells]."""
+    """Which of the four places each cell of `count` uniform masks keeps: [count, cells]."""
     rng, (rows, columns) = np.random.default_rng(seed), grid
     masks = np.stack([masking.uniform(grid, rng) for _ in range(count)])
     assert masks.dtype == 'float32' and set(np.unique(masks)) == {0, 1}
@@ -26,14 +26,17 @@ def patterns(grid, count, seed=0):
     'grid, pool', [((16, 16), 128), ((14, 14), 100), ((4, 12), 24), ((2, 2), 4)]
 )
 def test_a_uniform_mask_keeps_one_of_each_cell_from_a_balanced_pool(grid, pool):
-    """`pool` cards, a quarter of them of each pattern, and as many drawn as there are cells: a hypergeometric law."""
+    """The counts follow a hypergeometric law.
+
+    From `pool` cards, a quarter of them of each pattern, one card is drawn for each cell.
+    """
     cells = grid[0] * grid[1] // 4
     counts = np.stack([(patterns(grid, 2000) == kind).sum(1) for kind in range(4)], 1)
     assert counts.max() <= pool / 4
     assert (counts.sum(1) == cells).all()
     np.testing.assert_allclose(counts.mean(0), cells / 4, rtol=0.1)
     variance = cells * 3 / 16 * (pool - cells) / (pool - 1)
-    # of independent draws it would be about twice this
+    # independent draws would have about twice this variance
     np.testing.assert_allclose(counts.var(0), variance, rtol=0.12)
 
 
@@ -100,7 +103,7 @@ def test_blocks_hang_together_and_are_anywhere():
     )
     assert parts < 3 < 15 < scattered
     assert masks.mean(0).min() > 0.02 and masks.mean(0).max() < 0.9
-    # neither lying nor standing ones are preferred
+    # neither wide nor tall rectangles are preferred
     np.testing.assert_allclose(masks.mean(0), masks.mean(0).T, atol=0.15)
 
 

@@ -55,7 +55,7 @@ def encoder():
 
 
 def outline(create, name, **kwargs):
-    """A model without values, which even the large ones are within no time."""
+    """A model without values, so that even large ones are made at once."""
     with paddle.LazyGuard():
         return create(name, **kwargs)
 

@@ -1,4 +1,4 @@
-"""One reader of pictures: every mode of Pillow by hand, damaged EXIF, arrays that are not numbers."""
+"""One reader of pictures: every mode of Pillow by hand, damaged EXIF, arrays with nan."""
 
 import colorsys
 import io
@@ -40,7 +40,7 @@ def over_white(colours, alpha):
 
 
 def opened(picture, ending, **kwargs):
-    """A picture after a way through a file."""
+    """The picture, written to a file and read again."""
     file = io.BytesIO()
     picture.save(file, ending, **kwargs)
     file.seek(0)
@@ -120,7 +120,7 @@ def inks():
 
 
 def luma_and_chroma():
-    stored = NOISE[..., :3] // 4 + 96  # near enough to grey to be within the cube of colours
+    stored = NOISE[..., :3] // 4 + 96  # almost grey, so that all colours exist in RGB
     y, cb, cr = (stored[..., channel].astype(float) for channel in range(3))
     red, blue = y + 1.402 * (cr - 128), y + 1.772 * (cb - 128)
     green = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
@@ -160,7 +160,7 @@ def sixteen_big_endian():
 
 
 def sixteen_with_a_hole():
-    """The transparent level is one in the middle, and its neighbours in the same byte are opaque."""
+    """A picture whose transparent level is in the middle; the levels beside it are opaque."""
     levels = LEVELS.copy()
     levels[:2, :2] = [[30000, 30001], [29999, 30000]]
     picture, mode, colours, _ = sixteen(levels, transparency=30000)
@@ -187,7 +187,7 @@ def png(depth, colour_type, width, rows, key):
 
 
 def few_bits(depth, key):
-    """Levels 0, 1, 2, 3 of so many bits, of which one is transparent."""
+    """A PNG of the levels 0, 1, 2, 3 with so many bits, one level transparent."""
     packed = sum(level << depth * (3 - level) for level in range(4))
     row = packed.to_bytes(depth * 4 // 8 or 1, 'big')
     levels = np.arange(4) * 255 / (2**depth - 1)
@@ -255,7 +255,7 @@ def test_every_mode_is_what_a_conversion_by_hand_gives(make, tolerance):
             expected = views[as_seen]
             expected = grey(expected) if mode == 'L' else expected
             found = np.asarray(pictures.converted(picture, mode, as_seen), dtype=float)
-            # grey is rounded once more, and of a colour that was rounded before
+            # grey is computed from a rounded colour, and rounded again
             assert np.abs(found - expected).max() <= tolerance + (0.6 if mode == 'L' else 0) + 1e-9
 
 
@@ -285,7 +285,7 @@ def test_a_16_bit_picture_with_a_transparent_level_is_not_white():
 
 
 def with_exif(kind):
-    """EXIF that says `turned clockwise`, if it can be read, and has a fault of that kind."""
+    """EXIF with a fault of that kind, and the orientation `turned clockwise` if readable."""
     if kind == 'make of a wrong type':
         # 5: a fraction, where text belongs
         tags = [
@@ -294,7 +294,7 @@ def with_exif(kind):
         ]
     elif kind == 'unknown type':
         tags = [(MAKE, 99, 1, 0), (ORIENTATION, 3, 1, 6)]
-    elif kind == 'text of no end':  # at which Pillow stops reading
+    elif kind == 'text of no end':  # Pillow stops reading there
         tags = [(MAKE, 2, 2**31, 2**31), (ORIENTATION, 3, 1, 6)]
     else:
         return {'no TIFF': b'nonsense', 'empty': b'', 'cut': b'II*\0\x08\0\0\0\x07'}[kind]
@@ -326,7 +326,7 @@ def test_an_intact_picture_with_damaged_exif_is_read_and_turned_where_it_says_so
 
 @pytest.mark.parametrize('orientation', range(9))
 def test_every_orientation_is_turned_as_exif_says(tmp_path, orientation):
-    """By the standard's words: which corner of the scene the first row and the first column are at."""
+    """The standard says at which sides of the scene the first row and the first column are."""
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     Image.fromarray(NOISE[..., :3].copy()).save(tmp_path / 'x.png', exif=exif)
@@ -350,7 +350,7 @@ def test_the_pictures_of_the_bug_reports_are_read():
     np.testing.assert_array_equal(pictures.read_as_seen(CASES / 'exif.png', 3), stored)
 
 
-# arrays that hold no numbers
+# arrays with nan
 
 BAD_ARRAYS = {
     'NaN': (np.float32, np.nan, '1 of 300 values are NaN or infinite'),
@@ -379,7 +379,7 @@ def test_an_array_without_numbers_is_one_line_everywhere(tmp_path, kind):
 
 @pytest.fixture(scope='module')
 def arrays(tmp_path_factory):
-    """Two classes of float arrays of 4 channels; one array of each split is not a number somewhere."""
+    """Two classes of float arrays of 4 channels; one array of each split has a nan."""
     root = tmp_path_factory.mktemp('arrays')
     rng = np.random.default_rng(0)
     for split, count in (('train', 120), ('val', 4)):
@@ -401,7 +401,7 @@ CHANNELS = ['--mean', *['0.5'] * 4, '--std', *['0.5'] * 4, '--device', 'cpu']
 
 @pytest.fixture(scope='module')
 def of_arrays(tmp_path_factory):
-    """{what a program starts from: weights of 4 channels}."""
+    """{kind: a file of weights with 4 channels}, the files that programs start from."""
     root = tmp_path_factory.mktemp('weights')
     said = {'input_size': 16, 'in_chans': 4, 'mean': [0.5] * 4, 'std': [0.5] * 4}
     classifier = models_zoo.classifier(
@@ -427,7 +427,7 @@ def run(program, *flags):
 
 
 def test_programs_that_need_every_picture_name_the_array(arrays, of_arrays, tmp_path):
-    """--eval of both trainings, the vote of the neighbours, inference as JSON, and visualize.py."""
+    """The programs are --eval of both trainings, --knn, inference as JSON, and visualize.py."""
     common = [*FLAGS.split(), *CHANNELS, '--data_path', arrays, '--batch_size', 8]
     bad = arrays / 'val/1/003.npy'
     out = ['--img_path', bad.parent, '--device', 'cpu', '--resume']

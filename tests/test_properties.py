@@ -1,4 +1,4 @@
-"""What holds for any number that a user may choose, tried by hypothesis."""
+"""Properties that hold for any number that a user may choose, tried by hypothesis."""
 
 import argparse
 import contextlib
@@ -47,7 +47,7 @@ def test_an_epoch_has_each_index_once_whatever_the_world_and_the_start(
         list(loader.Order(samples, batch, seed, epoch, rank, world, first)) for rank in range(world)
     ]
     whole = list(loader.Order(samples, batch * world, seed, epoch, 0, 1))
-    # cut anyhow, the same
+    # the order is the same for any number of processes and any first iteration
     assert [[*itertools.chain(*parts)] for parts in zip(*ranks)] == whole[first:]
     seen = [index for keys in whole for _, index in keys]
     assert len(set(seen)) == len(seen) == samples // (batch * world) * batch * world and all(

@@ -1,4 +1,4 @@
-"""The training transforms by hand: sizes, the rule of the crop, colours, and what reaches the network."""
+"""The training transforms by hand: sizes, the rule of the crop, colours, the network's input."""
 
 import colorsys
 import random
@@ -27,7 +27,10 @@ RECIPE = [
 
 
 def scene(height, width, seed=0):
-    """float32 [height, width, 3] of whole numbers and uint8 [height, width] of classes 0, 3, 6 .. 27 and 255."""
+    """A float32 image [height, width, 3] of whole numbers and a uint8 label [height, width].
+
+    The label has the classes 0, 3, 6 .. 27 and 255.
+    """
     rng = np.random.default_rng(seed)
     label = 3 * rng.integers(0, 10, [height, width])
     label[rng.random(label.shape) < 0.1] = 255
@@ -52,7 +55,7 @@ def recipe():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """drawn(function=values) lets numpy.random give these, one a call; returns what it was asked."""
+    """drawn(function=values) lets numpy.random return these, one a call; the list of its calls."""
 
     def set_draws(**values):
         asked = []
@@ -68,15 +71,15 @@ def drawn(monkeypatch):
     return set_draws
 
 
-# 64 x .65 is 41.6 pixels, of which mmsegmentation takes 41
+# 64 x .65 is 41.6 pixels; mmsegmentation rounds down to 41
 @pytest.mark.parametrize(
     'size, draw, expected',
     [
         ((50, 100), 0.0, (32, 64)),
         ((50, 100), 0.999999, (127, 254)),
-        ((50, 100), 1 / 3, (64, 128)),  # the short edge
+        ((50, 100), 1 / 3, (64, 128)),  # the short edge decides
         ((10, 100), 1 / 3, (26, 256)),
-        ((100, 10), 0.0, (128, 13)),  # the long one
+        ((100, 10), 0.0, (128, 13)),  # the long edge decides
         ((50, 100), 0.1, (41, 82)),
     ],
 )
@@ -131,9 +134,9 @@ def test_a_crop_larger_than_the_image_takes_all_of_it():
     'pixels, mixed',
     [
         ([1] * 3 + [2] * 2, True),
-        ([1] * 3 + [2], False),  # three quarters are too much
+        ([1] * 3 + [2], False),  # one class may have less than three quarters
         ([1] * 3 + [2] + [255] * 9, False),
-        ([255] * 9 + [1, 2], True),  # what is ignored does not count
+        ([255] * 9 + [1, 2], True),  # ignored pixels do not count
         ([1] * 5, False),
         ([1] + [255] * 5, False),
         ([255] * 5, False),
@@ -176,8 +179,11 @@ LEVELS = np.broadcast_to(np.arange(256, dtype='float32')[None, :, None], [2, 256
 
 
 def distorted(image, drawn, switches, uniform=(), **options):
-    """switches: randint's results in the order brightness, contrast first, contrast where it is first, saturation, hue
-    (and by how much), contrast where it is last."""
+    """(the image after PhotoMetricDistortion, the calls of numpy.random).
+
+    switches: randint's results in the order brightness, contrast first, contrast if it is first,
+    saturation, hue (and its shift), contrast if it is last.
+    """
     asked = drawn(randint=switches, uniform=uniform)
     return PhotoMetricDistortion(**options)({'img': image})['img'], asked
 
@@ -198,7 +204,7 @@ def test_contrast_is_a_factor_of_the_levels(drawn, factor, first):
 
 
 def colors(seed=0):
-    """float32 [8,8,3] RGB, bright enough that whole levels say enough about hue and saturation."""
+    """float32 [8,8,3] RGB, bright enough to tell hue and saturation from whole levels."""
     rng = np.random.default_rng(seed)
     shares = np.array(
         [colorsys.hsv_to_rgb(*hsv) for hsv in rng.uniform([0, 0.3, 0.6], [1, 0.6, 1], [64, 3])]
@@ -238,7 +244,7 @@ def test_contrast_comes_before_or_after_the_colours(drawn):
     color = np.array([[[200, 100, 150]]], 'float32')
     first, _ = distorted(color, drawn, [0, 1, 1, 1, 0], [1.5, 0.5])
     last, _ = distorted(color, drawn, [0, 0, 1, 0, 1], [0.5, 1.5])
-    # 255, 150, 225 at half the saturation
+    # contrast first gives 255, 150, 225, then the saturation is halved
     np.testing.assert_allclose(first.ravel(), [255, 202, 240], atol=2)
     np.testing.assert_allclose(last.ravel(), [255, 225, 255], atol=2)  # 200, 150, 175 times 1.5
 

@@ -1,4 +1,4 @@
-"""What is read of a config file and of --opts: numbers in every form, and values that are none."""
+"""Values of a config file and of --opts: numbers in every form, and values that are no numbers."""
 
 import json
 
@@ -46,8 +46,9 @@ def test_a_number_is_read_in_every_form_that_json_or_python_writes(tmp_path, for
 @pytest.mark.parametrize(
     'form, value',
     [
-        ('-1e2', -100.0), ('-.5', -0.5), ('1.5e4', 15000.0), ('8', 8), ('"1e-4"', '1e-4'), ('e5', 'e5'), ('1e', '1e'),
-        ('1.2.3', '1.2.3'), ('1e-4x', '1e-4x'), ('08', '08'), ('v1e5', 'v1e5'), ('-x', '-x'), ('.', '.'),
+        ('-1e2', -100.0), ('-.5', -0.5), ('1.5e4', 15000.0), ('8', 8), ('"1e-4"', '1e-4'),
+        ('e5', 'e5'), ('1e', '1e'), ('1.2.3', '1.2.3'), ('1e-4x', '1e-4x'), ('08', '08'),
+        ('v1e5', 'v1e5'), ('-x', '-x'), ('.', '.'),
     ],
 )  # fmt: skip
 def test_what_is_no_number_stays_text(tmp_path, form, value):
@@ -79,9 +80,10 @@ def test_whole_numbers_may_have_an_exponent(tmp_path):
 @pytest.mark.parametrize(
     'text, value',
     [
-        ('/data/fold=3/x', '/data/fold=3/x'), ('a==b=', 'a==b='), ('=', '='), ('', ''), ('true', True), ('false', False),
-        ('null', None), ('None', None), ('[1e-4,2]', [1e-4, 2]), ('0.5,1e0', (0.5, 1.0)), ('1:30', '1:30'),
-        ("'a=b'", 'a=b'), ('2020-01-01', '2020-01-01'), ('a: b', 'a: b'), ('[', '['),
+        ('/data/fold=3/x', '/data/fold=3/x'), ('a==b=', 'a==b='), ('=', '='), ('', ''),
+        ('true', True), ('false', False), ('null', None), ('None', None), ('[1e-4,2]', [1e-4, 2]),
+        ('0.5,1e0', (0.5, 1.0)), ('1:30', '1:30'), ("'a=b'", 'a=b'), ('2020-01-01', '2020-01-01'),
+        ('a: b', 'a: b'), ('[', '['),
     ],
 )  # fmt: skip
 def test_a_value_of_opts_may_hold_anything(text, value):
@@ -106,7 +108,8 @@ WRONG = {
         r"val_dataset.transforms\[0\].mean is 'x'; a number",
     'lr_scheduler': '--opts lr_scheduler: expected KEY=VALUE',
     '=3': '--opts =3: expected KEY=VALUE',
-    'optimiser.beta1=0.9': '--opts optimiser.beta1=0.9: the config has no optimiser that holds keys',
+    'optimiser.beta1=0.9':
+        '--opts optimiser.beta1=0.9: the config has no optimiser that holds keys',
     'iters.most=3': '--opts iters.most=3: the config has no iters that holds keys',
 }  # fmt: skip
 

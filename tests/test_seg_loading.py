@@ -1,4 +1,4 @@
-"""Batches from our workers are what Paddle's loader gives; what goes wrong in one names the files."""
+"""Batches from our workers equal those of Paddle's loader; an error in a worker names the files."""
 
 import numpy as np
 import paddle

@@ -54,8 +54,8 @@ def test_a_position_moves_the_attention_of_its_head_and_block_alone(segmentor):
 
 
 def test_the_published_model_has_its_235_parameters():
-    """Counted from the recipe: 4 of the embedding, 12 x 15 of the blocks; 12, 8 and 31 of neck and heads."""
-    # narrow heads: their number is the same
+    """Counted from the recipe: embedding 4, blocks 12 x 15, neck and heads 12, 8 and 31."""
+    # narrow heads have as many parameters
     model = UPerNetMAE(150, MAEViT(64, 16), channels=8, aux_channels=4)
     names = [
         name for name, _ in model.named_parameters() if not name.endswith(('_mean', '_variance'))

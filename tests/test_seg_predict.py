@@ -1,4 +1,4 @@
-"""Which pictures are predicted, and what is drawn of a prediction."""
+"""The pictures that are predicted, and the drawings of a prediction."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_pictures_are_found_in_folders_and_lists_and_keep_their_names(tmp_path):
         ('deep/b.bmp', 'deep/b.png'),
     ]
     for folder in ('out/added_prediction', 'out/pseudo_color_prediction'):
-        # of an earlier run, into the pictures' folder
+        # an earlier run wrote into the pictures' folder
         (tmp_path / folder).mkdir(parents=True)
         write_pair(
             tmp_path / folder / 'a.png', tmp_path / folder / 'label.png', np.zeros([8, 9], 'uint8')
@@ -59,7 +59,7 @@ def test_pictures_named_from_another_folder_get_results_below_save_dir(tmp_path)
 
 
 def names_of(folder, *pictures):
-    """What find says of empty files: picture -> its result, its mask."""
+    """The answer of find for empty files: picture -> its result, its mask."""
     for name in pictures:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()

@@ -1,4 +1,4 @@
-"""Each repair is made where PaddleSeg as installed needs it, and only there."""
+"""Each repair is made if the installed PaddleSeg needs it, and only then."""
 
 import importlib.util
 import sys
@@ -41,7 +41,7 @@ PLACES = {
 
 
 def as_installed(module):
-    """A module of PaddleSeg as it stands on the disk."""
+    """A module of PaddleSeg in its state on the disk."""
     spec = importlib.util.spec_from_file_location('as_installed', sys.modules[module].__file__)
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)
@@ -59,7 +59,7 @@ def original(owner, name):
 def test_a_repair_is_made_where_it_is_needed_and_not_made_twice(name, monkeypatch):
     owner, attribute, ours = PLACES[name]
     repair = getattr(repairs, name)
-    assert repair in repairs.REPAIRS and not repair()  # import seg has made it
+    assert repair in repairs.REPAIRS and not repair()  # import seg has repaired it
     assert vars(owner)[attribute] is ours
     registries = (manager.DATASETS.components_dict, manager.TRANSFORMS.components_dict)
     before = [dict(components) for components in registries]
@@ -93,7 +93,7 @@ def test_a_deploy_file_of_paddlesegs_own_export_finds_the_model(tmp_path):
         'Deploy: {model: model.pdmodel, params: model.pdiparams, transforms: []}'
     )
     config = paddleseg.deploy.infer.DeployConfig(str(tmp_path / 'deploy.yaml'))
-    # neither is there: the name that the file has
+    # neither file exists: the name in deploy.yaml holds
     assert config.model == str(tmp_path / 'model.pdmodel')
     (tmp_path / 'model.json').touch()
     assert config.model == str(tmp_path / 'model.json')

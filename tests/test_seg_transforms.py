@@ -18,7 +18,7 @@ from seg.transforms import ResizeKeepRatio, rescaled_size
 from util.errors import InputError
 
 
-# the long one
+# the long edge is at most 2048, the short one at most 512
 @pytest.mark.parametrize(
     'size, expected',
     [

@@ -1,4 +1,7 @@
-"""Harmless objects of the standard library among the flags in a weight file: read as text, by nobody's own class."""
+"""Harmless objects of the standard library among a weight file's flags are read as text.
+
+No class of a file is ever called.
+"""
 
 import argparse
 import datetime
@@ -18,7 +21,7 @@ from util.errors import InputError
 from util.weights import torch_file
 
 EAST = datetime.timezone(datetime.timedelta(hours=2))
-TEXTS = {  # the text by hand
+TEXTS = {  # the expected text
     'posix': (pathlib.PosixPath('/data', 'x'), '/data/x'),
     'pure': (pathlib.PurePosixPath('out'), 'out'),
     'windows': (pathlib.PureWindowsPath('C:\\runs', 'one'), 'C:\\runs\\one'),
@@ -37,7 +40,7 @@ TEXTS = {  # the text by hand
 
 
 def write(path, contents, protocol):
-    """A file of paddle.save's kind, or of torch.save's where the name ends so."""
+    """Write a file in paddle.save's format, or in torch.save's, by the name's ending."""
     data = pickle.dumps(contents, protocol)
     if path.suffix == '.pth':
         with zipfile.ZipFile(path, 'w') as archive:
@@ -71,7 +74,7 @@ def test_they_become_text(tmp_path, suffix, protocol):
     ],
 )
 def test_those_of_other_machines_and_of_python_3_13_too(tmp_path, suffix, kind, text):
-    """Classes that cannot be made here: their names are written into the pickle, where a path's stands."""
+    """These classes cannot be made here: their names replace a path's class in the pickle."""
     module, _, name = kind.rpartition('.')
     data = pickle.dumps({'p': pathlib.PurePosixPath('a', 'b')}, 2)
     assert b'cpathlib\nPurePosixPath\n' in data

@@ -125,7 +125,7 @@ def test_every_flipped_byte_is_noticed(file):
         ):
             with pytest.raises(InputError, match='checksum'):
                 weights.read(file)
-        else:  # the mark of the checksum itself: the contents are whole
+        else:  # only the mark of the checksum is damaged: the contents are whole
             assert_equal(weights.read(file), TREE)
 
 
@@ -186,7 +186,7 @@ def test_leftovers_of_killed_writers_are_cleaned(file):
 
 def test_a_dict_that_nests_itself_takes_no_time(tmp_path):
     tree = {}
-    for _ in range(60):  # 2 ** 60 visits, were each part not visited once
+    for _ in range(60):  # visiting each path would take 2 ** 60 visits
         tree = {'a': tree, 'b': tree}
     (tmp_path / 'x.pd').write_bytes(pickle.dumps({'model': tree}))
     assert weights.read(tmp_path / 'x.pd')['model']['a']['b'].keys() == {'a', 'b'}

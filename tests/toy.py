@@ -8,7 +8,7 @@ from util import amp
 
 
 class Batches:
-    """Some batches of an epoch, of any kind, with made-up file names."""
+    """The batches of an epoch, of any kind, with made-up file names."""
 
     def __init__(self, batches):
         self.batches = batches
@@ -21,7 +21,7 @@ class Batches:
 
 
 class Data:
-    """What Run asks of data: here the same list of batches in each epoch."""
+    """The data that Run needs: the same list of batches in each epoch."""
 
     def __init__(self, batches, global_batch=1):
         self.all, self.global_batch, self.accum_iter = batches, global_batch, 1
@@ -68,7 +68,7 @@ def flags(folder='', **asked):
 
 
 def gpu_step(monkeypatch, *args, **kwargs):
-    """amp.Step(...) with the scaler that it has on a GPU, Paddle's own, though all is computed on the CPU."""
+    """amp.Step(...) with the scaler that it has on a GPU, Paddle's own, but computed on the CPU."""
     tracer = Namespace(_expected_place=Namespace(is_gpu_place=lambda: True))
     with monkeypatch.context() as patch:
         patch.setattr('paddle.amp.grad_scaler._dygraph_tracer', lambda: tracer)
