@@ -57,9 +57,8 @@ def _upernet(side: int, width: int, channels: int, auxiliary: int) -> int:
     cells = side**2
     # transposed convolutions of 2 x 2, from 1 to 2 to 4 times the side
     neck = 4 * width**2 * (cells + 4 * cells + cells)
-    pools = (1 + 4 + 9 + 36) * width * channels + 9 * (cells // 4) * (
-        width + 4 * channels
-    ) * channels
+    pools = (1 + 4 + 9 + 36) * width * channels
+    pools += 9 * (cells // 4) * (width + 4 * channels) * channels
     pyramid = (16 + 4 + 1) * cells * (width * channels + 9 * channels**2)
     last = 16 * cells * (9 * 4 * channels * channels + channels * CLASSES)
     return neck + pools + pyramid + last + cells * (9 * width * auxiliary + auxiliary * CLASSES)

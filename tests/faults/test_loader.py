@@ -16,10 +16,10 @@ from util.augment import crop, transform
 from util.data import folder, loader, pictures
 from util.errors import InputError
 
-VIT = (
-    '--model vit_nano_patch4 --nb_classes 3 --input_size 16 --in_chans 1 --batch_size 4 '
-    '--device cpu --log_dir= --print_freq 1 --epochs 2'
+SMALL = (
+    '--input_size 16 --in_chans 1 --batch_size 4 --device cpu --log_dir= --print_freq 1 --epochs 2'
 ).split()
+VIT = [*'--model vit_nano_patch4 --nb_classes 3'.split(), *SMALL]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_sample_that_raises_is_named(digits, tally, workers, capfd):
 def test_a_sample_that_raises_ends_every_rank(digits, tmp_path, tally):
     with tally('a sample that raises, 2 processes'):
         begun = time.monotonic()
-        flags = ['--model', 'mae_vit_nano_patch4', *VIT[4:], '--num_workers', 2]
+        flags = ['--model', 'mae_vit_nano_patch4', *SMALL, '--num_workers', 2]
         flags += ['--data_path', digits, '--output_dir', tmp_path / 'out']
         run = Run(
             'tests/programs/pretrain.py',

@@ -140,12 +140,8 @@ def classifier(recipe, begun):
                 [tensors[f'{stem}.attention.{part}_proj.{kind}'] for part in 'qkv']
             )
     missing, unexpected = model.load_state_dict(loaded, strict=False)
-    assert {*missing} == {
-        'fc_norm.weight',
-        'fc_norm.bias',
-        'head.weight',
-        'head.bias',
-    } and not unexpected
+    assert {*missing} == {'fc_norm.weight', 'fc_norm.bias', 'head.weight', 'head.bias'}
+    assert not unexpected
     return model
 
 
