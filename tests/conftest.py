@@ -1,4 +1,4 @@
-"""Shared by the tests: small real data, and programs run as a user runs them."""
+"""Fixtures that tests share: small real data, and programs run as a user runs them."""
 
 import fcntl
 import functools
@@ -32,22 +32,10 @@ from util.weights import torch_file
 ROOT = Path(__file__).parent.parent
 # slow(value, ...): parameters too slow for the default suite
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
-TINY_VIT = [
-    '--model',
-    'vit_nano_patch4',
-    '--input_size',
-    '16',
-    '--in_chans',
-    '1',
-    '--nb_classes',
-    '3',
-    '--num_workers',
-    '0',
-    '--device',
-    'cpu',
-    '--log_dir',
-    '',
-]
+TINY_VIT = (
+    '--model vit_nano_patch4 --input_size 16 --in_chans 1 --nb_classes 3 --num_workers 0 '
+    '--device cpu --log_dir='
+).split()
 ARCHIVE = Path(__file__).parent / 'data/models/files.tar.xz'
 KINDS = {
     'encoder': names.ENCODER,
@@ -86,9 +74,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def one_at_a_time(request, tmp_path_factory):
-    """Tests that start several processes wait for each other, also those of another worker of pytest-xdist.
+    """Tests that start several processes run one at a time, over all workers of pytest-xdist.
 
-    Its own groups (xdist_group) are without effect in version 3.8 with pytest 9.2.
+    The groups of pytest-xdist (xdist_group) have no effect in version 3.8 with pytest 9.2.
     """
     if not request.node.get_closest_marker('processes'):
         yield
@@ -100,7 +88,7 @@ def one_at_a_time(request, tmp_path_factory):
 
 @pytest.fixture(scope='session', autouse=True)
 def begun():
-    """What is computed within the tests is computed as in programs."""
+    """Tests compute with the same settings as the programs."""
     program.start('cpu', seed=0)
 
 
@@ -126,7 +114,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture
 def run_program():
-    """run_program('main_pretrain.py', '--flag', value, ...) -> the finished process, output as text."""
+    """run_program('main_pretrain.py', '--flag', value, ...) -> the ended process and its output."""
 
     def run(program, *flags, timeout=240, launcher=(), **environ):
         command = [sys.executable, *launcher, str(ROOT / program), *map(str, flags)]
@@ -144,26 +132,21 @@ def run_program():
 
 @pytest.fixture
 def on_two_processes(run_program, tmp_path):
-    """on_two_processes('main_finetune', [flags of a run], [flags of the next] ...) -> what the main process printed."""
+    """on_two_processes('main_finetune', [flags of a run], ...) -> the main process's output.
+
+    The runs follow each other in the same two processes.
+    """
 
     def run(program, *runs):
         script = tmp_path / 'runs.py'
         script.write_text(
-            f'import {program} as program\nfor flags in {[list(map(str, flags)) for flags in runs]}:\n'
+            f'import {program} as program\n'
+            f'for flags in {[list(map(str, flags)) for flags in runs]}:\n'
             '    program.main(program.PARSER.parse_args(flags))\n'
         )
-        launcher = [
-            '-m',
-            'paddle.distributed.launch',
-            '--log_level',
-            'ERROR',
-            '--nproc_per_node',
-            '2',
-            '--log_dir',
-        ]
-        result = run_program(
-            script, launcher=[*launcher, str(tmp_path / 'launch')], PYTHONPATH=str(ROOT)
-        )
+        launcher = '-m paddle.distributed.launch --log_level ERROR --nproc_per_node 2'.split()
+        launcher += ['--log_dir', str(tmp_path / 'launch')]
+        result = run_program(script, launcher=launcher, PYTHONPATH=str(ROOT))
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
@@ -172,24 +155,15 @@ def on_two_processes(run_program, tmp_path):
 
 @pytest.fixture(scope='session')
 def classify(digits, tmp_path_factory):
-    """classify(program, '--flag', value, ...) trains a tiny classifier within this process; its log, its output folder."""
+    """classify(program, '--flag', value, ...) -> log and output folder of a tiny classifier.
+
+    It is trained within this process.
+    """
 
     def classify(program, *flags, out=None):
         out = out or tmp_path_factory.mktemp('out')
-        flags = [
-            *TINY_VIT,
-            '--batch_size',
-            10,
-            '--epochs',
-            2,
-            '--warmup_epochs',
-            1,
-            '--data_path',
-            digits,
-            '--output_dir',
-            out,
-            *flags,
-        ]
+        options = '--batch_size 10 --epochs 2 --warmup_epochs 1'.split()
+        flags = [*TINY_VIT, *options, '--data_path', digits, '--output_dir', out, *flags]
         program.main(program.PARSER.parse_args(list(map(str, flags))))
         return log_of(out), out
 
@@ -198,7 +172,7 @@ def classify(digits, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def flawed(digits, encoder, classify, tmp_path_factory):
-    """What programs should refuse, by a name each: files of other kinds and of part of a model, folders, lists."""
+    """{name: input that programs should refuse}: other files, parts of models, folders, lists."""
     root = tmp_path_factory.mktemp('flawed')
     tensors = weights.read(encoder)['model']
     paddle.save(
@@ -224,7 +198,10 @@ def flawed(digits, encoder, classify, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def listed(digits, tmp_path_factory):
-    """The digits by lists instead of folders, one validation image less: two processes cannot share them evenly."""
+    """The digits by lists instead of folders.
+
+    One validation image is left out, so that two processes cannot share them evenly.
+    """
     folder = tmp_path_factory.mktemp('listed')
     for split, end in (('train', None), ('val', -1)):
         files = sorted((digits / split).glob('*/*'))[:end]
@@ -236,36 +213,26 @@ def listed(digits, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def models(tmp_path_factory):
-    """Folder of the producers' files, and of earlier Paddle ports', which paddle.save writes."""
+    """The folder of the producers' files, and of files like those of earlier Paddle ports."""
     folder = tmp_path_factory.mktemp('models')
     with tarfile.open(ARCHIVE) as tar:
         tar.extractall(folder, filter='data')
     whole = torch_file.read(folder / 'mmpretrain_autoencoder.pth')['state_dict']
-    torch_file.write(
-        folder / 'mmpretrain_encoder.pth',
-        {
-            'state_dict': {
-                name: array for name, array in whole.items() if name.startswith('backbone.')
-            }
-        },
-    )
+    encoder = {name: array for name, array in whole.items() if name.startswith('backbone.')}
+    torch_file.write(folder / 'mmpretrain_encoder.pth', {'state_dict': encoder})
     for column, kind in KINDS.items():
-        state = {
-            name: paddle.to_tensor(array)
-            for name, array in convert.read(folder / OFFICIAL[kind])[0]['model'].items()
-        }
-        if kind == names.PROBE:  # Paddle's BatchNorm has them even where they are switched off
+        tensors = convert.read(folder / OFFICIAL[kind])[0]['model']
+        state = {name: paddle.to_tensor(array) for name, array in tensors.items()}
+        if kind == names.PROBE:  # Paddle's BatchNorm has these even if they are switched off
             state |= {'head.0.weight': paddle.ones([24]), 'head.0.bias': paddle.zeros([24])}
-        paddle.save(
-            {'model': state, 'optimizer': {}, 'epoch': 3, 'scaler': None},
-            str(folder / f'port_{column}.pd'),
-        )
+        whole = {'model': state, 'optimizer': {}, 'epoch': 3, 'scaler': None}
+        paddle.save(whole, str(folder / f'port_{column}.pd'))
     return folder
 
 
 @pytest.fixture
 def official(models):
-    """official(kind) -> the state of that official file, under our names."""
+    """official(kind) -> the state in the official file of that kind, under our names."""
     return lambda kind: convert.read(models / OFFICIAL[kind])[0]
 
 
@@ -278,39 +245,20 @@ def log_of(folder):
 def encoder(digits, tmp_path_factory):
     """A checkpoint of main_pretrain.py that fits the tiny classifiers."""
     out = tmp_path_factory.mktemp('encoder')
+    flags = (
+        '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --num_workers 0 --device cpu '
+        '--log_dir= --batch_size 10 --epochs 1 --warmup_epochs 0'
+    ).split()
     main_pretrain.main(
         main_pretrain.PARSER.parse_args(
-            [
-                '--model',
-                'mae_vit_nano_patch4',
-                '--input_size',
-                '16',
-                '--in_chans',
-                '1',
-                '--num_workers',
-                '0',
-                '--device',
-                'cpu',
-                '--log_dir',
-                '',
-                '--batch_size',
-                '10',
-                '--epochs',
-                '1',
-                '--warmup_epochs',
-                '0',
-                '--data_path',
-                str(digits),
-                '--output_dir',
-                str(out),
-            ]
+            [*flags, '--data_path', str(digits), '--output_dir', str(out)]
         )
     )
     return out / 'checkpoint-0.pd'
 
 
 def classifier(file, key='model', **kwargs):
-    """The tiny classifier with weights of a checkpoint, ready for evaluation."""
+    """The tiny classifier with the weights of a checkpoint, ready for evaluation."""
     model = models_zoo.classifier(
         'vit_nano_patch4',
         **{'img_size': 16, 'in_chans': 1, 'num_classes': 3, 'global_pool': True} | kwargs,
@@ -323,26 +271,26 @@ def classifier(file, key='model', **kwargs):
 
 
 def pixels(file, mode='L', mean=(0.449,), std=(0.226,)):
-    """A square picture as the evaluation transform for 16 pixels makes it, written out: float32 [1, C, 16, 16]."""
+    """The evaluation transform for 16 pixels, written out, of a square picture: [1, C, 16, 16]."""
     picture = Image.open(file).convert(mode).resize((18, 18), Image.BICUBIC).crop((1, 1, 17, 17))
     values = np.asarray(picture, dtype='float32').reshape(16, 16, -1) / 255
-    return paddle.to_tensor(((values - mean) / std).transpose(2, 0, 1)[None].astype('float32'))
+    normalised = ((values - mean) / std).transpose(2, 0, 1)[None]
+    return paddle.to_tensor(normalised.astype('float32'))
 
 
 def figures_by_hand(model, files, **how):
-    """What an evaluation should say of pictures, each in a folder with its label's number: one at a time, in NumPy."""
+    """The figures that an evaluation should give, computed in NumPy, one picture at a time.
+
+    Each picture is in a folder with its label's number.
+    """
     losses, places = [], []
     for file in files:
-        scores, label = (
-            model(pixels(file, **how)).numpy()[0].astype('float64'),
-            int(file.parent.name),
-        )
+        scores = model(pixels(file, **how)).numpy()[0].astype('float64')
+        label = int(file.parent.name)
         losses.append(np.log(np.exp(scores).sum()) - scores[label])
         places.append((scores > scores[label]).sum())
-    return {
-        'loss': np.mean(losses),
-        **{f'acc{k}': 100 * np.mean(np.array(places) < k) for k in (1, 5)},
-    }
+    accuracies = {f'acc{k}': 100 * np.mean(np.array(places) < k) for k in (1, 5)}
+    return {'loss': np.mean(losses), **accuracies}
 
 
 def printed_figures(output):
@@ -352,7 +300,7 @@ def printed_figures(output):
 
 
 def assert_same_state(ours, theirs):
-    """Two checkpoints are equal bit by bit in all but the flags."""
+    """Assert that two checkpoints are equal bit by bit, except for the flags."""
 
     def compare(a, b, where):
         if isinstance(b, dict):

@@ -1,4 +1,7 @@
-"""Classes that change between two runs: each program that resumes one says so, and goes on where they were only renamed."""
+"""Classes that change between two runs: each program that resumes names the change.
+
+If the classes were only renamed, --classes_renamed resumes the run.
+"""
 
 import functools
 import shutil
@@ -18,7 +21,7 @@ PROGRAMS = pytest.mark.parametrize(
 
 @pytest.fixture(scope='module')
 def trained(classify):
-    """trained(program) -> the checkpoint of a run on the digits 0, 1 and 2, of one epoch."""
+    """trained(program) -> the checkpoint of one epoch on the digits 0, 1 and 2."""
     return functools.cache(
         lambda program: classify(program, '--nb_classes', 4, '--epochs', 1)[1] / 'checkpoint-0.pd'
     )
@@ -26,7 +29,7 @@ def trained(classify):
 
 @pytest.fixture
 def resume(classify, trained):
-    """resume(program, folder, *flags) goes on with the images of another folder; the checkpoint of its end."""
+    """resume(program, folder, *flags) -> the last checkpoint of a run resumed on other images."""
 
     def resume(program, data, *flags):
         flags = ['--nb_classes', 4, '--resume', trained(program), '--data_path', data, *flags]
@@ -37,7 +40,7 @@ def resume(classify, trained):
 
 @pytest.fixture
 def altered(digits, tmp_path):
-    """altered(old=new ...) -> the digits with folders that have other names; a new one has the images of a 2."""
+    """altered(old=new ...) -> the digits in renamed folders; a new folder has images of a 2."""
 
     def altered(renamed):
         root = tmp_path / 'data'
@@ -60,7 +63,7 @@ def refused(resume, *args):
     return str(error.value)
 
 
-CHANGED = {  # folders old -> new, None for one that is added; what is said
+CHANGED = {  # folders old -> new (None: an added one), and the message
     'one more, first': ({None: '00'}, 'new: 00; class 1 was 1 and is 00, class 2 was 2 and is 1'),
     'one more, last': ({None: '7'}, 'new: 7'),
     'renamed': ({'1': '15'}, 'new: 15; gone: 1; class 1 was 1 and is 15'),
@@ -112,7 +115,7 @@ def test_more_than_a_renaming_is_refused_with_the_flag_too(resume, altered, prog
 
 
 def write_lists(digits, folder, label):
-    """The digits as lists; label: digit -> label. As many images of each digit as of the rarest."""
+    """The digits as lists, with equally many images of each digit; label: digit -> label."""
     for split in ('train', 'val'):
         files = sorted((digits / split).glob('*/*'))
         (folder / f'{split}.txt').write_text(
@@ -131,16 +134,8 @@ def test_lists_are_compared_by_an_image_of_each_label(classify, digits, tmp_path
     assert '/train/0/' in zero and '/train/1/' in one and '/train/2/' in two
 
     def go_on(label, *more):
-        return classify(
-            program,
-            *flags,
-            2,
-            '--data_path',
-            write_lists(digits, tmp_path, label),
-            '--resume',
-            file,
-            *more,
-        )
+        given = ['--data_path', write_lists(digits, tmp_path, label), '--resume', file]
+        return classify(program, *flags, 2, *given, *more)
 
     swapped = {'0': 0, '1': 2, '2': 1}.get
     error = refused(go_on, swapped)
@@ -163,7 +158,7 @@ def test_folders_and_lists_of_the_same_images_go_on_from_each_other(
         shutil.copytree(digits / split, tmp_path / split)
     lists = write_lists(tmp_path, tmp_path, int)
     for split in ('train', 'val'):
-        (lists / split).rename(lists / f'{split}_')  # so that the lists are taken
+        (lists / split).rename(lists / f'{split}_')  # so that the program reads the lists
         text = (lists / f'{split}.txt').read_text()
         (lists / f'{split}.txt').write_text(text.replace(f'/{split}/', f'/{split}_/'))
     file = resume(main_finetune, lists)

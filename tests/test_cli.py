@@ -1,4 +1,7 @@
-"""The flags are frozen: official names, official defaults (facebookresearch/mae @ efb2a80), plus a known list of ours."""
+"""The flags are frozen: the official names and defaults, and a known list of our own.
+
+The official ones are facebookresearch/mae's @ efb2a80.
+"""
 
 import itertools
 
@@ -101,7 +104,8 @@ SHARED = {
     'scale': [0.08, 1.0],
     'fast_resize': False,
 }
-# UM-MAE's, with its defaults but for --token_size, which follows from the model (there 14); the last is our own
+# UM-MAE's flags and defaults, except --token_size, which follows from the model (UM-MAE: 14); the
+# last flag is our own
 UNIFORM = {
     'mask_regular': False,
     'vis_mask_ratio': 0.0,
@@ -115,29 +119,31 @@ OURS = {
     'finetune': SHARED | CLASSES | {'freeze_blocks': 0, 'ema_decay': 0.0, 'beta2': 0.999},
 }
 
-INERT = '--no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 --dist_on_itp --device cuda --accum_iter 2 '
-COMMANDS = {  # PRETRAIN.md and FINETUNE.md, without their submitit wrapper, and the earlier Paddle port's
+INERT = (
+    '--no_pin_mem --dist_url tcp://x --world_size 8 --local_rank 1 --dist_on_itp --device cuda '
+    '--accum_iter 2 '
+)
+# Of PRETRAIN.md and FINETUNE.md, without their submitit wrapper, and of the earlier Paddle port
+COMMANDS = {
     'pretrain': [
-        INERT
-        + '--batch_size 64 --model mae_vit_large_patch16 --norm_pix_loss --mask_ratio 0.75 --epochs 800 '
-        '--warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05 --data_path X',
-        '--batch_size 128 --accum_iter 4 --model mae_swin_tiny_256 --input_size 256 --token_size 16 --mask_regular '
-        '--vis_mask_ratio 0.25 --norm_pix_loss --mask_ratio 0.75 --epochs 200 --warmup_epochs 10 --blr 1.5e-4 '
-        '--weight_decay 0.05 --data_path X',
+        INERT + '--batch_size 64 --model mae_vit_large_patch16 --norm_pix_loss --mask_ratio 0.75 '
+        '--epochs 800 --warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05 --data_path X',
+        '--batch_size 128 --accum_iter 4 --model mae_swin_tiny_256 --input_size 256 '
+        '--token_size 16 --mask_regular --vis_mask_ratio 0.25 --norm_pix_loss --mask_ratio 0.75 '
+        '--epochs 200 --warmup_epochs 10 --blr 1.5e-4 --weight_decay 0.05 --data_path X',
     ],
     'finetune': [
-        INERT
-        + '--batch_size 32 --model vit_base_patch16 --finetune X --epochs 100 --blr 5e-4 --layer_decay 0.65 '
-        '--weight_decay 0.05 --drop_path 0.1 --reprob 0.25 --mixup 0.8 --cutmix 1.0 --dist_eval --data_path X',
-        '--batch_size 16 --model vit_huge_patch14 --finetune X --epochs 50 --blr 1e-3 --layer_decay 0.75 '
-        '--weight_decay 0.05 --drop_path 0.3 --mixup 0.8 --cutmix 1.0 --cutmix_minmax 0.2 0.8 --dist_eval '
-        '--data_path X --global_pool --resplit',
+        INERT + '--batch_size 32 --model vit_base_patch16 --finetune X --epochs 100 --blr 5e-4 '
+        '--layer_decay 0.65 --weight_decay 0.05 --drop_path 0.1 --reprob 0.25 --mixup 0.8 '
+        '--cutmix 1.0 --dist_eval --data_path X',
+        '--batch_size 16 --model vit_huge_patch14 --finetune X --epochs 50 --blr 1e-3 '
+        '--layer_decay 0.75 --weight_decay 0.05 --drop_path 0.3 --mixup 0.8 --cutmix 1.0 '
+        '--cutmix_minmax 0.2 0.8 --dist_eval --data_path X --global_pool --resplit',
         '--eval --dist_eval --resume X --model vit_base_patch16 --batch_size 128 --data_path X',
     ],
     'linprobe': [
-        INERT
-        + '--batch_size 512 --model vit_base_patch16 --cls_token --finetune X --epochs 90 --blr 0.1 '
-        '--weight_decay 0.0 --dist_eval --data_path X',
+        INERT + '--batch_size 512 --model vit_base_patch16 --cls_token --finetune X --epochs 90 '
+        '--blr 0.1 --weight_decay 0.0 --dist_eval --data_path X',
         '--eval --resume X --model vit_huge_patch14 --global_pool --batch_size 16 --data_path X',
     ],
 }
@@ -158,9 +164,8 @@ def test_an_official_command_line_is_understood(name, command):
     for flag, value in itertools.pairwise(words):
         if flag[:2] == '--' and value[:2] != '--' and flag != '--cutmix_minmax':
             assert args[flag[2:]] == type(args[flag[2:]])(value), flag
-    assert args['pin_mem'] == ('--no_pin_mem' not in words) and args.get('eval', False) == (
-        '--eval' in words
-    )
+    assert args['pin_mem'] == ('--no_pin_mem' not in words)
+    assert args.get('eval', False) == ('--eval' in words)
     assert args.get('global_pool') == {'finetune': True, 'linprobe': '--global_pool' in words}.get(
         name
     )
@@ -191,29 +196,13 @@ def test_help_lists_every_flag_and_what_is_inert(name, capsys):
 
 NONSENSE = ('--mask_ratio 1', '--mask_ratio -0.1', '--mask_ratio nan', '--masking uniform')
 COMMON_NONSENSE = (
-    '',
-    '--batch_size 0',
-    '--epochs x',
-    '--lr -1',
-    '--lr inf',
-    '--device tpu',
-    '--amp float8',
-    '--dat X',
-    '--seed -1',
-)
+    ', --batch_size 0, --epochs x, --lr -1, --lr inf, --device tpu, --amp float8, --dat X, '
+    '--seed -1'
+).split(', ')
 CLASSIFY_NONSENSE = (
-    '--nb_classes 0',
-    '--mixup_mode all',
-    '--remode nothing',
-    '--smoothing 1',
-    '--reprob 1.1',
-    '--mixup -1',
-    '--cutmix_minmax 0.2',
-    '--drop_path 1',
-    '--ema_decay 1',
-    '--beta2 1',
-    '--mixup_prob nan',
-)
+    '--nb_classes 0, --mixup_mode all, --remode nothing, --smoothing 1, --reprob 1.1, --mixup -1, '
+    '--cutmix_minmax 0.2, --drop_path 1, --ema_decay 1, --beta2 1, --mixup_prob nan'
+).split(', ')
 
 
 @pytest.mark.parametrize(

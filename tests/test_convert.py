@@ -1,5 +1,7 @@
-"""Conversion between code bases: what their own classes wrote (tests/data/models), and what we write for them, reads as
-the same numbers."""
+"""Conversion between code bases keeps all numbers.
+
+It reads the files of their own classes (tests/data/models) and writes files for them.
+"""
 
 import re
 import zlib
@@ -17,37 +19,17 @@ from util.weights import paddle_file, safetensors_file, torch_file
 COUNTS = dict(zip(KINDS.values(), (30, 50, 32, 32, 34, 113)))
 
 UM_MAE = 'UM-MAE: Swin, PVT (PyTorch)'
-# The table of docs/weights.md has these rows. '-': the code base has no such model, or no such writer is here
+# The rows of the table in docs/weights.md. '-': the code base has no such model, or we cannot
+# write it
+BOTH, TO_ONLY, LOSSY, NO, NONE = 'exact / exact', '- / exact', '- / lossy', '- / refused', '- / -'
 MATRIX = {
-    'official (PyTorch)': ['exact / exact'] * 5 + ['- / refused'],
-    'timm': [
-        'exact / exact',
-        '- / lossy',
-        'exact / exact',
-        'exact / exact',
-        '- / refused',
-        '- / refused',
-    ],
-    'Hugging Face': [
-        'exact / exact',
-        'exact / exact',
-        '- / refused',
-        'exact / exact',
-        '- / refused',
-        '- / refused',
-    ],
-    'mmpretrain': ['exact / exact'] * 5 + ['- / refused'],
-    'mmsegmentation': [
-        'exact / exact',
-        '- / lossy',
-        '- / refused',
-        '- / refused',
-        '- / refused',
-        'exact / exact',
-    ],
-    'earlier Paddle ports': ['exact / exact'] * 5 + ['- / exact'],
-    # tests/test_convert_pyramids.py
-    UM_MAE: ['- / exact', 'exact / exact', 'exact / exact', '- / -', '- / exact', '- / -'],
+    'official (PyTorch)': [BOTH, BOTH, BOTH, BOTH, BOTH, NO],
+    'timm': [BOTH, LOSSY, BOTH, BOTH, NO, NO],
+    'Hugging Face': [BOTH, BOTH, NO, BOTH, NO, NO],
+    'mmpretrain': [BOTH, BOTH, BOTH, BOTH, BOTH, NO],
+    'mmsegmentation': [BOTH, LOSSY, NO, NO, NO, BOTH],
+    'earlier Paddle ports': [BOTH, BOTH, BOTH, BOTH, BOTH, TO_ONLY],
+    UM_MAE: [TO_ONLY, BOTH, BOTH, NONE, TO_ONLY, NONE],  # tests/test_convert_pyramids.py
 }
 TO = {
     'official (PyTorch)': 'torch',
@@ -58,7 +40,9 @@ TO = {
     'earlier Paddle ports': 'paddle',
 }
 PYTORCH, FACE, LAB = 'PyTorch, official or timm names', 'Hugging Face', 'OpenMMLab'
-FILES = {  # row and column of the matrix that a file is proof of, what the report calls its format, its tensors that count
+# file -> the row and column of MATRIX that it proves, the report's name of its format, the number
+# of tensors that count
+FILES = {
     'official_encoder.pth': ('official (PyTorch)', 'encoder', PYTORCH, 30),
     'official_autoencoder.pth': ('official (PyTorch)', 'masked autoencoder', PYTORCH, 50),
     'official_pooled.pth': ('official (PyTorch)', 'fine-tuned, global pool', PYTORCH, 32),
@@ -105,7 +89,10 @@ FILES = {  # row and column of the matrix that a file is proof of, what the repo
 
 
 def assert_numbers(model):
-    """Each tensor is the formula of tests/data/make_model_files.py for its official name, Linear weights turned."""
+    """Assert that each tensor is make_model_files.py's formula for its official name.
+
+    Linear weights are transposed.
+    """
     assert len(model) == COUNTS[names.kind(model)]
     for name, array in model.items():
         official = (
@@ -160,14 +147,12 @@ def test_each_exact_reading_of_the_matrix_has_its_file():
         for column, cell in zip(KINDS, MATRIX[row])
         if cell.startswith('exact / ')
     }
-    assert {cell.partition(' / ')[0] for cells in MATRIX.values() for cell in cells} == {
-        'exact',
-        '-',
-    }
+    cells = [cell for row in MATRIX.values() for cell in row]
+    assert {cell.partition(' / ')[0] for cell in cells} == {'exact', '-'}
 
 
 def written(state, to, path):
-    """The state as it reads back from a file for that code base."""
+    """The state, written for that code base and read again."""
     convert.write(path, state, to)
     return convert.read(path)[0]
 
@@ -220,7 +205,7 @@ def test_plain_paddle_load_gives_the_numbers(official, tmp_path):
     )
 
 
-# what else a file holds
+# other contents of a file
 
 
 def test_flags_stay_as_a_plain_dict_and_the_state_of_training_is_left_behind_with_a_line(
@@ -277,7 +262,7 @@ def test_what_no_format_can_keep_is_dropped_with_a_line(official, tmp_path):
             report
         )
         assert weights.read(tmp_path / f'x{suffix}')['rate'] == 0.5
-    # which torch.load(weights_only=True) would refuse
+    # torch.load(weights_only=True) would refuse NumPy's types
     assert b'numpy' not in (tmp_path / 'x.pth').read_bytes()
 
 

@@ -16,7 +16,7 @@ from util.errors import InputError
 
 @pytest.fixture(scope='module')
 def pairs(encoder, classify, tmp_path_factory):
-    """Our checkpoints and the same as official PyTorch files: {name: (.pd, .pth)}."""
+    """Our checkpoints and the same models as official PyTorch files: {name: (.pd, .pth)}."""
     folder = tmp_path_factory.mktemp('pairs')
     files = {
         'encoder': encoder,
@@ -72,24 +72,9 @@ def test_a_masked_autoencoder_loads_from_an_official_file(pairs):
     'program, model', [(main_pretrain, 'mae_vit_nano_patch4'), (main_finetune, 'vit_nano_patch4')]
 )
 def test_training_of_pytorch_is_not_gone_on_with(models, digits, tmp_path, program, model):
-    flags = [
-        '--model',
-        model,
-        '--resume',
-        models / 'official_autoencoder.pth',
-        '--data_path',
-        digits,
-        '--device',
-        'cpu',
-        '--output_dir',
-        tmp_path,
-        '--log_dir',
-        '',
-        '--num_workers',
-        '0',
-        '--batch_size',
-        '10',
-    ]
+    flags = f'--model {model} --device cpu --log_dir= --num_workers 0 --batch_size 10'.split()
+    flags += ['--resume', models / 'official_autoencoder.pth']
+    flags += ['--data_path', digits, '--output_dir', tmp_path]
     flags += ['--nb_classes', '3'] if program is main_finetune else []
     with pytest.raises(
         InputError,

@@ -1,4 +1,4 @@
-"""What runs an exported model, alone and in main_infer.py: engines that fail or depart, damaged folders."""
+"""Exported models, alone and in main_infer.py: engines that fail or disagree, damaged folders."""
 
 # ruff: noqa: F811  fixtures of other files
 import json
@@ -45,16 +45,8 @@ def test_an_exported_folder_infers_as_its_weights(
 
 
 def test_nothing_but_json_goes_to_stdout(run_program, folder, digits):
-    result = run_program(
-        'main_infer.py',
-        '--resume',
-        folder,
-        '--img_path',
-        digits / 'val',
-        '--json',
-        '--device',
-        'cpu',
-    )
+    flags = '--json --device cpu'.split()
+    result = run_program('main_infer.py', *flags, '--resume', folder, '--img_path', digits / 'val')
     assert (
         result.returncode == 0
         and len([json.loads(line) for line in result.stdout.splitlines()]) == 10
@@ -91,8 +83,8 @@ def test_where_onednn_fails_it_is_said_and_done_without(folder, monkeypatch):
     said = [text for text in said if 'this processor' not in text]
     assert model.how == 'Paddle Inference, fp32' and len(said) == 2
     assert (
-        'oneDNN, bf16 does not run this model (SomeError: the reason); Paddle Inference with oneDNN, fp32 ins'
-        in said[0]
+        'oneDNN, bf16 does not run this model (SomeError: the reason); '
+        'Paddle Inference with oneDNN, fp32 ins' in said[0]
     )
     assert_close(model(images(2, 1, 16))[0], paddle.to_tensor(written(folder, images(2, 1, 16))[0]))
 
@@ -147,7 +139,7 @@ def test_bfloat16_is_of_onednn_and_as_close_as_its_eight_bits(saved, tmp_path, n
 
 @pytest.mark.slow
 def test_a_model_that_onednn_cannot_run_runs(saved, tmp_path):
-    """Paddle 3.3.1 gets its whole numbers wrong; should it not one day, this holds as well."""
+    """Paddle 3.3.1 computes its integers wrong; the test also holds for a Paddle that does not."""
     model = models_zoo.autoencoder('mae_swin_nano_32', norm_pix_loss=False)
     file = saved(model, args={'model': 'mae_swin_nano_32', 'norm_pix_loss': False})
     export('--resume', file, '--out', tmp_path / 'out')

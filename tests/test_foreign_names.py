@@ -1,4 +1,4 @@
-"""Files whose flags name a model that is not known here: the shapes, or --model, say what it is."""
+"""Files whose flags name an unknown model: the shapes, or --model, tell which model it is."""
 
 import sys
 
@@ -43,20 +43,12 @@ def test_pictures_are_reconstructed(renamed, encoder, digits, tmp_path, told):
 
 
 def test_a_model_of_other_shapes_is_still_refused(renamed, encoder, digits, tmp_path):
+    flags = ['--img_path', next(digits.glob('val/*/*')), '--out', tmp_path / 'x.png']
+    flags += ['--resume', renamed(encoder), '--model', 'mae_vit_base_patch16']
     with pytest.raises(
         InputError, match='model mae_vit_nano_patch4, but model mae_vit_base_patch16 was asked for'
     ):
-        run(
-            visualize,
-            '--resume',
-            renamed(encoder),
-            '--img_path',
-            next(digits.glob('val/*/*')),
-            '--out',
-            tmp_path / 'x.png',
-            '--model',
-            'mae_vit_base_patch16',
-        )
+        run(visualize, *flags)
 
 
 @pytest.mark.parametrize('told', [[], ['--model', 'vit_nano_patch4']], ids=['shapes', 'told'])

@@ -1,4 +1,4 @@
-"""Position tables that are not of a square: the sides are the file's, or nobody knows them."""
+"""Position tables that are not square: the file says the sides, or they are unknown."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from seg.backbone import MAEViT
 
 @pytest.fixture
 def file(encoder, tmp_path):
-    """file(rows, columns, **flags) -> an encoder whose first two position channels are the row and the column."""
+    """file(rows, columns, **flags) -> an encoder whose first position channels are row, column."""
 
     def file(rows, columns, **flags):
         tensors = {
@@ -37,7 +37,7 @@ def file(encoder, tmp_path):
 
 
 def started(path, size):
-    """The first two channels of the positions [grid, grid, 2] of a model that starts from a file."""
+    """The positions' first two channels [grid, grid, 2] in a model that starts from a file."""
     model = models_zoo.classifier(
         'vit_nano_patch4', img_size=size, in_chans=1, num_classes=2, global_pool=True
     )
@@ -51,18 +51,17 @@ def started(path, size):
     ids=str,
 )
 def test_the_sides_that_a_file_says_decide(file, flags):
-    """3 x 6 to 6 x 6: columns stay to the bit; rows are bicubic, symmetric around their middle."""
+    """From 3 x 6 to 6 x 6 columns stay bit by bit; rows are bicubic, symmetric about the middle."""
     table, resized = started(file(3, 6, **flags), 24)
     np.testing.assert_allclose(table[..., 1], np.tile(np.arange(6), (6, 1)), atol=1e-6)
     rows = table[:, 0, 0]
-    assert (np.diff(rows) > 0).all() and rows + rows[::-1] == pytest.approx(
-        2 * np.ones(6), abs=1e-5
-    )
+    assert (np.diff(rows) > 0).all()
+    assert rows + rows[::-1] == pytest.approx(2 * np.ones(6), abs=1e-5)
     assert np.ptp(table[..., 0], axis=1).max() < 1e-5 and resized == ['pos_embed 18 to 36 patches']
 
 
 def test_a_table_of_the_right_length_may_be_of_other_sides(file):
-    """9 x 4 to 6 x 6: 36 both; without a word in the file it is taken for a square, as ever."""
+    """9 x 4 and 6 x 6 both have 36 places; without sides in the file a table is square."""
     table, resized = started(file(9, 4, img_size=[36, 16]), 24)
     assert (
         resized
@@ -74,11 +73,20 @@ def test_a_table_of_the_right_length_may_be_of_other_sides(file):
 
 def test_grids_by_hand():
     assert pos_embed.grid_of(48, (96, 128)) == (6, 8) and pos_embed.grid_of(48, (128, 96)) == (8, 6)
-    assert pos_embed.grid_of(49, (96, 128)) == (7, 7)  # flags of another model: a square it is
+    assert pos_embed.grid_of(49, (96, 128)) == (7, 7)  # flags of another model: read as a square
     assert pos_embed.grid_of(48) is None and pos_embed.grid_of(48, (224, 224)) is None
 
 
-SAID = 'pos_embed has 15 positions, of which 14 are of patches. That is no square, and the file does not say other sides; '
+def export(path):
+    flags = ['--device', 'cpu', '--model', 'vit_nano_patch4']
+    flags += ['--resume', str(path), '--out', str(path) + '.out']
+    main_export.main(main_export.PARSER.parse_args(flags))
+
+
+SAID = (
+    'pos_embed has 15 positions, of which 14 are of patches. '
+    'That is no square, and the file does not say other sides; '
+)
 
 
 @pytest.mark.parametrize(
@@ -89,23 +97,7 @@ SAID = 'pos_embed has 15 positions, of which 14 are of patches. That is no squar
             lambda path, classify: classify(main_linprobe, '--finetune', path, '--input_size', 32),
             '8 x 8',
         ),
-        (
-            lambda path, _: main_export.main(
-                main_export.PARSER.parse_args(
-                    [
-                        '--resume',
-                        str(path),
-                        '--out',
-                        str(path) + '.out',
-                        '--device',
-                        'cpu',
-                        '--model',
-                        'vit_nano_patch4',
-                    ]
-                )
-            ),
-            '3 x 3',
-        ),
+        (lambda path, _: export(path), '3 x 3'),
         (
             lambda path, _: MAEViT(
                 32, 4, 1, 96, 4, 3, out_indices=[0, 1, 2, 3], pretrained=str(path)

@@ -1,4 +1,4 @@
-"""Records made from runs, what they warn of and what is refused; the pages and plots made from them."""
+"""Records made from runs, their warnings and errors; the pages and plots made from them."""
 
 import dataclasses
 import hashlib
@@ -28,14 +28,16 @@ from util.errors import InputError
 from util.weights import paddle_file
 
 RECIPE = recipes.find('finetune_vit_base')
-CONSOLE = """epoch 1/100  [1/1251]  loss 6.9 (6.9)  lr 1.000e-04  time 2.000 s  data 0.100 s  mem 20000 MB  left 9:00:00
-epoch 1/100  [21/1251]  loss 6.9 (6.9)  lr 1.000e-04  time 0.512 s  data 0.001 s  mem 21000 MB  left 9:00:00
-epoch 1/100  [41/1251]  loss 6.9 (6.9)  lr 1.000e-04  time 0.500 s  data 0.001 s  mem 21000 MB  left 9:00:00
-"""
+STEP = 'epoch 1/100  [{}/1251]  loss 6.9 (6.9)  lr 1.000e-04  {}  left 9:00:00\n'
+CONSOLE = (
+    STEP.format(1, 'time 2.000 s  data 0.100 s  mem 20000 MB')
+    + STEP.format(21, 'time 0.512 s  data 0.001 s  mem 21000 MB')
+    + STEP.format(41, 'time 0.500 s  data 0.001 s  mem 21000 MB')
+)
 
 
 class Run:
-    """What fine-tuning ViT-B as published on 8 devices would leave behind, but for the size of the weights."""
+    """The files of a run that fine-tunes ViT-B as published on 8 devices, with smaller weights."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -151,7 +153,7 @@ def change(name, value):
         (change('epochs', 90), "--epochs is 90, the recipe's 100"),
         (change('layer_decay', 0.75), "--layer_decay is 0.75, the recipe's 0.65"),
         (change('lr', 1e-3), '--lr is 0.001, which the recipe leaves unset'),
-        # which is the program's default
+        # the recipe's 5 is the program's default
         (change('warmup_epochs', 30), "--warmup_epochs is 30, the recipe's 5"),
         (change('min_lr', 0.01), "--min_lr is 0.01, the recipe's 1e-06"),
         (change('clip_grad', 1.0), '--clip_grad is 1.0, which the recipe leaves unset'),
@@ -255,7 +257,8 @@ def test_an_evaluation_of_others_weights(tmp_path):
     console.write_text('Resume checkpoint weights.pth\nloss 0.7312  acc1 83.6640  acc5 96.5300\n')
     record = training.of_evaluation(recipe, console, tmp_path / 'weights.pth')
     records.check(record)
-    assert record['status'] == 'ported-eval' and record['result'] == {
+    assert record['status'] == 'ported-eval'
+    assert record['result'] == {
         'loss': 0.7312,
         'acc1': 83.664,
         'acc5': 96.53,
@@ -278,12 +281,14 @@ def test_an_evaluation_of_others_weights(tmp_path):
             training.of_evaluation(recipe, console, tmp_path / 'weights.pth')
 
 
-PADDLESEG = """2026-11-22 05:30:20 [INFO]\t[TRAIN] epoch: 1, iter: 50/160000, loss: 3.1, lr: 0.000003, batch_cost: 0.5, \
-reader_cost: 0.00012, ips: 4.0000 samples/sec | ETA 22:13:00
-2026-11-22 05:30:20 [INFO]\t[TRAIN] epoch: 127, iter: {}/160000, loss: 0.3, lr: 0.000000, batch_cost: 0.4, \
-reader_cost: 0.00012, ips: 5.0000 samples/sec | ETA 00:00:00
-2026-11-22 05:40:20 [INFO]\t[EVAL] aAcc: 0.8301 mIoU: 0.4713 mAcc: 0.5800 (0 of 150 classes are absent and left out)
-2026-11-22 05:40:20 [INFO]\t[EVAL] aAcc: 0.8312 mIoU: 0.4810 mAcc: 0.5912 (0 of 150 classes are absent and left out)
+PADDLESEG = """2026-11-22 05:30:20 [INFO]\t[TRAIN] epoch: 1, iter: 50/160000, loss: 3.1, \
+lr: 0.000003, batch_cost: 0.5, reader_cost: 0.00012, ips: 4.0000 samples/sec | ETA 22:13:00
+2026-11-22 05:30:20 [INFO]\t[TRAIN] epoch: 127, iter: {}/160000, loss: 0.3, \
+lr: 0.000000, batch_cost: 0.4, reader_cost: 0.00012, ips: 5.0000 samples/sec | ETA 00:00:00
+2026-11-22 05:40:20 [INFO]\t[EVAL] aAcc: 0.8301 mIoU: 0.4713 mAcc: 0.5800 \
+(0 of 150 classes are absent and left out)
+2026-11-22 05:40:20 [INFO]\t[EVAL] aAcc: 0.8312 mIoU: 0.4810 mAcc: 0.5912 \
+(0 of 150 classes are absent and left out)
 """
 
 
@@ -295,25 +300,14 @@ def test_a_segmentation_by_what_it_printed(tmp_path, capsys):
         (80000, ['the last iteration in the log is 80000 of 160000']),
     ):
         console.write_text(PADDLESEG.format(iterations))
-        report_program.main(
-            report_program.PARSER.parse_args(
-                [
-                    'segment_vit_base',
-                    '--checkpoint',
-                    str(tmp_path / 'model.pdparams'),
-                    '--console',
-                    str(console),
-                    '--reports',
-                    str(tmp_path / 'reports'),
-                ]
-            )
-        )
+        flags = ['--checkpoint', str(tmp_path / 'model.pdparams'), '--console', str(console)]
+        flags += ['--reports', str(tmp_path / 'reports')]
+        report_program.main(report_program.PARSER.parse_args(['segment_vit_base', *flags]))
         record = records.read(tmp_path / 'reports/segment_vit_base.yaml')
         assert record['status'] == 'measured' and record['warnings'] == warnings
         assert record['result'] == {'aAcc': 83.12, 'mIoU': 48.1, 'mAcc': 59.12}
-        assert record['settings']['iterations'] == iterations and record['figures'] == {
-            'images/s and device': 5.0
-        }
+        assert record['settings']['iterations'] == iterations
+        assert record['figures'] == {'images/s and device': 5.0}
     assert (
         '| [segment_vit_base](segment_vit_base.md) |'
         in (tmp_path / 'reports/README.md').read_text()
@@ -358,9 +352,8 @@ def test_a_real_run_becomes_a_record_a_page_a_picture_and_a_row(
         and record['size']['parameters'] == log[-1]['n_parameters']
     )
     assert record['environment'] == provenance.environment()
-    assert len(record['warnings']) > 5 and all(
-        f'warning: {line}' in printed for line in record['warnings']
-    )
+    assert len(record['warnings']) > 5
+    assert all(f'warning: {line}' in printed for line in record['warnings'])
     page = (tmp_path / 'finetune_vit_base.md').read_text()
     assert (
         page == records.page(record) and record['warnings'][0] in page and 'vit_nano_patch4' in page
@@ -409,7 +402,7 @@ def test_the_pages_in_the_repository_are_those_of_its_records():
 def test_the_front_page_has_every_run_once_and_counts_results_and_records_apart():
     lines = front.page(ROOT / 'reports').splitlines()
     for recipe in recipes.ALL:
-        if recipe.name != 'digits':  # which has a section of its own
+        if recipe.name != 'digits':  # digits has a section of its own
             (row,) = [
                 line
                 for line in lines
@@ -457,7 +450,7 @@ def test_the_commands_on_the_front_page_are_those_of_the_programs():
 
 
 def count(model, *inputs):
-    """Multiply-adds of a forward pass: what Linear and convolutional layers do, and attention by its tokens and width."""
+    """Multiply-adds of a forward pass, in Linear and convolutional layers and in attention."""
     total = []
 
     def linear(layer, given, out):
@@ -532,7 +525,7 @@ def test_runs_are_overlaid_and_published_points_stand_beside(finished, tmp_path)
     assert one[blue] > 100 and red not in one and two[red] > 100 and two[blue] > 100
     assert spread[black] > point[black] + 20 > one.get(black, 0) + 40
     with Image.open(tmp_path / 'one.png') as plot:
-        assert plot.width == 3 * 462  # a pre-training has no accuracy, hence a panel less
+        assert plot.width == 3 * 462  # pre-training has no accuracy, and so one panel less
     plots.curves(
         tmp_path / 'four.png',
         {'ours': [{'epoch': 0, 'train_loss': 1.0, 'train_lr': 0.1}]},
