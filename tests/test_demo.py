@@ -1,4 +1,4 @@
-"""The tour's programs, and the guard against a toy: a trained model must see more than the obvious."""
+"""The tour's programs, and a guard against trivial results: a trained model must beat baselines."""
 
 import importlib
 import itertools
@@ -38,40 +38,15 @@ def digits1797(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def pretrain(digits1797, tmp_path_factory):
-    """pretrain(model, flags ...) -> the weights after a short pre-training as the tour does it, at 16 x 16 pixels."""
+    """pretrain(model, flags ...) -> weights after a short form of the tour's, at 16 x 16 pixels."""
 
     def pretrain(model, *flags, epochs=4):
         out = tmp_path_factory.mktemp('out')
-        flags = [
-            '--data_path',
-            digits1797,
-            '--model',
-            model,
-            '--input_size',
-            16,
-            '--in_chans',
-            1,
-            '--hflip',
-            0,
-            '--batch_size',
-            64,
-            '--epochs',
-            epochs,
-            '--warmup_epochs',
-            1,
-            '--blr',
-            '8e-3',
-            '--num_workers',
-            0,
-            '--output_dir',
-            out,
-            '--log_dir',
-            '',
-            '--device',
-            'cpu',
-            *flags,
-        ]
-        here(main_pretrain, *flags)
+        recipe = (
+            f'--model {model} --epochs {epochs} --input_size 16 --in_chans 1 --hflip 0 '
+            '--batch_size 64 --warmup_epochs 1 --blr 8e-3 --num_workers 0 --log_dir= --device cpu'
+        ).split()
+        here(main_pretrain, *recipe, '--data_path', digits1797, '--output_dir', out, *flags)
         return out / f'checkpoint-{epochs - 1}.pd'
 
     return pretrain
@@ -101,7 +76,7 @@ def test_the_digits_are_an_image_folder_of_all_scans(tour):
 
 @pytest.fixture
 def error(run_program, digits1797):
-    """error(weights) -> the error that demo/score.py prints, relative to the better one of the two baselines."""
+    """error(weights) -> demo/score.py's error, relative to the better one of the two baselines."""
 
     def error(weights):
         result = run_program(
@@ -141,16 +116,8 @@ def test_so_do_pyramids_after_a_short_training(pretrain, error, model, flags):
 
 def test_visualize_writes_four_panels_a_picture(tour, run_program, tmp_path):
     digits, weights = tour
-    flags = [
-        '--resume',
-        weights,
-        '--img_path',
-        digits / 'val/3',
-        '--device',
-        'cpu',
-        '--out',
-        tmp_path / 'x.png',
-    ]
+    flags = ['--device', 'cpu', '--resume', weights]
+    flags += ['--img_path', digits / 'val/3', '--out', tmp_path / 'x.png']
     result = run_program('demo/visualize.py', *flags)
     assert result.returncode == 0, result.stderr
     with Image.open(tmp_path / 'x.png') as panels:
@@ -170,16 +137,8 @@ def save(path, tensors, **args):
 def test_weights_that_do_not_say_what_they_are_must_be_told(tmp_path):
     file = save(tmp_path / 'x.pd', models_zoo.autoencoder('mae_vit_nano_patch4').state_dict())
     Image.new('RGB', (40, 30)).save(tmp_path / 'x.png')
-    flags = [
-        '--resume',
-        file,
-        '--img_path',
-        tmp_path / 'x.png',
-        '--out',
-        tmp_path / 'y.png',
-        '--device',
-        'cpu',
-    ]
+    flags = ['--device', 'cpu', '--resume', file]
+    flags += ['--img_path', tmp_path / 'x.png', '--out', tmp_path / 'y.png']
     with pytest.raises(InputError, match='--no_norm_pix_loss'):
         here(visualize, *flags)  # the model follows from the shapes
     here(visualize, *flags, '--norm_pix_loss')
@@ -238,19 +197,11 @@ def test_what_cannot_be_shown_is_named(tmp_path, case, message):
     (tmp_path / 'x.txt').write_text('text')
     image = tmp_path / {'no picture': 'x.txt', 'nowhere': 'y', 'empty': 'empty'}.get(case, 'x.png')
     out = tmp_path / ('no/folder.png' if case == 'out' else 'out.png')
+    flags = ['--device', 'cpu', '--resume', file, '--img_path', image, '--out', out]
+    if case == 'contradiction':
+        flags += ['--no_norm_pix_loss']
     with pytest.raises(InputError, match=message) as error:
-        here(
-            visualize,
-            '--resume',
-            file,
-            '--img_path',
-            image,
-            '--out',
-            out,
-            '--device',
-            'cpu',
-            *(['--no_norm_pix_loss'] if case == 'contradiction' else []),
-        )
+        here(visualize, *flags)
     assert '\n' not in str(error.value)
 
 
@@ -356,7 +307,10 @@ print('run by paddle.inference' + chr(10) + 'results go to x')
 
 @pytest.fixture
 def rehearse(tmp_path):
-    """rehearse(flags of demo/run.sh) -> (the commands of the tour, as lists of words; its output), without running them."""
+    """rehearse(flags of demo/run.sh) -> (the tour's commands as lists of words, its output).
+
+    No command is run.
+    """
 
     def rehearse(*flags):
         for file in ('demo/run.sh', 'demo/segment.sh'):
@@ -388,33 +342,21 @@ def rehearse(tmp_path):
     return rehearse
 
 
+CLASSIFY = (
+    'main_pretrain.py demo/visualize.py demo/score.py main_finetune.py main_linprobe.py '
+    'main_infer.py'
+)
+SEGMENT = (
+    'demo/make_scenes.py main_pretrain.py demo/visualize.py seg/train.py seg/val.py seg/predict.py '
+    'demo/score_scenes.py seg/export.py'
+)
+
+
 @pytest.mark.parametrize(
     'flags, programs',
     [
-        (
-            [],
-            {
-                'main_pretrain.py',
-                'demo/visualize.py',
-                'demo/score.py',
-                'main_finetune.py',
-                'main_linprobe.py',
-                'main_infer.py',
-            },
-        ),
-        (
-            ['--seg', '2'],
-            {
-                'demo/make_scenes.py',
-                'main_pretrain.py',
-                'demo/visualize.py',
-                'seg/train.py',
-                'seg/val.py',
-                'seg/predict.py',
-                'demo/score_scenes.py',
-                'seg/export.py',
-            },
-        ),
+        ([], {*CLASSIFY.split()}),
+        (['--seg', '2'], {*SEGMENT.split()}),
     ],
 )
 def test_every_flag_of_the_tour_is_one_that_its_program_takes(
@@ -450,10 +392,8 @@ def test_a_wrong_number_of_seeds_is_refused():
     result = subprocess.run(
         ['bash', 'demo/segment.sh', 'two'], cwd=ROOT, capture_output=True, text=True
     )
-    assert (result.returncode, result.stdout) == (
-        2,
-        '',
-    ) and 'a number of seeds from 1, not two' in result.stderr
+    assert (result.returncode, result.stdout) == (2, '')
+    assert 'a number of seeds from 1, not two' in result.stderr
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What ranks share, in two processes on CPUs."""
+"""Communication between ranks, in two processes on CPUs."""
 
 import subprocess
 import sys
@@ -19,7 +19,8 @@ before = dist.sum_over_ranks(norm._mean.tolist())
 dist.broadcast_buffers(norm)
 after = dist.sum_over_ranks(norm._mean.tolist())
 own = [2 * value for value in norm._mean.tolist()]
-assert max(abs(a - b) for a, b in zip(after, own)) < 1e-7 < max(abs(a - b) for a, b in zip(before, after))
+changed = max(abs(a - b) for a, b in zip(before, after))
+assert max(abs(a - b) for a, b in zip(after, own)) < 1e-7 < changed
 layer = paddle.nn.Linear(3, 1)
 network = dist.wrap(layer)
 def ranks_agree():
@@ -41,15 +42,8 @@ except Exception as error:
 else:
     raise AssertionError
 """)
-    command = [
-        '-m',
-        'paddle.distributed.launch',
-        '--nproc_per_node',
-        '2',
-        '--log_dir',
-        str(tmp_path / 'log'),
-        'script.py',
-    ]
+    command = '-m paddle.distributed.launch --nproc_per_node 2 --log_dir'.split()
+    command += [str(tmp_path / 'log'), 'script.py']
     result = subprocess.run(
         [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )

@@ -14,26 +14,10 @@ import main_pretrain
 from util import program, weights
 from util.errors import InputError
 
-TINY = [
-    '--model',
-    'mae_vit_nano_patch4',
-    '--input_size',
-    '16',
-    '--in_chans',
-    '1',
-    '--batch_size',
-    '8',
-    '--epochs',
-    '2',
-    '--warmup_epochs',
-    '1',
-    '--num_workers',
-    '0',
-    '--device',
-    'cpu',
-    '--log_dir',
-    '',
-]
+TINY = (
+    '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --batch_size 8 --epochs 2 '
+    '--warmup_epochs 1 --num_workers 0 --device cpu --log_dir='
+).split()
 
 
 def run_here(digits, out, *flags):
@@ -45,7 +29,7 @@ def run_here(digits, out, *flags):
 
 @pytest.fixture
 def pretrain(digits, tmp_path):
-    """pretrain('--flag', value, ...) runs the program within this process; its log as a list, its output folder."""
+    """pretrain('--flag', value, ...) -> (log as a list, output folder), within this process."""
 
     def pretrain(*flags, out='out'):
         return run_here(digits, tmp_path / out, *flags), tmp_path / out
@@ -60,17 +44,9 @@ def reference(digits, tmp_path_factory):
 
 
 def test_output_is_as_the_official_program_writes_it(run_program, digits, tmp_path):
-    result = run_program(
-        'main_pretrain.py',
-        *TINY,
-        '--data_path',
-        digits,
-        '--output_dir',
-        tmp_path,
-        '--epochs',
-        '3',
-        launcher=('-m', 'paddle.distributed.launch', '--log_dir', str(tmp_path / 'launch')),
-    )
+    flags = [*TINY, '--data_path', digits, '--output_dir', tmp_path, '--epochs', '3']
+    launcher = ('-m', 'paddle.distributed.launch', '--log_dir', str(tmp_path / 'launch'))
+    result = run_program('main_pretrain.py', *flags, launcher=launcher)
     assert result.returncode == 0, result.stdout + result.stderr
     log = [json.loads(line) for line in (tmp_path / 'log.txt').read_text().splitlines()]
     assert [list(line) for line in log] == [['train_lr', 'train_loss', 'epoch']] * 3
@@ -98,48 +74,34 @@ def test_visualdl_has_curves_on_the_epoch_1000_axis_and_pictures(pretrain, tmp_p
     assert [record.id for record in reader.get_data('image', 'reconstruction')] == [0, 1000]
 
 
+CHANGES = (
+    '--mask_ratio 0.5, --masking block, --masking grid, --norm_pix_loss, --blr 1e-2, --lr 0.1, '
+    '--min_lr 0.1, --warmup_epochs 0, --weight_decay 50 --lr 0.01, --accum_iter 3, --seed 1, '
+    '--batch_size 10, --input_size 32, --in_chans 3, --mean 0.1, --std 0.5'
+)
+
+
 @pytest.mark.parametrize(
     'flags',
     [
-        ['--mask_ratio', '0.5'],
-        ['--masking', 'block'],
-        ['--masking', 'grid'],
-        ['--norm_pix_loss'],
-        ['--blr', '1e-2'],
-        ['--lr', '0.1'],
-        ['--min_lr', '0.1'],
-        ['--warmup_epochs', '0'],
-        ['--weight_decay', '50', '--lr', '0.01'],
-        ['--accum_iter', '3'],
-        ['--seed', '1'],
-        ['--batch_size', '10'],
-        ['--input_size', '32'],
-        ['--in_chans', '3'],
-        ['--mean', '0.1'],
-        ['--std', '0.5'],
-        slow(['--model', 'mae_vit_small_patch16', '--input_size', '32']),
+        *CHANGES.split(', '),
+        slow('--model mae_vit_small_patch16 --input_size 32'),
     ],
-    ids=' '.join,
 )
 def test_a_flag_that_changes_training_changes_the_losses(pretrain, reference, flags):
-    changed, _ = pretrain(*flags)
+    changed, _ = pretrain(*flags.split())
     assert [line['train_loss'] for line in changed] != [line['train_loss'] for line in reference]
 
 
 @pytest.mark.parametrize(
     'flags',
     [
-        ['--num_workers', '2'],
-        ['--no_pin_mem'],
-        ['--print_freq', '1'],
-        ['--save_every', '1'],
-        ['--amp', 'off'],
-        ['--world_size', '8', '--local_rank', '3', '--dist_on_itp', '--dist_url', 'tcp://nowhere'],
+        *'--num_workers 2, --no_pin_mem, --print_freq 1, --save_every 1, --amp off'.split(', '),
+        '--world_size 8 --local_rank 3 --dist_on_itp --dist_url tcp://nowhere',
     ],
-    ids=' '.join,
 )
 def test_a_flag_that_should_not_change_training_does_not(pretrain, reference, flags):
-    assert pretrain(*flags)[0] == reference
+    assert pretrain(*flags.split())[0] == reference
 
 
 def test_recompute_reaches_the_model(pretrain, monkeypatch):
@@ -154,16 +116,13 @@ def test_recompute_reaches_the_model(pretrain, monkeypatch):
 def test_cadence_of_lines_and_checkpoints(pretrain, capsys):
     _, out = pretrain('--epochs', '4', '--print_freq', '1', '--save_every', '2')
     assert sum(line.startswith('epoch ') for line in capsys.readouterr().out.splitlines()) == 4 * 3
-    assert sorted(path.name for path in out.glob('*.pd')) == [
-        'checkpoint-0.pd',
-        'checkpoint-2.pd',
-        'checkpoint-3.pd',
-    ]
+    names = sorted(path.name for path in out.glob('*.pd'))
+    assert names == ['checkpoint-0.pd', 'checkpoint-2.pd', 'checkpoint-3.pd']
 
 
 def test_rates_in_the_log_are_those_of_the_recipe(pretrain):
     log, _ = pretrain('--blr', '0.01', '--accum_iter', '3', '--epochs', '4', '--warmup_epochs', '2')
-    # one optimizer step an epoch: the rate is that of its first iteration
+    # one optimizer step an epoch: its rate is that of the first iteration
     peak = 0.01 * 8 * 3 / 256
     assert [line['train_lr'] for line in log] == pytest.approx([0, peak / 2, peak, peak / 2])
 
@@ -187,12 +146,8 @@ def test_many_channels_come_from_arrays(pretrain, tmp_path):
     flags = ['--in_chans', '5', '--data_path', tmp_path]
     log, out = pretrain(*flags, '--mean', *'00000', '--std', *'11111')
     assert np.isfinite(log[-1]['train_loss'])
-    assert weights.read(out / 'checkpoint-1.pd')['model']['patch_embed.proj.weight'].shape == (
-        96,
-        5,
-        4,
-        4,
-    )
+    model = weights.read(out / 'checkpoint-1.pd')['model']
+    assert model['patch_embed.proj.weight'].shape == (96, 5, 4, 4)
     with pytest.raises(InputError, match='--in_chans 5 needs --mean and --std'):
         pretrain(*flags)
 
@@ -200,21 +155,9 @@ def test_many_channels_come_from_arrays(pretrain, tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
     run_program, digits, tmp_path
 ):
+    flags = '--lr 1e30 --warmup_epochs 0 --epochs 4 --save_every 1'.split()
     result = run_program(
-        'main_pretrain.py',
-        *TINY,
-        '--data_path',
-        digits,
-        '--output_dir',
-        tmp_path,
-        '--lr',
-        '1e30',
-        '--warmup_epochs',
-        '0',
-        '--epochs',
-        '4',
-        '--save_every',
-        '1',
+        'main_pretrain.py', *TINY, *flags, '--data_path', digits, '--output_dir', tmp_path
     )
     assert result.returncode == 1
     errors = [line for line in result.stderr.splitlines() if 'error' in line]
@@ -263,7 +206,8 @@ def test_bad_input_is_one_line_and_exit_code_2(run_program, tmp_path):
     )
     assert result.returncode == 2 and result.stdout == ''
     assert [line for line in result.stderr.splitlines() if line] == [
-        f'main_pretrain.py: error: {tmp_path}/train has no class folders: images belong in {tmp_path}/train/<class>/'
+        f'main_pretrain.py: error: {tmp_path}/train has no class folders: '
+        f'images belong in {tmp_path}/train/<class>/'
     ]
 
 

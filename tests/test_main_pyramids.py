@@ -1,4 +1,4 @@
-"""Swin and PVT through the programs: pre-trained by uniform masking and by SimMIM, fine-tuned, probed, shown."""
+"""Swin and PVT in the programs: pre-training (UM, SimMIM), fine-tuning, probing, the demo."""
 
 import functools
 import json
@@ -21,22 +21,10 @@ from demo import score, visualize
 from util import weights
 from util.errors import InputError
 
-COMMON = [
-    '--input_size',
-    32,
-    '--in_chans',
-    1,
-    '--batch_size',
-    10,
-    '--num_workers',
-    0,
-    '--device',
-    'cpu',
-    '--log_dir',
-    '',
-    '--warmup_epochs',
-    0,
-]
+COMMON = (
+    '--input_size 32 --in_chans 1 --batch_size 10 --num_workers 0 --device cpu --log_dir= '
+    '--warmup_epochs 0'
+).split()
 SWIN, PVT, SIMMIM_SWIN, SIMMIM_PVT, VIT = METHODS = {
     'mae_swin_nano_32': ['--mask_regular', '--vis_mask_ratio', 0.25],
     'mae_pvt_nano_32': ['--mask_regular'],
@@ -52,7 +40,7 @@ def run(program, *flags):
 
 @pytest.fixture(scope='module')
 def train(digits, tmp_path_factory):
-    """train(program, flags ...) -> its log, its folder."""
+    """train(program, flags ...) -> (log, folder)."""
 
     def train(program, *flags):
         out = tmp_path_factory.mktemp('out')
@@ -64,56 +52,34 @@ def train(digits, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def pretrain(train):
-    """pretrain(model, flags ...), as METHODS say, for two epochs."""
+    """pretrain(model, flags ...) -> (log, folder) of two epochs with the flags of METHODS."""
 
     def pretrain(model, *flags):
-        return train(
-            main_pretrain,
-            '--model',
-            model,
-            *METHODS[model],
-            '--epochs',
-            2,
-            '--lr',
-            '2e-3',
-            '--save_every_iters',
-            1,
-            *flags,
-        )
+        options = '--epochs 2 --lr 2e-3 --save_every_iters 1'.split()
+        return train(main_pretrain, '--model', model, *METHODS[model], *options, *flags)
 
     return functools.cache(pretrain)
 
 
 @pytest.fixture(scope='module')
 def pretrained(pretrain):
-    """pretrained(model) -> the file of its last epoch."""
+    """pretrained(model) -> the checkpoint of the last epoch."""
     return lambda model: pretrain(model)[1] / 'checkpoint-1.pd'
 
 
 @pytest.fixture(scope='module')
 def classify(train, pretrained):
-    """classify(program, model, pre-trained by, flags ...), for an epoch."""
+    """classify(program, model, method, flags ...) -> (log, folder) of an epoch."""
 
     def classify(program, model, method, *flags):
-        return train(
-            program,
-            '--model',
-            model,
-            '--global_pool',
-            '--nb_classes',
-            3,
-            '--epochs',
-            1,
-            '--finetune',
-            pretrained(method),
-            *flags,
-        )
+        options = '--global_pool --nb_classes 3 --epochs 1'.split()
+        return train(program, *options, '--model', model, '--finetune', pretrained(method), *flags)
 
     return functools.cache(classify)
 
 
 def kept_of_cells(noise):
-    """How many of each 2 x 2 patches [N, 8 x 8] masks given as noise keep; None where they are other noise."""
+    """How many of 2 x 2 patches the masks [N, 8 x 8] in `noise` keep; None for other noise."""
     noise = np.asarray(noise).reshape(-1, 4, 2, 4, 2)
     return set((noise == 0).sum((2, 4)).flatten()) if set(noise.flatten()) == {0, 1} else None
 
@@ -145,9 +111,8 @@ def test_masks_are_uniform_where_they_are_asked_for(train, monkeypatch, model):
     with pytest.raises(StopIteration):
         train(main_pretrain, '--model', model, *METHODS[model])
     masks = np.concatenate(seen)
-    assert masks.shape == (30, 64) and kept_of_cells(masks) == (
-        {1} if '--mask_regular' in METHODS[model] else None
-    )
+    assert masks.shape == (30, 64)
+    assert kept_of_cells(masks) == ({1} if '--mask_regular' in METHODS[model] else None)
     assert len(np.unique(masks, axis=0)) == 30
 
 
@@ -178,10 +143,8 @@ def test_the_fixed_positions_change_training_and_go_with_the_file(pretrain, pret
         line['train_loss'] for line in pretrain(SWIN)[0]
     ]
     files = (pretrained(SWIN), out / 'checkpoint-1.pd')
-    assert [models_zoo.autoencoder_from(str(file))[0].fix_um_positions for file in files] == [
-        False,
-        True,
-    ]
+    models = [models_zoo.autoencoder_from(str(file))[0] for file in files]
+    assert [model.fix_um_positions for model in models] == [False, True]
 
 
 @pytest.mark.parametrize('model', METHODS)
@@ -195,24 +158,14 @@ def test_the_demos_mask_as_in_training(pretrained, digits, tmp_path, monkeypatch
 
         monkeypatch.setattr(program, 'reconstruct', spy)
     out = tmp_path / 'x.png'
-    run(
-        visualize,
-        '--resume',
-        pretrained(model),
-        '--img_path',
-        digits / 'val/1',
-        '--out',
-        out,
-        '--device',
-        'cpu',
-    )
+    flags = ['--device', 'cpu', '--resume', pretrained(model)]
+    run(visualize, *flags, '--img_path', digits / 'val/1', '--out', out)
     with Image.open(out) as shown:
         assert shown.width > 4 * 32
-    run(score, '--resume', pretrained(model), '--data_path', digits, '--device', 'cpu')
+    run(score, *flags, '--data_path', digits)
     rows = capsys.readouterr().out.splitlines()[-3:]
-    assert all(0 < float(row.split()[-1]) < 100 for row in rows) and rows[0].startswith(
-        'autoencoder'
-    )
+    assert all(0 < float(row.split()[-1]) < 100 for row in rows)
+    assert rows[0].startswith('autoencoder')
     assert kept_of_cells(np.concatenate(seen)) == (
         {1} if '--mask_regular' in METHODS[model] else None
     )
@@ -223,18 +176,7 @@ def test_the_demos_mask_as_in_training(pretrained, digits, tmp_path, monkeypatch
 PAIRS = pytest.mark.parametrize(
     'model, method', [('swin_nano_32', SWIN), ('pvt_nano_32', SIMMIM_PVT)]
 )
-ONE_STEP = [
-    '--layer_decay',
-    0.85,
-    '--lr',
-    '1e-2',
-    '--weight_decay',
-    0,
-    '--batch_size',
-    30,
-    '--drop_path',
-    0,
-]
+ONE_STEP = '--layer_decay 0.85 --lr 1e-2 --weight_decay 0 --batch_size 30 --drop_path 0'.split()
 
 
 @PAIRS
@@ -260,7 +202,7 @@ def test_fine_tuning_moves_each_block_of_the_pretrained_encoder_by_its_rate(
     layers = {name: number for name, number in layers.items() if name in ended}
     last = {'swin_nano_32': 6, 'pvt_nano_32': 5}[model] + 1
     assert len(first_of_a_stage) == 3 and len(layers) == 1 + 3 + last - 1
-    for name, number in layers.items():  # Adam's first step is the rate but for its epsilon
+    for name, number in layers.items():  # Adam's first step is the rate, except for its epsilon
         assert abs(ended[name] - begun[name]).max() == pytest.approx(
             1e-2 * 0.85 ** (last - number), rel=0.05
         ), name
@@ -287,39 +229,18 @@ def test_evaluation_and_inference_are_those_of_a_count_by_hand(
         np.log(np.exp(values).sum()) - values[int(file.parent.name)]
         for file, values in scores.items()
     ]
-    run(
-        main_finetune,
-        *COMMON,
-        '--data_path',
-        digits,
-        '--nb_classes',
-        3,
-        '--model',
-        model,
-        '--eval',
-        '--resume',
-        out / 'checkpoint-0.pd',
-    )
+    resume = ['--resume', out / 'checkpoint-0.pd']
+    flags = f'--model {model} --nb_classes 3 --eval'.split()
+    run(main_finetune, *COMMON, *flags, '--data_path', digits, *resume)
     (figures,) = printed_figures(capsys.readouterr().out)
     assert (figures['acc1'], figures['loss']) == pytest.approx(
         (100 * hits, np.mean(losses)), abs=1e-3
     )
     assert log[0]['test_acc1'] == pytest.approx(100 * hits, abs=1e-3)
-    run(
-        main_infer,
-        '--resume',
-        out / 'checkpoint-0.pd',
-        '--img_path',
-        digits / 'val',
-        '--device',
-        'cpu',
-        '--json',
-    )
+    run(main_infer, '--device', 'cpu', '--json', *resume, '--img_path', digits / 'val')
     for line in capsys.readouterr().out.splitlines():
-        said, values = (
-            json.loads(line),
-            scores[next(file for file in files if str(file) == json.loads(line)['file'])],
-        )
+        said = json.loads(line)
+        values = scores[next(file for file in files if str(file) == json.loads(line)['file'])]
         for label in said['labels']:
             assert label['probability'] == pytest.approx(
                 np.exp(values[label['id']]) / np.exp(values).sum(), rel=1e-4
@@ -332,42 +253,17 @@ def test_a_probe_trains_the_head_alone(classify, pretrained, digits, capsys, mod
     begun, ended = (
         weights.read(file)['model'] for file in (pretrained(method), out / 'checkpoint-0.pd')
     )
-    new = {
-        'head.0._mean',
-        'head.0._variance',
-        'head.1.weight',
-        'head.1.bias',
-        'fc_norm.weight',
-        'fc_norm.bias',
-    }
+    head = {'head.0._mean', 'head.0._variance', 'head.1.weight', 'head.1.bias'}
+    new = {*head, 'fc_norm.weight', 'fc_norm.bias'}
     assert ended.keys() - begun.keys() == new
     assert all(np.array_equal(ended[name], begun[name]) for name in ended.keys() & begun.keys())
     assert ended['head.1.bias'].any() and (ended['head.0._variance'] != 1).all()
-    run(
-        main_linprobe,
-        *COMMON,
-        '--data_path',
-        digits,
-        '--nb_classes',
-        3,
-        '--model',
-        model,
-        '--global_pool',
-        '--eval',
-        '--resume',
-        out / 'checkpoint-0.pd',
-    )
+    resume = ['--resume', out / 'checkpoint-0.pd']
+    flags = f'--model {model} --nb_classes 3 --global_pool --eval'.split()
+    run(main_linprobe, *COMMON, *flags, '--data_path', digits, *resume)
     (figures,) = printed_figures(capsys.readouterr().out)
     assert figures['loss'] == pytest.approx(log[0]['test_loss'], abs=1e-4)
-    run(
-        main_infer,
-        '--resume',
-        out / 'checkpoint-0.pd',
-        '--img_path',
-        digits / 'val/1',
-        '--device',
-        'cpu',
-    )
+    run(main_infer, '--device', 'cpu', *resume, '--img_path', digits / 'val/1')
     assert 'Inference results:' not in capsys.readouterr().err
 
 
@@ -466,7 +362,10 @@ CLASSIFYING = {
 
 @pytest.fixture
 def complaint(pretrained, digits, tmp_path):
-    """complaint(program, flags ...), with {names} of files in them, -> what it raises, and these names as files."""
+    """complaint(program, flags ...) -> (the error that it raises, the files by name).
+
+    The flags name files in braces.
+    """
     narrow = weights.read(pretrained(SWIN))['model']
     for name, array in narrow.items():
         if '.posmlp.' in name and not name.endswith('2.bias'):
@@ -475,18 +374,10 @@ def complaint(pretrained, digits, tmp_path):
     files = {'narrow': tmp_path / 'narrow.pd', **{model: pretrained(model) for model in METHODS}}
 
     def complaint(program, *flags):
+        flags = [str(flag).format(**files) for flag in flags]
+        given = ['--data_path', digits, '--output_dir', tmp_path / 'out']
         with pytest.raises(InputError) as error:
-            run(
-                program,
-                *COMMON,
-                '--epochs',
-                1,
-                '--data_path',
-                digits,
-                '--output_dir',
-                tmp_path / 'out',
-                *(str(flag).format(**files) for flag in flags),
-            )
+            run(program, *COMMON, '--epochs', 1, *given, *flags)
         assert '\n' not in str(error.value)
         return str(error.value), files
 
@@ -511,17 +402,8 @@ def test_a_smaller_share_is_not_shown_by_uniform_masking(pretrained, digits):
     with pytest.raises(
         InputError, match='mask ratio 0.5: uniform masking keeps one of every 2 x 2 patches'
     ):
-        run(
-            visualize,
-            '--resume',
-            pretrained(SWIN),
-            '--img_path',
-            digits / 'val/1',
-            '--mask_ratio',
-            0.5,
-            '--device',
-            'cpu',
-        )
+        flags = '--mask_ratio 0.5 --device cpu'.split()
+        run(visualize, *flags, '--resume', pretrained(SWIN), '--img_path', digits / 'val/1')
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What labels lack is said wherever a figure could hide it: in training, in evaluation, by the demo."""
+"""Warnings name classes that labels lack: in training, in evaluation, by the demo."""
 
 import numpy as np
 import paddle
@@ -57,9 +57,10 @@ def said(capsys):
 def test_masks_of_0_and_255_are_not_perfect_without_a_word(tmp_path, capsys):
     other = np.full([2, 3], 255, 'uint8')
     miou, *_ = evaluate(Always(0, 2), samples_of(tmp_path, 2, MASK, other), print_detail=False)
-    assert miou == 1  # as published figures are counted
+    assert miou == 1  # absent classes do not count, as in published figures
     assert said(capsys) == [
-        "[EVAL] class 1 of 2 classes, counted from 0, is in no label, and 50.0% of the labels' pixels are ignored. "
+        '[EVAL] class 1 of 2 classes, counted from 0, is in no label, '
+        "and 50.0% of the labels' pixels are ignored. "
         'Is an absent class written in the masks as a number that is ignored?'
     ]
 
@@ -67,17 +68,18 @@ def test_masks_of_0_and_255_are_not_perfect_without_a_word(tmp_path, capsys):
 @pytest.mark.parametrize(
     'labels, expected',
     [
-        ([[[1, 4]], [[4, 1]]], "classes 0, 2-3, 5 of 6 classes, counted from 0, are in no label, and 0.0% of the labels'"
-         ' pixels are ignored'),
-        ([[[0, 1, 2, 3, 4, 5, 255, 255]]], None),  # a quarter of the pixels is ignored, as in many data sets
+        ([[[1, 4]], [[4, 1]]], 'classes 0, 2-3, 5 of 6 classes, counted from 0, are in no label, '
+         "and 0.0% of the labels' pixels are ignored"),
+        ([[[0, 1, 2, 3, 4, 5, 255, 255]]], None),  # many data sets ignore a quarter of the pixels
         ([[[0, 1, 2, 3, 4, 5]], [[255] * 7]], "53.8% of the labels' pixels are ignored"),
-        ([[[255, 255]]], "classes 0-5 of 6 classes, counted from 0, are in no label, and 100.0% of the labels' pixels are "
-         'ignored. Is an absent class written in the masks as a number that is ignored?'),
+        ([[[255, 255]]], 'classes 0-5 of 6 classes, counted from 0, are in no label, '
+         "and 100.0% of the labels' pixels are ignored. "
+         'Is an absent class written in the masks as a number that is ignored?'),
     ],
 )  # fmt: skip
 def test_what_an_evaluation_says_of_its_labels(tmp_path, capsys, labels, expected):
     samples = samples_of(tmp_path, 6, *(np.array(label, 'uint8') for label in labels))
-    for _ in range(2):  # the second one begins to count anew
+    for _ in range(2):  # the second evaluation counts anew
         evaluate(Always(1, 6), samples, print_detail=False)
     assert said(capsys) == ([f'[EVAL] {expected}'] * 2 if expected else [])
 
@@ -99,10 +101,8 @@ def test_ade20ks_layout_counts_0_as_ignored(scene, capsys):  # noqa: F811
 
 
 def test_an_evaluation_that_was_broken_off_is_not_counted(capsys):
-    prediction, label = (
-        paddle.zeros([1, 1, 3, 4], 'int32'),
-        paddle.to_tensor(MASK[None, None].astype('int64')),
-    )
+    prediction = paddle.zeros([1, 1, 3, 4], 'int32')
+    label = paddle.to_tensor(MASK[None, None].astype('int64'))
     metrics.calculate_area(prediction, label, 2)
     areas = metrics.calculate_area(prediction, label, 2)
     metrics.class_measurement(*areas)
@@ -135,7 +135,8 @@ def test_training_tells_after_an_epoch_what_was_in_no_label(capsys):
     first, second, *later = watched(capsys, [[0, 255], [1, 255], [2, 2]], iterations=2)
     assert first == [] and later == [[]]
     assert second[0].startswith(
-        'in the 2 iterations of training so far class 2 of 3 classes, counted from 0, is in no label, and 50.0% of the'
+        'in the 2 iterations of training so far class 2 of 3 classes, counted from 0, '
+        'is in no label, and 50.0% of the'
     )
     assert watched(capsys, [[0, 255], [1, 2]], iterations=2) == [[], []]
 
@@ -145,9 +146,8 @@ def test_training_on_one_class_is_told_early(capsys):
     assert [number for number, texts in enumerate(found, 1) if texts] == [10, 12]
     assert 'in the 10 iterations of training so far classes 1-2 of 3' in found[9][0]
     found = watched(capsys, [[0, 1]] * 12, iterations=12)
-    assert [number for number, texts in enumerate(found, 1) if texts] == [
-        12
-    ]  # two classes may be all that came yet
+    # not at 10: there the third class may still come
+    assert [number for number, texts in enumerate(found, 1) if texts] == [12]
 
 
 def test_all_ranks_are_counted_together(monkeypatch, capsys):
@@ -167,7 +167,7 @@ def test_the_programs_tell_in_training_and_in_evaluation(own, tmp_path, capsys):
     run(train, '--config', file, '--save_dir', tmp_path / 'out', '--iters', 1, '--do_eval')
     training, evaluation = (text for text in said(capsys) if 'in no label' in text)
     absent = 'classes 1-2 of 3 classes, counted from 0, are in no label'
-    share = 1 - 6 * 20 / 32 / 32  # with what was padded
+    share = 1 - 6 * 20 / 32 / 32  # with the padding
     assert training.startswith(
         f'in the 1 iterations of training so far {absent}, and {share:.1%} of the labels'
     )

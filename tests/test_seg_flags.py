@@ -1,4 +1,4 @@
-"""The flags of PaddleSeg 2.8.0's tools, the config file and how to test: what is understood and what is refused."""
+"""The flags of PaddleSeg 2.8.0's tools, the config and the way of testing: accepted or refused."""
 
 import pytest
 from conftest import ROOT
@@ -15,14 +15,12 @@ TINY = str(ROOT / 'seg/configs/upernet_mae/upernet_mae_tiny.yml')
 SLIDE = '--is_slide --crop_size 512 256 --stride 341 200 '
 AUGMENT = '--scales 0.5 1.0 --flip_horizontal --flip_vertical '
 COMMANDS = {
-    'val': '--config C --model_path M --num_workers 2 --device cpu --aug_eval --data_format NCHW --auc_roc '
-    + AUGMENT
-    + SLIDE
-    + '--opts a.b=1 c=2',
-    'predict': '--config C --model_path M --image_path P --save_dir D --device cpu --aug_pred --custom_color 1 2 3 '
-    + AUGMENT
-    + SLIDE,
-    'export': '--config C --model_path M --save_dir D --input_shape 1 3 512 512 --output_op softmax',
+    'val': '--config C --model_path M --num_workers 2 --device cpu --aug_eval --data_format NCHW '
+    '--auc_roc ' + AUGMENT + SLIDE + '--opts a.b=1 c=2',
+    'predict': '--config C --model_path M --image_path P --save_dir D --device cpu --aug_pred '
+    '--custom_color 1 2 3 ' + AUGMENT + SLIDE,
+    'export': '--config C --model_path M --save_dir D --input_shape 1 3 512 512 '
+    '--output_op softmax',
 }
 
 
@@ -45,18 +43,11 @@ def test_paddlesegs_command_lines_are_understood(program):
 
 def test_defaults_are_paddlesegs():
     args = seg.export.PARSER.parse_args([])
-    assert (args.save_dir, args.input_shape, args.output_op) == (
-        './output/inference_model',
-        None,
-        'argmax',
-    )
+    assert args.save_dir == './output/inference_model'
+    assert (args.input_shape, args.output_op) == (None, 'argmax')
     args = seg.predict.PARSER.parse_args(['--image_path', 'P'])
-    assert (args.save_dir, args.aug_pred, args.is_slide, args.engine) == (
-        './output/result',
-        False,
-        False,
-        'dygraph',
-    )
+    assert (args.save_dir, args.engine) == ('./output/result', 'dygraph')
+    assert (args.aug_pred, args.is_slide) == (False, False)
     assert seg.val.PARSER.parse_args([]).num_workers == 0
 
 
@@ -71,9 +62,8 @@ def test_flags_go_over_the_configs_test_config():
         'scales': [0.5],
         'flip_horizontal': True,
     }
-    assert flags.testing({}, {'is_slide': True, 'crop_size': [8, 8], 'stride': [4, 4]})[
-        'crop_size'
-    ] == [8, 8]
+    slide = {'is_slide': True, 'crop_size': [8, 8], 'stride': [4, 4]}
+    assert flags.testing({}, slide)['crop_size'] == [8, 8]
 
 
 @pytest.mark.parametrize(

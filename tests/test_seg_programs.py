@@ -38,15 +38,7 @@ def scene(tmp_path_factory):
         if parameter.ndim > 1:
             parameter.set_value(paddle.randn(parameter.shape) * 0.1)
     paddle.save(model.state_dict(), str(root / 'weights.pdparams'))
-    run_here(
-        seg.export,
-        '--config',
-        TINY,
-        '--model_path',
-        root / 'weights.pdparams',
-        '--save_dir',
-        root / 'exported',
-    )
+    run_here(seg.export, *model_of(root), '--save_dir', root / 'exported')
     return root
 
 
@@ -56,7 +48,7 @@ def run_here(program, *flags):
 
 @pytest.fixture
 def run(scene, tmp_path):
-    """run('val', flag, ...) -> the finished process, started in an empty folder."""
+    """run('val', flag, ...) -> the ended process, started in an empty folder."""
 
     def run(program, *flags, timeout=120):
         environ = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
@@ -72,22 +64,17 @@ def run(scene, tmp_path):
     return run
 
 
+def model_of(scene):
+    """The flags for the tiny model with the weights of the scene's folder."""
+    return ['--config', TINY, '--model_path', scene / 'weights.pdparams']
+
+
 def root_of(scene):
     return f'val_dataset.dataset_root={scene / "ade"}'
 
 
 def test_val_prints_mmsegmentations_figures(run, scene, tmp_path):
-    result = run(
-        'val',
-        '--config',
-        TINY,
-        '--model_path',
-        scene / 'weights.pdparams',
-        '--num_workers',
-        2,
-        '--opts',
-        root_of(scene),
-    )
+    result = run('val', *model_of(scene), '--num_workers', 2, '--opts', root_of(scene))
     assert result.returncode == 0, result.stdout + result.stderr
     assert (
         '3/3 [====' in result.stderr
@@ -95,17 +82,8 @@ def test_val_prints_mmsegmentations_figures(run, scene, tmp_path):
         and '143 tensors' in result.stdout
     )
 
-    run_here(
-        seg.predict,
-        '--config',
-        TINY,
-        '--model_path',
-        scene / 'weights.pdparams',
-        '--save_dir',
-        tmp_path,
-        '--image_path',
-        scene / 'ade/images/validation',
-    )
+    images = scene / 'ade/images/validation'
+    run_here(seg.predict, *model_of(scene), '--save_dir', tmp_path, '--image_path', images)
     pred = np.concatenate(
         [
             np.array(Image.open(tmp_path / f'pseudo_color_prediction/{n:03}.png')).ravel()
@@ -139,27 +117,9 @@ def predicted(folder):
 )
 def test_the_exported_model_gives_the_same_labels(scene, tmp_path, flags):
     images = ['--image_path', scene / 'ade/images/validation', *flags.split()]
-    weights = scene / 'weights.pdparams'
-    run_here(
-        seg.predict,
-        '--config',
-        TINY,
-        '--model_path',
-        weights,
-        '--save_dir',
-        tmp_path / 'a',
-        *images,
-    )
-    run_here(
-        seg.predict,
-        '--engine',
-        'inference',
-        '--model_path',
-        scene / 'exported',
-        '--save_dir',
-        tmp_path / 'b',
-        *images,
-    )
+    exported = ['--engine', 'inference', '--model_path', scene / 'exported']
+    run_here(seg.predict, *model_of(scene), '--save_dir', tmp_path / 'a', *images)
+    run_here(seg.predict, *exported, '--save_dir', tmp_path / 'b', *images)
     first, second = predicted(tmp_path / 'a'), predicted(tmp_path / 'b')
     assert [labels.shape for labels in first.values()] == SIZES and first.keys() == second.keys()
     for name, labels in first.items():
@@ -168,53 +128,21 @@ def test_the_exported_model_gives_the_same_labels(scene, tmp_path, flags):
 
 
 def test_export_and_predict_run_from_another_folder(run, scene, tmp_path):
-    result = run(
-        'export',
-        '--config',
-        TINY,
-        '--model_path',
-        scene / 'weights.pdparams',
-        '--output_op',
-        'none',
-    )
+    result = run('export', *model_of(scene), '--output_op', 'none')
     assert result.returncode == 0 and 'scores differ from' in result.stdout, (
         result.stdout + result.stderr
     )
     deploy = yaml.safe_load((tmp_path / 'output/inference_model/deploy.yaml').read_text())['Deploy']
-    assert (
-        deploy['model'],
-        deploy['params'],
-        deploy['output_op'],
-        deploy['output_dtype'],
-        deploy['input_shape'],
-    ) == ('model.json', 'model.pdiparams', 'none', 'float32', [-1, 3, 32, 32])
-    assert {file.name for file in (tmp_path / 'output/inference_model').iterdir()} == {
-        'deploy.yaml',
-        'model.json',
-        'model.pdiparams',
-    }
+    assert (deploy['model'], deploy['params']) == ('model.json', 'model.pdiparams')
+    assert (deploy['output_op'], deploy['output_dtype']) == ('none', 'float32')
+    assert deploy['input_shape'] == [-1, 3, 32, 32]
+    names = {file.name for file in (tmp_path / 'output/inference_model').iterdir()}
+    assert names == {'deploy.yaml', 'model.json', 'model.pdiparams'}
     image = scene / 'ade/images/validation/002.jpg'
-    result = run(
-        'predict',
-        '--engine',
-        'inference',
-        '--model_path',
-        'output/inference_model',
-        '--image_path',
-        image,
-    )
+    exported = '--engine inference --model_path output/inference_model'.split()
+    result = run('predict', *exported, '--image_path', image)
     assert result.returncode == 0, result.stderr
-    run_here(
-        seg.predict,
-        '--config',
-        TINY,
-        '--model_path',
-        scene / 'weights.pdparams',
-        '--save_dir',
-        tmp_path,
-        '--image_path',
-        image,
-    )
+    run_here(seg.predict, *model_of(scene), '--save_dir', tmp_path, '--image_path', image)
     np.testing.assert_array_equal(
         predicted(tmp_path)['002.png'], predicted(tmp_path / 'output/result')['002.png']
     )
@@ -243,7 +171,8 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
     damaged = b'II*\0\x08\0\0\0\x02\0' + damaged + bytes(30)
     pixels.save(tmp_path / 'damaged.webp', exif=damaged, lossless=True)
     levels = np.asarray(pixels.convert('L')).astype('uint16') * 257
-    levels[3:9, 5:20], levels[3:9, 20:25] = 20000, 20001  # the same in 8 bits, but opaque
+    # equal in 8 bits, but the second is opaque
+    levels[3:9, 5:20], levels[3:9, 20:25] = 20000, 20001
     Image.fromarray(levels).save(tmp_path / 'hole.png', transparency=20000)
     seen = (levels / 257).round().astype('uint8')
     seen[3:9, 5:20] = 255
@@ -251,28 +180,10 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
     (tmp_path / '._seen.png').write_bytes(b'\0\5\x16\7')  # as macOS leaves it
     (tmp_path / 'linked').symlink_to(scene / 'ade/images/training')
     (tmp_path / 'loop').symlink_to(tmp_path)
-    run_here(
-        seg.predict,
-        '--config',
-        TINY,
-        '--model_path',
-        scene / 'weights.pdparams',
-        '--save_dir',
-        tmp_path / 'out',
-        '--image_path',
-        tmp_path,
-    )
-    labels = predicted(tmp_path / 'out')
-    names = [
-        'damaged',
-        'hole',
-        'linked/000',
-        'linked/001',
-        'linked/002',
-        'seen',
-        'turned',
-        'upright',
-    ]
+    out = tmp_path / 'out'
+    run_here(seg.predict, *model_of(scene), '--save_dir', out, '--image_path', tmp_path)
+    labels = predicted(out)
+    names = 'damaged hole linked/000 linked/001 linked/002 seen turned upright'.split()
     assert sorted(labels) == [f'{name}.png' for name in names]
     for odd, plain in (('turned', 'upright'), ('damaged', 'upright'), ('hole', 'seen')):
         np.testing.assert_array_equal(labels[f'{odd}.png'], labels[f'{plain}.png'])
@@ -331,16 +242,7 @@ def test_what_a_user_can_put_right_is_said(program, flags, message):
 )
 def test_weights_of_another_width_are_refused(scene, change, message):
     with pytest.raises(InputError, match=message):
-        run_here(
-            seg.val,
-            '--config',
-            TINY,
-            '--model_path',
-            scene / 'weights.pdparams',
-            '--opts',
-            root_of(scene),
-            *change,
-        )
+        run_here(seg.val, *model_of(scene), '--opts', root_of(scene), *change)
 
 
 def test_every_program_takes_the_average_where_it_is_asked_for(scene, tmp_path, capsys):
@@ -380,15 +282,7 @@ def test_an_exported_model_that_differs_is_not_kept(scene, tmp_path, monkeypatch
         seg.infer.Exported, 'outputs', lambda self, x: [x[:, 0], np.repeat(x[:, :1], 150, axis=1)]
     )
     with pytest.raises(RuntimeError, match='the exported model differs'):
-        run_here(
-            seg.export,
-            '--config',
-            TINY,
-            '--model_path',
-            scene / 'weights.pdparams',
-            '--save_dir',
-            tmp_path,
-        )
+        run_here(seg.export, *model_of(scene), '--save_dir', tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Segmentors over Swin and PVT: UM-MAE's numbers, weights from fine-tuning, training and what comes after it."""
+"""Segmentors over Swin and PVT: UM-MAE's numbers, weights from fine-tuning, all programs."""
 
 import sys
 from functools import partial
@@ -109,7 +109,10 @@ def test_the_configs_have_the_published_numbers(name):
 
 @published
 def test_the_published_encoders_are_tapped_after_their_stages(name):
-    """Counted from the papers' tables: without head and last normalisation, with a projection of each stage."""
+    """Counted from the papers' tables, without head and last normalisation.
+
+    Each stage has a projection in addition.
+    """
     said = dict(Config(str(PUBLISHED[name])).dic['model']['backbone'])
     model = manager.BACKBONES[said.pop('type')](**said)
     widths, ends, sides = {
@@ -127,9 +130,9 @@ def test_the_published_encoders_are_tapped_after_their_stages(name):
     classifier = {'swin_tiny': models_swin.swin_tiny_256, 'pvt_small': models_pvt.pvt_small_256}[
         name
     ]()
-    # head, its norm
+    # without the head and its norm
     count = sum(p.size for p in classifier.parameters()) - 1000 * (widths[3] + 1) - 2 * widths[3]
-    grown = 64 * (128**2 - 64**2) if name == 'pvt_small' else 0  # of the positions
+    grown = 64 * (128**2 - 64**2) if name == 'pvt_small' else 0  # positions
     assert sum(p.size for p in model.parameters()) == count + grown + sum(
         768 * (width + 1) for width in widths
     )
@@ -162,25 +165,16 @@ def test_the_heads_take_the_maps_as_they_are(name):
 
 @pytest.fixture(scope='module')
 def finetuned(classify):
-    """finetuned('swin_nano') -> the checkpoint that main_finetune.py ends with; each is trained once."""
+    """finetuned('swin_nano') -> the last checkpoint of main_finetune.py; each is trained once."""
     done = {}
 
     def train(name):
         if name not in done:
             _, folder = classify(
                 main_finetune,
+                *'--input_size 32 --in_chans 3 --epochs 1 --warmup_epochs 0 --blr 0.01'.split(),
                 '--model',
                 f'{name}_32',
-                '--input_size',
-                32,
-                '--in_chans',
-                3,
-                '--epochs',
-                1,
-                '--warmup_epochs',
-                0,
-                '--blr',
-                0.01,
             )
             done[name] = str(folder / 'checkpoint-0.pd')
         return done[name]
@@ -191,7 +185,7 @@ def finetuned(classify):
 @both
 def test_a_backbone_has_the_features_of_the_fine_tuned_classifier(name, finetuned, capsys):
     file = finetuned(name)
-    # epsilon as here
+    # with the epsilon of the segmentor's encoder
     classifier = {
         'swin_nano': partial(models_swin.swin_nano_32, norm_layer=paddle.nn.LayerNorm),
         'pvt_nano': models_pvt.pvt_nano_32,
@@ -254,23 +248,18 @@ def test_swins_weights_fit_any_grid_and_pvts_positions_are_interpolated(
 ):
     swin = nano_swin(img_size=64, pretrained=finetuned('swin_nano'))
     assert 'resized' not in capsys.readouterr().out
-    assert [y.shape[2:] for y in swin(paddle.randn([1, 3, 64, 64]))] == [
-        [64, 64],
-        [32, 32],
-        [16, 16],
-        [8, 8],
-    ]
+    maps = swin(paddle.randn([1, 3, 64, 64]))
+    assert [y.shape[2:] for y in maps] == [[64, 64], [32, 32], [16, 16], [8, 8]]
     state = files.read(finetuned('pvt_nano'))
+    # each place has the number of its row
     rows = np.repeat(np.arange(32, dtype='float32'), 32)[None, :, None]
-    state['model']['pos_embed'] = np.broadcast_to(
-        rows, [1, 1024, 16]
-    ).copy()  # each place has the number of its row
+    state['model']['pos_embed'] = np.broadcast_to(rows, [1, 1024, 16]).copy()
     paddle.save({'model': state['model']}, str(tmp_path / 'rows.pd'))
     pvt = nano_pvt(img_size=64, pretrained=str(tmp_path / 'rows.pd'))
     assert 'resized: pos_embed 1024 to 4096 patches' in capsys.readouterr().out
     places = pvt.pos_embed.numpy().reshape(64, 64, 16)
     between = np.broadcast_to((np.arange(64)[4:-4, None, None] - 0.5) / 2, [56, 64, 16])
-    # a cubic with a = -.75 leaves the line by 3/64
+    # a cubic with a = -.75 deviates from the line by 3/64
     np.testing.assert_allclose(places[4:-4], between, atol=0.05)
     assert not pvt.pos_embed.stop_gradient
 
@@ -363,23 +352,9 @@ def predicted(folder):
 def test_the_programs_train_evaluate_slide_and_export(name, scenes, finetuned, tmp_path, capsys):
     roots = [f'{part}_dataset.dataset_root={scenes}' for part in ('train', 'val')]
     config = ['--config', NANO[name], '--opts', *roots]
-    run(
-        seg.train,
-        *config,
-        f'model.backbone.pretrained={finetuned(name)}',
-        'lr_scheduler.warmup_iters=5',
-        '--iters',
-        25,
-        '--batch_size',
-        4,
-        '--log_iters',
-        5,
-        '--save_interval',
-        25,
-        '--do_eval',
-        '--save_dir',
-        tmp_path,
-    )
+    changes = [f'model.backbone.pretrained={finetuned(name)}', 'lr_scheduler.warmup_iters=5']
+    flags = '--iters 25 --batch_size 4 --log_iters 5 --save_interval 25 --do_eval'.split()
+    run(seg.train, *config, *changes, *flags, '--save_dir', tmp_path)
     printed = capsys.readouterr().out
     losses = [
         float(line.partition('loss: ')[2].split(',')[0])
@@ -398,35 +373,12 @@ def test_the_programs_train_evaluate_slide_and_export(name, scenes, finetuned, t
     assert (model.backbone.fpn1.weight == again.backbone.fpn1.weight).all()
 
     images = ['--image_path', scenes / 'images/validation']
-    run(
-        seg.predict,
-        '--config',
-        NANO[name],
-        '--model_path',
-        trained,
-        '--save_dir',
-        tmp_path / 'live',
-        *images,
-    )
-    run(
-        seg.export,
-        '--config',
-        NANO[name],
-        '--model_path',
-        trained,
-        '--save_dir',
-        tmp_path / 'exported',
-    )
-    run(
-        seg.predict,
-        '--engine',
-        'inference',
-        '--model_path',
-        tmp_path / 'exported',
-        *images,
-        '--save_dir',
-        tmp_path / 'static',
-    )
+    exported = tmp_path / 'exported'
+    flags = ['--config', NANO[name], '--model_path', trained]
+    run(seg.predict, *flags, '--save_dir', tmp_path / 'live', *images)
+    run(seg.export, *flags, '--save_dir', exported)
+    flags = ['--engine', 'inference', '--model_path', exported]
+    run(seg.predict, *flags, '--save_dir', tmp_path / 'static', *images)
     live, static = predicted(tmp_path / 'live'), predicted(tmp_path / 'static')
     assert len(live) == 2 and live[0].shape == (40, 52)
     for ours, theirs in zip(live, static):
