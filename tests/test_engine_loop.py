@@ -1,4 +1,4 @@
-"""The loop of all training, with a toy: batches of any shape, epochs or iterations, exact resume."""
+"""The loop of all training, with a toy model: any batches, epochs or iterations, exact resume."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ from util.errors import NonFiniteLoss
 
 
 def rows(count, seed=0):
-    """Batches as segmentation and detection have them: dicts, with lists of unequal length."""
+    """Batches like those of segmentation and detection: dicts, with lists of unequal length."""
     rng = np.random.default_rng(seed)
     return [
         {
@@ -56,17 +56,14 @@ def test_epochs_train_at_the_cosine_rate_and_record_the_mean_loss(tmp_path):
         assert stats['loss'] == pytest.approx(np.mean([value.item() for value in seen[-4:]]))
         run.finish_epoch(epoch, {'train_loss': stats['loss'], 'epoch': epoch})
     assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * i / 8)) for i in range(8)])
-    assert [
-        json.loads(line)['epoch'] for line in (tmp_path / 'log.txt').read_text().splitlines()
-    ] == [0, 1]
-    assert [path.name for path in checkpoint.ordered(tmp_path)] == [
-        'checkpoint-0.pd',
-        'checkpoint-1.pd',
-    ]
+    lines = (tmp_path / 'log.txt').read_text().splitlines()
+    assert [json.loads(line)['epoch'] for line in lines] == [0, 1]
+    names = [path.name for path in checkpoint.ordered(tmp_path)]
+    assert names == ['checkpoint-0.pd', 'checkpoint-1.pd']
 
 
 def by_iterations(folder, every, upto, **asked):
-    """A run counted in iterations: one long epoch of 12, some iterations at a time, as segmentation trains."""
+    """A run counted in iterations, as in segmentation: parts of one long epoch of 12 iterations."""
     if folder:
         folder.mkdir(exist_ok=True)
     model, run = run_of(folder, rows(12), save_every_iters=every, **asked)

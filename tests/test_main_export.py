@@ -27,7 +27,7 @@ def export(*flags):
 
 
 def written(folder, *arrays):
-    """What Paddle's own loader makes of the exported files."""
+    """The outputs of the exported files by Paddle's own loader."""
     outputs = paddle.jit.load(str(folder / 'model'))(*map(paddle.to_tensor, arrays))
     return [
         output.numpy() for output in (outputs if isinstance(outputs, list | tuple) else [outputs])
@@ -63,7 +63,7 @@ def folder(trained, tmp_path_factory):
     return folder
 
 
-# what is written
+# the files
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,8 @@ def test_an_exported_autoencoder_reconstructs_as_the_live_one(saved, tmp_path, n
         np.testing.assert_array_equal(found[1], expected[1].numpy())
         assert found[1].mean() == ratio
     about = yaml.safe_load((tmp_path / 'out/export.yaml').read_text())
-    assert about['inputs']['noise'] == [None, model.num_patches] and about['outputs'] == [
-        'pixels',
-        'mask',
-    ]
+    assert about['inputs']['noise'] == [None, model.num_patches]
+    assert about['outputs'] == ['pixels', 'mask']
     assert (about['mask_ratio'], about['norm_pix_loss']) == (ratio, norm_pix_loss)
 
 
@@ -170,10 +168,8 @@ def test_features_of_a_classifier_are_what_its_head_sees(saved, tmp_path, name):
 def test_an_encoder_alone_gives_features(official_encoder, tmp_path):
     export('--resume', official_encoder, '--out', tmp_path / 'out')
     about = yaml.safe_load((tmp_path / 'out/export.yaml').read_text())
-    assert about['what'] == 'features' and written(tmp_path / 'out', images(2, 1, 16))[0].shape == (
-        2,
-        96,
-    )
+    assert about['what'] == 'features'
+    assert written(tmp_path / 'out', images(2, 1, 16))[0].shape == (2, 96)
 
 
 @pytest.fixture
@@ -206,11 +202,8 @@ def test_the_description_says_what_goes_in_and_where_it_comes_from(folder, train
         'file': trained.name,
         'sha256': hashlib.sha256(trained.read_bytes()).hexdigest(),
     }
-    assert {file.name for file in folder.iterdir()} == {
-        'model.json',
-        'model.pdiparams',
-        'export.yaml',
-    }
+    names = {file.name for file in folder.iterdir()}
+    assert names == {'model.json', 'model.pdiparams', 'export.yaml'}
 
 
 def test_the_kept_numbers_are_the_live_models(folder, trained):
@@ -283,11 +276,8 @@ def test_what_paddle2onnx_cannot_convert_is_said_in_one_line(saved, tmp_path, na
     ) as error:
         export('--resume', file, '--out', tmp_path / 'out', '--onnx')
     assert '\n' not in str(error.value)
-    assert {file.name for file in (tmp_path / 'out').iterdir()} == {
-        'model.json',
-        'model.pdiparams',
-        'export.yaml',
-    }
+    names = {file.name for file in (tmp_path / 'out').iterdir()}
+    assert names == {'model.json', 'model.pdiparams', 'export.yaml'}
 
 
 def test_onnx_without_its_packages_is_said(trained, tmp_path, monkeypatch):
@@ -298,7 +288,7 @@ def test_onnx_without_its_packages_is_said(trained, tmp_path, monkeypatch):
     with pytest.raises(InputError, match='ONNX needs the packages in requirements/export.txt'):
         exported.Exported(tmp_path, 'onnx')
     export('--resume', trained, '--out', tmp_path)
-    assert not (tmp_path / 'model.onnx').exists()  # it was of the model before
+    assert not (tmp_path / 'model.onnx').exists()  # it belonged to the model before
 
 
 # errors
@@ -334,7 +324,6 @@ def test_bad_input_is_named(encoder, trained, models, tmp_path, flags, message):
 def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_2(run_program, trained):
     result = run_program('main_export.py', '--resume', trained, '--out', trained, '--device', 'cpu')
     (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
-    assert result.returncode == 2 and error.startswith(
-        f'main_export.py: error: --out {trained}: cannot write'
-    )
+    assert result.returncode == 2
+    assert error.startswith(f'main_export.py: error: --out {trained}: cannot write')
     assert 'Traceback' not in result.stderr

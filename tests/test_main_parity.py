@@ -1,4 +1,4 @@
-"""The ladder's arithmetic by hand, reports, and what main_parity.py says where it cannot begin."""
+"""The ladder's arithmetic by hand, reports, and main_parity.py's errors."""
 
 import ast
 import shutil
@@ -96,12 +96,12 @@ def way(ours, theirs, start, name='blocks.0.mlp.fc1.weight'):
 
 @pytest.fixture
 def start():
-    """Like a weight of ViT-B: the largest entry is some 0.1."""
+    """An array like a weight of ViT-B: the largest entry is about 0.1."""
     return np.random.default_rng(0).normal(size=[64, 64], scale=0.03).astype('float32')
 
 
 def ended(start, decay=0.05, rate=2.5e-3):
-    """Where AdamW's steps lead from there, whose rates sum up to that, if every gradient keeps its sign."""
+    """The weights after steps of AdamW with constant signs of gradients; `rate`: the rates' sum."""
     signs = np.random.default_rng(1).choice(np.array([-1, 1], 'float32'), start.shape)
     return start * np.float32(1 - rate * decay) - np.float32(rate) * signs
 
@@ -111,12 +111,12 @@ def test_steps_of_a_little_too_much_decay_or_rate_depart(start, wrong):
     assert way(ended(start), ended(start), start).relative == 0
     theirs, ours = ended(start), ended(start, **wrong)
     assert not way(ours, theirs, start).passed
-    # which the largest entries alone hardly show
+    # the largest entries alone hardly show this
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 
 def test_ways_that_are_shorter_than_rounding_may_differ_by_it_but_not_by_more(start):
-    rate = 2e-7  # of the lowest layers of ViT-H
+    rate = 2e-7  # as in the lowest layers of ViT-H
     theirs = ended(start, rate=rate)
     assert way(np.nextafter(theirs, 1), theirs, start).passed
     assert not way(ended(start, rate=rate / 2), theirs, start).passed
@@ -229,10 +229,9 @@ def test_arrays_of_a_step_are_on_the_disk_and_not_kept(tmp_path):
     log = reprod.Log(str(tmp_path))
     ladder.rung('gradients', log.through('gradients', [('a', ONE, ONE + 1)]), 1e-5)
     assert not log.pairs['bp_align']
-    assert [
-        np.load(tmp_path / f'bp_align_{name}.npy', allow_pickle=True).item()['a'][0]
-        for name in ('paddle', 'torch')
-    ] == [1, 2]
+    for name, expected in (('paddle', 1), ('torch', 2)):
+        logged = np.load(tmp_path / f'bp_align_{name}.npy', allow_pickle=True).item()
+        assert logged['a'][0] == expected
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -313,9 +312,8 @@ def test_accuracy_by_a_list_names_the_pictures_that_the_two_see_differently(
         Path(pictures[i]).resolve() for i in (1, 4)
     ]
     by_hand = figures_by_hand(model, [Path(path) for path in pictures])
-    assert figures['images'] == 9 and figures['acc1 ours'] == pytest.approx(
-        by_hand['acc1'], abs=1e-4
-    )
+    assert figures['images'] == 9
+    assert figures['acc1 ours'] == pytest.approx(by_hand['acc1'], abs=1e-4)
     assert metric.passed == (figures['acc1 ours'] == figures['acc1 original'])
 
 
@@ -328,10 +326,11 @@ def test_accuracy_needs_to_know_which_output_a_folder_is(classify, digits, tmp_p
     )
 
     def judged(**names):
-        log, two = (
-            reprod.Log(None),
-            lambda images: np.eye(3)[[2] * len(images)],
-        )  # an original that always says 2
+        def two(images):
+            """An original that always answers 2."""
+            return np.eye(3)[[2] * len(images)]
+
+        log = reprod.Log(None)
         return list(accuracy(str(tmp_path), settings, str(tmp_path / 'bare.pd'), two, log, **names))
 
     with pytest.raises(InputError, match='1 class folders for 3 outputs'):

@@ -41,15 +41,13 @@ def block(i, dim, heads, hidden, previous=None, mlp=4):
 
 
 def encoder(dim, depths, heads, hidden):
-    names, number = (
-        [
-            ('patch_embed.proj.weight', [dim, 3, 4, 4]),
-            ('patch_embed.proj.bias', [dim]),
-            ('patch_embed.norm.weight', [dim]),
-            ('patch_embed.norm.bias', [dim]),
-        ],
-        0,
-    )
+    names = [
+        ('patch_embed.proj.weight', [dim, 3, 4, 4]),
+        ('patch_embed.proj.bias', [dim]),
+        ('patch_embed.norm.weight', [dim]),
+        ('patch_embed.norm.bias', [dim]),
+    ]
+    number = 0
     for stage, depth in enumerate(depths):
         for i in range(depth):
             width = dim * 2**stage
@@ -61,7 +59,7 @@ def encoder(dim, depths, heads, hidden):
 
 
 def decoder(dim, depth, width=512):
-    """Names of facts: as MAE, but for four visible patches a token."""
+    """Names and shapes of the decoder: MAE's, but a token stands for four visible patches."""
     names = [
         ('mask_token', [1, 1, width]),
         ('decoder_pos_embed', [1, 256, width]),
@@ -88,7 +86,7 @@ SIZES = {
 
 
 def outline(create, name, **kwargs):
-    """A model without values, which even the large ones are within no time."""
+    """A model without values, so that even large ones are made at once."""
     with paddle.LazyGuard():
         return create(name, **kwargs)
 
@@ -207,7 +205,10 @@ def test_windows_are_cut_and_joined_in_row_major_order():
     'grid, window, shift', [((8, 8), 4, 2), ((16, 8), 4, 2), ((16, 24), 8, 4), ((9, 6), 3, 1)]
 )
 def test_strangers_are_those_whom_the_roll_brought_together(grid, window, shift):
-    """Neighbours before the roll are at most window - 1 apart; in a rolled window all others came from the other end."""
+    """Places that were neighbours before the roll are at most window - 1 apart.
+
+    All other pairs in a rolled window come from opposite ends.
+    """
     rows, columns = np.indices(grid)
     rows, columns = (
         np.roll(part, (-shift, -shift), (0, 1))
@@ -229,12 +230,12 @@ def attention(window, shift=0):
 
 @pytest.mark.parametrize('window, stretch', [(4, 1), (4, 2), (2, 0.5), (8, 2)])
 def test_the_bias_is_the_coordinate_mlp_of_every_pair(window, stretch):
-    """On the grid, on the kept patches of a compacted one, and in halves."""
+    """Coordinates of the grid, of the kept patches of a compacted one, and halves."""
     part, rng = attention(window), np.random.default_rng(0)
     weights = {f'posmlp.{name}': value for name, value in by_hand.perturb(part.posmlp).items()}
-    places = rng.integers(
-        0, 4 * window * min(stretch, 1), size=[2, 3, 1, 2]
-    ) + stretch * by_hand.windows(by_hand.coordinates(1, window, window), window)
+    corners = rng.integers(0, 4 * window * min(stretch, 1), size=[2, 3, 1, 2])
+    grid = by_hand.windows(by_hand.coordinates(1, window, window), window)
+    places = corners + stretch * grid
     places = np.floor(2 * places) / 2
     bias = part.bias(paddle.to_tensor(places.astype('float32')))
     expected = by_hand.pair_bias(weights, 'posmlp', places, places)

@@ -25,7 +25,7 @@ def nano(**kwargs):
 @pytest.mark.parametrize('global_pool', [False, True])
 def test_parameters_count_as_in_the_official_models(name, size, count, global_pool):
     if name != 'vit_base_patch16' and global_pool:
-        return  # as many as without: one norm takes the other's place
+        return  # as many as without: one norm replaces the other
     model = models_zoo.classifier(name, img_size=size, global_pool=global_pool)
     assert sum(p.size for p in model.parameters()) == count
 
@@ -67,10 +67,8 @@ def test_five_lars_steps_equal_a_calculation_by_hand():
 
 
 def test_the_probes_normalisation_keeps_the_unbiased_variance():
-    norm, x = (
-        models_classifier.FeatureNorm(3),
-        np.random.default_rng(0).normal(2, 3, size=[8, 3]).astype('float32'),
-    )
+    norm = models_classifier.FeatureNorm(3)
+    x = np.random.default_rng(0).normal(2, 3, size=[8, 3]).astype('float32')
     out = norm(paddle.to_tensor(x)).numpy()
     np.testing.assert_allclose(out, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-6), atol=1e-5)
     np.testing.assert_allclose(norm._variance.numpy(), 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-5)
@@ -82,10 +80,8 @@ def test_the_probes_normalisation_keeps_the_unbiased_variance():
 def test_a_probe_trains_the_head_alone():
     model = nano()
     model.probe()
-    assert [name for name, p in model.named_parameters() if not p.stop_gradient] == [
-        'head.1.weight',
-        'head.1.bias',
-    ]
+    trained = [name for name, p in model.named_parameters() if not p.stop_gradient]
+    assert trained == ['head.1.weight', 'head.1.bias']
 
 
 def test_pre_trained_weights_fill_all_but_the_head(tmp_path):

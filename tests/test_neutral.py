@@ -1,4 +1,4 @@
-"""tests/neutral.py finds what differs between two trees, and nothing else."""
+"""tests/neutral.py finds the differences between two trees, and no others."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SEGMENTATION = (
 
 @pytest.fixture
 def found(tmp_path):
-    """found(change) -> what differs from a training's output once change(folder) has been made."""
+    """found(change) -> the differences between a training's output and change(its copy)."""
 
     def found(change=lambda folder: None, printed=LINE):
         for tree in ('base', 'now'):
@@ -81,18 +81,14 @@ def test_the_first_difference_and_the_largest_are_named(found):
 
 
 def test_a_changed_line_of_the_log_is_found(found):
-    assert found(
-        lambda folder: (folder / 'log.txt').write_text(
-            '{"train_loss": 2.5, "epoch": 0}\n{"train_loss": 1.5000001, "epoch": 1}\n'
-        )
-    ) == ['log.txt: 1 differ, first 2 train_loss 1.5 -> 1.5000001']
+    log = '{"train_loss": 2.5, "epoch": 0}\n{"train_loss": 1.5000001, "epoch": 1}\n'
+    lines = found(lambda folder: (folder / 'log.txt').write_text(log))
+    assert lines == ['log.txt: 1 differ, first 2 train_loss 1.5 -> 1.5000001']
 
 
 def test_a_missing_file_and_a_new_one_are_found(found):
-    assert found(lambda folder: (folder / 'picture.png').rename(folder / 'other.png')) == [
-        'other.png is new',
-        'picture.png is gone',
-    ]
+    lines = found(lambda folder: (folder / 'picture.png').rename(folder / 'other.png'))
+    assert lines == ['other.png is new', 'picture.png is gone']
 
 
 def test_a_printed_figure_is_found_and_its_wording_is_not_compared(found):
@@ -102,12 +98,11 @@ def test_a_printed_figure_is_found_and_its_wording_is_not_compared(found):
 
 
 def test_figures_of_a_line_leave_out_dates_durations_and_names():
-    assert neutral.figures(
-        'in 1.5 s, 30.2 images/s\n' + SEGMENTATION + 'checkpoint-3.pd vit_nano_patch4'
-    ) == ['2 20 1.6']
+    text = 'in 1.5 s, 30.2 images/s\n' + SEGMENTATION + 'checkpoint-3.pd vit_nano_patch4'
+    assert neutral.figures(text) == ['2 20 1.6']
 
 
-# What a person may have changed without committing it: the loss, from epoch 2 on (of 0 to 3)
+# A change that is not committed: another loss from epoch 2 on (of 0 to 3)
 CHANGE = """
 plain, calls = MaskedAutoencoderViT.forward_loss, []
 
@@ -134,7 +129,7 @@ def test_a_command_that_fails_is_named_with_its_last_words(tmp_path):
 
 @pytest.fixture
 def clone(tmp_path):
-    """This repository at HEAD with the present neutral.py: no other edit counts."""
+    """This repository at HEAD with the present neutral.py, without other edits."""
     folder = tmp_path / 'clone'
     if subprocess.run(['git', 'clone', '-q', '--shared', ROOT, folder]).returncode:
         pytest.skip('the tests lie in no git repository')
@@ -145,7 +140,7 @@ def clone(tmp_path):
 
 @pytest.fixture
 def comparison(clone):
-    """The cheapest case, of HEAD and a working tree with the change. Nothing may stay of it."""
+    """The cheapest case for HEAD and a working tree with the change; it must leave no files."""
     with open(clone / 'models_mae.py', 'a') as file:
         file.write(CHANGE)
     environment = os.environ | {'TMPDIR': str(clone.parent), 'PYTHONWARNINGS': 'ignore'}

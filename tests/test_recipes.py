@@ -1,5 +1,4 @@
-"""Recipes against the programs that take them: flags, models, effective batches and rates; and the commands of the
-documentation."""
+"""Recipes against their programs: flags, models, batches, rates, and the commands of the docs."""
 
 import re
 import subprocess
@@ -21,7 +20,7 @@ from util import optim
 from util.errors import InputError
 
 RUNNABLE = [recipe for recipe in ALL if recipe.program]
-# Of the paper, the official documents, UM-MAE's Makefile: effective batch, rate, by the recipe's name
+# {recipe: (effective batch, rate)} of the paper, the official documents and UM-MAE's Makefile
 PUBLISHED = {
     r'(?!mmpretrain).*pretrain_.*': (4096, 2.4e-3),
     r'scratch_.*': (4096, 1.6e-3),
@@ -31,7 +30,7 @@ PUBLISHED = {
     r'um_mae_finetune_.*': (1024, 2e-3),
     r'segment_.*': (16, 1e-4),
 }
-# All parameters, position tables among them; the files of each are 4 bytes a parameter long
+# All parameters, with position tables; a file has 4 bytes for each parameter
 PARAMETERS = {
     'mae_vit_base_patch16': 111_907_840,
     'mae_vit_large_patch16': 329_541_888,
@@ -41,7 +40,7 @@ PARAMETERS = {
     ('vit_huge_patch14', 224): 632_045_800,
     ('vit_huge_patch14', 448): 633_028_840,
 }
-# In millions, of those that are trained, as UM-MAE's sizes come to; PVT's position table is trained in fine-tuning
+# Millions of trained values, as in UM-MAE's models; PVT's position table is trained in fine-tuning
 MILLIONS = {
     'mae_vit_base_patch16_dec512d2b': 92.74,
     'mae_pvt_small_256': 28.52,
@@ -69,7 +68,7 @@ def parsed(recipe, *arguments):
 
 
 def built(recipe, args):
-    """Its model, without the time and memory that values would take."""
+    """The recipe's model without values, which would take time and memory."""
     with paddle.LazyGuard():
         if recipe.program.startswith('demo/'):
             return None
@@ -79,7 +78,7 @@ def built(recipe, args):
             model = models_zoo.autoencoder(
                 args.model, img_size=args.input_size, vis_mask_ratio=args.vis_mask_ratio
             )
-            main_pretrain.sampler(args, model)  # which refuses masks that the model cannot have
+            main_pretrain.sampler(args, model)  # it refuses masks that do not fit the model
             return model
         return models_zoo.classifier(
             args.model,
@@ -119,16 +118,14 @@ def test_effective_batch_and_rate_are_the_published_ones(recipe):
     assert recipe.effective_batch == batch
     if recipe.program == 'seg/train.py':
         config = flags.configuration(recipe.flag('--config'))
-        assert (config.batch_size, config.dic['lr_scheduler']['learning_rate']) == (
-            recipe.batch_size,
-            rate,
-        )
+        assert config.batch_size == recipe.batch_size
+        assert config.dic['lr_scheduler']['learning_rate'] == rate
     else:
         args = parsed(recipe)
         assert optim.absolute_lr(args.lr, args.blr, recipe.effective_batch) == pytest.approx(rate)
         assert args.batch_size * args.accum_iter * recipe.devices == batch
         if recipe.program == 'main_finetune.py':
-            # tables 11 and 9
+            # the paper's tables 11 and 9
             assert args.beta2 == (0.95 if recipe.name.startswith('scratch_') else 0.999)
 
 
@@ -140,7 +137,7 @@ def test_what_a_recipe_begins_from_is_a_recipe_or_a_file(recipe):
     )
     assert not recipe.file or start in RECIPES
     if start in RECIPES:
-        # mae_vit_base_patch16_dec512d2b for vit_base_patch16, simmim_swin_tiny_256 for swin_tiny_256
+        # such as mae_vit_base_patch16_dec512d2b for vit_base_patch16
         encoder = recipe.model.removeprefix('UPerNet, ')
         assert f'_{encoder}' in f'_{RECIPES[start].model}'
         assert RECIPES[start].program == 'main_pretrain.py' or recipe.program == 'seg/train.py'
@@ -156,9 +153,8 @@ def value(words, flag):
 )
 def test_accumulation_keeps_the_effective_batch(devices, batch_size, accum_iter):
     words = command(find('pretrain_vit_base'), devices, batch_size)
-    assert value(words, '--accum_iter') == accum_iter and value(words, '--batch_size') == str(
-        batch_size or 64
-    )
+    assert value(words, '--accum_iter') == accum_iter
+    assert value(words, '--batch_size') == str(batch_size or 64)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +208,7 @@ def test_what_is_taken_over_has_a_figure_but_no_command():
 
 def test_a_band_is_two_deviations_or_the_programs():
     recipe = find('finetune_vit_base')
-    # 2 x 0.08 is less
+    # two deviations, 2 x 0.08, are less than 0.3
     assert recipe.band(recipe.figures[0]) == pytest.approx((83.57 - 0.3, 83.57 + 0.3))
     assert recipe.band(recipes.Figure(80, 'somebody', spread=0.4)) == pytest.approx((79.2, 80.8))
     probe = find('linprobe_vit_base')
@@ -254,7 +250,7 @@ def test_who_reads_only_the_first_lines_gets_no_traceback():
 
 
 def devices_of(words):
-    """How many processes the launcher's flags ask for; machines have 8 where they do not say."""
+    """The number of processes by the launcher's flags; 8 on each machine without such flags."""
     gpus = value(words, '--gpus')
     return int(value(words, '--nnodes') or 1) * (
         len(gpus.split(',')) if gpus else 8 if '--nnodes' in words else 1
@@ -273,7 +269,7 @@ def commands(name, monkeypatch):
 
 
 def comparable(args):
-    """Flags without the reader's own: which weights, which names."""
+    """Flags without those that name the reader's own files."""
     names = vars(args) | {
         'finetune': '',
         'resume': '',
@@ -288,9 +284,8 @@ def comparable(args):
 def test_every_whole_command_of_the_documentation_is_a_recipes(name, monkeypatch):
     seen = set()
     for program, words, devices in commands(name, monkeypatch):
-        own = any(
-            word.startswith(('output', 'WEIGHTS')) for word in words if word != 'output'
-        ) or 'demo/' in ' '.join(words)
+        own = 'demo/' in ' '.join(words)
+        own |= any(word.startswith(('output', 'WEIGHTS')) for word in words if word != 'output')
         toy = any(word.startswith('seg/configs') and 'ade20k' not in word for word in words)
         if '...' in words or own or toy:
             continue
@@ -343,8 +338,9 @@ def test_the_table_of_um_mae_is_that_of_its_recipes():
         tuned = next(recipe for recipe in ALL if recipe.checkpoint == start.name)
         epochs, batch, tuning = (cell.split(', ') for cell in (epochs, batch, tuning))
         words = (
-            f'--data_path DATA --model {model} --batch_size {batch[0]} --accum_iter {batch[1]} --epochs {epochs[0]} '
-            f'--warmup_epochs {epochs[1]} --blr 1.5e-4 --weight_decay 0.05 {flags_}'
+            f'--data_path DATA --model {model} --batch_size {batch[0]} --accum_iter {batch[1]} '
+            f'--epochs {epochs[0]} --warmup_epochs {epochs[1]} --blr 1.5e-4 --weight_decay 0.05 '
+            f'{flags_}'
         )
         written = main_pretrain.PARSER.parse_args(words.split())
         assert vars(written) | {'token_size': None} == vars(parsed(start)) | {'token_size': None}

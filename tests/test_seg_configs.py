@@ -1,4 +1,4 @@
-"""The configs: the published recipe's numbers, and that PaddleSeg builds from them."""
+"""The configs have the published recipe's numbers, and PaddleSeg builds models from them."""
 
 import numpy as np
 import paddle
@@ -103,15 +103,10 @@ def test_the_multi_scale_config_differs_in_the_test_alone():
 
 
 def test_the_large_config_is_vit_l():
-    said = Config(str(CONFIGS / 'upernet_mae_large_ade20k_512x512_160k.yml')).dic['model'][
-        'backbone'
-    ]
-    assert (said['embed_dim'], said['depth'], said['num_heads'], said['out_indices']) == (
-        1024,
-        24,
-        16,
-        [7, 11, 15, 23],
-    )
+    config = Config(str(CONFIGS / 'upernet_mae_large_ade20k_512x512_160k.yml'))
+    said = config.dic['model']['backbone']
+    assert (said['embed_dim'], said['depth'], said['num_heads']) == (1024, 24, 16)
+    assert said['out_indices'] == [7, 11, 15, 23]
 
 
 @pytest.mark.parametrize('file', sorted(CONFIGS.glob('*.yml')), ids=lambda file: file.stem)
@@ -128,10 +123,8 @@ def test_paddleseg_builds_the_data_and_the_loss_of_every_config(file, tmp_path):
     window = 32 if tiny else 512
     assert min(builder.val_dataset[0]['img'].shape[1:]) == window
     for sample in (builder.train_dataset[i] for i in range(3)):
-        assert sample['img'].shape == (3, window, window) and sample['label'].shape == (
-            window,
-            window,
-        )
+        assert sample['img'].shape == (3, window, window)
+        assert sample['label'].shape == (window, window)
 
 
 def test_the_tiny_model_is_built_and_takes_its_windows():

@@ -1,4 +1,4 @@
-"""ADE20K and the user's own pairs: what is read, and what is refused by name."""
+"""ADE20K and the user's own pairs: samples, and errors that name the files."""
 
 import shutil
 
@@ -22,7 +22,7 @@ LABELS = [
 
 
 def write_pair(image, label, values):
-    """A smooth picture of the label's size, and the label."""
+    """Write a smooth picture of the label's size, and the label."""
     height, width = values.shape
     coarse = np.random.default_rng(height + width).integers(0, 256, (4, 5, 3)).astype('uint8')
     Image.fromarray(coarse).resize((width, height), Image.BICUBIC).save(image)
@@ -30,7 +30,10 @@ def write_pair(image, label, values):
 
 
 def write_scene(root, classes=150):
-    """A data set in ADE20K's layout, three pairs each for training and validation; of labels above `classes` the last."""
+    """A data set in ADE20K's layout, with three pairs each for training and validation.
+
+    Classes above `classes` become the last one.
+    """
     for part in ('training', 'validation'):
         images, labels = root / 'images' / part, root / 'annotations' / part
         images.mkdir(parents=True)
@@ -58,18 +61,11 @@ def ade(root, mode='val', transforms=()):
 def test_pairs_are_sorted_and_labels_count_from_0(scene):
     data = ade(scene)
     assert [path[-8:] for path, _ in data.file_list] == ['/000.jpg', '/001.jpg', '/002.jpg']
-    assert (data.NUM_CLASSES, data.num_classes, data.IGNORE_INDEX, data.ignore_index) == (
-        150,
-        150,
-        255,
-        255,
-    )
+    assert data.NUM_CLASSES == data.num_classes == 150
+    assert data.IGNORE_INDEX == data.ignore_index == 255
     for (height, width), raw, sample in zip(SIZES, LABELS, data):
-        assert sample['img'].shape == (3, height, width) and sample['label'].shape == (
-            1,
-            height,
-            width,
-        )
+        assert sample['img'].shape == (3, height, width)
+        assert sample['label'].shape == (1, height, width)
         expected = np.vectorize(lambda v: 255 if v in (0, 255) else v - 1)(raw)
         np.testing.assert_array_equal(sample['label'][0], expected)
 
@@ -220,7 +216,7 @@ def test_grey_and_16_bit_pictures_become_three_channels_of_8_bits(tmp_path):
 def test_channels_are_blue_green_red_and_the_picture_stands_as_it_was_taken(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype('uint8')
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: the picture is to be turned clockwise
+    exif[0x0112] = 6  # the picture must be turned clockwise
     Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), np.rot90(pixels, -1)[..., ::-1])
 

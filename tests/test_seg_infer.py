@@ -17,7 +17,10 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 class Model:
-    """Scores of three classes that depend on the pixel and on its place in the window; keeps what it was given."""
+    """Scores of three classes that depend on the pixel and its place in the window.
+
+    `seen` keeps the inputs.
+    """
 
     def __init__(self):
         self.seen = []
@@ -129,10 +132,8 @@ def test_with_windows_the_short_edge_is_never_below_the_window(ratio, size):
 
 def test_with_windows_the_short_edge_alone_decides():
     _, image, info = prepared(10, 100)
-    assert image.shape[2:] == [6, 64] and infer.Source(image, info).at(0.5, 16).shape[2:] == [
-        16,
-        160,
-    ]
+    assert image.shape[2:] == [6, 64]
+    assert infer.Source(image, info).at(0.5, 16).shape[2:] == [16, 160]
     assert infer.Source(image, info).at(0.5, 0).shape[2:] == [3, 32]
 
 
