@@ -1,4 +1,4 @@
-"""--eval of both programs: how pictures are prepared, and which output a class folder belongs to."""
+"""--eval of both programs: how pictures are prepared, and which output a class folder has."""
 
 import functools
 import shutil
@@ -17,25 +17,18 @@ from util.weights import paddle_file
 PROGRAMS = pytest.mark.parametrize(
     'program', [main_finetune, main_linprobe], ids=['finetune', 'linprobe']
 )
-MEAN, STD = 0.25, 0.6  # that the weights are trained with
+MEAN, STD = 0.25, 0.6  # of the training
 
 
 @pytest.fixture(scope='module')
 def trained(classify):
     """trained(program) -> a checkpoint of five outputs, for three digits."""
     flags = [
-        '--nb_classes',
-        5,
-        '--epochs',
-        1,
+        *'--nb_classes 5 --epochs 1 --lr 0.01 --warmup_epochs 0'.split(),
         '--mean',
         MEAN,
         '--std',
         STD,
-        '--lr',
-        0.01,
-        '--warmup_epochs',
-        0,
     ]
     return functools.cache(lambda program: classify(program, *flags)[1] / 'checkpoint-0.pd')
 
@@ -74,7 +67,7 @@ def test_pictures_are_normalised_as_in_training_whatever_the_flags_say(
 
 @pytest.fixture(scope='module')
 def bare(trained, tmp_path_factory):
-    """bare(program) -> the same weights without a word on their classes; outputs 0, 1 and 2 are the digits."""
+    """bare(program) -> the same weights without classes; outputs 0, 1 and 2 are the digits."""
 
     def bare(program):
         file = tmp_path_factory.mktemp('bare') / 'weights.pd'
@@ -87,7 +80,7 @@ def bare(trained, tmp_path_factory):
 
 @pytest.fixture
 def some(digits, tmp_path):
-    """Validation images of the digits 1 and 2 alone."""
+    """A folder with validation images of only the digits 1 and 2."""
     for digit in '12':
         shutil.copytree(digits / 'val' / digit, tmp_path / 'some/val' / digit)
     return tmp_path / 'some'
@@ -100,9 +93,8 @@ def test_some_of_the_class_folders_need_to_be_mapped_to_the_outputs(
     flags = [program, '--resume', bare(program), '--data_path', some]
     with pytest.raises(InputError) as error:
         evaluate(*flags)
-    assert '2 class folders for 5 outputs' in str(error.value) and '--class_names FILE' in str(
-        error.value
-    )
+    assert '2 class folders for 5 outputs' in str(error.value)
+    assert '--class_names FILE' in str(error.value)
 
     (tmp_path / 'names.txt').write_text('0\n1\n2\nthree\nfour\n')
     model = classifier(trained(program), num_classes=5, global_pool=program is main_finetune)
@@ -123,16 +115,9 @@ BAD = {
 @pytest.mark.parametrize('names, said', BAD.values(), ids=BAD)
 def test_names_that_do_not_fit_are_refused(evaluate, bare, some, tmp_path, names, said):
     (tmp_path / 'names.txt').write_text(names)
+    flags = ['--resume', bare(main_finetune), '--data_path', some]
     with pytest.raises(InputError) as error:
-        evaluate(
-            main_finetune,
-            '--resume',
-            bare(main_finetune),
-            '--data_path',
-            some,
-            '--class_names',
-            tmp_path / 'names.txt',
-        )
+        evaluate(main_finetune, *flags, '--class_names', tmp_path / 'names.txt')
     assert str(error.value).endswith(said)
 
 
@@ -146,7 +131,7 @@ def test_weights_that_know_their_classes_want_all_of_them_unless_a_file_says_whi
 
 
 def test_imagenets_folders_are_known_by_their_ids(tmp_path):
-    """1000 outputs; of the folders two, with places 283 (Persian cat) and 999, counted in the file of names by hand."""
+    """Two folders for 1000 outputs have the places 283 (Persian cat) and 999, counted by hand."""
     assert (SYNSETS[0], SYNSETS[283], SYNSETS[999]) == ('n01440764', 'n02123394', 'n15075141')
     assert len(SYNSETS) == len(set(SYNSETS)) == 1000 and sorted(SYNSETS) == SYNSETS
     for folder in ('n15075141', 'n02123394'):

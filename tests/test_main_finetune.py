@@ -23,7 +23,7 @@ import models_zoo
 from util import weights
 from util.errors import InputError
 
-# every weight stays where it begins
+# no weight changes
 STILL = ['--lr', '0', '--min_lr', '0', '--epochs', '1', '--warmup_epochs', '0']
 TWELVE = '--nb_classes 12 --seed 1 --mixup 0.8 --blr 5e-4 --epochs 3'
 HEAD = {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
@@ -36,13 +36,16 @@ def finetune(classify):
 
 @pytest.fixture(scope='module')
 def log_with(finetune):
-    """log_with('--flag value ...') trains once with these flags and remembers."""
+    """log_with('--flag value ...') -> the log of a training with these flags, made once."""
     return functools.cache(lambda flags: finetune(*flags.split())[0])
 
 
 @pytest.fixture(scope='module')
 def averaged(finetune):
-    """A run that keeps an average, of twelve classes, of which the data has three: five guesses are not always enough."""
+    """A run with an average and twelve classes, so that five guesses are not always enough.
+
+    The data has three of the classes.
+    """
     return finetune(*TWELVE.split(), '--ema_decay', '0.5')
 
 
@@ -55,15 +58,14 @@ def test_the_log_is_as_the_official_program_writes_it(log_with):
         ['train_lr', 'train_loss', 'test_loss', 'test_acc1', 'test_acc5', 'epoch', 'n_parameters']
     ]
     blocks = 4 * (12 * 96**2 + 13 * 96)
-    assert log[1]['epoch'] == 1 and log[1]['n_parameters'] == blocks + (
-        16 * 96 + 96
-    ) + 18 * 96 + 2 * 96 + (96 * 3 + 3)
+    assert log[1]['epoch'] == 1
+    assert log[1]['n_parameters'] == blocks + (16 * 96 + 96) + 18 * 96 + 2 * 96 + (96 * 3 + 3)
     assert log_with('--freeze_blocks 4')[0]['n_parameters'] == 2 * 96 + 96 * 3 + 3
 
 
 def test_rates_in_the_log_are_those_of_the_recipe(log_with):
     log = log_with('--blr 0.01 --accum_iter 3 --epochs 4 --warmup_epochs 2 --min_lr 1e-4')
-    # one optimizer step an epoch: the rate is that of its first iteration
+    # one optimizer step an epoch: its rate is that of the first iteration
     peak = 0.01 * 10 * 3 / 256
     assert [line['train_lr'] for line in log] == pytest.approx(
         [0, peak / 2, peak, (peak + 1e-4) / 2]
@@ -75,19 +77,10 @@ def test_visualdl_has_curves_on_the_epoch_1000_axis(finetune, tmp_path):
     (file,) = tmp_path.glob('vdlrecords*')
     reader = LogReader(file_path=str(file))
     figures = ['test_acc1', 'test_acc5', 'test_loss']
-    assert sorted(reader.get_tags()['scalar']) == [
-        'loss',
-        'lr',
-        *(f'perf/{name}' for name in figures),
-    ]
-    assert [record.id for record in reader.get_data('scalar', 'loss')] == [
-        0,
-        333,
-        666,
-        1000,
-        1333,
-        1666,
-    ]
+    curves = ['loss', 'lr', *(f'perf/{name}' for name in figures)]
+    assert sorted(reader.get_tags()['scalar']) == curves
+    places = [record.id for record in reader.get_data('scalar', 'loss')]
+    assert places == [0, 333, 666, 1000, 1333, 1666]
     for name in figures:
         records = reader.get_data('scalar', f'perf/{name}')
         assert [record.id for record in records] == [0, 1000]
@@ -136,18 +129,21 @@ def test_checkpoints_come_at_their_cadence_and_the_best_is_that_of_all_sessions(
 
 MIX = '--mixup 0.8 --cutmix 1'
 CHANGES = {
-    '': '--aa none, --aa augmix-m3, --aa original, --smoothing 0, --reprob 0, --mixup 0.8, --cutmix 1, --drop_path 0, '
-    '--cutmix_minmax 0.2 0.8, --clip_grad 0.1, --layer_decay 0.5, --freeze_blocks 2, --weight_decay 5, --blr 1e-2, '
-    '--lr 0.1, --beta2 0.9, --min_lr 0.01, --warmup_epochs 0, --cls_token, --seed 1, --accum_iter 3, --batch_size 6, '
-    '--in_chans 3, --input_size 32, --mean 0.1, --std 0.5, --nb_classes 4, --scale 0.9 1, --hflip 1',
+    '': '--aa none, --aa augmix-m3, --aa original, --smoothing 0, --reprob 0, --mixup 0.8, '
+    '--cutmix 1, --drop_path 0, --cutmix_minmax 0.2 0.8, --clip_grad 0.1, --layer_decay 0.5, '
+    '--freeze_blocks 2, --weight_decay 5, --blr 1e-2, --lr 0.1, --beta2 0.9, --min_lr 0.01, '
+    '--warmup_epochs 0, --cls_token, --seed 1, --accum_iter 3, --batch_size 6, --in_chans 3, '
+    '--input_size 32, --mean 0.1, --std 0.5, --nb_classes 4, --scale 0.9 1, --hflip 1',
     '--aa none': '--color_jitter 0.4',
     '--cutmix 1': '--cutmix_minmax 0.2 0.8',
     '--reprob 1': '--remode rand, --remode const, --recount 3',
-    MIX: '--mixup_prob 0.3, --mixup_switch_prob 1, --mixup_mode pair, --mixup_mode elem, --smoothing 0',
+    MIX: '--mixup_prob 0.3, --mixup_switch_prob 1, --mixup_mode pair, --mixup_mode elem, '
+    '--smoothing 0',
 }
 NO_CHANGE = {
-    '': '--num_workers 2, --no_pin_mem, --dist_eval, --print_freq 1, --save_every 2, --save_every_iters 1 --keep 1, '
-    '--resplit, --amp off, --world_size 8 --local_rank 3 --dist_on_itp --dist_url tcp://nowhere, --clip_grad 1e9, '
+    '': '--num_workers 2, --no_pin_mem, --dist_eval, --print_freq 1, --save_every 2, '
+    '--save_every_iters 1 --keep 1, --resplit, --amp off, '
+    '--world_size 8 --local_rank 3 --dist_on_itp --dist_url tcp://nowhere, --clip_grad 1e9, '
     '--global_pool, --color_jitter 0.4, --mixup_mode elem --mixup_prob 0.5 --mixup_switch_prob 0',
     '--reprob 0': '--remode const --recount 3',
 }
@@ -191,25 +187,15 @@ def test_many_channels_come_from_arrays(finetune, tmp_path):
         file = tmp_path / ('train', 'val')[split] / str(label) / f'{number}.npy'
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, rng.normal(size=[20, 24, 5]).astype('float32'))
-    flags = [
-        '--data_path',
-        tmp_path,
-        '--in_chans',
-        '5',
-        '--mean',
-        *'00000',
-        '--std',
-        *'11111',
-        '--reprob',
-        '1',
-    ]
+    flags = '--in_chans 5 --reprob 1 --mean 0 0 0 0 0 --std 1 1 1 1 1'.split()
+    flags += ['--data_path', tmp_path]
     log, _ = finetune(*flags, '--aa', 'none', '--mixup', '1')
     assert np.isfinite(log[-1]['train_loss']) and np.isfinite(log[-1]['test_loss'])
     with pytest.raises(InputError, match='use --aa none'):
         finetune(*flags)
 
 
-# where it begins
+# the first weights
 
 
 def test_training_begins_from_the_encoders_weights_and_a_nearly_empty_head(finetune, encoder):
@@ -217,9 +203,9 @@ def test_training_begins_from_the_encoders_weights_and_a_nearly_empty_head(finet
     begun, file = (weights.read(path)['model'] for path in (out / 'checkpoint-0.pd', encoder))
     assert len(begun) == 4 * 12 + 4 + 4
     assert all(np.array_equal(begun[name], file[name]) for name in begun.keys() - HEAD)
-    # of 9600 values: 7 standard errors
+    # 5 % are 7 standard errors for 9600 values
     assert begun['head.weight'].std() == pytest.approx(2e-5, rel=0.05)
-    assert 3 < abs(begun['head.weight']).max() / 2e-5 < 6  # so it is not cut at two deviations
+    assert 3 < abs(begun['head.weight']).max() / 2e-5 < 6  # not cut at two deviations
     assert not begun['head.bias'].any()
 
 
@@ -242,9 +228,8 @@ def test_448_pixels_take_an_encoder_of_224(tmp_path):
         'vit_small_patch16', img_size=448, in_chans=1, num_classes=3, global_pool=True
     )
     assert set(models_zoo.start_from(model, str(tmp_path / 'x.pd')).fresh) == HEAD
-    assert model.pos_embed.shape == [1, 785, 384] and model(
-        paddle.randn([1, 1, 448, 448])
-    ).shape == [1, 3]
+    assert model.pos_embed.shape == [1, 785, 384]
+    assert model(paddle.randn([1, 1, 448, 448])).shape == [1, 3]
 
 
 def test_frozen_blocks_stay_bit_by_bit_and_all_others_move(finetune, encoder):
@@ -261,16 +246,7 @@ def test_frozen_blocks_stay_bit_by_bit_and_all_others_move(finetune, encoder):
 
 
 def test_the_average_is_the_recurrence_after_every_step(finetune):
-    flags = [
-        '--warmup_epochs',
-        '0',
-        '--epochs',
-        '1',
-        '--save_every_iters',
-        '1',
-        '--ema_decay',
-        '0.9',
-    ]
+    flags = '--warmup_epochs 0 --epochs 1 --save_every_iters 1 --ema_decay 0.9'.split()
     begun = weights.read(finetune(*flags, *STILL)[1] / 'checkpoint-0.pd')['model']
     _, out = finetune(*flags)
     first, second = (weights.read(out / f'checkpoint-0-{samples}.pd') for samples in (10, 20))
@@ -299,24 +275,15 @@ def test_figures_are_those_of_a_count_by_hand_and_of_eval(averaged, finetune, di
     assert printed_figures(capsys.readouterr().out) == [pytest.approx(by_hand, abs=1e-4)]
 
 
-# evaluation and going on
+# evaluation and resuming
 
 
 def test_evaluation_is_the_same_whatever_batch_processes_and_shares(
     averaged, listed, capsys, on_two_processes
 ):
     file = averaged[1] / 'checkpoint-latest.pd'
-    flags = [
-        *TINY_VIT,
-        '--nb_classes',
-        '12',
-        '--eval',
-        '--resume',
-        str(file),
-        '--data_path',
-        str(listed),
-        '--batch_size',
-    ]
+    flags = [*TINY_VIT, *'--nb_classes 12 --eval'.split(), '--resume', str(file)]
+    flags += ['--data_path', str(listed), '--batch_size']
     runs = [
         [*flags, *more] for more in (['3'], ['64'], ['3', '--dist_eval'], ['64', '--dist_eval'])
     ]
@@ -330,7 +297,10 @@ def test_evaluation_is_the_same_whatever_batch_processes_and_shares(
     assert len(pictures) == 9 and figures == [pytest.approx(by_hand, abs=1e-4)] * 8
 
 
-EVERYTHING = f'{MIX} --drop_path 0.5 --reprob 1 --ema_decay 0.9 --clip_grad 1 --epochs 3 --save_every_iters 1'.split()
+EVERYTHING = (
+    f'{MIX} --drop_path 0.5 --reprob 1 --ema_decay 0.9 --clip_grad 1 --epochs 3 '
+    '--save_every_iters 1'
+).split()
 
 
 def test_a_run_resumed_within_an_epoch_ends_as_if_nothing_had_happened(finetune):
@@ -342,18 +312,8 @@ def test_a_run_resumed_within_an_epoch_ends_as_if_nothing_had_happened(finetune)
 
 @pytest.mark.slow
 def test_two_processes_resume_as_if_nothing_had_happened(digits, tmp_path, on_two_processes):
-    flags = [
-        *TINY_VIT,
-        *EVERYTHING,
-        '--epochs',
-        '2',
-        '--batch_size',
-        '4',
-        '--blr',
-        '0.05',
-        '--data_path',
-        digits,
-    ]
+    flags = [*TINY_VIT, *EVERYTHING, *'--epochs 2 --batch_size 4 --blr 0.05'.split()]
+    flags += ['--data_path', digits]
     straight, resumed = tmp_path / 'straight', tmp_path / 'resumed'
     on_two_processes(
         'main_finetune',

@@ -1,4 +1,4 @@
-"""Inference as a user runs it: what it prints, in which order, and for which pictures."""
+"""Inference as a user runs it: its output, the order, and the pictures."""
 
 import ast
 import json
@@ -25,30 +25,14 @@ COLOUR = {'mode': 'RGB', 'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.
 
 @pytest.fixture(scope='module')
 def trained(classify):
-    """A grey classifier of the digits 0, 1 and 2 with statistics of its own and an average of its weights."""
-    return (
-        classify(
-            main_finetune,
-            '--lr',
-            '2e-3',
-            '--epochs',
-            '4',
-            '--aa',
-            'none',
-            '--mean',
-            '0.3',
-            '--std',
-            '0.4',
-            '--ema_decay',
-            '0.5',
-        )[1]
-        / 'checkpoint-latest.pd'
-    )
+    """A grey classifier of the digits 0, 1, 2 with its own statistics and an average of weights."""
+    flags = '--lr 2e-3 --epochs 4 --aa none --mean 0.3 --std 0.4 --ema_decay 0.5'.split()
+    return classify(main_finetune, *flags)[1] / 'checkpoint-latest.pd'
 
 
 @pytest.fixture(scope='module')
 def bare(tmp_path_factory):
-    """Weights alone, of 1000 classes, by a head that tells pictures apart."""
+    """A file of weights alone, with 1000 classes and a head that tells pictures apart."""
     model = models_zoo.classifier(
         'vit_nano_patch4', img_size=16, num_classes=1000, global_pool=True
     )
@@ -60,7 +44,7 @@ def bare(tmp_path_factory):
 
 @pytest.fixture
 def infer(capsys):
-    """infer('--flag', value, ...) runs the program within this process; the lines that it prints."""
+    """infer('--flag', value, ...) -> the lines that the program prints, run within this process."""
 
     def infer(*flags):
         main_infer.main(main_infer.PARSER.parse_args(['--device', 'cpu', *map(str, flags)]))
@@ -71,7 +55,7 @@ def infer(capsys):
 
 @pytest.fixture
 def scene(tmp_path):
-    """A picture in colours that is another when turned, mirrored, grey or inverted, and its file."""
+    """A coloured picture that changes when turned, mirrored, grey or inverted, and its file."""
     y, x = np.mgrid[:32, :32]
     picture = Image.fromarray(np.stack([8 * x, 8 * y, x * y % 256], axis=2).astype('uint8'))
     picture.save(tmp_path / 'plain.png')
@@ -79,7 +63,7 @@ def scene(tmp_path):
 
 
 def parsed(lines):
-    """[(names, probability), ...] of the lines such as `['Angora', 'Angora rabbit']: 0.009249708615243435`."""
+    """[(names, probability), ...] of lines such as `['Angora', 'Angora rabbit']: 0.00924970861`."""
     parts = [line.rpartition(': ') for line in lines if line.startswith('[')]
     return [(ast.literal_eval(names), float(probability)) for names, _, probability in parts]
 
@@ -106,11 +90,8 @@ def test_five_lines_name_the_most_probable_imagenet_classes(infer, bare, scene):
 
 def test_the_table_of_imagenet_names_is_whole():
     assert list(id2class) == [str(index) for index in range(1000)] and all(id2class.values())
-    assert [id2class[index][0] for index in ('0', '283', '999')] == [
-        'tench',
-        'Persian cat',
-        'toilet tissue',
-    ]
+    names = [id2class[index][0] for index in ('0', '283', '999')]
+    assert names == ['tench', 'Persian cat', 'toilet tissue']
 
 
 def test_a_checkpoint_brings_its_classes_statistics_and_average(infer, trained, digits):
@@ -195,8 +176,9 @@ def test_links_are_followed_and_what_macos_leaves_is_passed_over(infer, trained,
 def test_workers_change_nothing_and_the_rate_is_said(capsys, trained, digits, batch):
     outputs = []
     for count in (0, 2):
-        flags = f'--resume {trained} --img_path {digits / "val"} --json --batch_size {batch} --num_workers {count}'
-        main_infer.main(main_infer.PARSER.parse_args(['--device', 'cpu', *flags.split()]))
+        flags = f'--device cpu --json --batch_size {batch} --num_workers {count}'.split()
+        flags += ['--resume', str(trained), '--img_path', str(digits / 'val')]
+        main_infer.main(main_infer.PARSER.parse_args(flags))
         outputs.append(capsys.readouterr())
     assert outputs[0].out == outputs[1].out and len(outputs[0].out.splitlines()) == 10
     for said in outputs:
@@ -208,17 +190,9 @@ def test_workers_change_nothing_and_the_rate_is_said(capsys, trained, digits, ba
 def test_a_broken_picture_is_named_by_a_worker_as_well(infer, trained, digits, tmp_path):
     shutil.copytree(digits / 'val', tmp_path / 'val')
     (tmp_path / 'val/2/99.png').write_bytes(b'\x89PNG broken')
+    flags = '--batch_size 3 --num_workers 2'.split()
     with pytest.raises(InputError, match='val/2/99.png cannot be read as a picture of 1 channels'):
-        infer(
-            '--resume',
-            trained,
-            '--img_path',
-            tmp_path / 'val',
-            '--batch_size',
-            3,
-            '--num_workers',
-            2,
-        )
+        infer(*flags, '--resume', trained, '--img_path', tmp_path / 'val')
 
 
 # pictures as a person sees them
@@ -269,7 +243,8 @@ def sixteen_bits(picture, file):
 
 def sixteen_bits_with_a_hole(picture, file):
     levels = np.asarray(picture.convert('L')).astype('uint16') * 257
-    levels[3:9, 5:20], levels[3:9, 20:25] = 20000, 20001  # the same in 8 bits, but opaque
+    # equal in 8 bits, but the second is opaque
+    levels[3:9, 5:20], levels[3:9, 20:25] = 20000, 20001
     Image.fromarray(levels).save(file, transparency=20000)
     seen = (levels / 257).round().astype('uint8')
     seen[3:9, 5:20] = 255
@@ -277,7 +252,7 @@ def sixteen_bits_with_a_hole(picture, file):
 
 
 def damaged_exif(picture, file):
-    """A fraction in the place of the maker's name, and an orientation that says `turned`."""
+    """Its EXIF has a fraction in place of the maker's name, and the orientation `turned`."""
     entries = struct.pack('<HHIIHHII', 0x010F, 5, 1, 50, 0x0112, 3, 1, 6)
     picture.transpose(Image.ROTATE_90).save(
         file, exif=b'II*\0\x08\0\0\0\x02\0' + entries + bytes(30), lossless=True
@@ -307,7 +282,7 @@ def turned_camera(picture, file):
     ],
 )
 def test_a_picture_of_any_mode_is_what_a_person_sees(infer, bare, scene, tmp_path, save, ending):
-    """All of these keep every value that can be seen, so the tolerance is that of arithmetic alone."""
+    """All of these keep every visible value, so the tolerance is only that of arithmetic."""
     seen = save(scene[0], tmp_path / f'mode.{ending}')
     seen.save(tmp_path / 'seen.png')
     top, plain = (
@@ -391,19 +366,11 @@ def test_bad_input_is_named(infer, trained, encoder, digits, tmp_path, flags, me
 
 
 def test_names_that_the_terminal_cannot_show_are_escaped(run_program, trained, digits, tmp_path):
-    """Chinese where it knows only ASCII, and what is no text in any encoding."""
+    """The names are Chinese in a terminal for ASCII, and bytes that are no text in any encoding."""
     for name in ('\u56fe 1.png', os.fsdecode(b'\xff.png')):
         shutil.copy(digits / 'val/1/30.png', tmp_path / name)
-    result = run_program(
-        'main_infer.py',
-        '--resume',
-        trained,
-        '--img_path',
-        tmp_path,
-        '--device',
-        'cpu',
-        PYTHONIOENCODING='ascii',
-    )
+    flags = ['--device', 'cpu', '--resume', trained, '--img_path', tmp_path]
+    result = run_program('main_infer.py', *flags, PYTHONIOENCODING='ascii')
     assert result.returncode == 0, result.stderr
     assert r'\u56fe 1.png:' in result.stdout and r'\udcff.png:' in result.stdout
 
@@ -413,7 +380,6 @@ def test_bad_input_is_one_line_and_exit_code_2(run_program, trained):
         'main_infer.py', '--resume', trained, '--img_path', '/nowhere', '--device', 'cpu'
     )
     (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
-    assert result.returncode == 2 and error.startswith(
-        'main_infer.py: error: --img_path /nowhere: no picture there'
-    )
+    assert result.returncode == 2
+    assert error.startswith('main_infer.py: error: --img_path /nowhere: no picture there')
     assert 'Traceback' not in result.stderr

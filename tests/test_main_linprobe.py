@@ -1,4 +1,4 @@
-"""Linear probing as a user runs it: what moves, what does not, and the figures it says."""
+"""Linear probing as a user runs it: which weights change, and the printed figures."""
 
 import functools
 import itertools
@@ -26,7 +26,7 @@ def probed(probe):
 
 @pytest.fixture(scope='module')
 def log_with(probe):
-    """log_with('--flag value ...') trains once with these flags and remembers."""
+    """log_with('--flag value ...') -> the log of a training with these flags, made once."""
     return functools.cache(lambda flags: probe(*flags.split())[0])
 
 
@@ -35,13 +35,9 @@ def test_the_head_and_the_statistics_move_and_nothing_else_does(probed, encoder)
         weights.read(path)['model'] for path in (probed[1] / 'checkpoint-latest.pd', encoder)
     )
     backbone = trained.keys() - {'head.1.weight', 'head.1.bias', 'head.0._mean', 'head.0._variance'}
-    assert {
-        'norm.weight',
-        'norm.bias',
-        'pos_embed',
-        'cls_token',
-        'blocks.3.mlp.fc2.bias',
-    } < backbone and len(backbone) == 54
+    some = {'norm.weight', 'norm.bias', 'pos_embed', 'cls_token', 'blocks.3.mlp.fc2.bias'}
+    assert some < backbone
+    assert len(backbone) == 54
     for name in backbone:
         np.testing.assert_array_equal(trained[name], file[name], err_msg=name)
     assert (
@@ -118,7 +114,7 @@ def test_figures_are_those_of_a_count_by_hand_and_of_eval(probed, probe, digits,
 def test_nearest_neighbours_are_those_of_a_search_by_hand(probe, probed, digits, capsys, count):
     probe('--knn', count, '--epochs', '1')
     printed = re.search(rf'{count} nearest neighbours .*: acc1 ([\d.]+)', capsys.readouterr().out)
-    # its backbone is the encoder's
+    # the probe's backbone is that of the encoder
     model = classifier(probed[1] / 'checkpoint-latest.pd', global_pool=False)
 
     def features(split):
@@ -138,22 +134,11 @@ def test_nearest_neighbours_are_those_of_a_search_by_hand(probe, probed, digits,
 
 @pytest.mark.parametrize(
     'flag',
-    [
-        '--weight_decay 0.5',
-        '--blr 1',
-        '--lr 0.5',
-        '--min_lr 5',
-        '--warmup_epochs 0',
-        '--seed 1',
-        '--batch_size 6',
-        '--accum_iter 3',
-        '--global_pool',
-        '--nb_classes 4',
-        '--mean 0.1',
-        '--std 0.5',
-        '--scale 0.9 1',
-        '--hflip 1',
-    ],
+    (
+        '--weight_decay 0.5, --blr 1, --lr 0.5, --min_lr 5, --warmup_epochs 0, --seed 1, '
+        '--batch_size 6, --accum_iter 3, --global_pool, --nb_classes 4, --mean 0.1, --std 0.5, '
+        '--scale 0.9 1, --hflip 1'
+    ).split(', '),
 )
 def test_a_flag_that_changes_training_changes_the_losses(log_with, flag):
     assert [line['train_loss'] for line in log_with(flag)] != [
@@ -163,23 +148,17 @@ def test_a_flag_that_changes_training_changes_the_losses(log_with, flag):
 
 @pytest.mark.parametrize(
     'flag',
-    [
-        '--num_workers 2',
-        '--dist_eval',
-        '--knn 3',
-        '--print_freq 1',
-        '--save_every 2',
-        '--amp off',
-        '--recompute',
-        '--cls_token',
-    ],
+    (
+        '--num_workers 2, --dist_eval, --knn 3, --print_freq 1, --save_every 2, --amp off, '
+        '--recompute, --cls_token'
+    ).split(', '),
 )
 def test_a_flag_that_should_not_change_training_does_not(log_with, flag):
     assert log_with(flag) == log_with('')
 
 
 class Given:
-    """A generator that puts given shares of the way from low to high in the place of draws, in their order."""
+    """A generator whose draws are given in order, as shares of the way from low to high."""
 
     def __init__(self, *shares):
         self.shares = list(shares)
@@ -198,20 +177,12 @@ def test_the_crop_is_of_one_draw_and_cut_to_the_image(width, height):
     ):
         draws = Given(area, aspect, x, y)
         pixels, ratio = width * height * (0.08 + 0.92 * area), 0.75 * (4 / 3 / 0.75) ** aspect
-        w, h = (
-            min(width, round((pixels * ratio) ** 0.5)),
-            min(height, round((pixels / ratio) ** 0.5)),
-        )
-        left, top = (
-            min(int(x * (width - w + 1)), width - w),
-            min(int(y * (height - h + 1)), height - h),
-        )
-        assert crop.single_draw_box(width, height, draws, (0.08, 1.0)) == (
-            left,
-            top,
-            left + w,
-            top + h,
-        )
+        w = min(width, round((pixels * ratio) ** 0.5))
+        h = min(height, round((pixels / ratio) ** 0.5))
+        left = min(int(x * (width - w + 1)), width - w)
+        top = min(int(y * (height - h + 1)), height - h)
+        box = crop.single_draw_box(width, height, draws, (0.08, 1.0))
+        assert box == (left, top, left + w, top + h)
         assert not draws.shares, 'one draw of each'
 
 
