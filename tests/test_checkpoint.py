@@ -59,21 +59,12 @@ def test_a_checkpoint_has_the_official_keys_and_structured_optimizer_state(tmp_p
     train(model, step, seed=1)
     saver(tmp_path, model, step).after_epoch(0)
     saved = weights.read(tmp_path / 'checkpoint-0.pd')
-    assert list(saved) == [
-        'model',
-        'optimizer',
-        'epoch',
-        'scaler',
-        'args',
-        'position',
-        'environment',
-    ]
+    assert list(saved) == 'model optimizer epoch scaler args position environment'.split()
     trainable = [name for name, p in model.named_parameters() if not p.stop_gradient]
     assert sorted(name for name, kinds in saved['optimizer'].items() if kinds) == sorted(trainable)
     moments = saved['optimizer']['blocks.1.mlp.fc1.weight']
-    assert set(moments) == {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'} and moments[
-        'moment1'
-    ].shape == (96, 384)
+    assert set(moments) == {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'}
+    assert moments['moment1'].shape == (96, 384)
 
 
 def test_a_file_with_only_the_official_keys_resumes_after_its_epoch(tmp_path):
@@ -83,9 +74,8 @@ def test_a_file_with_only_the_official_keys_resumes_after_its_epoch(tmp_path):
     paddle.save(
         {key: value for key, value in official.items() if key != 'position'}, str(tmp_path / 'x.pd')
     )
-    assert resume.restore(
-        resume.find(str(tmp_path / 'x.pd'), ''), model, step
-    ) == checkpoint.Position(1)
+    found = resume.find(str(tmp_path / 'x.pd'), '')
+    assert resume.restore(found, model, step) == checkpoint.Position(1)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +127,7 @@ def test_auto_takes_the_newest_whole_checkpoint_and_says_what_it_passes_over(tmp
     for newest in reversed(order):
         assert resume.find('auto', str(tmp_path))['path'] == str(tmp_path / newest)
         file = tmp_path / newest
-        file.write_bytes(file.read_bytes()[:-3] + b'xyz')  # from now on damaged
+        file.write_bytes(file.read_bytes()[:-3] + b'xyz')  # damages it
     assert resume.find('auto', str(tmp_path)) == {}
     with pytest.raises(InputError, match='--resume auto looks in --output_dir'):
         resume.find('auto', '')

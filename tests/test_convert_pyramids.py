@@ -173,9 +173,8 @@ def test_every_tensor_is_read_and_written_as_it_is(file, tmp_path, kind, family)
         theirs['head.0.num_batches_tracked'] = np.array(0)
     state, report = convert.read(file(theirs, model='x'))
     assert_ours(state['model'], theirs)
-    assert (report.kind, report.format) == (kind, names.TORCH.label) and names.family(
-        state['model']
-    ) == FAMILIES[family]
+    assert (report.kind, report.format) == (kind, names.TORCH.label)
+    assert names.family(state['model']) == FAMILIES[family]
     assert state['args'] == {'model': 'x'} and state['epoch'] == 199
     assert list(report.dropped) == [name for name in theirs if name.endswith('tracked')]
     for name in ('again.pth', 'again.safetensors'):

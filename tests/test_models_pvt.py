@@ -100,9 +100,8 @@ def test_the_masked_autoencoder_has_the_parameters_of_um_mae():
         + decoder
         + [('norm.weight', [512]), ('norm.bias', [512]), ('vis_mask_token', [1, 1, 64])]
     )
-    assert dict(decoder)['decoder_embed.weight'] == [512, 4 * 512] and dict(decoder)[
-        'decoder_pos_embed'
-    ] == [1, 256, 512]
+    assert dict(decoder)['decoder_embed.weight'] == [512, 4 * 512]
+    assert dict(decoder)['decoder_pos_embed'] == [1, 256, 512]
     assert millions(model, 'vis_mask_token') == 28.52
 
 

@@ -1,4 +1,4 @@
-"""UM-MAE against tests/numpy_um.py, a restatement that shares nothing with the models."""
+"""UM-MAE against tests/numpy_um.py, which shares no code with the models."""
 
 import numpy as np
 import numpy_um as by_hand
@@ -46,14 +46,14 @@ def latent_by_hand(family, weights, images, removed, replaced=None):
 
 
 def recorded(model):
-    """The list that every later draw of secondary masking is put into."""
+    """A list that gets every later draw of secondary masking."""
     drawn, draw = [], model.secondary_masking
     model.secondary_masking = lambda *args: drawn.append(draw(*args)) or drawn[-1]
     return drawn
 
 
 def replaced_units(drawn, removed):
-    """What was drawn among the visible units, in the order of the cells, as a mask over all units."""
+    """A mask over all units of the numbers drawn among the visible ones, in the cells' order."""
     units = np.zeros([len(removed), removed[0].size], dtype=bool)
     for row, mask, chosen in zip(units, removed, drawn.numpy()):
         row[by_hand.cell_order(mask)[chosen]] = True
@@ -61,10 +61,9 @@ def replaced_units(drawn, removed):
 
 
 def assert_close(ours, expected, atol=1e-5):
-    print(
-        f'largest difference {np.abs(ours.numpy() - expected).max():.1e} of {np.abs(expected).max():.1f}'
-    )
-    np.testing.assert_allclose(ours.numpy(), expected, atol=atol * np.abs(expected).max())
+    worst, largest = np.abs(ours.numpy() - expected).max(), np.abs(expected).max()
+    print(f'largest difference {worst:.1e} of {largest:.1f}')
+    np.testing.assert_allclose(ours.numpy(), expected, atol=atol * largest)
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -115,7 +114,7 @@ def test_a_pass_is_encoder_decoder_and_loss(family):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_positions_of_most_visible_tokens_are_others_unless_they_are_put_right(family):
-    """The original's order, which released weights were trained with; three quarters are said to be mistaken."""
+    """The original's order is wrong for most tokens, but the released weights were trained so."""
     models = [nano(family, fix_um_positions=fixed) for fixed in (False, True)]
     models[1].set_state_dict(models[0].state_dict())
     removed = uniform_masks(models[0])
@@ -138,7 +137,7 @@ def test_without_noise_one_unit_of_each_cell_is_kept_anew_at_every_call(family):
             mask.reshape(8, rows // 2, 2, columns // 2, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4)
         )
         assert (cells.sum(1) == 3).all()
-        assert (cells.sum(0) < len(cells)).all()  # each of the four is kept now and then
+        assert (cells.sum(0) < len(cells)).all()  # each of the four is kept sometimes
 
 
 @pytest.mark.parametrize('ratio', [0.0, 0.25])
@@ -165,8 +164,10 @@ def test_removed_and_replaced_pixels_do_not_reach_the_prediction(family, ratio):
 
 
 def assert_equals_full_grid(model, images, removed, depths, heads, window):
-    """Behind each block of all stages but the last: the compacted map against the whole grid, where nobody looks at what is
-    removed, in windows of double side."""
+    """Compare the compacted map after each block with the whole grid in windows of double side.
+
+    In the whole grid no query attends to removed units. The last stage is left out.
+    """
     weights = by_hand.perturb(model)
     unit, stages, worst = 4, len(depths) - 1, []
     visible, *_ = model.uniform_masking(len(images), noise_of(removed))
@@ -286,7 +287,7 @@ def test_every_parameter_starts_from_the_distribution_of_um_mae(kind, family):
             spread = (6 / (shape[0] + np.prod(shape[1:]))) ** 0.5  # Xavier over the matrix
             assert np.abs(value).max() <= spread * (1 + 1e-6), name
             assert value.std() == pytest.approx(spread / 3**0.5, rel=0.25), name
-        else:  # convolutions: normal, by what goes out of them
+        else:  # convolutions: normal, by their fan-out
             spread = (2 / (shape[0] * shape[2] * shape[3])) ** 0.5
             assert value.std() == pytest.approx(spread, rel=0.5 if value.size < 200 else 0.15), name
 

@@ -1,4 +1,4 @@
-"""Several processes, and runs that are interrupted: real programs under the real launcher, on CPUs (gloo)."""
+"""Several processes and interrupted runs: real programs under the real launcher, on CPUs (gloo)."""
 
 import json
 import os
@@ -17,57 +17,19 @@ from PIL import Image
 from util import weights
 
 pytestmark = pytest.mark.processes
-TINY = [
-    '--model',
-    'mae_vit_nano_patch4',
-    '--input_size',
-    '16',
-    '--in_chans',
-    '1',
-    '--epochs',
-    '3',
-    '--warmup_epochs',
-    '1',
-    '--device',
-    'cpu',
-    '--log_dir',
-    '',
-    '--save_every',
-    '1',
-    '--blr',
-    '0.05',
-]
+TINY = (
+    '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --epochs 3 --warmup_epochs 1 '
+    '--device cpu --log_dir= --save_every 1 --blr 0.05'
+).split()
 
 
 def start(data, out, *flags, what='', processes=1, workers=0, launcher=()):
-    command = (
-        [
-            sys.executable,
-            '-m',
-            'paddle.distributed.launch',
-            '--log_level',
-            'ERROR',
-            '--log_dir',
-            out / 'launch',
-            '--nproc_per_node',
-            processes,
-            *launcher,
-        ]
-        if processes > 1 or launcher
-        else [sys.executable]
-    )
-    command += [
-        ROOT / 'tests/programs/pretrain.py',
-        what,
-        *TINY,
-        '--data_path',
-        data,
-        '--output_dir',
-        out,
-        '--num_workers',
-        workers,
-        *flags,
-    ]
+    command = [sys.executable]
+    if processes > 1 or launcher:
+        command += f'-m paddle.distributed.launch --nproc_per_node {processes}'.split()
+        command += ['--log_level', 'ERROR', '--log_dir', out / 'launch', *launcher]
+    command += [ROOT / 'tests/programs/pretrain.py', what, *TINY, '--num_workers', workers]
+    command += ['--data_path', data, '--output_dir', out, *flags]
     return subprocess.Popen(
         list(map(str, command)),
         stdout=subprocess.PIPE,
@@ -79,7 +41,7 @@ def start(data, out, *flags, what='', processes=1, workers=0, launcher=()):
 
 
 def run(*arguments, timeout=240, **options):
-    """(exit code, output) of a run, which is killed after `timeout` seconds."""
+    """(exit code, output) of a run; after `timeout` seconds it is killed."""
     process = start(*arguments, **options)
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -94,7 +56,7 @@ def log_of(out):
 
 
 def assert_same_run(out, reference, last=2):
-    """Weights, optimizer, scaler, position and log are equal bit by bit."""
+    """Assert that weights, optimizer, scaler, position and log are equal bit by bit."""
     assert (out / 'log.txt').read_text() == (reference / 'log.txt').read_text()
     ours, theirs = (weights.read(folder / f'checkpoint-{last}.pd') for folder in (out, reference))
     assert {key: ours[key] for key in ('epoch', 'scaler', 'position')} == {
@@ -110,10 +72,10 @@ def assert_same_run(out, reference, last=2):
 
 
 def differences(a, b, last=2):
-    """Largest difference of losses, of weights, and of the key part of qkv.bias, which is left out of the weights.
+    """Largest difference of losses, of weights without the key part of qkv.bias, and of that part.
 
-    That part's gradient is zero in exact arithmetic (a constant added to all keys changes no softmax); what rounding
-    leaves of it, Adam scales up to full steps.
+    That part's gradient is zero in exact arithmetic (a constant added to all keys changes no
+    softmax), but Adam scales its rounding errors up to full steps.
     """
     losses = max(
         abs(x['train_loss'] - y['train_loss']) for x, y in zip(log_of(a), log_of(b), strict=True)
@@ -180,7 +142,7 @@ def test_recompute_works_in_two_processes(digits, tmp_path):
     assert losses < 1e-6 and max(others, keys) < 1e-6
 
 
-# going on
+# resuming
 
 
 @pytest.mark.parametrize(
@@ -216,7 +178,10 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(
 def test_a_job_ends_with_its_own_code_though_the_launcher_ends_the_slower_rank(
     digits, tmp_path, what, expected
 ):
-    """At the first rank that ends with a code, the launcher sends SIGTERM to the others, and gives the code of rank 0."""
+    """When a rank ends with a code, the launcher sends SIGTERM to the others.
+
+    The launcher itself ends with the code of rank 0.
+    """
     code, output = run(
         digits, tmp_path / 'out', '--batch_size', 3, what=f'linger 0 {what}', processes=2
     )
@@ -224,11 +189,12 @@ def test_a_job_ends_with_its_own_code_though_the_launcher_ends_the_slower_rank(
 
 
 def test_a_run_killed_three_times_ends_as_if_nothing_had_happened(digits, tmp_path):
-    """At random moments, while it trains or saves. (tests/faults does it a hundred times, to all programs.)"""
-    draw, flags = (
-        random.Random(0),
-        ['--batch_size', 6, '--epochs', 12, '--save_every_iters', 1, '--keep', 2],
-    )
+    """It is killed at random moments, while it trains or saves.
+
+    tests/faults does this a hundred times with all programs.
+    """
+    draw = random.Random(0)
+    flags = ['--batch_size', 6, '--epochs', 12, '--save_every_iters', 1, '--keep', 2]
     code, output = run(digits, tmp_path / 'straight', *flags)
     assert code == 0, output
     for kill in range(3):
@@ -276,12 +242,7 @@ def test_resuming_with_other_processes_keeps_the_effective_batch(digits, tmp_pat
     code, output = run(
         digits,
         tmp_path / 'out',
-        '--batch_size',
-        3,
-        '--accum_iter',
-        2,
-        '--resume',
-        'auto',
+        *'--batch_size 3 --accum_iter 2 --resume auto'.split(),
         processes=2,
     )
     assert code == 0, output
@@ -323,12 +284,11 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp
     code, output = run(digits, tmp_path, '--batch_size', 3, what='nan 1 2', processes=2)
     assert code == 1 and output.count('the loss is nan in epoch 0, iteration 2') >= 1, output
     assert not list(tmp_path.glob('*.pd'))
-    (named,) = tmp_path.glob('non_finite-*')  # by the rank whose loss it is
+    (named,) = tmp_path.glob('non_finite-*')  # written by the rank with that loss
     order = [int(i) for i in np.random.default_rng([0, 0]).permutation(30)][2 * 6 + 3 : 2 * 6 + 6]
     files = sorted((digits / 'train').glob('*/*'))
-    assert named.name == 'non_finite-0-2-rank1.txt' and named.read_text().splitlines() == [
-        str(files[i]) for i in order
-    ]
+    assert named.name == 'non_finite-0-2-rank1.txt'
+    assert named.read_text().splitlines() == [str(files[i]) for i in order]
     assert f'{tmp_path}/non_finite-0-2-rank*.txt names the images of the batch' in output
 
 
@@ -346,12 +306,8 @@ def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
     )
     assert code == 0, output
     warnings = [line for line in output.splitlines() if 'unreadable image' in line]
-    assert sorted(line.split('/')[-1][:7] for line in (w.split(' (Un')[0] for w in warnings)) == [
-        '000.png',
-        '133.png',
-        '266.png',
-        '399.png',
-    ]
+    names = sorted(line.split(' (Un')[0].split('/')[-1][:7] for line in warnings)
+    assert names == ['000.png', '133.png', '266.png', '399.png']
     assert (
         any(line.startswith('warning (rank 1)') for line in warnings)
         and 'warning: unreadable' in output
@@ -367,14 +323,7 @@ def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(
     process = start(
         digits,
         tmp_path,
-        '--batch_size',
-        3,
-        '--epochs',
-        1000,
-        '--save_every',
-        1000,
-        '--print_freq',
-        1,
+        *'--batch_size 3 --epochs 1000 --save_every 1000 --print_freq 1'.split(),
         processes=processes,
         workers=workers,
         launcher=['--log_level', 'ERROR'],

@@ -51,7 +51,7 @@ def test_elsewhere_there_are_plain_lines_now_and_then(monkeypatch, capsys):
 
 
 def interrupted(monkeypatch, capsys, module, flags, where):
-    """Run a program that gets Ctrl-C when `where.bar` gives its first item; what it printed on stderr."""
+    """The stderr of a program that gets Ctrl-C when `where.bar` gives its first item."""
 
     def bar(items, *about):
         for item in items:
@@ -82,18 +82,10 @@ def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(
         'vit_nano_patch4', img_size=16, in_chans=1, num_classes=3, global_pool=True
     )
     paddle.save(nano.state_dict(), str(classifier))
-    of_nano = [
-        '--model',
-        'vit_nano_patch4',
-        '--input_size',
-        16,
-        '--in_chans',
-        1,
-        '--nb_classes',
-        3,
-        '--num_workers',
-        0,
-    ]
+    of_nano = (
+        '--model vit_nano_patch4 --input_size 16 --in_chans 1 --nb_classes 3 --num_workers 0 '
+        '--output_dir= --log_dir='
+    ).split()
     module, flags, where = {
         'visualize': (
             visualize,
@@ -107,18 +99,7 @@ def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(
         ),
         'evaluate': (
             main_finetune,
-            [
-                '--eval',
-                '--resume',
-                classifier,
-                '--data_path',
-                digits,
-                *of_nano,
-                '--output_dir',
-                '',
-                '--log_dir',
-                '',
-            ],
+            ['--eval', *of_nano, '--resume', classifier, '--data_path', digits],
             engine_finetune,
         ),
         'export': (main_export, ['--resume', encoder, '--out', out], main_export),
@@ -129,7 +110,7 @@ def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(
             main_parity,
         ),
     }[name]
-    # the original is not needed
+    # parity runs without the original here
     monkeypatch.setattr(main_parity.process, 'check', lambda python: None)
     monkeypatch.setattr(main_parity.process, 'run', lambda *about, **given: None)
     monkeypatch.setattr(main_parity.climb, 'rungs', lambda *about: iter([None]))

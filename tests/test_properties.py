@@ -50,9 +50,8 @@ def test_an_epoch_has_each_index_once_whatever_the_world_and_the_start(
     # the order is the same for any number of processes and any first iteration
     assert [[*itertools.chain(*parts)] for parts in zip(*ranks)] == whole[first:]
     seen = [index for keys in whole for _, index in keys]
-    assert len(set(seen)) == len(seen) == samples // (batch * world) * batch * world and all(
-        0 <= i < samples for i in seen
-    )
+    assert len(set(seen)) == len(seen) == samples // (batch * world) * batch * world
+    assert all(0 <= i < samples for i in seen)
 
 
 @given(samples=st.integers(0, 200), world=st.integers(1, 9))

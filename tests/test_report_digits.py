@@ -1,4 +1,4 @@
-"""The small-scale reproduction: its cells are runs of the programs, its labels are drawn fairly, its figures are means."""
+"""The small-scale reproduction: cells are runs, labels are drawn fairly, figures are means."""
 
 import dataclasses
 import json
@@ -36,15 +36,15 @@ BASE = 4 + 4 + 1 + 5 + 3 + 5  # pre-train, probe, untrained, tune twice, scratch
 FULL = 2 + 1 + 4 + 2 + 4  # depths, target, masks, lengths, Swins: to pre-train
 
 
-# a Swin from scratch, partial
+# 2 and 4: the Swin from scratch, and partial fine-tuning
 @pytest.mark.parametrize('full, count', [(False, BASE), (True, BASE + 3 * FULL + 2 + 4)])
 def test_every_cell_is_a_run_that_its_program_takes(reproduce, data, tmp_path, full, count):
     cells = small.plan(3, 40, data, 3 * full, 3 * full)
     names = [cell.name for cell in cells]
     assert len(names) == len(set(names)) == 3 * count
-    assert [cell.program == 'main_pretrain.py' for cell in cells] == [True] * 3 * (
-        4 + full * FULL
-    ) + [False] * (len(cells) - 3 * (4 + full * FULL))
+    pretrained = 3 * (4 + full * FULL)
+    first = [cell.program == 'main_pretrain.py' for cell in cells]
+    assert first == [True] * pretrained + [False] * (len(cells) - pretrained)
     for number, cell in enumerate(cells):
         args = parser_of(cell.program).parse_args(reproduce.command(cell, tmp_path)[1:])
         assert args.epochs == cell.epochs and args.output_dir == str(tmp_path / cell.name)
@@ -58,7 +58,7 @@ def test_every_cell_is_a_run_that_its_program_takes(reproduce, data, tmp_path, f
 
 
 def test_an_ablation_changes_what_it_says_and_nothing_else(reproduce, data, tmp_path):
-    """Against the flags of the usual pre-training and of what follows."""
+    """Compared with the flags of the usual pre-training and of the runs after it."""
     args = {
         cell.name: vars(parser_of(cell.program).parse_args(reproduce.command(cell, tmp_path)[1:]))
         for cell in small.plan(1, 40, data, full=1, swin=1)
@@ -108,9 +108,8 @@ def test_labels_are_balanced_nested_and_of_each_seed(reproduce, data, monkeypatc
         for count in (3, 9, 30):
             lines = (data / f'labels_{count}_{seed}/train.txt').read_text().splitlines()
             classes = [line.split()[-1] for line in lines]
-            assert len(set(lines)) == count and (
-                count == 30 or {classes.count(name) for name in '012'} == {count // 3}
-            )
+            assert len(set(lines)) == count
+            assert count == 30 or {classes.count(name) for name in '012'} == {count // 3}
             sets[seed, count] = set(lines)
         assert sets[seed, 3] < sets[seed, 9] < sets[seed, 30]
         assert len((data / f'labels_3_{seed}/val.txt').read_text().splitlines()) == 10
@@ -122,26 +121,15 @@ def test_a_cell_runs_once_and_the_next_begins_from_it(reproduce, data, tmp_path,
     monkeypatch.setattr(small, 'LABELS', {9: 1})
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     reproduce.draw_labels(data, 0)
-    start = small.Cell(
-        'pretrain_0',
-        'main_pretrain.py',
-        1,
-        (
-            '--batch_size',
-            '10',
-            '--model',
-            'mae_vit_nano_patch4',
-            '--data_path',
-            str(data / 'digits'),
-        ),
-    )
+    flags = ('--batch_size', '10', '--model', 'mae_vit_nano_patch4')
+    flags += ('--data_path', str(data / 'digits'))
+    start = small.Cell('pretrain_0', 'main_pretrain.py', 1, flags)
     tune = small.finetune('tune_0', 9, 0, data, 'pretrain_0')
     reproduce.execute_all([start, tune], tmp_path, jobs=2)
     for cell in (start, tune):
         console = (tmp_path / cell.name / 'console.txt').read_text()
-        assert reproduce.epochs_of(tmp_path / cell.name) == 1 and ('starts from' in console) == (
-            cell is tune
-        )
+        assert reproduce.epochs_of(tmp_path / cell.name) == 1
+        assert ('starts from' in console) == (cell is tune)
     with monkeypatch.context() as patch:
         patch.setattr(sys, 'executable', 'no such program')
         reproduce.execute_all([start, tune], tmp_path, jobs=2)
@@ -170,7 +158,10 @@ def full(request):
 
 @pytest.fixture
 def results(reproduce, tmp_path, full):
-    """Logs of three seeds, of the ablations two, of Swins one. An accuracy is a seed plus the length of the cell's name."""
+    """Logs of three seeds, two for ablations and one for Swins.
+
+    An accuracy is a seed plus the length of the cell's name.
+    """
     for cell in small.plan(3, 40, tmp_path, 2 * full, full):
         folder = tmp_path / cell.name
         folder.mkdir()
@@ -187,7 +178,7 @@ def results(reproduce, tmp_path, full):
 
 @pytest.mark.parametrize('full', [True], indirect=True)
 def test_ablations_stand_beside_the_usual_run_and_the_papers_figures(reproduce, results, tmp_path):
-    # tune_depth_1_100_0, tune_0.75_100_0
+    # accuracies come from the lengths of names such as tune_depth_1_100_0
     assert results['decoder depth, in blocks: fine-tuned with 100 labels'] == {
         '1': [18, 19],
         '2': [15, 16],
@@ -239,9 +230,8 @@ def test_the_record_stands_on_the_front_page(reproduce, results, tmp_path):
     (tmp_path / 'results.json').write_text(json.dumps(results))
     reproduce.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
     record = yaml.safe_load((tmp_path / 'reports/digits.yaml').read_text())
-    assert record['status'] == 'measured' and record['result']['linear probe'].endswith(
-        'untrained: 18.0 ± 1.0'
-    )
+    assert record['status'] == 'measured'
+    assert record['result']['linear probe'].endswith('untrained: 18.0 ± 1.0')
     page = front.page(tmp_path / 'reports')
     assert (
         '](digits.md), measured:' in page

@@ -152,9 +152,8 @@ def test_a_place_of_one_class_is_drawn_again(drawn):
     data['label'][:, :30] = 5
     asked = drawn(randint=[0, 3, 0, 12, 0, 30, 0, 0])
     before = data['label'].copy()
-    assert (RandomCropWithCategoryLimit([10, 10])(data)['label'] == before[:, 30:]).all() and len(
-        asked
-    ) == 6
+    assert (RandomCropWithCategoryLimit([10, 10])(data)['label'] == before[:, 30:]).all()
+    assert len(asked) == 6
 
 
 def test_the_eleventh_place_is_taken_as_it_comes(drawn):
@@ -162,9 +161,8 @@ def test_the_eleventh_place_is_taken_as_it_comes(drawn):
     asked = drawn(randint=[draw for column in columns for draw in (0, column)])
     data = scene(10, 40) | {'label': np.full([10, 40], 5, 'uint8')}
     before = data['img'].copy()
-    assert (RandomCropWithCategoryLimit([10, 10])(data)['img'] == before[:, 20:30]).all() and len(
-        asked
-    ) == 22
+    assert (RandomCropWithCategoryLimit([10, 10])(data)['img'] == before[:, 20:30]).all()
+    assert len(asked) == 22
 
 
 def test_without_a_limit_the_first_place_is_taken(drawn):

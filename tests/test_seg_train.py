@@ -1,4 +1,4 @@
-"""seg/train.py over paddleseg.core.train: learning, going on after an interruption, two processes, bad input."""
+"""seg/train.py over paddleseg.core.train: learning, resuming, two processes, bad input."""
 
 import shutil
 import sys
@@ -40,7 +40,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture
 def config(scenes, tmp_path):
-    """config(key=value ...) -> file: the tiny model on windows of 32 pixels, as it is or with other values."""
+    """config(key=value ...) -> file: the tiny model on windows of 32 pixels, with such changes."""
 
     def write(**changes):
         said = {
@@ -89,20 +89,9 @@ def test_it_overfits_eight_scenes(config, scenes, tmp_path, capsys):
         optimizer={'layer_decay': 0.9},
         model={'dropout_ratio': 0.0, 'backbone': {'img_size': 32, 'drop_path_rate': 0.0}},
     )
-    run(
-        train,
-        '--config',
-        file,
-        '--save_dir',
-        tmp_path / 'out',
-        '--iters',
-        300,
-        '--save_interval',
-        1000,
-        '--do_eval',
-        '--opts',
-        f'train_dataset.transforms={[NORMALIZE]}',
-    )
+    flags = '--iters 300 --save_interval 1000 --do_eval'.split()
+    flags += ['--config', file, '--save_dir', tmp_path / 'out']
+    run(train, *flags, '--opts', f'train_dataset.transforms={[NORMALIZE]}')
     printed = capsys.readouterr().out
     miou = float(printed.rpartition('mIoU: ')[2].split()[0])
     assert miou > 0.9
@@ -112,7 +101,10 @@ def test_it_overfits_eight_scenes(config, scenes, tmp_path, capsys):
 
 @pytest.fixture
 def train_alone(run_program):
-    """Train in a process of its own, as users do: PaddleSeg names the optimizer's state by counting layers."""
+    """Train in a new process, as users do.
+
+    PaddleSeg names the optimizer's state by counting the layers of a process.
+    """
 
     def run(*flags):
         result = run_program('seg/train.py', *flags, '--device', 'cpu')
@@ -123,18 +115,8 @@ def train_alone(run_program):
 
 @pytest.mark.parametrize('workers', [slow(0), 2])
 def test_an_interrupted_run_equals_an_undisturbed_one(train_alone, config, tmp_path, workers):
-    flags = [
-        '--config',
-        config(),
-        '--iters',
-        5,
-        '--save_interval',
-        3,
-        '--num_workers',
-        workers,
-        '--seed',
-        7,
-    ]
+    flags = f'--iters 5 --save_interval 3 --seed 7 --num_workers {workers}'.split()
+    flags += ['--config', config()]
     train_alone(*flags, '--save_dir', tmp_path / 'whole')
     train_alone(
         *flags, '--save_dir', tmp_path / 'again', '--resume_model', tmp_path / 'whole/iter_3'
@@ -151,17 +133,8 @@ def test_an_interrupted_run_equals_an_undisturbed_one(train_alone, config, tmp_p
 
 def test_another_seed_is_another_run(config, tmp_path):
     for seed in (0, 1):
-        run(
-            train,
-            '--config',
-            config(),
-            '--iters',
-            1,
-            '--save_dir',
-            tmp_path / str(seed),
-            '--seed',
-            seed,
-        )
+        flags = ['--config', config(), '--save_dir', tmp_path / str(seed)]
+        run(train, *flags, '--iters', 1, '--seed', seed)
     ours, theirs = (state(tmp_path / f'{seed}/iter_1')['model.pdparams'] for seed in (0, 1))
     assert not np.array_equal(
         ours['neck.upsample_2x.0.weight'], theirs['neck.upsample_2x.0.weight']
@@ -218,8 +191,11 @@ def test_bad_input_is_named(config, tmp_path, flags, message):
 @pytest.mark.processes
 @pytest.mark.slow
 def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp_path):
-    """With normalisation in groups, because batch normalisation over processes needs GPUs, and without drop path, which is
-    drawn for each rank; plain SGD, because Adam makes rates of gradients that are mere rounding."""
+    """The comparison uses group normalisation, no drop path and plain SGD.
+
+    Batch normalisation over processes needs GPUs, drop path is drawn for each rank, and Adam would
+    turn gradients that are only rounding into full steps.
+    """
     file = config(
         optimizer={'_inherited_': False, 'type': 'SGD', 'weight_decay': 0.0},
         lr_scheduler={'learning_rate': 0.1, 'warmup_iters': 1},
@@ -227,37 +203,21 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp
     )
     script = tmp_path / 'grouped.py'
     script.write_text(
-        'import seg.model, paddle\nseg.model.SyncBatchNorm = lambda width: paddle.nn.GroupNorm(1, width)\n'
-        'from seg import train\nfrom util import program\nprogram.run(train.main, train.PARSER)\n'
+        'import seg.model, paddle\n'
+        'seg.model.SyncBatchNorm = lambda width: paddle.nn.GroupNorm(1, width)\n'
+        'from seg import train\n'
+        'from util import program\n'
+        'program.run(train.main, train.PARSER)\n'
     )
-    launcher = [
-        '-m',
-        'paddle.distributed.launch',
-        '--log_level',
-        'ERROR',
-        '--nproc_per_node',
-        '2',
-        '--log_dir',
-        str(tmp_path / 'log'),
-    ]
+    launcher = '-m paddle.distributed.launch --log_level ERROR --nproc_per_node 2'.split()
+    launcher += ['--log_dir', str(tmp_path / 'log')]
     for batch, before in ((4, []), (2, launcher)):
-        result = run_program(
-            script,
-            '--config',
-            file,
-            '--save_dir',
-            tmp_path / f'by{batch}',
-            '--iters',
-            3,
-            '--batch_size',
-            batch,
-            '--device',
-            'cpu',
-            launcher=before,
-        )
+        flags = f'--iters 3 --device cpu --batch_size {batch}'.split()
+        flags += ['--config', file, '--save_dir', tmp_path / f'by{batch}']
+        result = run_program(script, *flags, launcher=before)
         assert result.returncode == 0, result.stdout + result.stderr
     one, two = (weights.read(tmp_path / f'by{batch}/iter_3/model.pdparams') for batch in (4, 2))
-    # which was 0
+    # the bias was 0 before the training
     assert one.keys() == two.keys() and np.abs(one['decode_head.conv_seg.bias']).max() > 1e-3
     for name, array in one.items():
         np.testing.assert_allclose(two[name], array, atol=2e-6, err_msg=name)
@@ -300,7 +260,7 @@ def test_a_loss_that_is_not_finite_ends_training(config, tmp_path):
 
 
 def test_mixed_precisions_way_to_step_is_the_same_step():
-    """PaddleSeg calls minimize there, which knows no groups of parameters."""
+    """In mixed precision PaddleSeg calls minimize, which knows no groups of parameters."""
     ends = []
     for way in ('step', 'minimize'):
         paddle.seed(0)
@@ -326,7 +286,10 @@ def test_mixed_precisions_way_to_step_is_the_same_step():
 
 @pytest.mark.parametrize('way', ['step', 'minimize'])
 def test_mixed_precision_moves_nothing_at_an_overflow(monkeypatch, way):
-    """PaddleSeg's scaler calls minimize; Paddle's real one, as it is on a GPU, with infinite gradients of one layer."""
+    """Paddle's real scaler, as it is on a GPU, gets infinite gradients of one layer.
+
+    PaddleSeg calls its `minimize`.
+    """
     model = UPerNetMAE(
         3, MAEViT(32, 8, embed_dim=24, depth=2, num_heads=3, out_indices=[0, 0, 1, 1]), 4, 2, 0.0
     )
@@ -358,9 +321,10 @@ def test_mixed_precision_moves_nothing_at_an_overflow(monkeypatch, way):
 
 def test_paddlesegs_command_line_is_understood():
     args = train.PARSER.parse_args(
-        '--config C --device cpu --save_dir S --num_workers 2 --do_eval --use_vdl --use_ema --resume_model R --iters 9 '
-        '--batch_size 3 --learning_rate 0.01 --save_interval 5 --log_iters 2 --keep_checkpoint_max 1 --seed 4 '
-        '--precision fp16 --amp_level O2 --data_format NCHW --repeats 2 --opts a.b=1 c=2'.split()
+        '--config C --device cpu --save_dir S --num_workers 2 --do_eval --use_vdl --use_ema '
+        '--resume_model R --iters 9 --batch_size 3 --learning_rate 0.01 --save_interval 5 '
+        '--log_iters 2 --keep_checkpoint_max 1 --seed 4 --precision fp16 --amp_level O2 '
+        '--data_format NCHW --repeats 2 --opts a.b=1 c=2'.split()
     )
     assert vars(args) == {
         'config': 'C',
@@ -389,58 +353,27 @@ def test_paddlesegs_command_line_is_understood():
 
 
 def test_checkpoints_are_kept_averaged_and_recorded(config, tmp_path):
-    run(
-        train,
-        '--config',
-        config(),
-        '--save_dir',
-        tmp_path,
-        '--iters',
-        3,
-        '--save_interval',
-        1,
-        '--keep_checkpoint_max',
-        2,
-        '--use_ema',
-        '--use_vdl',
-        '--do_eval',
-        '--repeats',
-        2,
-    )
+    flags = (
+        '--iters 3 --save_interval 1 --keep_checkpoint_max 2 --use_ema --use_vdl --do_eval '
+        '--repeats 2'
+    ).split()
+    run(train, *flags, '--config', config(), '--save_dir', tmp_path)
     assert sorted(path.name for path in tmp_path.glob('iter_*')) == ['iter_2', 'iter_3']
-    assert {path.name for path in (tmp_path / 'iter_3').iterdir()} == {
-        'model.pdparams',
-        'model.pdopt',
-        'ema_model.pdparams',
-    }
+    names = {path.name for path in (tmp_path / 'iter_3').iterdir()}
+    assert names == {'model.pdparams', 'model.pdopt', 'ema_model.pdparams'}
     assert (tmp_path / 'best_model/model.pdparams').exists() and list(tmp_path.glob('vdlrecords.*'))
 
 
 @pytest.mark.slow
 def test_what_paddleseg_forgets_goes_on(train_alone, config, tmp_path):
-    """The average of the weights, bit by bit; which checkpoints are old; and the best model, beside that of later."""
-    flags = [
-        '--config',
-        config(),
-        '--save_interval',
-        1,
-        '--keep_checkpoint_max',
-        2,
-        '--use_ema',
-        '--do_eval',
-    ]
+    """A resumed run keeps the average of the weights, the old checkpoints and the best model."""
+    flags = '--save_interval 1 --keep_checkpoint_max 2 --use_ema --do_eval'.split()
+    flags += ['--config', config()]
+    out = tmp_path / 'again'
     train_alone(*flags, '--iters', 4, '--save_dir', tmp_path / 'whole')
-    train_alone(*flags, '--iters', 3, '--save_dir', tmp_path / 'again')
-    best = weights.read(tmp_path / 'again/best_model/model.pdparams')
-    train_alone(
-        *flags,
-        '--iters',
-        4,
-        '--save_dir',
-        tmp_path / 'again',
-        '--resume_model',
-        tmp_path / 'again/iter_3',
-    )
+    train_alone(*flags, '--iters', 3, '--save_dir', out)
+    best = weights.read(out / 'best_model/model.pdparams')
+    train_alone(*flags, '--iters', 4, '--save_dir', out, '--resume_model', out / 'iter_3')
     whole, again, before = (
         weights.read(tmp_path / f'{place}/ema_model.pdparams')
         for place in ('whole/iter_4', 'again/iter_4', 'again/iter_3')
@@ -448,14 +381,8 @@ def test_what_paddleseg_forgets_goes_on(train_alone, config, tmp_path):
     assert_same({'ema': again}, {'ema': whole})
     assert not np.array_equal(again['backbone.cls_token'], before['backbone.cls_token'])
     folders = {path.name for path in (tmp_path / 'again').iterdir() if path.is_dir()}
-    assert folders == {
-        'iter_3',
-        'iter_4',
-        'best_model',
-        'ema_best_model',
-        'best_model_to_3',
-        'ema_best_model_to_3',
-    }
+    bests = {'best_model', 'ema_best_model', 'best_model_to_3', 'ema_best_model_to_3'}
+    assert folders == {'iter_3', 'iter_4', *bests}
     assert_same(
         {'best': weights.read(tmp_path / 'again/best_model_to_3/model.pdparams')}, {'best': best}
     )
@@ -464,24 +391,13 @@ def test_what_paddleseg_forgets_goes_on(train_alone, config, tmp_path):
 @pytest.mark.slow
 def test_going_on_in_another_folder_leaves_alone_what_is_there(train_alone, config, tmp_path):
     flags = ['--config', config(), '--keep_checkpoint_max', 1, '--do_eval']
-    train_alone(*flags, '--iters', 1, '--save_dir', tmp_path / 'first')
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    train_alone(*flags, '--iters', 1, '--save_dir', first)
     for name in ('iter_1', 'best_model'):
-        (tmp_path / 'second' / name).mkdir(parents=True)
-    train_alone(
-        *flags,
-        '--iters',
-        2,
-        '--save_dir',
-        tmp_path / 'second',
-        '--resume_model',
-        tmp_path / 'first/iter_1',
-    )
-    assert sorted(path.name for path in (tmp_path / 'first').iterdir()) == ['best_model', 'iter_1']
-    assert sorted(path.name for path in (tmp_path / 'second').iterdir()) == [
-        'best_model',
-        'iter_1',
-        'iter_2',
-    ]
+        (second / name).mkdir(parents=True)
+    train_alone(*flags, '--iters', 2, '--save_dir', second, '--resume_model', first / 'iter_1')
+    assert sorted(path.name for path in first.iterdir()) == ['best_model', 'iter_1']
+    assert sorted(path.name for path in second.iterdir()) == ['best_model', 'iter_1', 'iter_2']
 
 
 def test_no_operations_are_counted(config, tmp_path, capfd):

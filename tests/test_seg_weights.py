@@ -1,4 +1,4 @@
-"""Weights of any code base into a segmentor, or into its backbone, and what is said of them."""
+"""Weights of any code base in a segmentor, or in its backbone, and the messages about them."""
 
 import numpy as np
 import paddle
@@ -52,15 +52,12 @@ def test_a_backbone_begins_from_encoders_of_any_code_base(encoder_files, officia
             'blocks.0.norm2.bias',
         ):
             np.testing.assert_array_equal(own[name].numpy(), tensors[name], err_msg=str(file))
-        assert (own['blocks.0.gamma_1'].numpy() == 1).all() and (
-            own['position_bias.0.table'].numpy() == 0
-        ).all()
+        assert (own['blocks.0.gamma_1'].numpy() == 1).all()
+        assert (own['position_bias.0.table'].numpy() == 0).all()
         said = capsys.readouterr().out
         assert 'copied: 28 of 34 tensors' in said
-        assert (
-            'fresh: blocks.0.gamma_1, blocks.0.gamma_2, blocks.1.gamma_1, blocks.1.gamma_2 and 2 more'
-            in said
-        )
+        first = 'blocks.0.gamma_1, blocks.0.gamma_2, blocks.1.gamma_1, blocks.1.gamma_2'
+        assert f'fresh: {first} and 2 more' in said
 
 
 def test_positions_are_interpolated_and_that_is_said(models, official, capsys):
@@ -77,7 +74,8 @@ def test_a_segmentor_is_loaded_whole_from_mmsegmentation_and_from_paddleseg(
     weights.assign_from(model, str(models / 'mmseg_upernet.pth'))
     for name, tensor in model.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), tensors[name])
-    paddle.save(model.state_dict(), str(tmp_path / 'model.pdparams'))  # as PaddleSeg's trainer
+    # as PaddleSeg's trainer saves
+    paddle.save(model.state_dict(), str(tmp_path / 'model.pdparams'))
     again = segmentor()
     weights.assign_from(again, str(tmp_path / 'model.pdparams'))
     x = paddle.randn([1, 3, 32, 32])
@@ -97,10 +95,8 @@ def test_a_segmentor_begins_from_one_of_other_classes(models, official, capsys):
 
 
 def test_a_segmentor_gives_its_encoder_to_a_backbone(models, official):
-    layer, tensors = (
-        backbone(pretrained=str(models / 'mmseg_upernet.pth')),
-        official(names.SEGMENTOR)['model'],
-    )
+    layer = backbone(pretrained=str(models / 'mmseg_upernet.pth'))
+    tensors = official(names.SEGMENTOR)['model']
     for name, tensor in layer.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), tensors[f'backbone.{name}'])
 

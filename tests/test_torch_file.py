@@ -1,4 +1,4 @@
-"""PyTorch files read without PyTorch: two that it wrote (tests/data), and files built by hand from the format."""
+"""PyTorch files read without PyTorch: two that it wrote (tests/data), and files built by hand."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def expected():
 
 
 def assert_same(ours, theirs):
-    """Equal types (a dict no kin of a dict), names in order, dtypes, shapes and bits."""
+    """Assert equal types (exactly dict), names in order, dtypes, shapes and bits."""
     if isinstance(theirs, np.ndarray | np.generic):
         assert (
             isinstance(ours, np.ndarray)
@@ -116,15 +116,8 @@ def storage(kind='FloatStorage', count=6, key='0', *view):
 
 
 def tensor(size, stride=(1,), offset=0, of=None, rest=(False, {})):
-    return call(
-        'torch._utils',
-        '_rebuild_tensor_v2',
-        storage() if of is None else of,
-        offset,
-        size,
-        stride,
-        *rest,
-    )
+    values = storage() if of is None else of
+    return call('torch._utils', '_rebuild_tensor_v2', values, offset, size, stride, *rest)
 
 
 def write_zip(path, tree, storages=SIX, root='archive', **extra):
@@ -150,7 +143,7 @@ WRITERS = pytest.mark.parametrize('write', [write_zip, write_legacy])
 
 
 def message(path, *contents, write=write_zip):
-    """The one line that reading ends with."""
+    """The one line of the error that reading ends with."""
     if contents:
         write(path, *contents)
     with pytest.raises(InputError) as caught:
@@ -165,17 +158,9 @@ def message(path, *contents, write=write_zip):
     [
         pair.split()
         for pair in (
-            'Double float64',
-            'Float float32',
-            'Half float16',
-            'Long int64',
-            'Int int32',
-            'Short int16',
-            'Char int8',
-            'Byte uint8',
-            'Bool bool',
-            'Untyped uint8',
-        )
+            'Double float64, Float float32, Half float16, Long int64, Int int32, Short int16, '
+            'Char int8, Byte uint8, Bool bool, Untyped uint8'
+        ).split(', ')
     ],
 )
 def test_every_type_of_storage(path, write, kind, dtype):
@@ -187,7 +172,7 @@ def test_every_type_of_storage(path, write, kind, dtype):
 
 @WRITERS
 def test_bfloat16_becomes_float32(path, write):
-    # sign, 8 bits of exponent, 7 of fraction
+    # bfloat16 has a sign, 8 bits of exponent and 7 of fraction
     bits = np.array([0x3FC0, 0xC000, 0x7F80, 0x0001], 'uint16')
     write(path, {'x': tensor((4,), of=storage('BFloat16Storage', 4))}, {'0': bits})
     assert_same(weights.read(path), {'x': np.array([1.5, -2, np.inf, 2.0**-133], 'float32')})
@@ -197,7 +182,7 @@ def test_bfloat16_becomes_float32(path, write):
     'kind, dtype', [('FloatStorage', '>f4'), ('LongStorage', '>i8'), ('BFloat16Storage', '>u2')]
 )
 def test_a_zip_of_a_big_endian_machine(path, kind, dtype):
-    # 1 and 2 in bfloat16 too
+    # 1 and 2, for bfloat16 as bits
     values = np.array([0x3F80, 0x4000] if kind == 'BFloat16Storage' else [1, 2]).astype(dtype)
     write_zip(path, {'x': tensor((2,), of=storage(kind, 2))}, {'0': values}, byteorder=b'big')
     assert_same(
@@ -257,7 +242,7 @@ def test_attributes_of_a_namespace_become_keys_and_those_of_an_ordered_dict_are_
 
 
 def test_a_nest_of_shared_lists_is_read_once(path):
-    # 2 ** 200 ones, written out
+    # written out these would be 2 ** 200 ones
     nest = b'](K\x01e' + b''.join(b'q%c0](h%ch%ce' % (i, i, i) for i in range(200))
     write_zip(path, {'x': nest})
     read = weights.read(path)['x']
@@ -283,21 +268,13 @@ def test_reading_takes_no_more_memory_than_the_file(path, write):
 @pytest.mark.parametrize(
     'module, name',
     [
-        ('os', 'system'),
-        ('posix', 'mkdir'),
-        ('builtins', 'eval'),
-        ('builtins', 'getattr'),
-        ('__builtin__', 'exec'),
-        ('torch.storage', '_load_from_bytes'),
-        ('torch.storage', 'TypedStorage'),
-        ('torch', 'QInt8Storage'),
-        ('torch', 'load'),
-        ('torch._utils', '_rebuild_qtensor'),
-        ('torch._utils', '_rebuild_sparse_tensor'),
-        ('torch.nn', 'Linear'),
-        ('numpy', 'load'),
-        ('collections', 'namedtuple'),
-        ('util.weights', 'read'),
+        path.rsplit('.', 1)
+        for path in (
+            'os.system posix.mkdir builtins.eval builtins.getattr __builtin__.exec '
+            'torch.storage._load_from_bytes torch.storage.TypedStorage torch.QInt8Storage '
+            'torch.load torch._utils._rebuild_qtensor torch._utils._rebuild_sparse_tensor '
+            'torch.nn.Linear numpy.load collections.namedtuple util.weights.read'
+        ).split()
     ],
 )
 def test_other_names_are_refused(path, write, module, name):
@@ -395,12 +372,12 @@ def test_a_flipped_byte_of_a_zip_changes_nothing_unseen(path):
         damaged[position] ^= 1
         path.write_bytes(damaged)
         try:
-            assert_same(weights.read(path), tree)  # a date, say
+            assert_same(weights.read(path), tree)  # such as a date
             assert position not in contents
         except InputError as error:
             assert str(path) in str(error) and '\n' not in str(error)
     write_zip(path, {'x': 'a' * 10**6})
-    # an empty dict; the rest need not be read
+    # the pickle now ends after an empty dict, so its rest need not be read
     path.write_bytes(path.read_bytes().replace(b'\x80\x02}(', b'\x80\x02}.'))
     assert 'Bad CRC-32' in message(path)
 
@@ -450,7 +427,7 @@ def test_what_is_no_pytorch_file_of_weights_is_named(path, make, said):
 
 @pytest.mark.parametrize('name', ['x.pth', 'x.bin', 'x.safetensors', 'x.pdparams', 'x'])
 def test_the_contents_and_not_the_name_tell_the_format(tmp_path, name):
-    # whose length is a '<' at the beginning
+    # its length, 0x3C, is a '<' at the beginning of the file
     header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(0x3C)
     plain, by_torch = {'x': np.ones(1, 'float32')}, {'x': tensor((1,), of=storage(count=1))}
     makers = [
