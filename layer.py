@@ -1,7 +1,10 @@
 """Building blocks of the vision transformers (arXiv:2010.11929), shared by every model.
 
-Parameter names equal timm's (vision_transformer.py @ 0.3.2), on which facebookresearch/mae is built.
-Shapes: N images, C channels, L tokens, D width, H heads, p patch side.
+Parameter names equal timm's (vision_transformer.py @ 0.3.2), on which facebookresearch/mae builds.
+Departures: attention takes a bias on its scores (tests/test_models_swin.py); a block can have layer
+scale (tests/test_seg_model.py); activations can be recomputed (tests/test_models_mae.py).
+Shapes: N images, C channels, L tokens, D width, H heads, p patch side; two dots stand for any
+number of leading axes.
 """
 
 import math
@@ -21,26 +24,30 @@ LayerNorm = partial(nn.LayerNorm, epsilon=1e-6)  # Paddle's default is 1e-5
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a size given as one number or two."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    if isinstance(size, int):
+        return size, size
+    return tuple(size)
 
 
 def check_images(x: paddle.Tensor, in_chans: int, img_size: tuple[int, int]) -> None:
-    """InputError where images are not [N, in_chans, *img_size]."""
+    """Raise InputError unless the images are [N, in_chans, *img_size]."""
     expected = [in_chans, *img_size]
-    if list(x.shape[1:]) != expected:
+    found = list(x.shape[1:])
+    if found != expected:
         raise InputError(
-            f'the model was built for images {expected} (channels, height, width), got {list(x.shape[1:])}'
+            f'the model was built for images {expected} (channels, height, width), got {found}'
         )
 
 
 class PatchEmbed(nn.Layer):
-    """Cut [N, C, height, width] into patches and project each: [N, L, D], tokens in row-major order."""
+    """Cut images into patches and project each: [N, C, height, width] -> [N, L, D], row by row."""
 
     def __init__(
         self, img_size: int | tuple[int, int], patch_size: int, in_chans: int, embed_dim: int
     ):
         super().__init__()
-        self.img_size, self.patch_size = pair(img_size), patch_size
+        self.img_size = pair(img_size)
+        self.patch_size = patch_size
         for side, length in zip(('height', 'width'), self.img_size):
             if length % patch_size or length < patch_size:
                 raise InputError(
@@ -53,36 +60,54 @@ class PatchEmbed(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         check_images(x, self.in_chans, self.img_size)
-        return self.proj(x).flatten(2).transpose([0, 2, 1])
+        x = self.proj(x)  # [N, D, rows, columns]
+        return x.flatten(2).transpose([0, 2, 1])  # [N, L, D]
 
 
 def attend(
     q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, bias: paddle.Tensor | None = None
 ) -> paddle.Tensor:
-    """The mean of the values [.., M, d] that each query [.., L, d] takes by its keys; `bias` is added to the scores."""
-    scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
+    """Scaled dot-product attention: for each query [.., L, d], a weighted mean of the values.
+
+    Keys and values are [.., M, d]; `bias` [.., L, M] is added to the scores before the softmax.
+    """
+    scale = q.shape[-1] ** -0.5
+    scores = paddle.matmul(q * scale, k, transpose_y=True)  # [.., L, M]
     if bias is not None:
         scores = scores + bias
-    return paddle.matmul(nn.functional.softmax(scores, axis=-1), v)
+    weights = nn.functional.softmax(scores, axis=-1)
+    return paddle.matmul(weights, v)  # [.., L, d]
 
 
 class Attention(nn.Layer):
-    """Multi-head self-attention over [.., L, D]; `bias` [.., H, L, L] is added to the scores before the softmax."""
+    """Multi-head self-attention over [.., L, D]; `bias` [.., H, L, L] is added to the scores."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True):
         super().__init__()
         if dim % num_heads:
             raise InputError(f'{num_heads} attention heads do not divide the width {dim}')
-        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias_attr=None if qkv_bias else False)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        shape, outer = list(x.shape), list(range(x.ndim - 2))
-        L = len(outer)  # the axis of the tokens
-        qkv = self.qkv(x).reshape([*shape[:-1], 3, self.num_heads, self.head_dim])
-        q, k, v = qkv.transpose([L + 1, *outer, L + 2, L, L + 3]).unbind(0)  # each [.., H, L, D/H]
-        return self.proj(attend(q, k, v, bias).transpose([*outer, L + 1, L, L + 2]).reshape(shape))
+        shape = list(x.shape)  # [.., L, D]
+        outer = list(range(x.ndim - 2))  # the axes before the tokens
+        tokens = len(outer)
+
+        # Queries, keys and values of each head
+        parts, heads, width = tokens + 1, tokens + 2, tokens + 3  # axes
+        qkv = self.qkv(x)  # [.., L, 3 D]
+        qkv = qkv.reshape([*shape[:-1], 3, self.num_heads, self.head_dim])
+        qkv = qkv.transpose([parts, *outer, heads, tokens, width])  # [3, .., H, L, D/H]
+        q, k, v = qkv.unbind(0)
+
+        # Each head attends on its own; the results are put side by side and mixed by a projection
+        x = attend(q, k, v, bias)  # [.., H, L, D/H]
+        x = x.transpose([*outer, tokens + 1, tokens, tokens + 2])  # [.., L, H, D/H]
+        x = x.reshape(shape)  # [.., L, D]
+        return self.proj(x)
 
 
 class Mlp(nn.Layer):
@@ -95,12 +120,15 @@ class Mlp(nn.Layer):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        x = self.act(self.fc1(x))
+        return self.fc2(x)
 
 
 class DropPath(nn.Layer):
-    """In training, leave out a residual branch for a share `rate` of the samples and scale up the others
-    (stochastic depth, arXiv:1603.09382)."""
+    """Stochastic depth (arXiv:1603.09382): drop a residual branch for a share of the samples.
+
+    `rate` is the share; the branch of the others is scaled by 1 / (1 - rate). In training only.
+    """
 
     def __init__(self, rate: float):
         super().__init__()
@@ -110,15 +138,16 @@ class DropPath(nn.Layer):
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        kept = paddle.floor(keep + paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)))
+        one_a_sample = [x.shape[0]] + [1] * (x.ndim - 1)
+        kept = paddle.floor(keep + paddle.rand(one_a_sample))  # 1 with probability `keep`, or 0
         return x / keep * kept.astype(x.dtype)
 
 
 class Block(nn.Layer):
-    """Pre-norm transformer block over [N, L, D], or maps [N, height, width, D] where `attention` takes them.
+    """Pre-norm transformer block over [N, L, D], or over maps if `attention` takes them.
 
-    With `init_values` each branch is multiplied by learnt factors [D] that begin with this value (layer scale,
-    arXiv:2103.17239).
+    With `init_values` the block has layer scale (arXiv:2103.17239): each branch is multiplied by
+    learnt factors [D], which start from this value.
     """
 
     def __init__(
@@ -138,23 +167,28 @@ class Block(nn.Layer):
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
-        self.gamma_1, self.gamma_2 = (
-            None
-            if init_values is None
-            else self.create_parameter([dim], default_initializer=Constant(init_values))
-            for _ in range(2)
-        )
+        self.gamma_1 = self._layer_scale(dim, init_values)
+        self.gamma_2 = self._layer_scale(dim, init_values)
+
+    def _layer_scale(self, dim: int, init_values: float | None) -> paddle.Tensor | None:
+        if init_values is None:
+            return None
+        return self.create_parameter([dim], default_initializer=Constant(init_values))
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        x = x + self._branch(self.attn(self.norm1(x), bias), self.gamma_1)
+        attended = self.attn(self.norm1(x), bias)
+        x = x + self._branch(attended, self.gamma_1)
         return x + self._branch(self.mlp(self.norm2(x)), self.gamma_2)
 
     def _branch(self, x: paddle.Tensor, gamma: paddle.Tensor | None) -> paddle.Tensor:
-        return self.drop_path(x if gamma is None else gamma * x)
+        """A residual branch with its layer scale and drop path."""
+        if gamma is not None:
+            x = gamma * x
+        return self.drop_path(x)
 
 
 class PatchMerge(nn.Layer):
-    """Halve a map: [N, height, width, D] -> [N, height/2, width/2, E] by one projection of each 2 x 2 tokens."""
+    """Project each 2 x 2 tokens to one: [N, rows, columns, D] -> [N, rows/2, columns/2, E]."""
 
     def __init__(self, dim: int, out_dim: int, norm_layer: Callable[[int], nn.Layer] | None = None):
         super().__init__()
@@ -163,33 +197,41 @@ class PatchMerge(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.norm(x) if self.norm else x
-        return self.proj(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+        x = self.proj(x.transpose([0, 3, 1, 2]))  # [N, E, rows/2, columns/2]
+        return x.transpose([0, 2, 3, 1])  # [N, rows/2, columns/2, E]
 
 
 class PyramidBlock(Block):
-    """A block over maps [N, height, width, D]; the first of a stage begins by halving the map."""
+    """A block over maps [N, rows, columns, D]; with `downsample` it first halves the map."""
 
     def __init__(self, *args, downsample: PatchMerge | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.downsample = downsample
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        return super().forward(self.downsample(x) if self.downsample else x, bias)
+        x = self.downsample(x) if self.downsample else x
+        return super().forward(x, bias)
 
 
 class Blocks(nn.LayerList):
-    """Blocks run one after the other. With `recompute` set, training keeps only what enters each of them and
-    computes the rest again in the backward pass: the same gradients for less memory and about a third more time."""
+    """Blocks that run one after the other.
+
+    With `recompute` set, training stores only the input of each block and computes the rest again
+    in the backward pass: the same gradients, less memory, about a third more time.
+    """
 
     recompute = False
 
     def outputs(
         self, x: paddle.Tensor, biases: list[paddle.Tensor] | None = None
     ) -> list[paddle.Tensor]:
-        """What leaves each block. `biases`, one a block, are for its attention."""
+        """The output of each block. `biases` has one bias a block, for its attention."""
+        if biases is None:
+            biases = [None] * len(self)
+        recomputed = self.recompute and self.training
         results = []
-        for block, bias in zip(self, biases or [None] * len(self)):
-            x = recompute(block, x, bias) if self.recompute and self.training else block(x, bias)
+        for block, bias in zip(self, biases):
+            x = recompute(block, x, bias) if recomputed else block(x, bias)
             results.append(x)
         return results
 
@@ -198,10 +240,11 @@ class Blocks(nn.LayerList):
 
 
 class Pyramid(nn.Layer):
-    """Patches, and stages of blocks over maps [N, rows, columns, D] that halve from one stage to the next.
+    """Patches, then stages of blocks over maps [N, rows, columns, D], halved between stages.
 
-    `block(stage, index, rate, merge)` makes a block: the index counts within the stage, the rate is of its DropPath, and
-    the first of all later stages is given what halves the map. `widths` are those of the stages.
+    widths, depths: D and the number of blocks of each stage.
+    block: (stage, index within the stage, rate of its DropPath, PatchMerge or None) -> a block.
+    The first block of each later stage gets the PatchMerge, which halves the map.
     """
 
     def __init__(
@@ -214,82 +257,95 @@ class Pyramid(nn.Layer):
         merge_norm: Callable[[int], nn.Layer] | None = None,
     ):
         super().__init__()
+        halvings = len(depths) - 1
         for side in patch_embed.grid:
-            if side % 2 ** (len(depths) - 1):
+            if side % 2**halvings:
                 raise InputError(
-                    f'{side} patches a side cannot be halved {len(depths) - 1} times; choose another size'
+                    f'{side} patches a side cannot be halved {halvings} times; choose another size'
                 )
-        self.patch_embed, self.widths, self.width = patch_embed, tuple(widths), widths[-1]
-        # rows and columns of positions: more than of patches, where some are removed
+        self.patch_embed = patch_embed
+        self.widths = tuple(widths)
+        self.width = widths[-1]
+        # Rows and columns of positions; masked autoencoders have more positions than patches
         self.places = patch_embed.grid
         self.ends = [int(end) - 1 for end in np.cumsum(depths)]  # last block of each stage
+
+        # The rate of DropPath grows linearly over all blocks
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
-        self.blocks = Blocks(
-            block(
-                stage,
-                i,
-                next(rates),
-                PatchMerge(widths[stage - 1], widths[stage], merge_norm)
-                if stage and i == 0
-                else None,
-            )
-            for stage, depth in enumerate(depths)
-            for i in range(depth)
-        )
+        blocks = []
+        for stage, depth in enumerate(depths):
+            for index in range(depth):
+                merge = None
+                if stage and index == 0:
+                    merge = PatchMerge(widths[stage - 1], widths[stage], merge_norm)
+                blocks.append(block(stage, index, next(rates), merge))
+        self.blocks = Blocks(blocks)
 
     @property
     def unit(self) -> int:
-        """Side in pixels of what one token of the last map but one covers: masks remove such squares."""
+        """Side, in pixels, of a token of the last map but one: masks remove such squares."""
         return self.patch_embed.patch_size * 2 ** (len(self.ends) - 2)
 
     def embed(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Map [N, rows, columns, D] of the patches of [N, C, height, width], without positions."""
-        x = self.patch_embed(images)
+        """Patches as a map, without positions: [N, C, height, width] -> [N, rows, columns, D]."""
+        x = self.patch_embed(images)  # [N, L, D]
         return x.reshape([-1, *self.patch_embed.grid, x.shape[2]])
 
     def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
-        """The map that leaves each block."""
+        """The output map of each block."""
         return self.outputs(self.embed(images), self.positions())
 
     def positions(self) -> paddle.Tensor:
-        """[1, *places, any]: what the encoder needs to know of each patch's place."""
+        """The encoder's own description of each patch's place, [1, *places, any width]."""
         raise NotImplementedError
 
     def outputs(self, x: paddle.Tensor, positions: paddle.Tensor) -> list[paddle.Tensor]:
-        """The map that leaves each block, of an embedded map and its positions [1 or N, rows, columns, any]."""
+        """The output map of each block, for an embedded map and the positions of its patches.
+
+        x [N, rows, columns, D], positions [1 or N, rows, columns, any width].
+        """
         raise NotImplementedError
 
 
 class PyramidMaps(Pyramid):
-    """The last map of each stage, projected to one width by `fpn1`, `fpn2` ..., as segmentation takes them.
+    """The last map of each stage, projected to one width by `fpn1`, `fpn2` ..., for segmentation.
 
-    Whoever inherits builds the encoder, then calls `add_projections`.
+    A subclass builds the encoder, then calls `add_projections`.
     """
 
     def add_projections(self, out_width: int) -> None:
-        """Add the projections, then draw the whole model as UM-MAE does for segmentation."""
+        """Add the projections, then initialize the whole model as UM-MAE does for segmentation."""
         self.projections = [f'fpn{stage}' for stage in range(1, 1 + len(self.widths))]
         for name, width in zip(self.projections, self.widths):
             setattr(self, name, nn.Conv2D(width, out_width, 1))
-        draw_pyramid(self, TruncatedNormal(std=0.02, a=-2.0, b=2.0))
+        init_pyramid(self, TruncatedNormal(std=0.02, a=-2.0, b=2.0))
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Maps [N, out_width, rows, columns] of images [N, C, height, width]."""
         features = self.features(x)
-        last = [features[end].transpose([0, 3, 1, 2]) for end in self.ends]  # [N, D, rows, columns]
-        return [getattr(self, name)(x) for name, x in zip(self.projections, last)]
+        maps = []
+        for name, end in zip(self.projections, self.ends):
+            last = features[end].transpose([0, 3, 1, 2])  # [N, D, rows, columns]
+            projection = getattr(self, name)
+            maps.append(projection(last))
+        return maps
 
 
-def enlarge(mask: paddle.Tensor, like: paddle.Tensor) -> paddle.Tensor:
-    """A mask [N, L] of square parts, in row-major order, as a bool map [N, rows, columns, 1] of the size of `like`."""
+def upsample_mask(mask: paddle.Tensor, like: paddle.Tensor) -> paddle.Tensor:
+    """A mask [N, L] of square units as a bool map [N, rows, columns, 1] of the size of `like`.
+
+    Units are in row-major order; like [N, rows, columns, D].
+    """
     rows, columns = like.shape[1:3]
-    side = math.isqrt(rows * columns // mask.shape[1])
-    x = mask.astype('float32').reshape([-1, rows // side, columns // side, 1])
-    return x.repeat_interleave(side, 1).repeat_interleave(side, 2) > 0
+    side = math.isqrt(rows * columns // mask.shape[1])  # of a unit, in tokens
+    x = mask.astype('float32')
+    x = x.reshape([-1, rows // side, columns // side, 1])
+    x = x.repeat_interleave(side, 1).repeat_interleave(side, 2)  # [N, rows, columns, 1]
+    return x > 0
 
 
-def draw_linears(model: nn.Layer, weight: Callable[[paddle.Tensor], None]) -> None:
-    """Draw every Linear's weight anew by this initializer; its bias becomes 0."""
+def init_linears(model: nn.Layer, weight: Callable[[paddle.Tensor], None]) -> None:
+    """Initialize the weights of all Linear layers by `weight`, their biases to 0."""
     for part in model.sublayers():
         if isinstance(part, nn.Linear):
             weight(part.weight)
@@ -297,15 +353,19 @@ def draw_linears(model: nn.Layer, weight: Callable[[paddle.Tensor], None]) -> No
                 Constant(0.0)(part.bias)
 
 
-def draw_pyramid(model: nn.Layer, linear_weight: Callable[[paddle.Tensor], None]) -> None:
-    """Draw a model over a pyramid anew, as UM-MAE does: every convolution normal with variance 2 / fan-out, its bias
-    0; then every Linear by this initializer, as draw_linears."""
+def init_pyramid(model: nn.Layer, linear_weight: Callable[[paddle.Tensor], None]) -> None:
+    """Initialize a model over a pyramid as UM-MAE does.
+
+    First every convolution: normal with variance 2 / fan-out, bias 0. Then every Linear by
+    `linear_weight`, as init_linears.
+    """
     for part in model.sublayers():
         if isinstance(part, nn.Conv2D):
             channels, _, *sides = part.weight.shape
-            Normal(std=math.sqrt(2 / (channels * math.prod(sides))))(part.weight)
+            fan_out = channels * math.prod(sides)
+            Normal(std=math.sqrt(2 / fan_out))(part.weight)
             Constant(0.0)(part.bias)
-    draw_linears(model, linear_weight)
+    init_linears(model, linear_weight)
 
 
 def enable_recompute(model: nn.Layer) -> None:

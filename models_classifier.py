@@ -1,6 +1,9 @@
-"""What all classifiers have in common: a head on features, and ways to train it.
+"""The shared part of all classifiers: a head on the features of an encoder, and ways to train it.
 
-Shapes: N images, D width, K classes.
+Head, probe and partial fine-tuning follow arXiv:2111.06377 and facebookresearch/mae @ efb2a80
+(main_finetune.py, main_linprobe.py); the head of pyramids follows implus/UM-MAE @ cb7776b.
+Departure, with its test in tests/test_models_vit.py: FeatureNorm instead of Paddle's BatchNorm.
+Shapes: N images, C channels, D width, K classes.
 """
 
 from collections.abc import Callable
@@ -9,67 +12,84 @@ import paddle
 from paddle import nn
 from paddle.nn import initializer
 
-from layer import draw_pyramid
+from layer import init_pyramid
 from util import optim
 from util.errors import InputError
 
 
 class Classifier(nn.Layer):
-    """Class scores [N, K] of images [N, C, height, width], by `head` from what `forward_features` makes of them."""
+    """Class scores [N, K] of images [N, C, height, width]: `forward_features`, then `head`."""
 
     def reset_head(self, std: float) -> None:
-        """Draw the head's weight anew with this deviation, its bias 0: 2e-5 to fine-tune, .01 to probe."""
+        """Draw the head's weight with standard deviation `std`, and set its bias to 0.
+
+        Upstream takes 2e-5 for fine-tuning and 0.01 for linear probing.
+        """
         initializer.TruncatedNormal(std=std, a=-2.0, b=2.0)(self.head.weight)
         initializer.Constant(0.0)(self.head.bias)
 
     def probe(self) -> None:
-        """Leave only the head to be trained, behind a normalisation of the features without parameters."""
+        """Freeze all but the head, and put a normalisation without parameters before it."""
         for parameter in self.parameters():
             parameter.stop_gradient = True
         for parameter in self.head.parameters():
             parameter.stop_gradient = False
-        self.head = nn.Sequential(FeatureNorm(self.head.weight.shape[0]), self.head)
+        width = self.head.weight.shape[0]
+        self.head = nn.Sequential(FeatureNorm(width), self.head)
 
     def freeze_blocks(self, count: int) -> None:
-        """Keep the embedding and the first `count` blocks as they are (partial fine-tuning, arXiv:2111.06377 fig. 9)."""
+        """Freeze the embedding and the first `count` blocks; 0 freezes nothing.
+
+        Partial fine-tuning, arXiv:2111.06377, figure 9.
+        """
         if not 0 <= count <= len(self.blocks):
             raise InputError(f'--freeze_blocks {count}: the model has {len(self.blocks)} blocks')
+        if count == 0:
+            return
+        last = len(self.blocks) + 1  # the layer of the head
         for name, parameter in self.named_parameters():
-            if count and optim.layer_of(name, last=len(self.blocks) + 1) <= count:
+            if optim.layer_of(name, last) <= count:
                 parameter.stop_gradient = True
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.head(self.forward_features(x))
+        features = self.forward_features(x)  # [N, D]
+        return self.head(features)
 
 
 class PyramidClassifier(Classifier):
-    """The head of a pyramid encoder (layer.Pyramid): the mean over the last map, through `fc_norm`, as in UM-MAE.
+    """A classifier on a pyramid encoder (layer.Pyramid): the last map's mean through `fc_norm`.
 
-    Whoever inherits builds the encoder, then calls this.
+    A subclass builds the encoder, then calls `add_head`.
     """
 
     def add_head(
         self, num_classes: int, global_pool: bool, norm_layer: Callable[[int], nn.Layer]
     ) -> None:
+        """Add head and normalisation, and initialize all weights as UM-MAE does.
+
+        InputError if global_pool is False: a pyramid has no class token.
+        """
         if not global_pool:
             raise InputError(
-                f'--cls_token: a {type(self).__name__} has no class token; --global_pool is what it does'
+                f'--cls_token: a {type(self).__name__} has no class token; use --global_pool'
             )
-        self.global_pool, self.num_classes = global_pool, num_classes
+        self.global_pool = global_pool
+        self.num_classes = num_classes
         self.head = nn.Linear(self.width, num_classes)
         self.fc_norm = norm_layer(self.width)
-        draw_pyramid(self, initializer.XavierUniform())
+        init_pyramid(self, initializer.XavierUniform())
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
         """Features [N, D] that the head sees."""
-        return self.fc_norm(self.features(x)[-1].mean([1, 2]))
+        last = self.features(x)[-1]  # [N, rows, columns, D]
+        return self.fc_norm(last.mean([1, 2]))
 
 
 class FeatureNorm(nn.Layer):
-    """BatchNorm without affine parameters over [N, D], epsilon 1e-6, momentum .1 of the new value.
+    """BatchNorm over [N, D] without affine parameters: epsilon 1e-6, new values count 0.1.
 
-    Paddle's keeps affine parameters even where they are switched off, and the biased variance; this keeps PyTorch's
-    unbiased one, which evaluation uses.
+    Evaluation uses the running unbiased variance, as in PyTorch. Paddle's BatchNorm keeps the
+    biased one, and has affine parameters even if they are switched off.
     """
 
     def __init__(self, width: int):
@@ -81,14 +101,20 @@ class FeatureNorm(nn.Layer):
         x = x.astype('float32')
         mean, variance = self._mean, self._variance
         if self.training:
-            if x.shape[0] < 2:
+            N = x.shape[0]
+            if N < 2:
                 raise InputError(
-                    'normalising features needs at least 2 images a batch and process; raise --batch_size'
+                    'normalising features needs at least 2 images a batch and process; '
+                    'raise --batch_size'
                 )
-            mean = x.mean(0)
-            variance = (x - mean).square().mean(0)
-            with paddle.no_grad():
-                unbiased = variance * (x.shape[0] / (x.shape[0] - 1))
-                self._mean.set_value(0.9 * self._mean + 0.1 * mean)
-                self._variance.set_value(0.9 * self._variance + 0.1 * unbiased)
+            mean = x.mean(0)  # [D]
+            variance = (x - mean).square().mean(0)  # [D]
+            self._update(mean, variance, N)
         return (x - mean) * (variance + 1e-6).rsqrt()
+
+    @paddle.no_grad()
+    def _update(self, mean: paddle.Tensor, variance: paddle.Tensor, N: int) -> None:
+        """Move the running statistics a tenth of the way to those of a batch of N."""
+        unbiased = variance * (N / (N - 1))
+        self._mean.set_value(0.9 * self._mean + 0.1 * mean)
+        self._variance.set_value(0.9 * self._variance + 0.1 * unbiased)

@@ -1,9 +1,11 @@
 """Masked autoencoder with a ViT encoder (arXiv:2111.06377).
 
-Names, order and shapes of the parameters equal facebookresearch/mae models_mae.py @ efb2a80 (Linear weights are
-stored [in, out], as Paddle does). Departures, each with its test in tests/test_models_mae.py: `noise` can be handed
-in; images need not be square nor have three channels; UM-MAE's secondary masking of visible patches (arXiv:2205.10063).
-Shapes: N images, C channels, L patches, K kept patches, D width, p patch side.
+Parameter names, order and shapes equal facebookresearch/mae models_mae.py @ efb2a80 (Paddle stores
+Linear weights [in, out]).
+Departures, each with its test in tests/test_models_mae.py unless another file is named: the noise
+of the mask can be given; images need not be square nor have three channels; visible patches can be
+replaced by a token, as in UM-MAE (arXiv:2205.10063, tests/test_models_um.py).
+Shapes: N images, C channels, L patches, V visible patches, D width, p patch side.
 """
 
 import math
@@ -12,21 +14,22 @@ import paddle
 from paddle import nn
 from paddle.nn import initializer
 
-from layer import Block, Blocks, LayerNorm, PatchEmbed, draw_linears, pair
+from layer import Block, Blocks, LayerNorm, PatchEmbed, init_linears, pair
 from models_sizes import SIZES
 from util import masking, pos_embed
 from util.errors import InputError
 
 
 class Reconstruction(nn.Layer):
-    """What masked autoencoders have in common: a decoder, and the comparison with the image where it was hidden.
+    """The shared part of all masked autoencoders: masks, patches, the decoder and the loss.
 
-    A model says what it sees and adds a decoder; its forward_encoder and forward_decoder are called one after the other.
+    A model inherits it, calls `configure`, adds an encoder and a decoder, and implements
+    forward_encoder and forward_decoder.
     """
 
-    error = staticmethod(paddle.square)
+    error = staticmethod(paddle.square)  # of a pixel
 
-    def sees(
+    def configure(
         self,
         img_size: int | tuple[int, int],
         patch_size: int,
@@ -34,26 +37,38 @@ class Reconstruction(nn.Layer):
         norm_pix_loss: bool,
         vis_mask_ratio: float,
     ) -> None:
-        """Images [N, in_chans, *img_size], removed and predicted by patches of patch_size pixels a side."""
-        self.img_size, self.patch_size, self.in_chans = pair(img_size), patch_size, in_chans
+        """Set the size of images [N, in_chans, *img_size] and of the patches that masks remove.
+
+        patch_size: side in pixels. vis_mask_ratio: see secondary_masking.
+        """
+        self.img_size = pair(img_size)
+        self.patch_size = patch_size
+        self.in_chans = in_chans
         self.grid = tuple(side // patch_size for side in self.img_size)
-        self.norm_pix_loss, self.vis_mask_ratio = norm_pix_loss, vis_mask_ratio
+        self.norm_pix_loss = norm_pix_loss
+        self.vis_mask_ratio = vis_mask_ratio
 
     @property
     def num_patches(self) -> int:
+        """L, the number of patches of an image."""
         return self.grid[0] * self.grid[1]
 
-    def token(self, width: int) -> paddle.Tensor:
-        return self.create_parameter(
-            [1, 1, width], default_initializer=initializer.Normal(std=0.02)
-        )
+    def create_token(self, width: int) -> paddle.Tensor:
+        """A new learnt token [1, 1, width], drawn with standard deviation 0.02."""
+        normal = initializer.Normal(std=0.02)
+        return self.create_parameter([1, 1, width], default_initializer=normal)
 
-    def fixed_positions(self, width: int, grid: tuple[int, int], cls_token: bool) -> paddle.Tensor:
+    def create_fixed_positions(
+        self, width: int, grid: tuple[int, int], cls_token: bool
+    ) -> paddle.Tensor:
+        """A frozen sine-cosine table [1, (1 +) rows * columns, width], the class token's row first.
+
+        It is a parameter, so that checkpoints hold it as upstream's do.
+        """
         table = pos_embed.sincos_2d(width, grid, cls_token)[None]
-        parameter = self.create_parameter(
-            table.shape, default_initializer=initializer.Assign(table)
-        )
-        parameter.stop_gradient = True  # frozen, but saved: upstream's files hold it
+        assign = initializer.Assign(table)
+        parameter = self.create_parameter(table.shape, default_initializer=assign)
+        parameter.stop_gradient = True
         return parameter
 
     def add_decoder(
@@ -66,7 +81,10 @@ class Reconstruction(nn.Layer):
         norm_layer,
         patches: int = 1,
     ) -> None:
-        """Layers from `latent_dim` values for so many patches to the pixels of each; tokens and positions are not in it."""
+        """Add the layers that predict, from each latent, the pixels of its `patches` patches.
+
+        Mask token and positions are not among them.
+        """
         self.decoder_embed = nn.Linear(latent_dim, patches * embed_dim)
         self.decoder_blocks = Blocks(
             Block(embed_dim, num_heads, mlp_ratio, norm_layer=norm_layer) for _ in range(depth)
@@ -75,103 +93,129 @@ class Reconstruction(nn.Layer):
         self.decoder_pred = nn.Linear(embed_dim, self.patch_size**2 * self.in_chans)
 
     def decode(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Pixels [N, L, p*p*C] for tokens [N, L, D] that know their positions."""
-        return self.decoder_pred(self.decoder_norm(self.decoder_blocks(x)))
+        """Pixels [N, L, p*p*C] of tokens [N, L, D], to which the positions are already added."""
+        x = self.decoder_blocks(x)
+        x = self.decoder_norm(x)
+        return self.decoder_pred(x)
 
-    def draw_patch_projection(self) -> None:
-        """Draw the weight of the patch projection as the matrix that it is, [D, C p p], Xavier-uniform."""
-        weight = self.patch_embed.proj.weight
-        initializer.XavierUniform(fan_in=math.prod(weight.shape[1:]), fan_out=weight.shape[0])(
-            weight
-        )
+    def init_patch_projection(self) -> None:
+        """Initialize the weight of the patch projection, as a matrix [D, C p p], by Xavier."""
+        weight = self.patch_embed.proj.weight  # [D, C, p, p]
+        fan_in = math.prod(weight.shape[1:])
+        xavier = initializer.XavierUniform(fan_in=fan_in, fan_out=weight.shape[0])
+        xavier(weight)
 
     def patchify(self, imgs: paddle.Tensor) -> paddle.Tensor:
-        """[N, C, height, width] -> [N, L, p*p*C]: patches in row-major order, within a patch row, column, channel."""
-        p, (rows, columns) = self.patch_size, self.grid
-        x = imgs.reshape([-1, imgs.shape[1], rows, p, columns, p])
-        return x.transpose([0, 2, 4, 3, 5, 1]).reshape([-1, rows * columns, p * p * imgs.shape[1]])
+        """Cut images into patches: [N, C, height, width] -> [N, L, p*p*C].
+
+        Patches are in row-major order; within a patch: row, column, channel.
+        """
+        p = self.patch_size
+        rows, columns = self.grid
+        C = imgs.shape[1]
+        x = imgs.reshape([-1, C, rows, p, columns, p])
+        x = x.transpose([0, 2, 4, 3, 5, 1])  # [N, rows, columns, p, p, C]
+        return x.reshape([-1, rows * columns, p * p * C])
 
     def unpatchify(self, x: paddle.Tensor) -> paddle.Tensor:
-        """The inverse of patchify: [N, L, p*p*C] -> [N, C, height, width]."""
-        p, (rows, columns) = self.patch_size, self.grid
-        x = x.reshape([-1, rows, columns, p, p, x.shape[2] // p**2])
-        return x.transpose([0, 5, 1, 3, 2, 4]).reshape([-1, x.shape[5], rows * p, columns * p])
+        """Undo patchify: [N, L, p*p*C] -> [N, C, height, width]."""
+        p = self.patch_size
+        rows, columns = self.grid
+        C = x.shape[2] // p**2
+        x = x.reshape([-1, rows, columns, p, p, C])
+        x = x.transpose([0, 5, 1, 3, 2, 4])  # [N, C, rows, p, columns, p]
+        return x.reshape([-1, C, rows * p, columns * p])
 
     def pictures(
         self, imgs: paddle.Tensor, pred: paddle.Tensor, mask: paddle.Tensor
     ) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """The prediction [N, L, p*p*C] and the mask [N, L] as pictures [N, C, height, width], the mask 1 where pixels were
-        removed. Normalised pixels say nothing of a patch's mean and spread: those of imgs are put in."""
+        """The prediction and the mask (1 = removed) as pictures [N, C, height, width].
+
+        pred [N, L, p*p*C], mask [N, L]. Normalised predictions get the mean and the standard
+        deviation of the patches of `imgs`.
+        """
         if self.norm_pix_loss:
             mean, std = self.patch_statistics(imgs)
             pred = pred * std + mean
-        return self.unpatchify(pred), self.unpatchify(
-            mask.unsqueeze(-1).expand([-1, -1, pred.shape[2]])
-        )
+        mask = mask.unsqueeze(-1)  # [N, L, 1]
+        mask = mask.expand([-1, -1, pred.shape[2]])  # [N, L, p*p*C]
+        return self.unpatchify(pred), self.unpatchify(mask)
 
     def random_masking(
         self, N: int, mask_ratio: float, noise: paddle.Tensor | None = None
     ) -> tuple:
-        """Keep the patches with the smallest noise [N, L], which is drawn here where it is None.
+        """Keep the patches with the smallest noise [N, L], which is drawn here if it is None.
 
-        Returns ids_keep [N, K], the mask [N, L] in the image's order (float32, 1 = removed) and ids_restore [N, L],
-        which undoes the shuffle.
+        Returns ids_keep [N, V], the mask [N, L] in the image's order (float32, 1 = removed) and
+        ids_restore [N, L], which undoes the shuffle.
         """
         L = self.num_patches
-        K = masking.num_visible(L, mask_ratio)
-        if K < 1:
+        V = masking.num_visible(L, mask_ratio)
+        if V < 1:
             raise InputError(
                 f'mask ratio {mask_ratio} keeps none of {L} patches; take a smaller one'
             )
-        ids_shuffle = paddle.argsort(
-            paddle.rand([N, L]) if noise is None else noise, axis=1, stable=True
-        )
-        ids_restore = paddle.argsort(ids_shuffle, axis=1)
-        return ids_shuffle[:, :K], (ids_restore >= K).astype('float32'), ids_restore
+
+        # Sort the noise of each image: small is keep, large is remove
+        if noise is None:
+            noise = paddle.rand([N, L])
+        ids_shuffle = paddle.argsort(noise, axis=1, stable=True)  # [N, L]
+        ids_restore = paddle.argsort(ids_shuffle, axis=1)  # [N, L], a patch's place in the shuffle
+        ids_keep = ids_shuffle[:, :V]
+
+        mask = (ids_restore >= V).astype('float32')
+        return ids_keep, mask, ids_restore
 
     def secondary_masking(self, mask: paddle.Tensor, visible: int) -> paddle.Tensor:
-        """bool [N, L], True where one of the `visible` patches that the mask [N, L] leaves is to be replaced by
-        vis_mask_token: a share vis_mask_ratio, so that int(visible (1 - ratio)) stay; drawn anew at each call
-        (arXiv:2205.10063, sec. 3.3)."""
-        order = paddle.argsort(paddle.rand(mask.shape) + mask, axis=1)  # removed ones come last
-        return paddle.argsort(order, axis=1) < visible - masking.num_visible(
-            visible, self.vis_mask_ratio
-        )
+        """Visible patches that vis_mask_token replaces (arXiv:2205.10063, sec. 3.3): bool [N, L].
+
+        The mask [N, L] leaves `visible` patches of each image. int(visible * (1 - vis_mask_ratio))
+        of them stay as they are, drawn anew at each call.
+        """
+        replaced = visible - masking.num_visible(visible, self.vis_mask_ratio)
+        noise = paddle.rand(mask.shape) + mask  # [N, L], removed patches sort behind visible ones
+        order = paddle.argsort(noise, axis=1)
+        rank = paddle.argsort(order, axis=1)  # [N, L]
+        return rank < replaced
 
     def patch_statistics(self, imgs: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Mean and standard deviation [N, L, 1] over all values of each patch (unbiased variance, plus 1e-6)."""
-        patches = self.patchify(imgs)
+        """Mean and standard deviation [N, L, 1] of each patch: unbiased variance, plus 1e-6."""
+        patches = self.patchify(imgs)  # [N, L, p*p*C]
         mean = patches.mean(-1, keepdim=True)
-        variance = (patches - mean).square().sum(-1, keepdim=True) / (patches.shape[-1] - 1)
+        squares = (patches - mean).square().sum(-1, keepdim=True)
+        variance = squares / (patches.shape[-1] - 1)
         return mean, (variance + 1e-6).sqrt()
 
     def forward_loss(
         self, imgs: paddle.Tensor, pred: paddle.Tensor, mask: paddle.Tensor
     ) -> paddle.Tensor:
-        """Mean error over the removed patches, a scalar; NaN where the mask removes none.
+        """Mean error over the removed patches, a scalar; NaN if the mask removes none.
 
         imgs [N, C, height, width] as the encoder saw them, pred [N, L, p*p*C], mask [N, L].
         """
+        # Squares of pixel differences and sums over a batch need float32
         with paddle.amp.auto_cast(False):
-            # squares of pixel differences and sums over a batch need float32
-            target = self.patchify(imgs)
+            target = self.patchify(imgs)  # [N, L, p*p*C]
             if self.norm_pix_loss:
                 mean, std = self.patch_statistics(imgs)
                 target = (target - mean) / std
-            loss = self.error(pred.astype('float32') - target).mean(-1)  # [N, L]
+
+            loss = self.error(pred.astype('float32') - target)  # [N, L, p*p*C]
+            loss = loss.mean(-1)  # [N, L], mean error of each patch
             return (loss * mask).sum() / mask.sum()
 
     def forward(
         self, imgs: paddle.Tensor, mask_ratio: float = 0.75, noise: paddle.Tensor | None = None
     ) -> tuple:
-        """(loss, prediction [N, L, p*p*C], mask [N, L], 1 = removed); `noise` [N, L] fixes the mask."""
+        """(loss, prediction [N, L, p*p*C], mask [N, L]), 1 = removed; `noise` [N, L] fixes it."""
         latent, mask, ids_restore = self.forward_encoder(imgs, mask_ratio, noise)
         pred = self.forward_decoder(latent, ids_restore)
-        return self.forward_loss(imgs, pred, mask), pred, mask
+        loss = self.forward_loss(imgs, pred, mask)
+        return loss, pred, mask
 
 
 class MaskedAutoencoderViT(Reconstruction):
-    """Encode the visible patches, decode all of them, compare with the image where it was hidden."""
+    """Encode the visible patches, decode all of them, compare the removed ones with the image."""
 
     def __init__(
         self,
@@ -190,69 +234,94 @@ class MaskedAutoencoderViT(Reconstruction):
         vis_mask_ratio: float = 0.0,
     ):
         super().__init__()
-        self.sees(img_size, patch_size, in_chans, norm_pix_loss, vis_mask_ratio)
-        patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
-        self.cls_token = self.token(embed_dim)
-        self.pos_embed = self.fixed_positions(embed_dim, patch_embed.grid, cls_token=True)
-        self.mask_token = self.token(decoder_embed_dim)
-        self.decoder_pos_embed = self.fixed_positions(
-            decoder_embed_dim, patch_embed.grid, cls_token=True
+        self.configure(img_size, patch_size, in_chans, norm_pix_loss, vis_mask_ratio)
+        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
+
+        # Tokens and fixed positions, in upstream's order
+        self.cls_token = self.create_token(embed_dim)
+        self.pos_embed = self.create_fixed_positions(embed_dim, self.grid, cls_token=True)
+        self.mask_token = self.create_token(decoder_embed_dim)
+        self.decoder_pos_embed = self.create_fixed_positions(
+            decoder_embed_dim, self.grid, cls_token=True
         )
         if vis_mask_ratio:
-            self.vis_mask_token = self.token(embed_dim)
+            self.vis_mask_token = self.create_token(embed_dim)
 
-        self.patch_embed = patch_embed
+        # Encoder
         self.blocks = Blocks(
             Block(embed_dim, num_heads, mlp_ratio, norm_layer=norm_layer) for _ in range(depth)
         )
         self.norm = norm_layer(embed_dim)
 
+        # Decoder
         self.add_decoder(
-            embed_dim, decoder_embed_dim, decoder_depth, decoder_num_heads, mlp_ratio, norm_layer
+            latent_dim=embed_dim,
+            embed_dim=decoder_embed_dim,
+            depth=decoder_depth,
+            num_heads=decoder_num_heads,
+            mlp_ratio=mlp_ratio,
+            norm_layer=norm_layer,
         )
         self.initialize_weights()
 
     def initialize_weights(self) -> None:
-        """Draw every Linear and the patch projection anew: Xavier-uniform weights, zero biases.
+        """Initialize every Linear and the patch projection: Xavier-uniform weights, zero biases.
 
-        The projection's weight is drawn as the matrix it is, [D, C p p]; its bias keeps PyTorch's default for a
-        convolution, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), which upstream leaves in place.
+        The bias of the patch projection has PyTorch's default for a convolution,
+        U(-1/sqrt(fan_in), 1/sqrt(fan_in)), which upstream leaves in place.
         """
-        draw_linears(self, initializer.XavierUniform())
-        self.draw_patch_projection()
-        bound = math.prod(self.patch_embed.proj.weight.shape[1:]) ** -0.5
-        initializer.Uniform(-bound, bound)(self.patch_embed.proj.bias)
+        init_linears(self, initializer.XavierUniform())
+        self.init_patch_projection()
+        proj = self.patch_embed.proj
+        bound = math.prod(proj.weight.shape[1:]) ** -0.5
+        initializer.Uniform(-bound, bound)(proj.bias)
 
     def forward_encoder(
         self, imgs: paddle.Tensor, mask_ratio: float, noise: paddle.Tensor | None = None
     ) -> tuple:
-        """Latents [N, 1 + K, D] of the class token and the kept patches; mask and ids_restore as random_masking."""
+        """Latents [N, 1 + V, D] of the class token and the visible patches; mask, ids_restore.
+
+        The last two are those of random_masking.
+        """
         x = self.patch_embed(imgs)
-        N, _, D = x.shape
+        N, _, D = x.shape  # [N, L, D]
         ids_keep, mask, ids_restore = self.random_masking(N, mask_ratio, noise)
+
+        # UM-MAE: replace some of the visible patches by a token
         if self.vis_mask_ratio:
-            replaced = self.secondary_masking(mask, ids_keep.shape[1]).unsqueeze(-1)
+            replaced = self.secondary_masking(mask, ids_keep.shape[1]).unsqueeze(-1)  # [N, L, 1]
             x = paddle.where(replaced, self.vis_mask_token.astype(x.dtype), x)
-        x = paddle.take_along_axis(
-            x + self.pos_embed[:, 1:], ids_keep.unsqueeze(-1).expand([-1, -1, D]), axis=1
-        )
+
+        # Add the positions without the class token's, and keep the visible patches
+        x = x + self.pos_embed[:, 1:]
+        index = ids_keep.unsqueeze(-1).expand([-1, -1, D])
+        x = paddle.take_along_axis(x, index, axis=1)  # [N, V, D]
+
+        # Prepend the class token
         cls_token = self.cls_token + self.pos_embed[:, :1]
-        x = paddle.concat([cls_token.expand([N, -1, -1]).astype(x.dtype), x], axis=1)
-        return self.norm(self.blocks(x)), mask, ids_restore
+        cls_token = cls_token.expand([N, -1, -1]).astype(x.dtype)
+        x = paddle.concat([cls_token, x], axis=1)  # [N, 1 + V, D]
+
+        x = self.norm(self.blocks(x))
+        return x, mask, ids_restore
 
     def forward_decoder(self, x: paddle.Tensor, ids_restore: paddle.Tensor) -> paddle.Tensor:
-        """Prediction [N, L, p*p*C] for every patch, from the latents of the kept ones."""
+        """Prediction [N, L, p*p*C] for every patch, from the encoder's latents [N, 1 + V, D]."""
         x = self.decoder_embed(x)
         N, L = ids_restore.shape
         D = x.shape[2]
-        hidden = self.mask_token.expand([N, L + 1 - x.shape[1], D]).astype(x.dtype)
-        patches = paddle.concat([x[:, 1:], hidden], axis=1)
-        patches = paddle.take_along_axis(
-            patches, ids_restore.unsqueeze(-1).expand([N, L, D]), axis=1
-        )
-        return self.decode(paddle.concat([x[:, :1], patches], axis=1) + self.decoder_pos_embed)[
-            :, 1:
-        ]
+
+        # Append mask tokens for the removed patches, then bring all patches into the image's order
+        num_removed = L + 1 - x.shape[1]
+        mask_tokens = self.mask_token.expand([N, num_removed, D]).astype(x.dtype)
+        patches = paddle.concat([x[:, 1:], mask_tokens], axis=1)  # [N, L, D], without class token
+        index = ids_restore.unsqueeze(-1).expand([N, L, D])
+        patches = paddle.take_along_axis(patches, index, axis=1)
+
+        # Decode with the class token, and leave it out of the prediction
+        x = paddle.concat([x[:, :1], patches], axis=1)  # [N, 1 + L, D]
+        pred = self.decode(x + self.decoder_pos_embed)
+        return pred[:, 1:]
 
 
 def _of_size(name: str, **kwargs) -> MaskedAutoencoderViT:
@@ -268,43 +337,51 @@ def _of_size(name: str, **kwargs) -> MaskedAutoencoderViT:
         depth=size.depth,
         num_heads=size.heads,
         norm_layer=LayerNorm,
-        **{**decoder, **kwargs},
+        **(decoder | kwargs),
     )
 
 
 def mae_vit_nano_patch4_dec64d2b(**kwargs) -> MaskedAutoencoderViT:
-    return _of_size('nano_patch4', **{'img_size': 32, **kwargs})
+    """The model of tests and the tour: images of 32 x 32, a decoder of 2 blocks."""
+    return _of_size('nano_patch4', **({'img_size': 32} | kwargs))
 
 
 def mae_vit_nano_patch4_dec64d1b(**kwargs) -> MaskedAutoencoderViT:
+    """The nano model with a decoder of 1 block."""
     return mae_vit_nano_patch4_dec64d2b(decoder_depth=1, **kwargs)
 
 
 def mae_vit_nano_patch4_dec64d4b(**kwargs) -> MaskedAutoencoderViT:
+    """The nano model with a decoder of 4 blocks."""
     return mae_vit_nano_patch4_dec64d2b(decoder_depth=4, **kwargs)
 
 
 def mae_vit_small_patch16_dec192d4b(**kwargs) -> MaskedAutoencoderViT:
+    """ViT-Small with the decoder of the earlier Paddle port: width 192, 4 blocks."""
     return _of_size('small_patch16', **kwargs)
 
 
 def mae_vit_base_patch16_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
+    """ViT-Base with the paper's decoder: width 512, 8 blocks."""
     return _of_size('base_patch16', **kwargs)
 
 
 def mae_vit_base_patch16_dec512d2b(**kwargs) -> MaskedAutoencoderViT:
-    """The shallow decoder of UM-MAE."""
+    """ViT-Base with the shallow decoder of UM-MAE: width 512, 2 blocks."""
     return _of_size('base_patch16', decoder_depth=2, **kwargs)
 
 
 def mae_vit_large_patch16_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
+    """ViT-Large with the paper's decoder: width 512, 8 blocks."""
     return _of_size('large_patch16', **kwargs)
 
 
 def mae_vit_huge_patch14_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
+    """ViT-Huge with the paper's decoder: width 512, 8 blocks."""
     return _of_size('huge_patch14', **kwargs)
 
 
+# The names that facebookresearch/mae recommends, and the same for the others
 mae_vit_nano_patch4 = mae_vit_nano_patch4_dec64d2b
 mae_vit_small_patch16 = mae_vit_small_patch16_dec192d4b
 mae_vit_base_patch16 = mae_vit_base_patch16_dec512d8b

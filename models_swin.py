@@ -1,10 +1,13 @@
-"""Swin transformer (arXiv:2103.14030) as UM-MAE has it (arXiv:2205.10063), with coordinates instead of a table of biases.
+"""Swin transformer (arXiv:2103.14030) with a coordinate MLP, as in UM-MAE (arXiv:2205.10063).
 
-Parameter names equal UM-MAE's (implus/UM-MAE). The bias of a pair of tokens is an MLP's of their distance, so that weights
-fit any window and images with removed parts; maps are merged in the first block of a stage, by normalisation and a
-convolution. Normalisations in blocks have epsilon 1e-5, the others 1e-6, as there.
-Departure, with its test in tests/test_models_swin.py: the MLP runs once for each distance and not for each pair.
-Shapes: N images, D width of a stage, H heads, W windows of L = window^2 tokens; maps are [N, rows, columns, D].
+Parameter names equal implus/UM-MAE @ cb7776b. What UM-MAE changed in Swin: the bias of a pair of
+tokens is not read from a table, but computed by an MLP from their distance, so that weights fit any
+window and images with removed patches; a map is merged in the first block of a stage, by a
+normalisation and a convolution. Normalisations in blocks have epsilon 1e-5, all others 1e-6.
+Departure, with its test in tests/test_models_swin.py: the MLP runs once for each distance, not for
+each pair.
+Shapes: N images, D width of a stage, H heads, W windows of L = window^2 tokens; maps are
+[N, rows, columns, D].
 """
 
 from functools import lru_cache, partial
@@ -13,88 +16,120 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from layer import Attention, LayerNorm, PatchEmbed, Pyramid, PyramidBlock
+from layer import Attention, LayerNorm, PatchEmbed, PatchMerge, Pyramid, PyramidBlock
 from models_classifier import PyramidClassifier
 from models_sizes import PYRAMIDS
 from util.errors import InputError
 
 
-def cut(x: paddle.Tensor, window: int) -> paddle.Tensor:
-    """Map [N, rows, columns, D] -> windows [N, W, L, D], in row-major order."""
+def window_partition(x: paddle.Tensor, window: int) -> paddle.Tensor:
+    """Cut a map into windows, in row-major order: [N, rows, columns, D] -> [N, W, L, D]."""
     _, rows, columns, D = x.shape
-    x = x.reshape([-1, rows // window, window, columns // window, window, D]).transpose(
-        [0, 1, 3, 2, 4, 5]
-    )
-    return x.reshape([-1, rows * columns // window**2, window**2, D])
+    down, across = rows // window, columns // window  # windows
+    x = x.reshape([-1, down, window, across, window, D])
+    x = x.transpose([0, 1, 3, 2, 4, 5])  # [N, down, across, window, window, D]
+    return x.reshape([-1, down * across, window**2, D])
 
 
-def join(windows: paddle.Tensor, grid: tuple[int, int]) -> paddle.Tensor:
-    """The inverse of cut."""
-    (rows, columns), (*_, L, D) = grid, windows.shape
-    side = round(L**0.5)
-    x = windows.reshape([-1, rows // side, columns // side, side, side, D]).transpose(
-        [0, 1, 3, 2, 4, 5]
-    )
+def window_reverse(windows: paddle.Tensor, grid: tuple[int, int]) -> paddle.Tensor:
+    """Undo window_partition, with grid = (rows, columns): [N, W, L, D] -> [N, rows, columns, D]."""
+    rows, columns = grid
+    *_, L, D = windows.shape
+    window = round(L**0.5)
+    down, across = rows // window, columns // window  # windows
+    x = windows.reshape([-1, down, across, window, window, D])
+    x = x.transpose([0, 1, 3, 2, 4, 5])  # [N, down, window, across, window, D]
     return x.reshape([-1, rows, columns, D])
 
 
 @lru_cache
 def shifted_window_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
-    """float32 [W, 1, L, L]: -100 for two tokens that share a window only because the shifted map wraps around."""
-    rows, columns = (np.digitize(np.arange(side), [side - window, side - shift]) for side in grid)
-    regions = (rows[:, None] * 3 + columns).reshape(
-        grid[0] // window, window, grid[1] // window, window
-    )
-    regions = regions.transpose(0, 2, 1, 3).reshape(-1, 1, window**2)
-    return np.where(regions[..., None] == regions[..., None, :], 0, -100).astype('float32')
+    """-100 for two tokens that share a window only because the rolled map wraps around, else 0.
+
+    float32 [W, 1, L, L], added to the scores of the attention.
+    """
+    # After the roll, the last `shift` rows and columns come from the other end of the map. They
+    # share windows with those before them: 3 x 3 regions, which must not attend to each other
+    bands = []
+    for side in grid:
+        borders = [side - window, side - shift]
+        bands.append(np.digitize(np.arange(side), borders))  # [side], 0, 1 or 2
+    regions = 3 * bands[0][:, None] + bands[1]  # [rows, columns]
+
+    # Cut the regions into windows, and compare their tokens in pairs
+    down, across = grid[0] // window, grid[1] // window  # windows
+    regions = regions.reshape(down, window, across, window)
+    regions = regions.transpose(0, 2, 1, 3)  # [down, across, window, window]
+    regions = regions.reshape(-1, 1, window**2)  # [W, 1, L]
+    same = regions[..., None] == regions[..., None, :]  # [W, 1, L, L]
+    return np.where(same, 0, -100).astype('float32')
 
 
 class WindowAttention(Attention):
-    """Attention over maps [N, rows, columns, D] within windows, on a map rolled by `shift`. Its bias is `posmlp` of the
-    logarithms of the distance from query to key, down and across."""
+    """Attention within windows of a map [N, rows, columns, D] that is first rolled by `shift`.
+
+    The bias of a query and a key is `posmlp` of the logarithms of their distance, down and across.
+    """
 
     def __init__(
         self, dim: int, num_heads: int, qkv_bias: bool, posmlp_dim: int, window: int, shift: int
     ):
         super().__init__(dim, num_heads, qkv_bias)
-        self.posmlp = nn.Sequential(
-            nn.Conv2D(2, posmlp_dim, 1), nn.ReLU(), nn.Conv2D(posmlp_dim, num_heads, 1)
-        )
-        self.window, self.shift = window, shift
+        hidden = nn.Conv2D(2, posmlp_dim, 1)
+        output = nn.Conv2D(posmlp_dim, num_heads, 1)
+        self.posmlp = nn.Sequential(hidden, nn.ReLU(), output)
+        self.window = window
+        self.shift = shift
 
     def forward(self, x: paddle.Tensor, coordinates: paddle.Tensor) -> paddle.Tensor:
-        """coordinates [1 or N, rows, columns, 2]: multiples of one half."""
+        """The attended map; coordinates [1 or N, rows, columns, 2] are multiples of one half."""
         grid = tuple(x.shape[1:3])
-        x, coordinates = (
-            cut(self._roll(part, -self.shift), self.window) for part in (x, coordinates)
-        )
-        bias = self.bias(coordinates)
+
+        # Roll the map, so that this block's windows lie across those of the block before
+        x = self._roll(x, -self.shift)
+        coordinates = self._roll(coordinates, -self.shift)
+        x = window_partition(x, self.window)  # [N, W, L, D]
+        coordinates = window_partition(coordinates, self.window)  # [1 or N, W, L, 2]
+
+        bias = self.bias(coordinates)  # [1 or N, W, H, L, L]
         if self.shift:
-            bias = bias + paddle.to_tensor(shifted_window_mask(grid, self.window, self.shift))
-        return self._roll(join(super().forward(x, bias), grid), self.shift)
+            mask = shifted_window_mask(grid, self.window, self.shift)
+            bias = bias + paddle.to_tensor(mask)
+
+        x = super().forward(x, bias)  # [N, W, L, D]
+        x = window_reverse(x, grid)
+        return self._roll(x, self.shift)
 
     def _roll(self, x: paddle.Tensor, by: int) -> paddle.Tensor:
+        """A map [N, rows, columns, any] moved down and right by `by` tokens, around the edges."""
         return paddle.roll(x, [by, by], axis=[1, 2]) if by else x
 
     def bias(self, coordinates: paddle.Tensor) -> paddle.Tensor:
-        """[.., W, H, L, L] for tokens at coordinates [.., W, L, 2]; entry [i, j] is of query i and key j.
+        """[.., W, H, L, L], query by key, for tokens at coordinates [.., W, L, 2].
 
-        Twice a distance is a whole number below four windows: the MLP sees each of them once, and pairs look theirs up.
-        Tokens that are farther apart are masked, so that their bias does not matter.
+        Twice a distance is a whole number below four windows. So the MLP sees each distance once,
+        and the pairs look theirs up. Tokens that are farther apart are masked, whatever their bias.
         """
+        # The MLP's output for all distances, in steps of one half
         reach = 4 * self.window - 1
         steps = paddle.arange(-reach, reach + 1, dtype='float32') / 2
         logs = steps.sign() * (1 + steps.abs()).log()
-        # [distances, H]
-        table = self.posmlp(paddle.stack(paddle.meshgrid(logs, logs))[None]).flatten(2)[0].t()
+        distances = paddle.stack(paddle.meshgrid(logs, logs))  # [2, distances, distances]
+        table = self.posmlp(distances[None])  # [1, H, distances, distances]
+        table = table.flatten(2)[0].t()  # [distances^2, H]
+
+        # Each pair's row of that table
         places = (2 * coordinates).astype('int64')
-        down, across = (
-            (part.unsqueeze(-2) - part.unsqueeze(-1)).clip(-reach, reach)
-            + reach  # [.., query, key]
-            for part in (places[..., 0], places[..., 1])
-        )
-        bias = nn.functional.embedding(down * (2 * reach + 1) + across, table)
+        down = self._steps_apart(places[..., 0], reach)  # [.., W, L, L]
+        across = self._steps_apart(places[..., 1], reach)
+        row = down * (2 * reach + 1) + across
+        bias = nn.functional.embedding(row, table)  # [.., W, L, L, H]
         return bias.transpose([0, 1, 4, 2, 3])
+
+    def _steps_apart(self, places: paddle.Tensor, reach: int) -> paddle.Tensor:
+        """Distances from query to key, clipped to reach and counted from -reach: [.., L, L]."""
+        apart = places.unsqueeze(-2) - places.unsqueeze(-1)
+        return apart.clip(-reach, reach) + reach
 
 
 class NormedPatchEmbed(PatchEmbed):
@@ -109,7 +144,10 @@ class NormedPatchEmbed(PatchEmbed):
 
 
 class Swin(Pyramid):
-    """The encoder. Every second block of a stage shifts its windows by half, unless one window is the whole map."""
+    """The encoder. Every second block of a stage shifts its windows by half a window.
+
+    If a map is not larger than a window, one window is the whole map and nothing is shifted.
+    """
 
     def __init__(
         self,
@@ -128,16 +166,16 @@ class Swin(Pyramid):
         patch_embed = NormedPatchEmbed(img_size, patch_size, in_chans, embed_dim, norm_layer)
         widths = tuple(embed_dim * 2**stage for stage in range(len(depths)))
 
-        def block(stage, index, rate, merge):
+        def block(stage: int, index: int, rate: float, merge: PatchMerge | None) -> PyramidBlock:
             sides = [side // 2**stage for side in patch_embed.grid]
-            clipped = min(window, *sides)
-            if any(side % clipped for side in sides):
-                raise InputError(
-                    f'windows of {clipped} x {clipped} do not divide a map of {sides[0]} x {sides[1]} (stage '
-                    f'{stage + 1}); choose another image size'
-                )
-            shift = clipped // 2 if index % 2 and clipped < min(sides) else 0
-            attention = partial(WindowAttention, posmlp_dim=posmlp_dim, window=clipped, shift=shift)
+            clipped = _clipped_window(window, sides, stage)
+            shifted = index % 2 == 1 and clipped < min(sides)
+            attention = partial(
+                WindowAttention,
+                posmlp_dim=posmlp_dim,
+                window=clipped,
+                shift=clipped // 2 if shifted else 0,
+            )
             return PyramidBlock(
                 widths[stage],
                 num_heads[stage],
@@ -152,18 +190,35 @@ class Swin(Pyramid):
 
     def positions(self) -> paddle.Tensor:
         """Row and column of each patch, [1, rows, columns, 2]."""
-        return paddle.stack(
-            paddle.meshgrid(*(paddle.arange(side, dtype='float32') for side in self.places)),
-            axis=-1,
-        )[None]
+        rows, columns = self.places
+        rows = paddle.arange(rows, dtype='float32')
+        columns = paddle.arange(columns, dtype='float32')
+        coordinates = paddle.stack(paddle.meshgrid(rows, columns), axis=-1)  # [rows, columns, 2]
+        return coordinates[None]
 
     def outputs(self, x: paddle.Tensor, positions: paddle.Tensor) -> list[paddle.Tensor]:
+        """The output map of each block; positions [1 or N, rows, columns, 2] are rows and columns.
+
+        Where a map is halved, a token takes the position of its first quarter, halved.
+        """
         of_blocks = []
         for block in self.blocks:
             if block.downsample:
                 positions = positions[:, ::2, ::2] / 2
             of_blocks.append(positions)
         return self.blocks.outputs(x, of_blocks)
+
+
+def _clipped_window(window: int, sides: list[int], stage: int) -> int:
+    """The window of a stage, at most the whole map; InputError if it does not divide the map."""
+    rows, columns = sides
+    clipped = min(window, rows, columns)
+    if rows % clipped or columns % clipped:
+        raise InputError(
+            f'windows of {clipped} x {clipped} do not divide a map of {rows} x {columns} '
+            f'(stage {stage + 1}); choose another image size'
+        )
+    return clipped
 
 
 class SwinTransformer(PyramidClassifier, Swin):
@@ -177,12 +232,15 @@ class SwinTransformer(PyramidClassifier, Swin):
 
 
 def swin_nano_32(**kwargs) -> SwinTransformer:
-    return SwinTransformer(**PYRAMIDS['swin_nano_32'], **{'img_size': 32, **kwargs})
+    """The Swin of tests and the tour: images of 32 x 32."""
+    return SwinTransformer(**PYRAMIDS['swin_nano_32'], **({'img_size': 32} | kwargs))
 
 
 def swin_tiny_256(**kwargs) -> SwinTransformer:
+    """Swin-Tiny of UM-MAE, for images of 256 x 256."""
     return SwinTransformer(**PYRAMIDS['swin_tiny_256'], **kwargs)
 
 
 def swin_large_256(**kwargs) -> SwinTransformer:
+    """Swin-Large of UM-MAE, for images of 256 x 256, with a coordinate MLP of width 64."""
     return SwinTransformer(**PYRAMIDS['swin_large_256'], **kwargs)

@@ -323,7 +323,7 @@ CLASSIFYING = {
     'class token': (
         'swin_nano_32',
         '--cls_token',
-        '--cls_token: a SwinTransformer has no class token; --global_pool is',
+        '--cls_token: a SwinTransformer has no class token; use --global_pool',
     ),
     'size': (
         'swin_nano_32',

@@ -193,18 +193,18 @@ def test_layer_decay_and_weight_decay_are_those_of_um_mae():
 
 def test_windows_are_cut_and_joined_in_row_major_order():
     x = np.random.default_rng(0).normal(size=[2, 8, 12, 3]).astype('float32')
-    windows = models_swin.cut(paddle.to_tensor(x), 4)
+    windows = models_swin.window_partition(paddle.to_tensor(x), 4)
     assert windows.shape == [2, 6, 16, 3]
     for n, row, column in np.ndindex(2, 2, 3):
         expected = x[n, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(16, 3)
         np.testing.assert_array_equal(windows[n, 3 * row + column].numpy(), expected)
-    np.testing.assert_array_equal(models_swin.join(windows, (8, 12)).numpy(), x)
+    np.testing.assert_array_equal(models_swin.window_reverse(windows, (8, 12)).numpy(), x)
 
 
 @pytest.mark.parametrize(
     'grid, window, shift', [((8, 8), 4, 2), ((16, 8), 4, 2), ((16, 24), 8, 4), ((9, 6), 3, 1)]
 )
-def test_strangers_are_those_whom_the_roll_brought_together(grid, window, shift):
+def test_the_shifted_mask_separates_tokens_that_the_roll_brought_together(grid, window, shift):
     """Places that were neighbours before the roll are at most window - 1 apart.
 
     All other pairs in a rolled window come from opposite ends.
