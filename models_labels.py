@@ -1,4 +1,4 @@
-"""Which output of a classifier a class folder belongs to."""
+"""The validation images of a classifier, each with the number of its class among the outputs."""
 
 from imagenet_classes import SYNSETS
 from util.classes import listed
@@ -16,47 +16,51 @@ def evaluation_images(
     names: list[str] | None,
     class_names: str | None,
 ) -> Images:
-    """The validation images, each class folder with the label that it has among a classifier's outputs.
+    """The validation images, labelled by their class folder's place among a classifier's outputs.
 
-    names: what the weights in `path` say, and then the folders must be these. class_names: a file that says more; folders
-    may be some of its names. Weights with ImageNet's 1000 outputs may have folders named by its ids. Where nobody says
-    anything there has to be a folder for each output. Lists say their labels themselves.
+    path: the weight file. names: the classes that it lists; the folders must be exactly these.
+    class_names: the file of --class_names, which overrides `names`; the folders may be some of its
+    lines. Without either, a classifier with 1000 outputs accepts folders named by ImageNet's ids,
+    and any other needs one folder for each output. Lists of images contain their labels.
     """
-    if class_names:
-        names = read_names(class_names, outputs)
-    elif names:
+    if names and not class_names:
         return find_labelled(data_path, 'val', suffixes, outputs, names)
 
+    if class_names:
+        names = read_names(class_names, outputs)
     images = find_labelled(data_path, 'val', suffixes, outputs)
     folders = images.classes
-    if folders is None:
+    if folders is None:  # a list of images
         return images
+
     if not names and outputs == len(SYNSETS) and set(folders) <= set(SYNSETS):
         names = SYNSETS
     if names:
         return _by_names(images, names)
     if len(folders) != outputs:
         raise InputError(
-            f'{path} does not name its classes, and --data_path {data_path} has {len(folders)} class folders for {outputs} '
-            'outputs, so it is unknown which belongs to which; give --class_names FILE with the name of a folder in each '
-            'line, in the order of the outputs'
+            f'{path} does not name its classes, and --data_path {data_path} has {len(folders)} '
+            f'class folders for {outputs} outputs, so it is unknown which belongs to which; give '
+            '--class_names FILE with the name of a folder in each line, in the order of the outputs'
         )
     return images
 
 
 def _by_names(images: Images, names: list[str]) -> Images:
-    """Images with the place of their class folder's name among `names` as label."""
+    """Images, labelled by the place of their class folder among `names`."""
     labels = {name: label for label, name in enumerate(names)}
     unknown = [folder for folder in images.classes if folder not in labels]
     if unknown:
         raise InputError(
-            f'no class is called as these class folders: {listed(unknown)}; there are: {listed(names)}'
+            f'these class folders are not among the names of classes: {listed(unknown)}; '
+            f'the names are: {listed(names)}'
         )
-    return Images(images.paths, [labels[images.classes[label]] for label in images.labels], names)
+    by_names = [labels[images.classes[label]] for label in images.labels]
+    return Images(images.paths, by_names, names)
 
 
 def read_names(file: str, outputs: int) -> list[str]:
-    """The names in a file of --class_names, one for each of a model's outputs."""
+    """The names in the file of --class_names, one for each of a model's outputs."""
     entries = lists.read(file, 'list of class names', name=f'--class_names {file}')
     names = [name for _, name in entries]
     if len(names) != outputs:

@@ -1,4 +1,7 @@
-"""Sizes of the models, and which of them weights under our names have."""
+"""The sizes of the models, and how to tell a model from its weights.
+
+`tensors` are weights under our names: a dict of arrays or tensors.
+"""
 
 import math
 from dataclasses import dataclass
@@ -17,17 +20,19 @@ class Size:
     decoder_heads: int
 
 
-# Vision transformers, by the part that their names share: vit_<name> encodes for mae_vit_<name>
+# Vision transformers, by the common part of their names: vit_<name> is the encoder of
+# mae_vit_<name>. Nano is for tests and the tour: images of 32 x 32. Small is of the earlier Paddle
+# port (flytocc/mae-paddle @ be10566), the others are the paper's (arXiv:2111.06377)
 SIZES = {
-    'nano_patch4': Size(4, 96, 4, 3, 64, 2, 2),  # for tests and the tour: 32 x 32 images
-    # of the earlier Paddle port, flytocc/mae-paddle @ be10566
-    'small_patch16': Size(16, 384, 12, 6, 192, 4, 3),
-    'base_patch16': Size(16, 768, 12, 12, 512, 8, 16),  # the paper's, arXiv:2111.06377
-    'large_patch16': Size(16, 1024, 24, 16, 512, 8, 16),
-    'huge_patch14': Size(14, 1280, 32, 16, 512, 8, 16),
+    # patch, width, depth, heads
+    'nano_patch4': Size(4, 96, 4, 3, decoder_width=64, decoder_depth=2, decoder_heads=2),
+    'small_patch16': Size(16, 384, 12, 6, decoder_width=192, decoder_depth=4, decoder_heads=3),
+    'base_patch16': Size(16, 768, 12, 12, decoder_width=512, decoder_depth=8, decoder_heads=16),
+    'large_patch16': Size(16, 1024, 24, 16, decoder_width=512, decoder_depth=8, decoder_heads=16),
+    'huge_patch14': Size(14, 1280, 32, 16, decoder_width=512, decoder_depth=8, decoder_heads=16),
 }
-# Pyramids, by the encoder's name, which ends in the side of its images; what their constructors are given. The nano ones
-# are for tests and the tour: a patch a pixel, so that masks go by units of 4 x 4
+# The arguments of pyramids, by the encoder's name, which ends in the side of its images. Nano is
+# for tests and the tour: a patch is a pixel, so masks remove units of 4 x 4 pixels
 PYRAMIDS = {
     'swin_nano_32': {
         'patch_size': 1,
@@ -68,78 +73,109 @@ PYRAMIDS = {
 
 
 def name_of(tensors: dict) -> str | None:
-    """The size that a vision transformer's weights under our names have, by patch side, width and depth; None where it is
-    no known one."""
+    """The name in SIZES of a vision transformer's weights; None if their size is not there.
+
+    It is known by patch side, width and depth.
+    """
     patch, width, depth, _ = _measures(tensors)
-    return next(
-        (
-            name
-            for name, size in SIZES.items()
-            if (size.patch, size.width, size.depth) == (patch, width, depth)
-        ),
-        None,
-    )
+    for name, size in SIZES.items():
+        if (size.patch, size.width, size.depth) == (patch, width, depth):
+            return name
+    return None
 
 
 def size_of(tensors: dict) -> Size | None:
-    """The size that weights under our names have; None for a vision transformer of no known size, and for other models."""
-    return SIZES.get(name_of(tensors)) if 'patch_embed.proj.weight' in tensors else None
+    """The size of a vision transformer's weights; None if it is not in SIZES, or for pyramids."""
+    if 'patch_embed.proj.weight' not in tensors:
+        return None
+    return SIZES.get(name_of(tensors))
 
 
 def said_by(tensors: dict) -> dict:
-    """What weights under our names say of their model, as flags: `in_chans`; `model`, the encoder's name, where it is a
-    known one; `input_size`, where the weights depend on it or the name says it. Images are taken to be square."""
-    patch, width, depth, channels = _measures(tensors)
-    said = {'in_chans': channels}
+    """The flags that follow from the shapes of weights. Images are taken to be square.
+
+    Always `in_chans`; `model`, the encoder's name, if it is a known one; `input_size`, if the
+    weights depend on it or the name contains it.
+    """
+    flags = {'in_chans': _measures(tensors)[3]}
     if 'cls_token' in tensors:
-        side = math.isqrt(tensors['pos_embed'].shape[1] - 1) * patch
-        return (
-            said
-            | {'input_size': side}
-            | ({'model': f'vit_{name}'} if (name := name_of(tensors)) else {})
-        )
+        return flags | _vit_flags(tensors)
+    return flags | _pyramid_flags(tensors)
+
+
+def _vit_flags(tensors: dict) -> dict:
+    patch, _, _, _ = _measures(tensors)
+    positions = tensors['pos_embed'].shape[1] - 1  # without the class token's
+    flags = {'input_size': math.isqrt(positions) * patch}
+    name = name_of(tensors)
+    if name:
+        flags['model'] = f'vit_{name}'
+    return flags
+
+
+def _pyramid_flags(tensors: dict) -> dict:
+    patch, width, depth, channels = _measures(tensors)
+    flags = {}
+
+    # The encoder, and the side of images that its name ends in
     family = 'pvt' if 'pos_embed' in tensors else 'swin'
     for name, size in PYRAMIDS.items():
-        if name.startswith(family) and (patch, width, depth) == (
-            size['patch_size'],
-            size.get('embed_dim') or size['embed_dims'][0],
-            sum(size['depths']),
-        ):
-            said |= {'model': name, 'input_size': int(name.rpartition('_')[2])}
+        first_width = size.get('embed_dim') or size['embed_dims'][0]
+        measures = (size['patch_size'], first_width, sum(size['depths']))
+        if name.startswith(family) and measures == (patch, width, depth):
+            flags['model'] = name
+            flags['input_size'] = int(name.rpartition('_')[2])
+
+    # A table of positions decides: of a PVT's patches, or of the units that a decoder predicts
     if 'pos_embed' in tensors:
-        said['input_size'] = math.isqrt(tensors['pos_embed'].shape[1]) * patch
+        flags['input_size'] = math.isqrt(tensors['pos_embed'].shape[1]) * patch
     elif 'decoder_pos_embed' in tensors:
-        unit = math.isqrt(tensors['decoder_pred.weight'].shape[1] // channels)
-        said['input_size'] = math.isqrt(tensors['decoder_pos_embed'].shape[1]) * unit
-    return said
+        pixels = tensors['decoder_pred.weight'].shape[1] // channels  # of a unit
+        units = tensors['decoder_pos_embed'].shape[1]
+        flags['input_size'] = math.isqrt(units) * math.isqrt(pixels)
+    return flags
 
 
 def image_sides(flags: dict) -> tuple[int, int] | None:
-    """(height, width) of the images that a file's flags say, in the ways of timm and others; None where they do not."""
+    """(height, width) of images by a file's flags, ours, timm's and others'; None if absent."""
     for name in ('input_size', 'img_size', 'image_size'):
         value = flags.get(name)
         sides = [value, value] if isinstance(value, int) else value
-        if isinstance(sides, (list, tuple)) and len(sides) in (2, 3):
-            height, width = sides[-2:]  # timm's input_size has the channels first
-            if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-                return height, width
+        if not isinstance(sides, (list, tuple)) or len(sides) not in (2, 3):
+            continue
+        height, width = sides[-2:]  # timm's input_size has the channels first
+        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+            return height, width
     return None
 
 
 def autoencoder_of(tensors: dict) -> str | None:
-    """The name of the masked autoencoder that weights under our names are of; None where it is no known one."""
+    """The name of the masked autoencoder that weights belong to; None if it is not a known one."""
     encoder = said_by(tensors).get('model')
-    if encoder is None or encoder.startswith('vit_'):
-        size = encoder and SIZES[encoder.removeprefix('vit_')]
-        depth = sum(
-            name.endswith('norm1.weight') for name in tensors if name.startswith('decoder_blocks.')
-        )
-        usual = size and depth == size.decoder_depth
-        return size and f'mae_{encoder}' + ('' if usual else f'_dec{size.decoder_width}d{depth}b')
+    if encoder is None:
+        return None
+    if encoder.startswith('vit_'):
+        return _mae_vit(encoder, tensors)
     if 'decoder_embed.weight' not in tensors:
         return f'simmim_{encoder}'
-    wide = len(tensors.get('blocks.0.attn.posmlp.0.bias', [])) == 64
-    return f'mae_{encoder}' + '_dec512d2b' * (encoder == 'swin_large_256' and not wide)
+
+    # Of swin_large_256 there are two, which differ in the width of the coordinate MLP
+    posmlp_dim = len(tensors.get('blocks.0.attn.posmlp.0.bias', []))
+    if encoder == 'swin_large_256' and posmlp_dim != 64:
+        return 'mae_swin_large_256_dec512d2b'
+    return f'mae_{encoder}'
+
+
+def _mae_vit(encoder: str, tensors: dict) -> str:
+    """The name of a masked autoencoder, with its decoder unless that is the usual one."""
+    size = SIZES[encoder.removeprefix('vit_')]
+    depth = 0
+    for name in tensors:
+        if name.startswith('decoder_blocks.') and name.endswith('norm1.weight'):
+            depth += 1
+    if depth == size.decoder_depth:
+        return f'mae_{encoder}'
+    return f'mae_{encoder}_dec{size.decoder_width}d{depth}b'
 
 
 def _measures(tensors: dict) -> tuple[int, int, int, int]:

@@ -1,6 +1,7 @@
-"""Every model by its name, and weights from files.
+"""Every model by its name, and models from weight files.
 
-The names are those of facebookresearch/mae and UM-MAE; each is a function in the module of its family.
+The names are those of facebookresearch/mae and UM-MAE. Each is a function in the module of its
+family.
 """
 
 import re
@@ -27,12 +28,12 @@ from util.errors import InputError
 
 
 def _variants(families: dict[str, ModuleType]) -> dict[str, Callable]:
-    return {
-        name: variant
-        for prefix, module in families.items()
-        for name, variant in vars(module).items()
-        if name.startswith(prefix)
-    }
+    """The functions of each module whose names start with its prefix, by name."""
+    variants = {}
+    for prefix, module in families.items():
+        functions = vars(module)
+        variants |= {name: functions[name] for name in functions if name.startswith(prefix)}
+    return variants
 
 
 CLASSIFIERS = _variants({'vit_': models_vit, 'swin_': models_swin, 'pvt_': models_pvt})
@@ -47,18 +48,20 @@ AUTOENCODERS = _variants(
 
 
 def classifier(name: str, **kwargs) -> Classifier:
-    """The classifier called `name`; InputError with all names where there is none."""
+    """A new classifier by its name; InputError with all names if the name is unknown."""
     return _choose(CLASSIFIERS, name)(**kwargs)
 
 
 def autoencoder(name: str, fix_um_positions: bool = False, **kwargs) -> Reconstruction:
-    """The masked autoencoder called `name`; InputError with all names where there is none.
-    fix_um_positions is explained in models_um.py."""
+    """A new masked autoencoder by its name; InputError with all names if the name is unknown.
+
+    fix_um_positions: see models_um.py.
+    """
     variant = _choose(AUTOENCODERS, name)
     if fix_um_positions:
         if variant.__module__ != models_um.__name__:
             raise InputError(
-                f'--fix_um_positions: the positions of {name} are right as they are; leave it out'
+                f'--fix_um_positions: the positions of {name} are right already; leave it out'
             )
         kwargs['fix_um_positions'] = True
     return variant(**kwargs)
@@ -66,7 +69,8 @@ def autoencoder(name: str, fix_um_positions: bool = False, **kwargs) -> Reconstr
 
 def _choose(variants: dict[str, Callable], name: str) -> Callable:
     if name not in variants:
-        raise InputError(f'no model {name!r}; choose from {", ".join(sorted(variants))}')
+        names_of_all = ', '.join(sorted(variants))
+        raise InputError(f'no model {name!r}; choose from {names_of_all}')
     return variants[name]
 
 
@@ -76,108 +80,143 @@ def autoencoder_from(
     norm_pix_loss: bool | None = None,
     use_ema: bool = False,
 ) -> tuple[Reconstruction, dict]:
-    """The masked autoencoder in a weight file, and the flags it was trained with ({} where the file does not say).
+    """The masked autoencoder in a weight file, and the flags it was trained with ({} if unknown).
 
-    name and norm_pix_loss are for files without flags; InputError where they are needed and missing, where they
-    contradict the file, or where the file holds an encoder only. Channels and (square) image size follow from shapes.
+    name and norm_pix_loss are for files without flags. Channels and (square) image size follow from
+    the shapes. InputError if name or norm_pix_loss is needed and missing or contradicts the file,
+    or if the file holds an encoder only.
     """
     state = convert.read_and_report(path, use_ema)
-    tensors, flags = state['model'], state.get('args', {})
-    if names.kind(tensors) != names.AUTOENCODER:
+    tensors = state['model']
+    flags = state.get('args', {})
+    kind = names.kind(tensors)
+    if kind != names.AUTOENCODER:
         raise InputError(
-            f'{path} holds {names.kind(tensors)}, which has no decoder and cannot reconstruct. '
-            'Take a whole pre-training checkpoint (of the official files: *_full and mae_visualize_*)'
+            f'{path} holds {kind}, which has no decoder and cannot reconstruct. '
+            'Take a whole pre-training checkpoint '
+            '(of the official files: *_full and mae_visualize_*)'
         )
-    said_name = flags.get('model')
-    if said_name not in AUTOENCODERS:  # another code base's name; the shapes know ours
-        said_name = models_sizes.autoencoder_of(tensors)
-    name = _settled(path, '--model', said_name, name)
-    norm_pix_loss = _settled(path, '--norm_pix_loss', flags.get('norm_pix_loss'), norm_pix_loss)
-    said = flags | models_sizes.said_by(tensors)
+
+    recorded = flags.get('model')
+    if recorded not in AUTOENCODERS:  # another code base's name; the shapes tell ours
+        recorded = models_sizes.autoencoder_of(tensors)
+    name = _settle(path, '--model', recorded, name)
+    norm_pix_loss = _settle(path, '--norm_pix_loss', flags.get('norm_pix_loss'), norm_pix_loss)
+
+    known = flags | models_sizes.said_by(tensors)
     secondary = {}
     if 'vis_mask_token' in tensors:
         secondary = {'vis_mask_ratio': flags.get('vis_mask_ratio') or 0.25}
     model = autoencoder(
         name,
-        flags.get('fix_um_positions', False),
+        fix_um_positions=flags.get('fix_um_positions', False),
         norm_pix_loss=norm_pix_loss,
-        img_size=said['input_size'],
-        in_chans=said['in_chans'],
+        img_size=known['input_size'],
+        in_chans=known['in_chans'],
         **secondary,
     )
     assign_weights(model, tensors, path)
     return model, flags
 
 
-def _settled(path: str, flag: str, said, asked):
-    """What a file says of a flag, or else what was asked; InputError where neither does, or they differ."""
+def _settle(path: str, flag: str, recorded, asked):
+    """The value of a flag: the one that a file records, or else the one that was asked for.
+
+    InputError if there is neither, or if they differ.
+    """
     name = flag.removeprefix('--')
-    if said is None and asked is None:
+    if recorded is None and asked is None:
         raise InputError(
             f'{path} does not say its {name}; give {flag} (of the official files, *_full predict '
             'normalised pixels, mae_visualize_* do not: --no_norm_pix_loss)'
         )
-    # A model may have two names
-    differ = AUTOENCODERS.get(said, said) != AUTOENCODERS.get(asked, asked)
-    if said is not None and asked is not None and differ:
-        raise InputError(f'{path} was trained with {name} {said}, but {name} {asked} was asked for')
-    return asked if said is None else said
+    if recorded is None:
+        return asked
+    if asked is None:
+        return recorded
+
+    same = AUTOENCODERS.get(recorded, recorded) == AUTOENCODERS.get(asked, asked)
+    if not same:  # not even two names of one model
+        raise InputError(
+            f'{path} was trained with {name} {recorded}, but {name} {asked} was asked for'
+        )
+    return recorded
 
 
 def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifier, dict]:
-    """The classifier in a weight file, ready to infer, and what is known of it.
+    """The classifier in a weight file, ready to infer, and its properties.
 
-    Known are model, nb_classes, global_pool, input_size, in_chans, `labels` (a list of synonyms for each class), and mean
-    and std where the file says them. asked: the first four of these, for files that do not say them, None where nothing is
-    asked; InputError where one is needed and missing, where one contradicts the file, or where the file holds no
+    Properties: model, nb_classes, global_pool, input_size, in_chans, `labels` (a list of synonyms
+    for each class), and the other flags that the file records, such as mean and std.
+    asked: the first four of these, for files that do not record them; None asks for nothing.
+    InputError if one is needed and missing or contradicts the file, or if the file holds no
     classifier.
     """
     state = convert.read_and_report(path, use_ema)
-    tensors, said = state['model'], dict(state.get('args', {}))
+    tensors = state['model']
     kind = names.kind(tensors)
     if kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
         raise InputError(f'{path} holds {kind}, which has no classes; fine-tune it first')
 
-    if said.get('model') not in CLASSIFIERS:
-        said.pop('model', None)  # another code base's name
-
-    # What the tensors say holds; but without a position table they fit any size
-    said['nb_classes'] = len(tensors['head.1.bias' if kind == names.PROBE else 'head.bias'])
-    said['global_pool'] = 'fc_norm.weight' in tensors
-    by_shapes = models_sizes.said_by(tensors)
-    if 'pos_embed' not in tensors and 'input_size' in said:
-        by_shapes['input_size'] = said['input_size']
-    said |= by_shapes
+    known = _properties(state.get('args', {}), tensors, kind)
     for name, value in asked.items():
-        if value is not None and said.setdefault(name, value) != value:
-            raise InputError(f'{path} has {name} {said[name]}, but {name} {value} was asked for')
-    if 'model' not in said:
+        if value is None:
+            continue
+        if known.setdefault(name, value) != value:
+            raise InputError(f'{path} has {name} {known[name]}, but {name} {value} was asked for')
+    if 'model' not in known:
         raise InputError(f'{path} does not say its model; give --model')
 
     model = classifier(
-        said['model'],
-        img_size=said['input_size'],
-        in_chans=said['in_chans'],
-        num_classes=said['nb_classes'],
-        global_pool=said['global_pool'],
+        known['model'],
+        img_size=known['input_size'],
+        in_chans=known['in_chans'],
+        num_classes=known['nb_classes'],
+        global_pool=known['global_pool'],
     )
     if kind == names.PROBE:
         model.probe()
     assign(model, tensors, path)
     model.eval()
-    return model, said | {'labels': labels(state.get('classes'), said['nb_classes'])}
+    known['labels'] = labels(state.get('classes'), known['nb_classes'])
+    return model, known
+
+
+def _properties(flags: dict, tensors: dict, kind: str) -> dict:
+    """A classifier's properties: the flags that its file records, overridden by the shapes."""
+    known = dict(flags)
+    if known.get('model') not in CLASSIFIERS:
+        known.pop('model', None)  # another code base's name
+
+    head = 'head.1.bias' if kind == names.PROBE else 'head.bias'
+    known['nb_classes'] = len(tensors[head])
+    known['global_pool'] = 'fc_norm.weight' in tensors
+
+    by_shapes = models_sizes.said_by(tensors)
+    if 'pos_embed' not in tensors and 'input_size' in known:
+        by_shapes.pop('input_size', None)  # without a position table, weights fit any size
+    return known | by_shapes
 
 
 def labels(own: list[str] | None, count: int) -> list[list[str]]:
-    """A list of synonyms for each of `count` classes: those that the weights' own names begin, or ImageNet-1k's."""
+    """A list of synonyms for each of `count` classes.
+
+    They are the names `own` that the weights record, completed by 'class <number>', or
+    ImageNet-1k's if there are none and the count fits.
+    """
     if not own and count == len(id2class):
         return list(id2class.values())
     own = own or []
-    return [[name] for name in own] + [[f'class {i}'] for i in range(len(own), count)]
+    named = [[name] for name in own]
+    unnamed = [[f'class {i}'] for i in range(len(own), count)]
+    return named + unnamed
 
 
 def assign(model: nn.Layer, tensors: dict, path: str) -> None:
-    """Set all weights; InputError where the tensors are of another kind of model, or of another shape."""
+    """Set all weights of a model to a file's tensors.
+
+    InputError if they are of another kind of model, or of another shape.
+    """
     own = model.state_dict()
     _check_family(own, tensors, path)
     found, wanted = names.kind(tensors), names.kind(own)
@@ -187,7 +226,10 @@ def assign(model: nn.Layer, tensors: dict, path: str) -> None:
 
 
 def assign_from(model: nn.Layer, path: str, use_ema: bool = False) -> dict:
-    """Set all weights of a classifier from its file; what else the file says (flags, class names ...)."""
+    """Set all weights of a classifier from its file, and return the file's other entries.
+
+    These are flags, class names and so on; the optimizer's state is left out.
+    """
     if not path:
         raise InputError('--eval needs --resume FILE, the weights to evaluate')
     state = convert.read_and_report(path, use_ema)
@@ -196,7 +238,7 @@ def assign_from(model: nn.Layer, path: str, use_ema: bool = False) -> dict:
 
 
 def _check_family(own: dict, tensors: dict, path: str) -> None:
-    """InputError where the encoder in a file is of another kind than the model's."""
+    """Raise InputError if the encoder in a file is of another kind than the model's."""
     found, wanted = names.family(tensors), names.family(own)
     if found != wanted:
         raise InputError(f'{path} holds {found}, and the model is {wanted}; choose another --model')
@@ -204,7 +246,11 @@ def _check_family(own: dict, tensors: dict, path: str) -> None:
 
 @dataclass
 class Start:
-    """What became of a file's tensors and a model's: names of those copied, dropped and left fresh; a line on those resized."""
+    """The result of start_from: which tensors were copied from the file `source`, and which not.
+
+    copied, dropped: names in the file. fresh: names in the model that keep their initial values.
+    resized: a description of each position table that was interpolated.
+    """
 
     source: str
     copied: list[str]
@@ -213,32 +259,38 @@ class Start:
     fresh: list[str]
 
     def __str__(self) -> str:
-        of = len(self.copied) + len(self.fresh)
-        lines = [f'starts from {self.source}', f'  copied: {len(self.copied)} of {of} tensors']
-        for what in ('resized', 'dropped', 'fresh'):
-            if listed := getattr(self, what):
-                more = f' and {len(listed) - 4} more' if len(listed) > 4 else ''
-                lines.append(f'  {what}: {", ".join(listed[:4])}{more}')
+        copied = len(self.copied)
+        of_all = copied + len(self.fresh)
+        lines = [f'starts from {self.source}', f'  copied: {copied} of {of_all} tensors']
+        for title in ('resized', 'dropped', 'fresh'):
+            entries = getattr(self, title)
+            if not entries:
+                continue
+            first = ', '.join(entries[:4])
+            more = f' and {len(entries) - 4} more' if len(entries) > 4 else ''
+            lines.append(f'  {title}: {first}{more}')
         return '\n'.join(lines)
 
 
-# What a model may have beyond the encoder that it starts from: heads, decoders, and what only segmentors learn
+# Parts that a file may lack: heads, decoders, and parameters that only segmentors have
 BEYOND = re.compile(
     r'(head|fc_norm|decoder\w*|mask_token|vis_mask_token)(\.|$)'
     r'|(fpn\d|neck|decode_head|auxiliary_head|position_bias)\.|blocks\.\d+\.gamma_\d'
 )
-CLASSES = re.compile(r'(head|\w+_head\.conv_seg)\.(weight|bias)')  # depend on the number of classes
+# Tensors whose shape depends on the number of classes
+CLASSES = re.compile(r'(head|\w+_head\.conv_seg)\.(weight|bias)')
 
 
 def start_from(
     model: nn.Layer, path: str, fresh: tuple[str, ...] = (), use_ema: bool = False
 ) -> Start:
-    """Copy what a pre-trained file has for a model, to train on from there; what became of each tensor.
+    """Copy a pre-trained file's tensors into a model, to begin training from them.
 
-    The model is a classifier, a masked autoencoder, a segmentor or its backbone; the file is of any code base that
-    util.convert knows. Position tables are interpolated where the grid differs, layers for another number of classes are
-    dropped, and so is what is named in `fresh`. InputError for another kind of encoder, for a part of the encoder that the
-    file lacks, and for any other difference in shape.
+    The model is a classifier, a masked autoencoder, a segmentor or its backbone; the file is of any
+    code base that util.convert knows. Position tables of another grid are interpolated. Layers for
+    another number of classes are dropped, and so are the tensors named in `fresh`. InputError for
+    another kind of encoder, for a part of the encoder that the file lacks, and for any other
+    difference in shape.
     """
     state, report = convert.read(path, use_ema=use_ema)
     own = model.state_dict()
@@ -246,29 +298,36 @@ def start_from(
         _check_head(model, state['model'], path)
     _check_family(own, state['model'], path)
     tensors = _named_as_in(own, state['model'])
-
     resized = _interpolate_positions(model, tensors, state.get('args', {}), path)
-    dropped = [
-        name
-        for name, array in tensors.items()
-        if name not in own
-        or name in fresh
-        or (CLASSES.fullmatch(name) and list(array.shape) != own[name].shape)
-    ]
-    copied = {name: array for name, array in tensors.items() if name not in dropped}
+
+    # Sort the file's tensors
+    copied, dropped = {}, []
+    for name, array in tensors.items():
+        if name not in own or name in fresh or _other_classes(name, array, own):
+            dropped.append(name)
+        else:
+            copied[name] = array
+
+    # The rest of the model keeps its initial values; no part of the encoder may be among it
     left = [name for name in own if name not in copied]
     missing = sorted(name for name in left if not BEYOND.match(name.removeprefix('backbone.')))
     if missing:
+        first = ', '.join(missing[:5])
         raise InputError(
             f'{path} does not fit the model; {len(missing)} of its tensors are missing there: '
-            f'{", ".join(missing[:5])}'
+            f'{first}'
         )
     assign_weights(model, own | copied, path)
     return Start(str(report), list(copied), resized, dropped, left)
 
 
+def _other_classes(name: str, array, own: dict) -> bool:
+    """Whether a tensor of `own` is for another number of classes than the array."""
+    return bool(CLASSES.fullmatch(name)) and list(array.shape) != own[name].shape
+
+
 def _check_head(model: Classifier, tensors: dict, path: str) -> None:
-    """InputError where a file's classifier pools otherwise, or is a probe."""
+    """Raise InputError if a file's classifier is a probe, or has another pooling than the model."""
     kind = names.kind(tensors)
     if kind == names.PROBE:
         raise InputError(f'{path} holds {kind}; fine-tune from the weights that it was trained on')
@@ -278,41 +337,49 @@ def _check_head(model: Classifier, tensors: dict, path: str) -> None:
 
 
 def _named_as_in(own: dict, tensors: dict) -> dict:
-    """A file's tensors by the names that they have in a segmentor or in an encoder: which of the two `own` tells."""
+    """A file's tensors under the model's names, where a segmentor's encoder is called backbone.
+
+    own: the model's tensors. Other parts of a segmentor are left out if the model is none.
+    """
     prefix = 'backbone.'
-    ours, theirs = (any(name.startswith(prefix) for name in state) for state in (own, tensors))
-    if ours and not theirs:
+    backbone = {}
+    for name, array in tensors.items():
+        if name.startswith(prefix):
+            backbone[name.removeprefix(prefix)] = array
+
+    is_segmentor = any(name.startswith(prefix) for name in own)
+    if is_segmentor and not backbone:
         return {prefix + name: array for name, array in tensors.items()}
-    if theirs and not ours:
-        return {
-            name.removeprefix(prefix): array
-            for name, array in tensors.items()
-            if name.startswith(prefix)
-        }
+    if backbone and not is_segmentor:
+        return backbone
     return dict(tensors)
 
 
 def _interpolate_positions(model: nn.Layer, tensors: dict, flags: dict, path: str) -> list[str]:
-    """Put the position tables that are of another grid into the model's; a line on each.
+    """Interpolate the position tables in `tensors` to the model's grids; describe each change.
 
-    A table is a square, unless the flags of its file say other sides. InputError where neither fits its length.
+    A table is taken to be square, unless the flags of its file record another image size.
+    InputError if neither fits its length.
     """
-    own, encoder = model.state_dict(), getattr(model, 'backbone', model)
+    own = model.state_dict()
+    encoder = getattr(model, 'backbone', model)
     resized = []
     for name, table in tensors.items():
         if not name.endswith('pos_embed') or name not in own:
             continue
         grid = model.grid if name.startswith('decoder') else encoder.patch_embed.grid
-        first = own[name].shape[1] - grid[0] * grid[1]  # 1 with a class token
-        patches = table.shape[1] - first
+        rows, columns = grid
+        cls_token = own[name].shape[1] - rows * columns  # 1 or 0
+        patches = table.shape[1] - cls_token
         source = pos_embed.grid_of(patches, models_sizes.image_sides(flags))
         if source == tuple(grid):
             continue
         if source is None:
             raise InputError(
-                f'{path}: {name} has {table.shape[1]} positions, of which {patches} are of patches. That is no square, '
-                f'and the file does not say other sides; the model has {grid[0]} x {grid[1]} patches'
+                f'{path}: {name} has {table.shape[1]} positions, of which {patches} are of '
+                'patches. That is no square, and the file does not say other sides; the model has '
+                f'{rows} x {columns} patches'
             )
-        tensors[name] = pos_embed.interpolate(table, grid, cls_token=bool(first), source=source)
-        resized.append(f'{name} {patches} to {grid[0] * grid[1]} patches')
+        tensors[name] = pos_embed.interpolate(table, grid, bool(cls_token), source)
+        resized.append(f'{name} {patches} to {rows * columns} patches')
     return resized

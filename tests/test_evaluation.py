@@ -107,7 +107,7 @@ BAD = {
     'too few': ('1\n2\n', '/names.txt has 2 lines, but the model has 5 classes'),
     'other names': (
         '0\n1\na\nb\nc\n',
-        'no class is called as these class folders: 2; there are: 0, 1, a, b, c',
+        'these class folders are not among the names of classes: 2; the names are: 0, 1, a, b, c',
     ),
 }
 
