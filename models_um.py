@@ -2,7 +2,7 @@
 
 A uniform mask keeps one of every 2 x 2 patches. The kept patches make an image of half the side,
 and a pyramid encoder runs on it as on any other image.
-Parameter names equal implus/UM-MAE @ cb7776b. Its ViT is the one of models_mae.py, which gets a
+Parameter names equal implus/UM-MAE @ cb7776b. UM-MAE's ViT is the one of models_mae.py, given a
 uniform mask as noise.
 Departures, each with its test in tests/test_models_um.py: the noise of the mask can be given; the
 kept patches are gathered before they are embedded; images need not be square.
@@ -139,7 +139,7 @@ class UniformMasking(Reconstruction):
             )
         visible, mask, ids_restore = self.uniform_masking(imgs.shape[0], noise)
 
-        # Compact the images, and embed what is left of them
+        # Compact the images, then embed them
         x = imgs.transpose([0, 2, 3, 1])  # [N, height, width, C]
         x = self.compact(x, visible)  # [N, height/2, width/2, C]
         x = self.embed(x.transpose([0, 3, 1, 2]))  # [N, rows, columns, D]
@@ -166,8 +166,8 @@ class UniformMasking(Reconstruction):
         x = nn.functional.pixel_shuffle(x, 2, data_format='NHWC').flatten(1, 2)  # [N, V, D]
         N, V, D = x.shape
 
-        # The position of each patch. The original sorts the positions of the visible patches, which
-        # are themselves in the order of their cells
+        # The position of each patch. The original sorts the positions of the visible patches, but
+        # not the patches, which are in the order of their cells
         order = paddle.argsort(ids_restore, axis=1)  # [N, L], visible patches first
         visible, removed = order[:, :V], order[:, V:]
         if not self.fix_um_positions:

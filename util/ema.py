@@ -7,23 +7,29 @@ import paddle
 
 
 class Ema:
-    """After each optimizer step, average = decay * average + (1 - decay) * weights; buffers are copied."""
+    """The average of a model's weights over the optimizer steps; buffers are copied.
+
+    A step changes it to decay * average + (1 - decay) * weights.
+    """
 
     def __init__(self, model: paddle.nn.Layer, decay: float):
-        self.model, self.decay = model, decay
-        self.average = {
-            name: tensor.clone().detach() for name, tensor in model.state_dict().items()
-        }
+        self.model = model
+        self.decay = decay
+        self.average = {}
+        for name, tensor in model.state_dict().items():
+            self.average[name] = tensor.clone().detach()
 
     @paddle.no_grad()
     def update(self) -> None:
+        """Average in the weights as they are now. Call it after each optimizer step."""
         for name, tensor in self.model.state_dict().items():
             decay = 0.0 if tensor.stop_gradient else self.decay
-            self.average[name].set_value(decay * self.average[name] + (1 - decay) * tensor)
+            average = self.average[name]
+            average.set_value(decay * average + (1 - decay) * tensor)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the average into the model for as long as the block lasts."""
+        """Context in which the model has the averaged weights."""
         own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.model.set_state_dict(self.average)
         try:
@@ -36,11 +42,12 @@ class Ema:
         return {name: tensor.numpy() for name, tensor in self.average.items()}
 
     def load_state_dict(self, state: dict | None) -> None:
-        """Go on with a saved average; with None, of a run that kept none, begin from the weights as they are now."""
-        for name, tensor in (state or self.model.state_dict()).items():
+        """Continue a saved average, or begin from the model's weights if None was saved."""
+        tensors = state or self.model.state_dict()
+        for name, tensor in tensors.items():
             self.average[name].set_value(tensor)
 
 
 def in_place(average: Ema | None) -> AbstractContextManager:
-    """Context in which a model has its average's weights; its own where there is none."""
+    """Context in which a model has its averaged weights, or its own if there is no average."""
     return average.in_place() if average else nullcontext()

@@ -1,9 +1,11 @@
 """Which patches are removed. One polarity everywhere: True (1) = removed.
 
-A mask reaches the model as noise: the patches with the smallest noise are kept. So a 0/1 mask is noise as well.
+A mask reaches the model as noise: the patches with the smallest noise are kept. So a 0/1 mask is
+noise as well.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,19 +13,20 @@ import numpy as np
 from util.errors import InputError
 
 KINDS = ('random', 'block', 'grid', 'uniform')
-# those that keep one of every 2 x 2 patches
+# The kinds that keep one of every 2 x 2 patches, and their flags
 CELLS = {'grid': '--masking grid', 'uniform': '--mask_regular'}
-# rectangles of BEiT: of all patches, at least; height over width, or the reverse
-SMALLEST, SLIMMEST = 16 / 196, 0.3
+# Rectangles of block-wise masks, as in BEiT
+SMALLEST = 16 / 196  # area, as a share of all patches
+SLIMMEST = 0.3  # short side over long side
 
 
 def num_visible(patches: int, mask_ratio: float) -> int:
-    """How many of `patches` the encoder sees; rounded down, as upstream."""
+    """The number of patches that the encoder sees, rounded down as upstream."""
     return int(patches * (1 - mask_ratio))
 
 
 def check(patches: int, mask_ratio: float) -> None:
-    """InputError where a ratio leaves nothing to see, or nothing to learn from."""
+    """Raise InputError if a mask ratio keeps none of the patches, or all."""
     visible = num_visible(patches, mask_ratio)
     if not 0 < visible < patches:
         raise InputError(
@@ -33,8 +36,10 @@ def check(patches: int, mask_ratio: float) -> None:
 
 
 def kind_of(flags: dict) -> str:
-    """Which of KINDS the flags of a pre-training ask for; the random ones where they, being old, do not say.
-    InputError where they ask for two."""
+    """The one of KINDS that the flags of a pre-training ask for; InputError if they ask for two.
+
+    Flags in old files may not record it; then masks were random.
+    """
     asked = flags.get('masking', 'random')
     if flags.get('mask_regular') and asked != 'random':
         raise InputError(
@@ -46,71 +51,108 @@ def kind_of(flags: dict) -> str:
 def sampler(
     grid: tuple[int, int], mask_ratio: float, kind: str
 ) -> Callable[[np.random.Generator], np.ndarray]:
-    """What draws the masks of images, as noise, of one of KINDS. InputError where the ratio or the grid forbids it."""
-    patches = grid[0] * grid[1]
+    """A function that draws the mask of an image, as noise [rows * columns], from a generator.
+
+    kind: one of KINDS. InputError if it does not work with the ratio or the grid.
+    """
+    rows, columns = grid
+    patches = rows * columns
     check(patches, mask_ratio)
     if kind in CELLS:
-        if mask_ratio != 0.75:
-            raise InputError(
-                f'--mask_ratio {mask_ratio}: {CELLS[kind]} keeps one of every 2 x 2 patches, which is 0.75'
-            )
-        if any(side % 2 for side in grid):
-            raise InputError(
-                f'{CELLS[kind]} needs an even number of patches a side, and there are {grid[0]} x {grid[1]}'
-            )
-    return {
-        'random': functools.partial(random, patches),
-        'uniform': functools.partial(uniform, grid),
-        'grid': functools.partial(regular, grid),
-        'block': functools.partial(block, grid, patches - num_visible(patches, mask_ratio)),
-    }[kind]
+        _check_cells(grid, mask_ratio, CELLS[kind])
+    if kind == 'random':
+        return functools.partial(random, patches)
+    if kind == 'block':
+        removed = patches - num_visible(patches, mask_ratio)
+        return functools.partial(block, grid, removed)
+    draw = {'uniform': uniform, 'grid': regular}[kind]
+    return functools.partial(draw, grid)
+
+
+def _check_cells(grid: tuple[int, int], mask_ratio: float, flag: str) -> None:
+    """Raise InputError if a mask cannot keep one of every 2 x 2 patches."""
+    rows, columns = grid
+    if mask_ratio != 0.75:
+        raise InputError(
+            f'--mask_ratio {mask_ratio}: {flag} keeps one of every 2 x 2 patches, which is 0.75'
+        )
+    if rows % 2 or columns % 2:
+        raise InputError(
+            f'{flag} needs an even number of patches a side, and there are {rows} x {columns}'
+        )
 
 
 def random(patches: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise for the uniformly random masks of MAE. float32 [patches] in [0, 1)."""
+    """Noise for the uniformly random masks of MAE: float32 [patches] in [0, 1)."""
     return rng.random(patches, dtype='float32')
 
 
 def uniform(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A uniform mask (arXiv:2205.10063, sec. 3.2): one of every 2 x 2 patches is kept. float32 [rows * columns],
-    1 = removed.
+    """A uniform mask, which keeps one of every 2 x 2 patches (arXiv:2205.10063, sec. 3.2).
 
-    Which one is drawn without replacement from a pool that holds each of the four choices equally often, half as many
-    in all as there are patches: so an image has nearly as many of each.
+    float32 [rows * columns], 1 = removed. The choices are drawn without replacement from a pool
+    that holds each of the four equally often, twice as many as needed. So an image has nearly as
+    many of each.
     """
-    rows, columns = grid[0] // 2, grid[1] // 2
-    pool = np.repeat(np.arange(4), -(-rows * columns // 2))
-    return _cells(rng.permutation(pool)[: rows * columns].reshape(rows, columns))
+    rows, columns = grid[0] // 2, grid[1] // 2  # of cells
+    cells = rows * columns
+    pool = np.repeat(np.arange(4), math.ceil(cells / 2))
+    kept = rng.permutation(pool)[:cells]
+    return _keep(kept.reshape(rows, columns))
 
 
 def regular(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """The grid-wise mask of the paper's figure 6: the same one of every 2 x 2 patches is kept. float32 [rows * columns],
-    1 = removed. Which of the four is drawn for each image; the paper does not say."""
-    return _cells(np.full((grid[0] // 2, grid[1] // 2), rng.integers(4)))
+    """A grid-wise mask, which keeps the same one of every 2 x 2 patches (arXiv:2111.06377, fig. 6).
+
+    float32 [rows * columns], 1 = removed. Which of the four it keeps is drawn for each image; the
+    paper does not say.
+    """
+    rows, columns = grid[0] // 2, grid[1] // 2  # of cells
+    kept = np.full((rows, columns), rng.integers(4))
+    return _keep(kept)
 
 
-def _cells(kept: np.ndarray) -> np.ndarray:
-    """float32 [4 * cells], 0 for the patch numbered kept [rows, columns] of each 2 x 2, 1 for all others."""
-    cells = kept[..., None, None] != np.arange(4).reshape(2, 2)  # [rows, columns, 2, 2]
-    return cells.transpose(0, 2, 1, 3).reshape(-1).astype('float32')
+def _keep(kept: np.ndarray) -> np.ndarray:
+    """The mask that keeps one patch of each 2 x 2 cell; kept [rows, columns] is its number, 0 to 3.
+
+    float32 [4 * rows * columns], 1 = removed.
+    """
+    numbers = np.arange(4).reshape(2, 2)  # of the patches in a cell
+    mask = kept[..., None, None] != numbers  # [rows, columns, 2, 2]
+    mask = mask.transpose(0, 2, 1, 3)  # [rows, 2, columns, 2]
+    return mask.reshape(-1).astype('float32')
 
 
 def block(grid: tuple[int, int], removed: int, rng: np.random.Generator) -> np.ndarray:
-    """A block-wise mask (arXiv:2106.08254, algorithm 1): rectangles, until `removed` patches are. float32 [rows * columns],
-    1 = removed.
+    """A block-wise mask of rectangles that remove `removed` patches: float32 [rows * columns].
 
-    Every image loses equally many, as MAE needs it: of the last rectangle, only as many patches as are due, from the top.
+    1 = removed. MAE needs equally many in every image, so the last rectangle removes only as many
+    patches as are left to remove, from its top. Source: arXiv:2106.08254, algorithm 1.
     """
+    rows, columns = grid
     mask = np.zeros(grid, 'float32')
-    while (due := removed - int(mask.sum())) > 0:
-        smallest = SMALLEST * mask.size
-        area = rng.uniform(smallest, max(smallest, due))
-        aspect = np.exp(rng.uniform(np.log(SLIMMEST), -np.log(SLIMMEST)))
-        sides = [
-            int(np.clip(round(length), 1, most))
-            for length, most in zip(((area * aspect) ** 0.5, (area / aspect) ** 0.5), grid)
-        ]
-        top, left = (rng.integers(most - side + 1) for side, most in zip(sides, grid))
-        rectangle = mask[top : top + sides[0], left : left + sides[1]]
-        rectangle[tuple(np.argwhere(rectangle == 0)[:due].T)] = 1
+    smallest = SMALLEST * mask.size
+    left_to_remove = removed
+    while left_to_remove > 0:
+        # Draw the area of a rectangle, in patches, and its aspect ratio
+        area = rng.uniform(smallest, max(smallest, left_to_remove))
+        log_aspect = rng.uniform(np.log(SLIMMEST), -np.log(SLIMMEST))
+        aspect = np.exp(log_aspect)
+
+        # Draw a place where its sides fit
+        height = _rounded((area * aspect) ** 0.5, rows)
+        width = _rounded((area / aspect) ** 0.5, columns)
+        top = rng.integers(rows - height + 1)
+        left = rng.integers(columns - width + 1)
+
+        # Remove its patches that are still there
+        rectangle = mask[top : top + height, left : left + width]
+        kept = np.argwhere(rectangle == 0)[:left_to_remove]
+        rectangle[tuple(kept.T)] = 1
+        left_to_remove = removed - int(mask.sum())
     return mask.reshape(-1)
+
+
+def _rounded(length: float, most: int) -> int:
+    """A length as a whole number of patches, from 1 to `most`."""
+    return int(np.clip(round(length), 1, most))

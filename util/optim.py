@@ -7,13 +7,18 @@ import paddle
 
 
 def absolute_lr(lr: float | None, blr: float, effective_batch: int) -> float:
-    """`lr` where given; otherwise the base rate, which is meant for 256 samples an optimizer step, scaled linearly."""
-    return blr * effective_batch / 256 if lr is None else lr
+    """`lr` if given; otherwise the base rate `blr`, scaled linearly from 256 images a step."""
+    if lr is not None:
+        return lr
+    return blr * effective_batch / 256
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up from 0 to `lr`, then half a cosine down to `min_lr`; times are in epochs and may be fractions."""
+    """Learning rate by epoch: linear warm-up from 0 to `lr`, then half a cosine down to `min_lr`.
+
+    Times are in epochs and may be fractions.
+    """
 
     lr: float
     min_lr: float
@@ -23,19 +28,26 @@ class Cosine:
     def __call__(self, epoch: float) -> float:
         if epoch < self.warmup_epochs:
             return self.lr * epoch / self.warmup_epochs
-        progress = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
-        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        progress = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)  # 0 to 1
+        amplitude = (self.lr - self.min_lr) * 0.5
+        return self.min_lr + amplitude * (1 + math.cos(math.pi * progress))
 
 
 def decay_groups(model: paddle.nn.Layer, weight_decay: float) -> list[dict]:
-    """Two groups: vectors and biases without decay, all other trainable parameters with it.
+    """Two groups for pre-training: vectors and biases without weight decay, the rest with it.
 
-    The cls and mask tokens are 3-D and so are decayed, as upstream; frozen position tables are in neither group.
+    Class and mask tokens are 3-D and so are decayed, as upstream. Frozen parameters, such as
+    position tables, are in neither group.
     """
     plain, decayed = [], []
     for name, parameter in model.named_parameters():
-        if not parameter.stop_gradient:
-            (plain if parameter.ndim == 1 or name.endswith('.bias') else decayed).append(parameter)
+        if parameter.stop_gradient:
+            continue
+        if parameter.ndim == 1 or name.endswith('.bias'):
+            plain.append(parameter)
+        else:
+            decayed.append(parameter)
     return [
         {'params': plain, 'weight_decay': 0.0},
         {'params': decayed, 'weight_decay': weight_decay},
@@ -43,7 +55,7 @@ def decay_groups(model: paddle.nn.Layer, weight_decay: float) -> list[dict]:
 
 
 def adamw(groups: list[dict], beta2: float) -> paddle.optimizer.AdamW:
-    """AdamW over groups; the rate is 0 until the engine sets it from the schedule, before every step."""
+    """AdamW over groups of parameters; the engine sets its rate, 0 at first, before every step."""
     return paddle.optimizer.AdamW(
         0.0, beta1=0.9, beta2=beta2, epsilon=1e-8, parameters=groups, weight_decay=0.0
     )
@@ -55,39 +67,51 @@ def layer_decay_groups(
     layer_decay: float,
     undecayed: tuple[str, ...] = ('pos_embed', 'cls_token'),
 ) -> list[dict]:
-    """Groups for fine-tuning: the rate of the layer numbered i of n is scaled by layer_decay^(n - i), floor included.
+    """Groups for fine-tuning: layer i of n has its rate scaled by layer_decay^(n - i).
 
-    Layer 0 is the embedding, block i is layer i + 1 with its relative positions, the rest (norm, heads) is layer n. Vectors
-    and what is `undecayed` have no weight decay. Frozen parameters are in no group. The blocks may be those of a backbone.
+    The factor applies to the whole schedule, to `min_lr` as well. Layers are those of `layer_of`;
+    the blocks may be those of a model's `backbone`. Vectors and the parameters named in `undecayed`
+    have no weight decay. Frozen parameters are in no group.
     """
-    last = len(getattr(model, 'backbone', model).blocks) + 1
+    encoder = getattr(model, 'backbone', model)
+    last = len(encoder.blocks) + 1
     groups = {}
     for name, parameter in model.named_parameters():
         if parameter.stop_gradient:
             continue
-        decay = 0.0 if parameter.ndim == 1 or name in undecayed else weight_decay
         layer = layer_of(name.removeprefix('backbone.'), last)
-        group = groups.setdefault(
-            (layer, decay),
-            {'params': [], 'weight_decay': decay, 'learning_rate': layer_decay ** (last - layer)},
-        )
-        group['params'].append(parameter)
+        decay = weight_decay
+        if parameter.ndim == 1 or name in undecayed:
+            decay = 0.0
+
+        if (layer, decay) not in groups:
+            # Paddle multiplies the optimizer's rate by a group's
+            scale = layer_decay ** (last - layer)
+            groups[layer, decay] = {'params': [], 'weight_decay': decay, 'learning_rate': scale}
+        groups[layer, decay]['params'].append(parameter)
     return list(groups.values())
 
 
 def layer_of(name: str, last: int) -> int:
-    """The layer of a parameter, from 0 to `last`."""
+    """The layer of a parameter, from 0 to `last`.
+
+    Layer 0 is the embedding; block i, with its relative positions, is layer i + 1; norms and heads
+    are the last layer.
+    """
     if name.startswith(('blocks.', 'position_bias.')):
-        return int(name.split('.')[1]) + 1
-    return 0 if name in ('pos_embed', 'cls_token') or name.startswith('patch_embed.') else last
+        block = int(name.split('.')[1])
+        return block + 1
+    if name in ('pos_embed', 'cls_token') or name.startswith('patch_embed.'):
+        return 0
+    return last
 
 
 class Lars(paddle.optimizer.Optimizer):
-    """LARS (arXiv:1708.03888) as the official linear probe has it.
+    """LARS (arXiv:1708.03888) as in the official linear probe.
 
-    Tensors of at least two dimensions get weight decay and the trust ratio 0.001 |p| / |gradient|, vectors neither; the
-    rate stays outside of the momentum buffer. Not Paddle's own: it leaves the ratio out where weight decay is 0.
-    As Paddle's own optimizers, it does nothing where the scaler has found a gradient that is not finite.
+    Tensors of at least two dimensions get weight decay and the trust ratio 0.001 |p| / |gradient|,
+    vectors neither. The rate is not part of the momentum buffer.
+    Paddle's own LARS cannot be used: it leaves the ratio out if weight decay is 0.
     """
 
     def __init__(
@@ -98,30 +122,48 @@ class Lars(paddle.optimizer.Optimizer):
         trust: float = 0.001,
     ):
         super().__init__(0.0, parameters=parameters)
-        self.decay, self.momentum, self.trust = weight_decay, momentum, trust
+        self.decay = weight_decay
+        self.momentum = momentum
+        self.trust = trust
         self.buffers = {parameter.name: paddle.zeros_like(parameter) for parameter in parameters}
 
     @paddle.no_grad()
     def step(self) -> None:
+        """Update all parameters that have a gradient.
+
+        Does nothing if the scaler of mixed precision has found a gradient that is not finite, as
+        Paddle's own optimizers.
+        """
         # Set by GradScaler.step; None without a scaler
         if self._get_auxiliary_var('found_inf'):
             return
+
         for parameter in self._parameter_list:
             if parameter.grad is None:
                 continue
             update = parameter.grad
             if parameter.ndim > 1:
-                update = update + self.decay * parameter
-                norms = parameter.norm(), update.norm()
-                if all(norm.item() > 0 for norm in norms):
-                    update = update * (self.trust * norms[0] / norms[1])
+                update = self._decayed_and_scaled(parameter, update)
             buffer = self.buffers[parameter.name]
             buffer.set_value(self.momentum * buffer + update)
             parameter.set_value(parameter - self.get_lr() * buffer)
 
+    def _decayed_and_scaled(
+        self, parameter: paddle.Tensor, gradient: paddle.Tensor
+    ) -> paddle.Tensor:
+        """The gradient with weight decay, times the trust ratio unless a norm is 0."""
+        update = gradient + self.decay * parameter
+        weight_norm = parameter.norm()
+        update_norm = update.norm()
+        if weight_norm.item() > 0 and update_norm.item() > 0:
+            update = update * (self.trust * weight_norm / update_norm)
+        return update
+
     def state_dict(self) -> dict:
+        """The momentum buffers, by the names that Paddle's Momentum optimizer would give them."""
         return {f'{name}_momentum_0': buffer for name, buffer in self.buffers.items()}
 
     def set_state_dict(self, state: dict) -> None:
+        """Restore the momentum buffers from a `state_dict`."""
         for name, buffer in self.buffers.items():
             buffer.set_value(state[f'{name}_momentum_0'])

@@ -1,5 +1,8 @@
-"""Positions: fixed two-dimensional sine-cosine tables (facebookresearch/mae util/pos_embed.py @ efb2a80), and relative ones
-(BEiT, arXiv:2106.08254)."""
+"""Positions of patches: fixed 2-D sine-cosine tables and relative positions.
+
+The tables and their interpolation equal facebookresearch/mae util/pos_embed.py @ efb2a80; relative
+positions are those of BEiT (arXiv:2106.08254).
+"""
 
 import math
 
@@ -8,31 +11,41 @@ import paddle
 
 
 def sincos_1d(dim: int, positions: np.ndarray) -> np.ndarray:
-    """float64 [len(positions), dim]: all sines, then all cosines, of position / 10000^(k / (dim/2))."""
-    frequencies = 10000.0 ** -(np.arange(dim // 2) / (dim / 2))
-    angles = np.outer(positions, frequencies)
+    """Sines, then cosines, of position / 10000^(k / (dim/2)): float64 [len(positions), dim]."""
+    exponents = np.arange(dim // 2) / (dim / 2)
+    frequencies = 10000.0**-exponents
+    angles = np.outer(positions, frequencies)  # [len(positions), dim / 2]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
 def sincos_2d(dim: int, grid: tuple[int, int], cls_token: bool = True) -> np.ndarray:
-    """float32 [(1 +) rows * columns, dim]. The first half of the channels encodes the column, the second the row.
+    """A table of positions on a grid, (rows, columns): float32 [(1 +) rows * columns, dim].
 
-    grid: (rows, columns), tokens in row-major order, coordinates counted from 0. With `cls_token` a row of zeros
-    comes first. dim must be a multiple of 4, otherwise ValueError.
+    The first half of the channels encodes the column, the second the row, both counted from 0.
+    Tokens are in row-major order. With `cls_token` a row of zeros comes first. ValueError if dim is
+    no multiple of 4.
     """
     if dim % 4:
         raise ValueError(f'a 2-D sine-cosine table needs a width that 4 divides, got {dim}')
-    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
-    table = np.concatenate([sincos_1d(dim // 2, columns), sincos_1d(dim // 2, rows)], axis=1)
+    rows, columns = grid
+    patches = np.arange(rows * columns)
+    row, column = np.divmod(patches, columns)  # of each patch
+    halves = [sincos_1d(dim // 2, column), sincos_1d(dim // 2, row)]
+    table = np.concatenate(halves, axis=1)
     if cls_token:
         table = np.concatenate([np.zeros([1, dim]), table])
     return table.astype('float32')
 
 
 def grid_of(patches: int, sides: tuple[int, int] | None = None) -> tuple[int, int] | None:
-    """(rows, columns) of so many patches of an image with these sides (height, width), or of a square one; None where
-    there is no such grid."""
-    for height, width in filter(None, (sides, (1, 1))):
+    """(rows, columns) of a number of patches of an image; None if no grid fits.
+
+    sides: the image's (height, width); if it is None or does not fit, the image is taken as square.
+    """
+    candidates = [(1, 1)]
+    if sides:
+        candidates.insert(0, sides)
+    for height, width in candidates:
         rows = round(math.sqrt(patches * height / width))
         columns = round(math.sqrt(patches * width / height))
         if rows * columns == patches:
@@ -46,36 +59,45 @@ def interpolate(
     cls_token: bool = True,
     source: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """A table [1, (1 +) rows * columns, D] for another grid: bicubic over the patches; the official rule.
+    """A table [1, (1 +) rows * columns, D] for another grid, by upstream's bicubic interpolation.
 
-    source: rows and columns in `table`, by default those of a square. The class token's row, where there is one, is kept.
+    source: rows and columns of `table`, a square by default. The row of the class token is kept.
     """
-    first, patches = table[:, : int(cls_token)], table[:, int(cls_token) :]
+    first = int(cls_token)  # of the patches
+    patches = table[:, first:]
     source = source or grid_of(patches.shape[1])
     if source == tuple(grid):
         return table
-    patches = paddle.to_tensor(patches.reshape(1, *source, -1).transpose(0, 3, 1, 2))
+
+    # Interpolate the table as a map
+    patches = patches.reshape(1, *source, -1)  # [1, rows, columns, D]
+    patches = paddle.to_tensor(patches.transpose(0, 3, 1, 2))
     patches = paddle.nn.functional.interpolate(
         patches, size=list(grid), mode='bicubic', align_corners=False
     )
-    return np.concatenate([first, patches.flatten(2).transpose([0, 2, 1]).numpy()], axis=1)
+    patches = patches.flatten(2).transpose([0, 2, 1])  # [1, L, D]
+    return np.concatenate([table[:, :first], patches.numpy()], axis=1)
 
 
 def relative_positions(rows: int, columns: int) -> np.ndarray:
-    """int64 [L, L]: for each pair of tokens (from, to) the row of the table for their distance.
+    """For each pair of tokens (from, to), the row of a table of distances: int64 [1 + L, 1 + L].
 
-    Rows count distances between patches, -(rows - 1) to rows - 1 down, then as many across; the last three are for
-    distances from the class token to a patch, from a patch to it, and from it to itself.
+    The table has a row for each distance between two patches, (2 rows - 1) (2 columns - 1) of them
+    in row-major order, from -(rows - 1) down and -(columns - 1) across. Three more rows are for the
+    class token: from it to a patch, from a patch to it, and from it to itself.
     """
-    down, across = np.divmod(np.arange(rows * columns), columns)
-    distance = (
-        (down[:, None] - down + rows - 1) * (2 * columns - 1)
-        + across[:, None]
-        - across
-        + columns
-        - 1
-    )
-    patches = (2 * rows - 1) * (2 * columns - 1)
-    index = np.pad(distance, [(1, 0), (1, 0)])
-    index[0], index[:, 0], index[0, 0] = patches, patches + 1, patches + 2
+    patches = np.arange(rows * columns)
+    row, column = np.divmod(patches, columns)  # of each patch
+
+    # Distances, counted from 0
+    down = row[:, None] - row + rows - 1  # [L, L], 0 to 2 rows - 2
+    across = column[:, None] - column + columns - 1
+    distance = down * (2 * columns - 1) + across
+
+    # A row and a column for the class token
+    distances = (2 * rows - 1) * (2 * columns - 1)
+    index = np.pad(distance, [(1, 0), (1, 0)])  # [1 + L, 1 + L]
+    index[0] = distances
+    index[:, 0] = distances + 1
+    index[0, 0] = distances + 2
     return index

@@ -1,4 +1,4 @@
-"""Random numbers of a training step."""
+"""The random numbers of a training step."""
 
 import numpy as np
 import paddle
@@ -9,9 +9,10 @@ from util import dist
 def seed_step(seed: int, epoch: int, iteration: int) -> np.random.Generator:
     """Seed Paddle for one step, and return NumPy's generator for it.
 
-    Both depend on these numbers and the rank alone, so a resumed run draws what the undisturbed one
-    would have drawn.
+    Both depend only on these numbers and the rank, so a resumed run draws the same numbers as one
+    that was never interrupted.
     """
     sequence = np.random.SeedSequence([seed, epoch, iteration, dist.rank()])
-    paddle.seed(int(sequence.generate_state(1)[0]))
+    paddle_seed = sequence.generate_state(1)[0]
+    paddle.seed(int(paddle_seed))
     return np.random.default_rng(sequence)
