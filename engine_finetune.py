@@ -1,4 +1,4 @@
-"""Training a classifier, for fine-tuning and linear probing alike: the loss of a batch, and evaluation."""
+"""Fine-tuning and linear probing: the loss of a batch, and the evaluation of a classifier."""
 
 import contextlib
 import math
@@ -14,17 +14,19 @@ from util.progress import bar
 
 
 def train_one_epoch(run: Run, mix, average: Ema | None = None) -> dict[str, float]:
-    """Train on the batches (images [N, C, height, width], labels [N]) of an epoch; its mean loss and rate.
+    """Train for an epoch; returns its mean loss and rate.
 
-    mix: (images, labels, rng) -> images, targets [N, K], which covers mixup, cutmix, label
-    smoothing and plain targets.
+    A batch is (images [N, C, height, width], labels [N]).
+    mix: (images, labels, rng) -> images, targets [N, K], for mixup, cutmix, label smoothing or
+    plain targets.
     average: of the weights, updated after each optimizer step.
     """
 
     def loss_of(batch):
-        images, targets = mix(*batch, run.rng)
+        images, labels = batch
+        images, targets = mix(images, labels, run.rng)
         with run.step.autocast():
-            scores = run.network(images)
+            scores = run.network(images)  # [N, K]
         return F.cross_entropy(scores.astype('float32'), targets, soft_label=True)
 
     if average:
@@ -36,9 +38,10 @@ def train_one_epoch(run: Run, mix, average: Ema | None = None) -> dict[str, floa
 def evaluate(
     model, batches, autocast=contextlib.nullcontext, shared: bool = True
 ) -> dict[str, float]:
-    """Accuracy of the first and of five guesses, in percent, and cross-entropy, over the batches (images, labels).
+    """Cross-entropy, top-1 and top-5 accuracy in percent, over all batches (images, labels).
 
-    shared: each rank has a part of the images, so sums are added over the ranks, once, at the end.
+    NaN if there are no images. shared: each rank has a part of the images, so the sums are added
+    over the ranks, once, at the end.
     """
     dist.broadcast_buffers(model)
     model.eval()
@@ -46,7 +49,8 @@ def evaluate(
     for images, labels in bar(batches, 'batches'):
         with autocast():
             scores = model(images).astype('float32')  # [N, K]
-        guesses = scores.topk(min(5, scores.shape[1]), axis=1)[1]
+        num_guesses = min(5, scores.shape[1])
+        _, guesses = scores.topk(num_guesses, axis=1)  # [N, 5]
         hits = (guesses == labels.unsqueeze(1)).astype('float32')  # [N, 5]
         loss += F.cross_entropy(scores, labels, reduction='sum').item()
         top1 += hits[:, 0].sum().item()
@@ -54,65 +58,76 @@ def evaluate(
         count += len(labels)
 
     dist.barrier()  # ranks may have had unequal work
+    sums = [loss, top1, top5, count]
     if shared:
-        loss, top1, top5, count = dist.sum_over_ranks([loss, top1, top5, count])
+        sums = dist.sum_over_ranks(sums)
+    loss, top1, top5, count = sums
     if not count:
         return {'loss': math.nan, 'acc1': math.nan, 'acc5': math.nan}
-    return {'loss': loss / count, 'acc1': 100 * top1 / count, 'acc5': 100 * top5 / count}
+    acc1 = 100 * top1 / count
+    acc5 = 100 * top5 / count
+    return {'loss': loss / count, 'acc1': acc1, 'acc5': acc5}
 
 
 def report_evaluation(path: str, result: dict[str, float]) -> None:
     """Print the figures of --eval."""
     log.info(f'Resume checkpoint {path}')
-    log.info('  '.join(f'{name} {value:.4f}' for name, value in result.items()))
+    figures = [f'{name} {value:.4f}' for name, value in result.items()]
+    log.info('  '.join(figures))
 
 
 @paddle.no_grad()
 def nearest_neighbours(model, train, val, count: int) -> float:
-    """Percentage of the batches `val` that most of their `count` nearest training images classify correctly.
+    """Accuracy of a vote of each image's `count` nearest training images, in percent.
 
-    Nearest by the cosine of the features that the head would see.
+    Nearest by the cosine of the features that the head would see. train, val: batches of images and
+    labels.
     """
     from sklearn.neighbors import KNeighborsClassifier  # imported here because it takes a second
 
     model.eval()
-    vote = KNeighborsClassifier(count, metric='cosine').fit(*_features(model, train))
-    hits, images = dist.sum_over_ranks(
-        [float(value) for value in _hits(vote, *_features(model, val))]
-    )
+    features, labels = _features(model, train)
+    vote = KNeighborsClassifier(count, metric='cosine').fit(features, labels)
+
+    features, labels = _features(model, val)
+    hits = (vote.predict(features) == labels).sum()
+    hits, images = dist.sum_over_ranks([float(hits), float(len(labels))])
     return 100 * hits / images
 
 
 def _features(model, batches) -> tuple[np.ndarray, np.ndarray]:
-    """Features [N, D] and labels [N] of all batches."""
-    parts = [
-        (model.forward_features(images).numpy(), labels.numpy())
-        for images, labels in bar(batches, 'batches')
-    ]
-    features, labels = zip(*parts)
+    """Features [images, D] and labels [images] of all batches."""
+    features, labels = [], []
+    for batch, batch_labels in bar(batches, 'batches'):
+        features.append(model.forward_features(batch).numpy())
+        labels.append(batch_labels.numpy())
     return np.concatenate(features), np.concatenate(labels)
 
 
-def _hits(vote, features: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
-    return (vote.predict(features) == labels).sum(), len(labels)
-
-
 def finish_epoch(run: Run, epoch: int, stats: dict[str, float], result: dict[str, float]) -> None:
-    """Say and record how an epoch went, then save: the latest state, and the best so far under its own name as well."""
+    """Print and record the figures of an epoch, then save the latest state.
+
+    An epoch with the best acc1 so far is saved as `best`, too.
+    """
     best = run.saver.kept['best']
     improved = not best or result['acc1'] > best['acc1']
-    best = {'epoch': epoch, **result} if improved else best
-    run.saver.kept['best'] = best
+    if improved:
+        best = {'epoch': epoch, **result}
+        run.saver.kept['best'] = best
 
-    log.info(
-        f'epoch {epoch}: acc1 {result["acc1"]:.2f}  acc5 {result["acc5"]:.2f}  loss {result["loss"]:.4f}  '
-        f'(best acc1 {best["acc1"]:.2f}, epoch {best["epoch"]})'
-    )
-    run.recorder.scalars(epoch, **{f'perf/test_{name}': value for name, value in result.items()})
+    loss, acc1, acc5 = result['loss'], result['acc1'], result['acc5']
+    figures = f'acc1 {acc1:.2f}  acc5 {acc5:.2f}  loss {loss:.4f}'
+    best_figures = f'best acc1 {best["acc1"]:.2f}, epoch {best["epoch"]}'
+    log.info(f'epoch {epoch}: {figures}  ({best_figures})')
+    curves = {f'perf/test_{name}': value for name, value in result.items()}
+    run.recorder.scalars(epoch, **curves)
+
     record = {
         'train_lr': stats['lr'],
         'train_loss': stats['loss'],
-        **{f'test_{name}': result[name] for name in ('loss', 'acc1', 'acc5')},
+        'test_loss': loss,
+        'test_acc1': acc1,
+        'test_acc5': acc5,
         'epoch': epoch,
         'n_parameters': trainable_parameters(run.network),
     }

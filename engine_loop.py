@@ -1,7 +1,7 @@
-"""The one loop of all training: epochs, iterations, resuming, records, checkpoints.
+"""The training loop of all programs: epochs, iterations, resuming, records, checkpoints.
 
-A program builds its model, optimizer and data, and makes a `Run` of them. An engine hands
-`Run.train` the loss of one batch and knows nothing of logging, saving or ranks.
+A program builds its model, optimizer and data, and makes a `Run` of them. An engine gives
+`Run.train` the loss of a batch and knows nothing of logging, saving or ranks.
 """
 
 import math
@@ -20,17 +20,17 @@ from util.seeding import seed_step
 
 
 class Run:
-    """A training, from the place where --resume or --start_epoch says to its last epoch.
+    """The training of a model, from the start or from where --resume or --start_epoch begin.
 
-    network: the model as it is trained, its gradients averaged over the ranks.
+    network: the model, wrapped so that gradients are averaged over the ranks.
     data: batches of any shape. It needs `len`, the iterations of an epoch; `samples`;
         `global_batch` and `effective_batch`, the images of an iteration and of an optimizer step
         over all ranks; `accum_iter` with `accumulate(accum_iter)`; and `batches(epoch, first)`,
-        whose `files(iteration)` names the files of a batch.
-    schedule: epoch, with a fraction -> rate, asked once an optimizer step.
-    rng: NumPy's generator of the present step.
+        whose `files(iteration)` gives the files of a batch.
+    schedule: epoch, with a fraction -> learning rate, called once per optimizer step.
+    rng: NumPy's generator of the current step.
 
-    A loop that is counted in iterations is a run of one long epoch, which calls `train` for some
+    A training that is counted in iterations is one long epoch, and calls `train` for some
     iterations at a time.
     """
 
@@ -45,11 +45,11 @@ class Run:
         clip_grad: float | None = None,
         kept: dict[str, Any] | None = None,
     ):
-        """Prepare everything, restore what is resumed, and say what is about to happen.
+        """Prepare the training, restore the state of a resumed run, and print a summary.
 
-        args: the program's flags, of the groups training, rate and runtime of util/flags. schedule:
-        by default the official half-cycle cosine, which the flags describe. kept: what else a
-        checkpoint keeps, see Saver.
+        args: the program's flags; those of the groups training, rate and runtime are read.
+        schedule: by default the official half-cycle cosine that the flags describe.
+        kept: further entries of checkpoints, see Saver.
         """
         state = resume.find(args.resume, args.output_dir, vars(args))
         data.accumulate(resume.accum_iter(state, data.global_batch, args.accum_iter))
@@ -66,30 +66,38 @@ class Run:
         self.recorder = Recorder(args.output_dir, args.log_dir, self._start.epoch)
         self.progress = Progress(args.epochs, len(data), args.print_freq)
         self.rng = np.random.default_rng()
-        self._seed, self._batches, self._stream = args.seed, None, iter(())
+        self._seed = args.seed
+        self._batches = None  # of the current epoch
+        self._stream = iter(())  # of those batches
         self._announce(args.model, model, state.get('path'))
 
     def _announce(self, name: str, model: paddle.nn.Layer, resumed: str | None) -> None:
-        """Say what is about to happen, once all processes are ready for it."""
+        """Print a summary of the training, once all ranks are ready."""
         dist.barrier()
         start, data = self._start, self.data
         dist.agree('where training begins', [start.epoch, start.samples])
-        log.info(
-            f'{name} with {trainable_parameters(model):,} trainable parameters, {len(data.samples)} images, '
-            f'effective batch {data.effective_batch}, rate {self.schedule.lr:.3g}, '
-            f'{self.progress.epochs} epochs of {len(data)} iterations'
-        )
+
+        count = trainable_parameters(model)
+        summary = [
+            f'{name} with {count:,} trainable parameters',
+            f'{len(data.samples)} images',
+            f'effective batch {data.effective_batch}',
+            f'rate {self.schedule.lr:.3g}',
+            f'{self.progress.epochs} epochs of {len(data)} iterations',
+        ]
+        log.info(', '.join(summary))
         if resumed:
             log.info(
                 f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it'
             )
 
     def epochs(self) -> Iterator[int]:
-        """Each epoch that is still to come; the first one may have been begun by the run that is resumed."""
+        """The remaining epochs; the first may be one that a resumed run had already begun."""
         start = self._start
         for epoch in range(start.epoch, self.progress.epochs):
             first = 0
             if epoch == start.epoch:
+                # The iterations that the resumed run has done are skipped
                 first = start.iteration(self.data.global_batch, self.data.accum_iter)
             self.progress.begin(epoch, start.averages if first else None, first)
             self._batches = self.data.batches(epoch, first)
@@ -104,29 +112,33 @@ class Run:
         after_step: Callable[[], None] = lambda: None,
         iterations: int | None = None,
     ) -> dict[str, float]:
-        """Train on the batches of the epoch that are still to come; the epoch's mean loss and rate.
+        """Train on the remaining batches of the epoch; returns the epoch's mean loss and rate.
 
-        loss_of: batch -> scalar. loss_name: the loss's curve in VisualDL. after_step: called after
-        each optimizer step.
-        iterations: how many batches, None for the rest of the epoch. Gradients of an incomplete
-        last round of accumulation are dropped, as upstream. NonFiniteLoss on all ranks when the
-        loss of one is not finite.
+        loss_of: batch -> scalar.
+        loss_name: the name of the loss's curve in VisualDL.
+        after_step: called after each optimizer step.
+        iterations: how many batches, None for the rest of the epoch.
+        Gradients of an incomplete last round of accumulation are dropped, as upstream.
+        NonFiniteLoss on all ranks if the loss of one is not finite.
         """
         self.network.train()
-        for number, batch in enumerate(self.progress.follow(islice(self._stream, iterations))):
+        batches = islice(self._stream, iterations)
+        for number, batch in enumerate(self.progress.follow(batches)):
             if number == 0:
-                dist.barrier()  # the first files of an epoch may take one rank long
+                dist.barrier()  # a rank may need long for the first files of an epoch
+
+            # The rate is set once per optimizer step
             iteration = self.progress.iteration
             is_last = self.step.is_last(iteration)
             epoch = self.progress.epoch + iteration / self.progress.iterations
             if iteration % self.step.accum_iter == 0:
                 self.step.optimizer.set_lr(self.schedule(epoch))
 
-            # Forward and backward; the last pass of a round of accumulation moves the weights
+            # Forward and backward; the last pass of a round of accumulation updates the weights
             self.rng = seed_step(self._seed, self.progress.epoch, iteration)
             with dist.reducing(self.network, reduce=is_last):
                 loss = loss_of(batch)
-                mean, stop = self._agree(loss.item())
+                mean, stop = self._agree(loss.item())  # waits for the device and for all ranks
                 self.step.backward(loss, iteration)
 
             # Records and checkpoints
@@ -143,9 +155,10 @@ class Run:
         return averages.means()
 
     def _agree(self, loss: float) -> tuple[float, bool]:
-        """Mean loss over the ranks, and whether one of them was asked to stop, in one communication.
+        """Mean loss over the ranks, and whether a signal has asked one of them to stop.
 
-        NonFiniteLoss where that mean is not finite; the files of the batch are written down before.
+        It takes one communication. NonFiniteLoss if the mean is not finite; before that, the names
+        of the batch's files are written to a file.
         """
         mean, stop, warnings = dist.mean([loss, self.saver.stop_requested, log.pending()])
         if not math.isfinite(mean):
@@ -154,8 +167,9 @@ class Run:
             named = self.saver.name_images(loss, files, epoch, iteration)
             where = f'{named} names the images of the batch. ' if named else ''
             raise NonFiniteLoss(
-                f'the loss is {mean} in epoch {epoch}, iteration {iteration}; training stops. {where}Earlier '
-                'checkpoints are untouched: resume with a lower rate, or without mixed precision'
+                f'the loss is {mean} in epoch {epoch}, iteration {iteration}; training stops. '
+                f'{where}Earlier checkpoints are untouched: resume with a lower rate, or without '
+                'mixed precision'
             )
         if warnings:
             log.show_pending()
@@ -168,23 +182,24 @@ class Run:
         *names: str,
         picture: Callable[[], np.ndarray] | None = None,
     ) -> None:
-        """Write the epoch's line of log.txt, then its checkpoint where one is due or has earned further `names`.
+        """Write the epoch's line of log.txt, then its checkpoint if one is due.
 
+        names: names under which the checkpoint is saved in any case, such as best.
         picture: makes uint8 [height, width, 3], shown in VisualDL for each epoch that is saved.
         """
         self.recorder.epoch(**record)
         self.saver.after_epoch(epoch, *names)
         if picture and self.saver.is_due(epoch):
             self.recorder.picture('reconstruction', epoch, picture())
-            dist.barrier()  # for the main process, which writes it
+            dist.barrier()  # the main process takes time to write it
 
 
 def _cosine(effective_batch: int, args) -> optim.Cosine:
-    """The official schedule for an effective batch."""
+    """The official schedule: warm-up and cosine, at the rate for an effective batch."""
     lr = optim.absolute_lr(args.lr, args.blr, effective_batch)
     return optim.Cosine(lr, args.min_lr, args.warmup_epochs, args.epochs)
 
 
 def trainable_parameters(model: paddle.nn.Layer) -> int:
-    """How many numbers of a model are trained."""
+    """The number of values in a model's trainable parameters."""
     return sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)

@@ -1,4 +1,4 @@
-"""Masked pre-training: the loss of a batch, and what the model makes of a few images."""
+"""Masked pre-training: the loss of a batch, and the reconstruction of a few images."""
 
 import paddle
 
@@ -6,7 +6,10 @@ from engine_loop import Run
 
 
 def train_one_epoch(run: Run, mask_ratio: float) -> dict[str, float]:
-    """Train on the batches (images [N, C, height, width], noise [N, L]) of an epoch; its mean loss and rate."""
+    """Train for an epoch; returns its mean loss and rate.
+
+    A batch is (images [N, C, height, width], noise [N, L]).
+    """
 
     def loss_of(batch):
         images, noise = batch
@@ -21,7 +24,10 @@ def train_one_epoch(run: Run, mask_ratio: float) -> dict[str, float]:
 def reconstruct(
     model, images: paddle.Tensor, mask_ratio: float, noise: paddle.Tensor
 ) -> tuple[paddle.Tensor, ...]:
-    """The model's pictures of `images` and the masks, both [N, C, height, width]; 1 where pixels were removed."""
+    """The model's predictions for `images` and the masks, both as pictures [N, C, height, width].
+
+    The masks are 1 where pixels were removed.
+    """
     model.eval()
     _, pred, mask = model(images, mask_ratio, noise)
     return model.pictures(images, pred, mask)
