@@ -1,9 +1,11 @@
 """Fine-tune a pre-trained encoder for classification, or evaluate a classifier.
 
-    python -m paddle.distributed.launch main_finetune.py --data_path DATA --finetune mae_pretrain_vit_base.pd \\
-        --model vit_base_patch16 --batch_size 128 --epochs 100 --blr 5e-4 --layer_decay 0.65 --drop_path 0.1 \\
-        --weight_decay 0.05 --reprob 0.25 --mixup 0.8 --cutmix 1.0 --dist_eval
-    python main_finetune.py --eval --resume checkpoint-best.pd --data_path DATA --model vit_base_patch16
+    python -m paddle.distributed.launch main_finetune.py --data_path DATA \\
+        --finetune mae_pretrain_vit_base.pd --model vit_base_patch16 --batch_size 128 \\
+        --epochs 100 --blr 5e-4 --layer_decay 0.65 --drop_path 0.1 --weight_decay 0.05 \\
+        --reprob 0.25 --mixup 0.8 --cutmix 1.0 --dist_eval
+    python main_finetune.py --eval --resume checkpoint-best.pd --data_path DATA \\
+        --model vit_base_patch16
 """
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
@@ -32,14 +34,10 @@ def main(args):
         global_pool=args.global_pool,
     )
     if args.eval:
-        said = models_zoo.assign_from(model, args.resume, args.use_ema)
-        trained = said.get('args', {})
-        mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
-        plain = transform.Evaluate(args.input_size, mean, std)
-        val = validation(args, evaluation_images(args, said), plain)
-        report_evaluation(args.resume, evaluate(model, val, shared=args.dist_eval))
+        evaluate_only(args, model)
         return
 
+    # Images
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
     suffixes = pictures.suffixes(args.in_chans)
@@ -48,14 +46,21 @@ def main(args):
         args.data_path, 'val', suffixes, args.nb_classes, images.classes
     )
     val = validation(args, held_out, plain)
+
+    # Batches
     mix = mixup(args)
     begin_from(args, model)
-
     augment = augmentation(args, mean, std)
     samples = loader.TrainSet(images, args.in_chans, augment, images.label, args.seed)
     data = loader.TrainLoader(
-        samples, args.batch_size, args.num_workers, args.pin_mem, args.data_timeout
+        samples,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        pin_mem=args.pin_mem,
+        timeout=args.data_timeout,
     )
+
+    # Training
     groups = optim.layer_decay_groups(model, args.weight_decay, args.layer_decay)
     optimizer = optim.adamw(groups, args.beta2)
     average = ema.Ema(model, args.ema_decay) if args.ema_decay else None
@@ -70,25 +75,39 @@ def main(args):
         finish_epoch(run, epoch, stats, result)
 
 
-def evaluation_images(args, said):
-    """The validation images of --eval, where the weights' file says who belongs to which output, or --class_names does."""
+def evaluate_only(args, model):
+    """Evaluate the weights of --resume and print the figures, for --eval."""
+    state = models_zoo.assign_from(model, args.resume, args.use_ema)
+    trained = state.get('args', {})
+    mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
+    plain = transform.Evaluate(args.input_size, mean, std)
+    val = validation(args, evaluation_images(args, state), plain)
+    result = evaluate(model, val, shared=args.dist_eval)
+    report_evaluation(args.resume, result)
+
+
+def evaluation_images(args, state):
+    """The images of --eval, labelled by the classes that the weight file or --class_names lists.
+
+    state: the entries of the weight file besides the weights.
+    """
     return models_labels.evaluation_images(
         args.data_path,
         pictures.suffixes(args.in_chans),
         args.nb_classes,
         path=args.resume,
-        names=said.get('classes'),
+        names=state.get('classes'),
         class_names=args.class_names,
     )
 
 
 def validation(args, images, plain):
-    """Batches of validation images; with --dist_eval this rank's part of them."""
+    """Batches of validation images; with --dist_eval, only this rank's part of them."""
     samples = loader.EvalSet(images, args.in_chans, plain)
     return loader.EvalLoader(
         samples,
-        args.batch_size,
-        args.num_workers,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
         shared=args.dist_eval,
         timeout=args.data_timeout,
     )
@@ -96,17 +115,28 @@ def validation(args, images, plain):
 
 def augmentation(args, mean, std):
     """The transform of the training images."""
-    erasing = RandomErasing(args.reprob, args.remode, args.recount) if args.reprob else None
-    cropping = crop.CropAndFlip(args.input_size, args.scale, args.hflip, fast=args.fast_resize)
-    return transform.Train(cropping, mean, std, args.aa, args.color_jitter, erasing)
+    erasing = None
+    if args.reprob:
+        erasing = RandomErasing(args.reprob, args.remode, args.recount)
+    cropping = crop.CropAndFlip(
+        args.input_size, scale=args.scale, hflip=args.hflip, fast=args.fast_resize
+    )
+    return transform.Train(
+        cropping,
+        mean,
+        std,
+        aa=args.aa,
+        color_jitter=args.color_jitter,
+        erasing=erasing,
+    )
 
 
 def mixup(args):
-    """Mixup, cutmix and label smoothing of a batch."""
+    """Mixup, cutmix and label smoothing of a batch, as the flags ask for."""
     mix = Mixup(
-        args.mixup,
-        args.cutmix,
-        args.cutmix_minmax,
+        mixup=args.mixup,
+        cutmix=args.cutmix,
+        minmax=args.cutmix_minmax,
         prob=args.mixup_prob,
         switch_prob=args.mixup_switch_prob,
         mode=args.mixup_mode,
@@ -118,7 +148,7 @@ def mixup(args):
 
 
 def begin_from(args, model):
-    """Start from the weights that --finetune names, and settle which parameters are trained."""
+    """Start from the weights of --finetune, and freeze the blocks of --freeze_blocks."""
     if args.finetune:
         log.info(models_zoo.start_from(model, args.finetune, use_ema=args.use_ema))
         model.reset_head(std=2e-5)
@@ -127,8 +157,7 @@ def begin_from(args, model):
         layer.enable_recompute(model)
 
 
-PARSER = cli.parser(
-    __doc__,
+FLAGS = (
     flags.training,
     flags.rate,
     flags.regularization,
@@ -138,6 +167,7 @@ PARSER = cli.parser(
     flags.data,
     flags.runtime,
 )
+PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.set_defaults(
     model='vit_large_patch16', epochs=50, min_lr=1e-6, warmup_epochs=5, save_every=1
 )
