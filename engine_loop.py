@@ -20,7 +20,7 @@ from util.seeding import seed_step
 
 
 class Run:
-    """The training of a model, from the start or from where --resume or --start_epoch begin.
+    """The training of a model, from its beginning or from where --resume or --start_epoch continue.
 
     network: the model, wrapped so that gradients are averaged over the ranks.
     data: batches of any shape. It needs `len`, the iterations of an epoch; `samples`;
@@ -51,6 +51,7 @@ class Run:
         schedule: by default the official half-cycle cosine that the flags describe.
         kept: further entries of checkpoints, see Saver.
         """
+        # Find a checkpoint to resume; its effective batch is kept on other numbers of ranks, too
         state = resume.find(args.resume, args.output_dir, vars(args))
         data.accumulate(resume.accum_iter(state, data.global_batch, args.accum_iter))
         self.data = data
@@ -58,11 +59,13 @@ class Run:
         self.step = amp.Step(optimizer, data.accum_iter, args.amp, clip_grad)
         self.saver = checkpoint.Saver(model, self.step, vars(args), data.effective_batch, kept)
 
+        # Restore it before the model is wrapped, and set later checkpoints aside
         self._start = checkpoint.Position(args.start_epoch)
         if state:
             self._start = resume.restore(state, model, self.step, self.saver.kept)
         self.network = dist.wrap(model)
         self.saver.set_aside_later_than(self._start)
+
         self.recorder = Recorder(args.output_dir, args.log_dir, self._start.epoch)
         self.progress = Progress(args.epochs, len(data), args.print_freq)
         self.rng = np.random.default_rng()

@@ -105,8 +105,9 @@ class WindowAttention(Attention):
         return paddle.roll(x, [by, by], axis=[1, 2]) if by else x
 
     def bias(self, coordinates: paddle.Tensor) -> paddle.Tensor:
-        """[.., W, H, L, L], query by key, for tokens at coordinates [.., W, L, 2].
+        """The bias of each pair of tokens at coordinates [.., W, L, 2]: [.., W, H, L, L].
 
+        The last two axes are queries and keys.
         Twice a distance is a whole number below four windows. So the MLP sees each distance once,
         and the pairs look theirs up. Tokens that are farther apart are masked, whatever their bias.
         """
@@ -127,7 +128,7 @@ class WindowAttention(Attention):
         return bias.transpose([0, 1, 4, 2, 3])
 
     def _steps_apart(self, places: paddle.Tensor, reach: int) -> paddle.Tensor:
-        """Distances from query to key, clipped to reach and counted from -reach: [.., L, L]."""
+        """Distances from query to key, clipped to `reach`, plus `reach`: [.., L] -> [.., L, L]."""
         apart = places.unsqueeze(-2) - places.unsqueeze(-1)
         return apart.clip(-reach, reach) + reach
 
