@@ -1,8 +1,8 @@
 """Train a linear classifier on the frozen features of a pre-trained encoder.
 
-    python -m paddle.distributed.launch main_linprobe.py --data_path DATA --finetune mae_pretrain_vit_base.pd \\
-        --model vit_base_patch16 --cls_token --batch_size 1024 --accum_iter 2 --epochs 90 --blr 0.1 --weight_decay 0 \\
-        --dist_eval
+    python -m paddle.distributed.launch main_linprobe.py --data_path DATA \\
+        --finetune mae_pretrain_vit_base.pd --model vit_base_patch16 --cls_token \\
+        --batch_size 1024 --accum_iter 2 --epochs 90 --blr 0.1 --weight_decay 0 --dist_eval
 """
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
@@ -35,15 +35,10 @@ def main(args):
         global_pool=args.global_pool,
     )
     if args.eval:
-        model.probe()
-        said = models_zoo.assign_from(model, args.resume, args.use_ema)
-        trained = said.get('args', {})
-        mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
-        plain = transform.Evaluate(args.input_size, mean, std)
-        val = evaluation(args, evaluation_images(args, said), plain, args.dist_eval)
-        report_evaluation(args.resume, evaluate(model, val, shared=args.dist_eval))
+        evaluate_only(args, model)
         return
 
+    # Images
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
     suffixes = pictures.suffixes(args.in_chans)
@@ -51,7 +46,9 @@ def main(args):
     held_out = folder.find_labelled(
         args.data_path, 'val', suffixes, args.nb_classes, images.classes
     )
-    val = evaluation(args, held_out, plain, args.dist_eval)
+    val = evaluation(args, held_out, plain, shared=args.dist_eval)
+
+    # A fresh head on the frozen encoder
     if args.finetune:
         log.info(models_zoo.start_from(model, args.finetune, use_ema=args.use_ema))
     if args.knn:
@@ -59,20 +56,25 @@ def main(args):
     model.reset_head(std=0.01)
     model.probe()
 
-    cropping = crop.CropAndFlip(
-        args.input_size, args.scale, args.hflip, crop.single_draw_box, args.fast_resize
-    )
-    augment = transform.Train(cropping, mean, std)
+    # Batches
+    augment = augmentation(args, mean, std)
     samples = loader.TrainSet(images, args.in_chans, augment, images.label, args.seed)
     data = loader.TrainLoader(
-        samples, args.batch_size, args.num_workers, args.pin_mem, args.data_timeout
+        samples,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        pin_mem=args.pin_mem,
+        timeout=args.data_timeout,
     )
+
+    # Training
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     optimizer = optim.Lars(trained, args.weight_decay)
     trained_on = classes.kept(images, args.data_path, args.classes_renamed)
-    run = Run(model, optimizer, data, args, kept={**trained_on, 'best': {}})
-
+    kept = {**trained_on, 'best': {}}
+    run = Run(model, optimizer, data, args, kept=kept)
     targets = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
+
     for epoch in run.epochs():
         stats = train_one_epoch(run, targets)
         with run.saver.evaluating(run.progress):
@@ -80,32 +82,59 @@ def main(args):
         finish_epoch(run, epoch, stats, result)
 
 
-def evaluation_images(args, said):
-    """The validation images of --eval, where the weights' file says who belongs to which output, or --class_names does."""
+def evaluate_only(args, model):
+    """Evaluate the weights of --resume and print the figures, for --eval."""
+    model.probe()
+    state = models_zoo.assign_from(model, args.resume, args.use_ema)
+    trained = state.get('args', {})
+    mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
+    plain = transform.Evaluate(args.input_size, mean, std)
+    val = evaluation(args, evaluation_images(args, state), plain, shared=args.dist_eval)
+    result = evaluate(model, val, shared=args.dist_eval)
+    report_evaluation(args.resume, result)
+
+
+def evaluation_images(args, state):
+    """The images of --eval, labelled by the classes that the weight file or --class_names lists.
+
+    state: the entries of the weight file besides the weights.
+    """
     return models_labels.evaluation_images(
         args.data_path,
         pictures.suffixes(args.in_chans),
         args.nb_classes,
         path=args.resume,
-        names=said.get('classes'),
+        names=state.get('classes'),
         class_names=args.class_names,
     )
 
 
 def evaluation(args, images, plain, shared=False):
-    """Batches of images without augmentation; this rank's part of them where they are shared."""
+    """Batches of images without augmentation; if shared, only this rank's part of them."""
     samples = loader.EvalSet(images, args.in_chans, plain)
     return loader.EvalLoader(
         samples,
-        args.batch_size,
-        args.num_workers,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
         shared=shared,
         timeout=args.data_timeout,
     )
 
 
+def augmentation(args, mean, std):
+    """The transform of the training images: crop and flip only."""
+    cropping = crop.CropAndFlip(
+        args.input_size,
+        scale=args.scale,
+        hflip=args.hflip,
+        box=crop.single_draw_box,
+        fast=args.fast_resize,
+    )
+    return transform.Train(cropping, mean, std)
+
+
 def vote(args, model, images, val, plain):
-    """Print how many validation images their nearest training images classify correctly."""
+    """Print the accuracy of a vote of the nearest training images, for --knn."""
     if args.knn > len(images):
         raise InputError(f'--knn {args.knn} is more than the {len(images)} training images')
     train = evaluation(args, images, plain)
@@ -113,15 +142,21 @@ def vote(args, model, images, val, plain):
     log.info(f'{args.knn} nearest neighbours of the frozen features: acc1 {share:.2f}')
 
 
-PARSER = cli.parser(
-    __doc__, flags.training, flags.rate, flags.crop, flags.classification, flags.data, flags.runtime
+FLAGS = (
+    flags.training,
+    flags.rate,
+    flags.crop,
+    flags.classification,
+    flags.data,
+    flags.runtime,
 )
+PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(
     '--knn',
     type=cli.number(int, 0),
     default=0,
-    help='also classify by so many nearest neighbours among '
-    'the features of the training images; 0: not',
+    help='also classify by this number of nearest neighbours among the features of the training '
+    'images; 0 turns it off',
 )
 PARSER.set_defaults(
     model='vit_large_patch16',
