@@ -171,7 +171,7 @@ FLAWS = {  # change of the tensors -> the message, and whether --partial accepts
     ),
     'integers': (
         put('norm.bias', np.ones(24, 'int64')),
-        'norm.bias is of type int64, and no floating number',
+        'norm.bias is of type int64; weights are floating-point numbers',
         False,
     ),
     'twice': (put('module.norm.bias', np.ones(24, 'float32')), 'has some tensors twice', False),
@@ -239,12 +239,15 @@ def test_an_affine_part_that_does_something_is_no_probe_of_ours(official, tmp_pa
         ({'a': np.ones(2), 'b': np.ones(2)}, 'holds no model known here; its keys begin with a, b'),
         (
             {'epoch': 3, 'model': 'vit'},
-            'neither "model" nor "state_dict" is in it, but epoch, model',
+            'it has neither "model" nor "state_dict", but epoch, model',
         ),
-        ({'model': {'cls_token': [1, 2]}}, "in its 'model' is cls_token, and that is no tensor"),
-        ({'model': {}}, "in its 'model' is nothing"),
+        (
+            {'model': {'cls_token': [1, 2]}},
+            "its 'model' holds cls_token where tensors are expected",
+        ),
+        ({'model': {}}, "its 'model' holds nothing"),
         ({}, 'but nothing'),
-        ({'model': {3: np.ones(2)}}, "in its 'model' is 3"),
+        ({'model': {3: np.ones(2)}}, "its 'model' holds 3"),
     ],
 )
 def test_what_is_no_known_model_is_named(tmp_path, contents, message):

@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_named(models, tmp_path):
 def test_mmsegmentation_gets_a_file_as_it_writes_them(models, official, tmp_path):
     report = convert.write(tmp_path / 'x.pth', official(names.SEGMENTOR), 'mmseg')
     theirs, ours = (
-        convert.weights.read(file)['state_dict']
+        torch_file.read(file)['state_dict']
         for file in (models / 'mmseg_upernet.pth', tmp_path / 'x.pth')
     )
     assert ours.keys() == theirs.keys()

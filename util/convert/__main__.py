@@ -1,10 +1,11 @@
-"""Weights from other code bases, and into them.
+"""Weights from other code bases, and weights for them.
 
     python -m util.convert SRC DST [--to paddle|torch|timm|hf|mmpretrain|mmseg]
 
-SRC is recognised by its keys and shapes: official, UM-MAE's, timm, Hugging Face and OpenMMLab files in PyTorch's or
-safetensors' format, and Paddle's; or it is a folder of Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for
-hf it may be a folder, which `from_pretrained` then reads. The README has the table of what is exact and what is not.
+SRC is a file of the official code, UM-MAE, timm, Hugging Face or OpenMMLab, in PyTorch's or
+safetensors' format, or a Paddle file; its keys and shapes tell which. It may also be a folder of
+Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for hf it may be a folder, which
+`from_pretrained` then reads. The README has the table of what is exact and what is not.
 """
 
 from pathlib import Path
@@ -14,7 +15,10 @@ from util import cli, convert, program
 from util.errors import InputError
 from util.weights import sha256
 
-LICENCE = 'that of the source; weights derived from those that facebookresearch/mae published: CC-BY-NC 4.0'
+LICENCE = (
+    'that of the source; '
+    'weights derived from those that facebookresearch/mae published: CC-BY-NC 4.0'
+)
 SUFFIXES = {
     'paddle': ['.pd', '.pdparams'],
     'torch': ['.pth', '.safetensors'],
@@ -29,29 +33,33 @@ def main(args):
     check_destination(args.src, Path(args.dst), args.to)
     state, report = convert.read(args.src, args.partial, args.use_ema)
     print(report)
+
     state['licence'] = state.get('licence') or state.get('license') or args.licence
     state['source'] = {'file': Path(report.file).name, 'sha256': sha256(report.file)}
+    size = models_sizes.size_of(state['model'])
     try:
-        print(
-            'wrote', convert.write(args.dst, state, args.to, models_sizes.size_of(state['model']))
-        )
+        written = convert.write(args.dst, state, args.to, size)
     except OSError as error:
         raise InputError(f'DST {args.dst}: cannot be written ({error.strerror})') from None
+    print('wrote', written)
     print(f'licence: {state["licence"]}')
 
 
-def check_destination(src, dst, to):
+def check_destination(src: str, dst: Path, to: str) -> None:
     """InputError where DST cannot be written, before anything large is read."""
-    if dst.suffix not in SUFFIXES[to]:
-        raise InputError(
-            f'DST {dst}: --to {to} is written to '
-            f'{" or ".join(suffix or "a folder" for suffix in SUFFIXES[to])}'
-        )
+    suffixes = SUFFIXES[to]
+    if dst.suffix not in suffixes:
+        endings = ' or '.join(suffix or 'a folder' for suffix in suffixes)
+        raise InputError(f'DST {dst}: --to {to} is written to {endings}')
     if not dst.parent.is_dir():
         raise InputError(f'DST {dst}: there is no folder {dst.parent}')
-    if dst.exists() and dst.is_dir() != (dst.suffix == ''):
-        raise InputError(f'DST {dst} is a {"folder" if dst.is_dir() else "file"} already')
-    if dst.exists() and Path(src).exists() and dst.samefile(src):
+    if not dst.exists():
+        return
+    wants_folder = dst.suffix == ''
+    if dst.is_dir() != wants_folder:
+        found = 'folder' if dst.is_dir() else 'file'
+        raise InputError(f'DST {dst} is a {found} already')
+    if Path(src).exists() and dst.samefile(src):
         raise InputError(f'DST {dst} is SRC itself; choose another name')
 
 
@@ -63,9 +71,11 @@ PARSER.add_argument('--to', choices=SUFFIXES, default='paddle', help='code base 
 PARSER.add_argument(
     '--partial',
     action='store_true',
-    help='leave out what is known to no model, and let tensors be missing',
+    help='leave out tensors that no known model has, and accept missing ones',
 )
-PARSER.add_argument('--licence', default=LICENCE, help='kept in DST where SRC carries none')
+PARSER.add_argument(
+    '--licence', default=LICENCE, help='licence to keep in DST where SRC carries none'
+)
 
 if __name__ == '__main__':
     program.run(main, PARSER)

@@ -10,6 +10,17 @@ from util.errors import InputError
 from util.weights import safetensors_file
 
 FILES = ('model.safetensors', 'pytorch_model.bin')
+CLASSES = {
+    names.CLASS_TOKEN: 'ViTForImageClassification',
+    names.AUTOENCODER: 'ViTMAEForPreTraining',
+}
+ALWAYS = {
+    'layer_norm_eps': 1e-6,
+    'hidden_act': 'gelu',
+    'qkv_bias': True,
+    'hidden_dropout_prob': 0.0,
+    'attention_probs_dropout_prob': 0.0,
+}
 
 
 def file_in(path: str | Path) -> Path:
@@ -20,19 +31,18 @@ def file_in(path: str | Path) -> Path:
     found = [name for name in FILES if (path / name).exists()]
     if len(found) == 1:
         return path / found[0]
-    if shards := sorted(file.name for file in path.glob('*.index.json')):
+    shards = sorted(file.name for file in path.glob('*.index.json'))
+    if shards:
         raise InputError(
             f'{path} has its weights in several files ({shards[0]}); write them to one with '
             'save_pretrained(FOLDER, max_shard_size="100GB")'
         )
-    raise InputError(
-        f'{path} is a folder with {" and ".join(found) or "neither " + " nor ".join(FILES)}; '
-        'name a weight file'
-    )
+    contents = ' and '.join(found) or f'neither {" nor ".join(FILES)}'
+    raise InputError(f'{path} is a folder with {contents}; name a weight file')
 
 
 def write(folder: Path, tensors: dict, about: dict, config: dict) -> None:
-    """Weights, then config.json, whole or not at all, each."""
+    """Write the weights and then config.json; each file is whole or not there."""
     new = not folder.exists()
     folder.mkdir(exist_ok=True)
     try:
@@ -46,49 +56,53 @@ def write(folder: Path, tensors: dict, about: dict, config: dict) -> None:
 
 
 def config(model: dict, size, flags: dict, made: dict[str, str]) -> dict:
-    """config.json of ViTMAEForPreTraining, ViTMAEModel or ViTForImageClassification, for weights under our names; `made`
-    learns what is in it that nobody said. size: theirs, by models_sizes.size_of; InputError where it is None."""
+    """The contents of config.json for weights under our names.
+
+    It is for ViTMAEForPreTraining, ViTMAEModel or ViTForImageClassification. size: that of the
+    weights, by models_sizes.size_of; InputError where it is None. `made` learns which entries are
+    assumed because the weights do not tell them.
+    """
     if size is None:
         raise InputError(
-            '--to hf: config.json needs the number of heads, which no shape shows, and these weights have none '
-            'of the sizes known here; name DST *.safetensors to leave config.json out'
+            '--to hf: config.json needs the number of heads, which no shape shows, and these '
+            'weights have none of the sizes known here; '
+            'name DST *.safetensors to leave config.json out'
         )
-    kind, patches = names.kind(model), model['pos_embed'].shape[1] - 1
-    if math.isqrt(patches) ** 2 != patches:
+    kind = names.kind(model)
+    patches = model['pos_embed'].shape[1] - 1
+    side = math.isqrt(patches)
+    if side**2 != patches:
         raise InputError(
-            f'--to hf: config.json is for square images, but the position table has {patches} patches'
+            '--to hf: config.json is for square images, '
+            f'but the position table has {patches} patches'
         )
-    whole = {
+
+    encoder = {
         'model_type': 'vit' if kind == names.CLASS_TOKEN else 'vit_mae',
-        'architectures': [
-            {
-                names.CLASS_TOKEN: 'ViTForImageClassification',
-                names.AUTOENCODER: 'ViTMAEForPreTraining',
-            }.get(kind, 'ViTMAEModel')
-        ],
+        'architectures': [CLASSES.get(kind, 'ViTMAEModel')],
         'hidden_size': size.width,
         'num_hidden_layers': size.depth,
         'num_attention_heads': size.heads,
         'intermediate_size': 4 * size.width,
-        'layer_norm_eps': 1e-6,
-        'hidden_act': 'gelu',
-        'qkv_bias': True,
-        'hidden_dropout_prob': 0.0,
-        'attention_probs_dropout_prob': 0.0,
+        **ALWAYS,
         'patch_size': size.patch,
         'num_channels': model['patch_embed.proj.weight'].shape[1],
-        'image_size': math.isqrt(patches) * size.patch,
+        'image_size': side * size.patch,
     }
     if kind == names.CLASS_TOKEN:
-        return whole | {'num_labels': len(model['head.bias'])}
-    if kind == names.AUTOENCODER and 'norm_pix_loss' not in flags:
+        return encoder | {'num_labels': len(model['head.bias'])}
+    return encoder | _decoder(model, size, flags, made)
+
+
+def _decoder(model: dict, size, flags: dict, made: dict[str, str]) -> dict:
+    """The part of config.json that is about the decoder and the loss."""
+    if names.kind(model) == names.AUTOENCODER and 'norm_pix_loss' not in flags:
         made['norm_pix_loss'] = (
             'false in config.json, because SRC does not say it; it matters for the loss alone'
         )
-    depth = sum(
-        name.startswith('decoder_blocks.') and name.endswith('.norm1.weight') for name in model
-    )
-    return whole | {
+    blocks = [name for name in model if name.startswith('decoder_blocks.')]
+    depth = sum(name.endswith('.norm1.weight') for name in blocks)
+    return {
         'decoder_hidden_size': size.decoder_width,
         'decoder_num_hidden_layers': depth or size.decoder_depth,
         'decoder_num_attention_heads': size.decoder_heads,

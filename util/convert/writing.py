@@ -1,0 +1,144 @@
+"""Write weights for another code base: our tensors under its names and in its layout."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from util import pos_embed
+from util.convert import hugging_face, layout, names
+from util.convert.report import Report
+from util.errors import InputError
+from util.weights import paddle_file, safetensors_file, torch_file
+
+TARGETS = {
+    'paddle': names.PADDLE,
+    'torch': names.TORCH,
+    'timm': names.TORCH,
+    'hf': names.HUGGING_FACE,
+    'mmpretrain': names.MMPRETRAIN,
+    'mmseg': names.MMSEGMENTATION,
+}
+# Code bases that name some kinds of models in another way
+SPECIAL = {
+    ('mmpretrain', names.CLASS_TOKEN): names.MMPRETRAIN_CLASS_TOKEN,
+    ('mmpretrain', names.PROBE): names.MMPRETRAIN_PROBE,
+    ('mmseg', names.SEGMENTOR): names.MMSEGMENTOR,
+}
+ENCODER_ALONE = ('timm', 'mmseg')  # code bases without a masked autoencoder's decoder
+DECODER = ('decoder', 'mask_token', 'vis_mask')  # what its names begin with
+PYRAMIDS = ('paddle', 'torch')  # code bases with the Swin and PVT of UM-MAE
+NO_SEGMENTOR = 'it has no such segmentor'
+NO_CLASSIFIER = 'it has no classifiers'
+REFUSED = {
+    ('timm', names.PROBE): 'its classifier has no normalisation before the head',
+    ('hf', names.PROBE): 'its classifier has no normalisation before the head',
+    ('hf', names.POOLED): 'its classifier sees the class token, not the mean of the patches',
+    ('torch', names.SEGMENTOR): NO_SEGMENTOR,
+    ('timm', names.SEGMENTOR): NO_SEGMENTOR,
+    ('hf', names.SEGMENTOR): NO_SEGMENTOR,
+    ('mmpretrain', names.SEGMENTOR): NO_SEGMENTOR,
+    ('mmseg', names.PROBE): NO_CLASSIFIER,
+    ('mmseg', names.POOLED): NO_CLASSIFIER,
+    ('mmseg', names.CLASS_TOKEN): NO_CLASSIFIER,
+}
+# The state of training, which no other program can use
+TRAINING = ('optimizer', 'scaler', 'param_schedulers', 'message_hub')
+NOT_KEPT = ('model', 'position', 'examples', *TRAINING)
+
+
+def renamed(model: dict, to: str) -> tuple[dict, Report]:
+    """Our tensors under the names and in the layout of a code base; InputError where it cannot."""
+    kind = names.kind(model)
+    family = names.family(model)
+    if to not in PYRAMIDS and family != names.VIT:
+        raise InputError(f'--to {to}: {family} cannot be written, because it has no such model')
+    if (to, kind) in REFUSED:
+        raise InputError(f'--to {to}: {kind} cannot be written, because {REFUSED[to, kind]}')
+    scheme = SPECIAL.get((to, kind), TARGETS[to])
+    report = Report('', scheme.label, kind)
+    if to in ENCODER_ALONE and kind == names.AUTOENCODER:
+        decoder = [name for name in model if name.startswith(DECODER)]
+        report.dropped = dict.fromkeys(decoder, f'{to} has the encoder alone')
+
+    kept = {name: array for name, array in model.items() if name not in report.dropped}
+    parts = {name: layout.split(name, scheme.stems) for name in kept}
+    unknown = [name for name, (stem, _, _) in parts.items() if stem not in scheme.stems]
+    if unknown:
+        raise InputError(f'--to {to}: {scheme.label} has no place for {", ".join(unknown)}')
+    report.taken = len(kept)
+    if to != 'paddle':
+        kept = layout.transposed(kept)
+
+    tensors = {}
+    for name, array in kept.items():
+        stem, number, suffix = parts[name]
+        theirs = scheme.stems[stem]
+        if isinstance(theirs, str):
+            tensors[theirs.replace('{}', number) + suffix] = array
+        else:  # query, key and value: [3D, D] to three [D, D]
+            for part, third in zip(theirs, np.split(array, 3)):
+                tensors[part.replace('{}', number) + suffix] = third
+    if to != 'paddle':
+        made = _kept_by_pytorch(tensors)
+        tensors |= made
+        report.made = {name: names.MADE[name.rpartition('.')[2]] for name in made}
+    return tensors, report
+
+
+def _kept_by_pytorch(tensors: dict) -> dict[str, np.ndarray]:
+    """The tensors that files of PyTorch have and ours do not."""
+    counts, indices = {}, {}
+    for name in tensors:
+        if name.endswith('running_mean'):
+            counts[name.replace('running_mean', 'num_batches_tracked')] = np.array(0)
+        elif name.endswith('relative_position_bias_table'):
+            patches = tensors['backbone.pos_embed'].shape[1] - 1
+            side = math.isqrt(patches)
+            index = pos_embed.relative_positions(side, side)
+            indices[name.replace('bias_table', 'index')] = index
+    return counts | indices
+
+
+def write(path: str | Path, state: dict, to: str, size=None) -> Report:
+    """Write {'model': tensors under our names, ...} for a code base, whole or not at all.
+
+    The rest of `state` (flags, class names, licence) is kept where the format has a place for it;
+    the state of training is not. size: by models_sizes.size_of, for a folder of Hugging Face's.
+    """
+    path = Path(path)
+    tensors, report = renamed(state['model'], to)
+    report.file = str(path)
+    for name in TRAINING:
+        if state.get(name):
+            report.dropped[name] = 'the state of training stays behind'
+    about = {}
+    for name, value in state.items():
+        if name in NOT_KEPT:
+            continue
+        if _is_plain(value):
+            about[name] = value
+        else:
+            report.dropped[name] = 'more than text, numbers, lists and dicts of them'
+
+    if to == 'hf' and path.suffix == '':
+        flags = about.get('args', {})
+        config = hugging_face.config(state['model'], size, flags, report.made)
+        hugging_face.write(path, tensors, about, config)
+    elif to == 'paddle':
+        paddle_file.write(path, {'model': tensors, **about})
+    elif path.suffix == '.safetensors':
+        safetensors_file.write(path, tensors, about)
+    else:
+        key = 'model' if to == 'torch' else 'state_dict'
+        torch_file.write(path, {key: tensors, **about})
+    return report
+
+
+def _is_plain(value) -> bool:
+    """Whether every format can keep a value."""
+    try:
+        return bool(json.dumps(value))
+    except (TypeError, ValueError):
+        return False
