@@ -16,6 +16,7 @@ from util.augment import crop, transform
 from util.data import loader, pictures
 from util.progress import bar
 
+BATCH = 16  # images a forward pass
 PART = 512  # images on the disk at a time
 SHARE = 1e-4  # tolerance of accuracies, since a tie may fall either way
 
@@ -29,10 +30,14 @@ def accuracy(
     log: reprod.Log,
     class_names: str | None = None,
 ) -> Iterator[tuple[ladder.Rung, dict]]:
-    """Rungs over scores and accuracies, and the figures. path: our weights; original: pixels -> the original's scores.
-    Pixels are decoded and transformed here and go to the original in parts, so that the disk need not hold all."""
+    """The rungs over scores and accuracies, each with figures.
+
+    path: our weights; original: pixels [N, C, S, S] -> the original's scores [N, K]. Images are
+    decoded and transformed here and go to the original in parts, which the disk holds one by one.
+    """
     state = convert.read(path)[0]
-    said, channels = state.get('args', {}), settings['channels']
+    flags = state.get('args', {})
+    channels = settings['channels']
     images = models_labels.evaluation_images(
         data_path,
         pictures.suffixes(channels),
@@ -41,41 +46,46 @@ def accuracy(
         names=state.get('classes'),
         class_names=class_names,
     )
-    plain = transform.Evaluate(
-        settings['side'], *crop.statistics(channels, said.get('mean'), said.get('std'))
-    )
+    mean, std = crop.statistics(channels, flags.get('mean'), flags.get('std'))
+    plain = transform.Evaluate(settings['side'], mean, std)
     model = build(settings, state['model'], path)
     model.eval()
-    batches, pairs = iter(loader.EvalLoader(loader.EvalSet(images, channels, plain), 16)), []
-    for _ in bar(range(0, len(images), PART), 'parts of the images'):
-        pixels = [batch.numpy() for batch, _ in islice(batches, PART // 16)]
+
+    # Scores, part by part
+    batches = iter(loader.EvalLoader(loader.EvalSet(images, channels, plain), BATCH))
+    pairs = []
+    for first in bar(range(0, len(images), PART), 'parts of the images'):
+        pixels = [batch.numpy() for batch, _ in islice(batches, PART // BATCH)]
         theirs = original(np.concatenate(pixels))
-        scores = np.concatenate([model(paddle.to_tensor(batch)).numpy() for batch in pixels])
-        pairs.append((f'images from {PART * len(pairs)}', scores, theirs))
+        ours = np.concatenate([model(paddle.to_tensor(batch)).numpy() for batch in pixels])
+        pairs.append((f'images from {first}', ours, theirs))
     yield ladder.rung('validation scores', pairs, OUTPUT), {}
-    ours_, theirs = (np.concatenate([pair[side] for pair in pairs]) for side in (1, 2))
-    labels = np.array(images.labels)
-    shares = [
-        (
-            f'acc{k}',
-            *(
-                100 * (ladder.places(scores, labels) < k).mean(keepdims=True)
-                for scores in (ours_, theirs)
-            ),
-        )
-        for k in (1, 5)
+
+    # Accuracies
+    ours = np.concatenate([ours for _, ours, _ in pairs])  # [all images, K]
+    theirs = np.concatenate([theirs for _, _, theirs in pairs])
+    shares, figures = _compared(ours, theirs, np.array(images.labels))
+    different = np.flatnonzero(ours.argmax(1) != theirs.argmax(1))
+    figures['predicted differently'] = [
+        os.path.relpath(images.paths[i], data_path) for i in different
     ]
-    apart = [
-        os.path.relpath(images.paths[i], data_path)
-        for i in np.flatnonzero(ours_.argmax(1) != theirs.argmax(1))
-    ]
-    figures = {
-        'images': len(labels),
-        **{
-            f'{name} {who}': round(float(value[0]), 4)
-            for name, *both in shares
-            for who, value in zip(('ours', 'original'), both)
-        },
-        'predicted differently': apart,
-    }
     yield ladder.rung('metric', log.through('metric', shares), SHARE), figures
+
+
+def _compared(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray) -> tuple[list, dict]:
+    """Top-1 and top-5 accuracies in percent: pairs for a rung, and figures for a report."""
+    shares = []
+    figures = {'images': len(labels)}
+    for k in (1, 5):
+        here = _share(ours, labels, k)
+        there = _share(theirs, labels, k)
+        shares.append((f'acc{k}', here, there))
+        figures[f'acc{k} ours'] = round(float(here[0]), 4)
+        figures[f'acc{k} original'] = round(float(there[0]), 4)
+    return shares, figures
+
+
+def _share(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """The percentage of rows whose right class is among the k best, [1]."""
+    right = ladder.places(scores, labels) < k
+    return 100 * right.mean(keepdims=True)

@@ -1,4 +1,4 @@
-"""From the keys to the end of some optimizer steps, rung by rung."""
+"""The ladder from the keys to the end of some optimizer steps, rung by rung."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,14 @@ from parity.model import build, objective_of, optimizer_of
 from util import optim
 from util.convert import names
 
-STEPS, WARMUP = 5, 2  # optimizer steps, those of them that warm up
-# normalised over two images, features would be +-1 and gradients mere rounding
+STEPS, WARMUP = 5, 2  # optimizer steps, and how many of them warm up
+# Images a batch, for others 2: a probe normalises its features over the batch, and over two images
+# they would be +-1 and their gradients mere rounding
 BATCH = {names.PROBE: 16}
-# the largest rate, for others 1e-3: the recipes' are for batches of thousands
+# Largest learning rate, for others 1e-3; the recipes' rates are for batches of thousands
 LR = {names.PROBE: 0.1}
-# Relative to the largest entry of each tensor; several times what float32 gives for ViT-H
+# Tolerances, relative to the largest entry of each tensor: several times what float32 gives for
+# ViT-H
 OUTPUT = 1e-5
 TOLERANCES = {
     'weights': 0.0,
@@ -24,25 +26,25 @@ TOLERANCES = {
     'gradients': 2e-5,
     'losses of the steps': 5e-6,
 }
-MOVES = 1e-4  # of how far the steps move a tensor; a fifth of the weight decay more or less makes some 5e-4
+# Relative to how far the steps move a tensor; a fifth more or less of weight decay makes some 5e-4
+MOVES = 1e-4
 LENGTHS = (
-    'lengths (roots of the sums of squares): how far the ends of the two ways lie apart, relative to the way; to '
-    'that comes what float32 may round off in each step'
+    'lengths (roots of the sums of squares): the distance between the two ends, relative to the '
+    'way, which includes what float32 may round off in each step'
 )
 
 
 def inputs(settings: dict, batch_size: int | None, seed: int) -> dict:
-    """What both models are given, as arrays; batch_size None is the usual one."""
+    """The arrays and values that both models get; batch_size None is the usual one."""
     rng = np.random.default_rng(seed)
-    batch, side = [STEPS, batch_size or BATCH.get(settings['kind'], 2)], settings['side']
+    side = settings['side']
+    batch = [STEPS, batch_size or BATCH.get(settings['kind'], 2)]
     images = rng.normal(size=[*batch, settings['channels'], side, side]).astype('float32')
     noise = rng.random([*batch, settings['patches']]).astype('float32')
-    classes = settings['classes']
-    targets = (
-        rng.dirichlet(np.ones(classes), size=batch)
-        if classes
-        else rng.normal(size=[*batch, settings['width']])
-    )
+    if settings['classes']:  # probabilities
+        targets = rng.dirichlet(np.ones(settings['classes']), size=batch)
+    else:  # features
+        targets = rng.normal(size=[*batch, settings['width']])
     return {
         'images': images,
         'noise': noise,
@@ -58,7 +60,7 @@ def inputs(settings: dict, batch_size: int | None, seed: int) -> dict:
 
 
 def count(settings: dict) -> int:
-    """How many rungs there are."""
+    """The number of rungs."""
     outputs = 2 if settings['kind'] == names.AUTOENCODER else 1  # prediction and mask
     return 7 + outputs
 
@@ -71,66 +73,79 @@ def rungs(
     given: dict,
     log: reprod.Log,
 ) -> Iterator[ladder.Rung]:
-    """The rungs, one after the other; keys that differ end it, since nothing beyond can be compared."""
+    """The rungs one after the other; keys that differ end it, since no other rung could compare."""
 
-    def rung(name, pairs, tolerance=None):
-        return ladder.rung(
-            name,
-            log.through(name, pairs),
-            TOLERANCES.get(name, OUTPUT) if tolerance is None else tolerance,
-        )
+    def rung(name, pairs):
+        tolerance = TOLERANCES.get(name, OUTPUT)
+        return ladder.rung(name, log.through(name, pairs), tolerance)
 
     def part(name, arrays):
         return ladder.paired(arrays, original.items(name))
 
-    named = {
-        ours.BUFFERS.get(name, name): list(array.shape[::-1] if array.ndim == 2 else array.shape)
-        for name, array in tensors.items()
-    }
-    yield (keys := ladder.keys(named, original.shapes('weights')))
+    shapes = {ours.BUFFERS.get(name, name): ours.official_shape(a) for name, a in tensors.items()}
+    keys = ladder.keys(shapes, original.shapes('weights'))
+    yield keys
     if not keys.passed:
         return
-    model, objective = build(settings, tensors, path), objective_of(given)
-    tensors.clear()  # the model has them; at ViT-H twice is too often
-    stacks = {
-        name: list(getattr(model, name))
-        for name in ('blocks', 'decoder_blocks')
-        if hasattr(model, name)
-    }
+    model = build(settings, tensors, path)
+    objective = objective_of(given)
+    tensors.clear()  # the model has them, and ViT-H would not fit twice
     yield rung('weights', part('weights', ours.Arrays(ours.tensors(model))))
-    seen, outputs = ours.forward(model, stacks, objective)
+
+    # One forward and one backward pass
+    seen, outputs = ours.forward(model, _stacks(model), objective)
     yield rung('blocks', part('blocks', seen))
     outputs['loss'], gradients = ours.gradients(model, objective)
     theirs = dict(original.items('outputs'))
-    for name in [*(name for name in outputs if name != 'loss'), 'loss']:
-        yield rung(name, [(name, outputs[name], theirs[name])])
+    for name, output in outputs.items():
+        yield rung(name, [(name, output, theirs[name])])
     yield rung('gradients', part('gradients', gradients))
     del gradients
+
+    # Some steps of training
     schedule = optim.Cosine(given['lr'], 0.0, WARMUP, STEPS)
     losses = ours.train(
-        model, optimizer_of(model, settings), schedule, STEPS, objective, given['clip_grad']
+        model,
+        optimizer=optimizer_of(model, settings),
+        schedule=schedule,
+        steps=STEPS,
+        objective=objective,
+        clip_grad=given['clip_grad'],
     )
     yield rung('losses of the steps', [('losses', losses, theirs['losses'])])
     ends = part('after', ours.Arrays(ours.tensors(model)))
-    yield ladder.rung(
-        'weights after the steps', moves(original.items('weights'), ends), MOVES, LENGTHS
-    )
+    pairs = moves(original.items('weights'), ends)
+    yield ladder.rung('weights after the steps', pairs, MOVES, LENGTHS)
+
+
+def _stacks(model) -> dict[str, list]:
+    """The blocks of a model by the names of their stacks."""
+    stacks = {}
+    for name in ('blocks', 'decoder_blocks'):
+        if hasattr(model, name):
+            stacks[name] = list(getattr(model, name))
+    return stacks
 
 
 def moves(starts: Iterator, ends: ladder.Pairs) -> ladder.Pairs:
-    """A pair of lengths for each pair of tensors: the way from the start to the original's end, and that plus how far the
-    ends lie apart. The largest entries would say too little: moves of 1e-3 hardly show next to weights of 1, and single
-    entries may depart, where Adam divides a gradient that is mere rounding by its own size. What a step may round off, an
-    ulp, counts as way: in fine-tuning the lowest layers' rates are so small that they move less than that."""
+    """A pair of lengths for each tensor.
+
+    The second is the way from the start to the original's end; the first is that and the distance
+    between the two ends. The largest entries would tell too little: a move of 1e-3 hardly shows
+    beside a weight of 1, and where a gradient is mere rounding, Adam divides it by its own size, so
+    that single entries depart. The way includes one ulp a step, which a step may round off: in
+    fine-tuning the lowest layers move less than that.
+    """
     roundings = (STEPS - 1) * np.finfo('float32').eps / MOVES  # the first step's rate is 0
-    for (name, *arrays), (_, start) in zip(ends, starts):
+    for (name, end, theirs), (_, start) in zip(ends, starts):
         if name.endswith('qkv.bias'):
+            # the keys' gradient is mere rounding: the softmax does not depend on their bias
             third = len(start) // 3
-            start, *arrays = (
-                np.delete(array, slice(third, 2 * third)) for array in (start, *arrays)
-            )
-        end, theirs = (array.astype('float64') for array in arrays)
+            keys = slice(third, 2 * third)
+            start, end, theirs = (np.delete(array, keys) for array in (start, end, theirs))
+        end = end.astype('float64')
+        theirs = theirs.astype('float64')
         way = np.linalg.norm(theirs - start) + roundings * np.linalg.norm(start)
-        with np.errstate(invalid='ignore'):  # what ends in no number stays none, and fails
+        with np.errstate(invalid='ignore'):  # infinities give NaN, which fails
             apart = np.linalg.norm(end - theirs)
         yield name, np.array([way + apart]), np.array([way])

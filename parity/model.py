@@ -1,4 +1,4 @@
-"""Our model with the weights in question, what it makes of a batch, and the optimizer of its recipe."""
+"""Our model with the given weights, its outputs and loss, and the optimizer of its recipe."""
 
 from collections.abc import Callable
 
@@ -14,35 +14,30 @@ from util.convert import names
 
 
 def build(settings: dict, tensors: dict, path: str) -> paddle.nn.Layer:
-    """Our model with these weights. An encoder's features are what it gives instead of scores."""
-    kind, width = settings['kind'], settings['width']
-
-    def depth_of(stack):
-        return sum(
-            name.startswith(f'{stack}.') and name.endswith('.norm1.weight') for name in tensors
-        )
-
-    shared = dict(
-        img_size=settings['side'],
-        patch_size=settings['patch'],
-        in_chans=settings['channels'],
-        embed_dim=width,
-        depth=depth_of('blocks'),
-        num_heads=settings['heads'],
-        norm_layer=layer.LayerNorm,
-        mlp_ratio=len(tensors['blocks.0.mlp.fc1.bias']) / width,
-    )
+    """Our model with these weights; that of an encoder gives features instead of scores."""
+    kind = settings['kind']
+    hidden = len(tensors['blocks.0.mlp.fc1.bias'])
+    encoder = {
+        'img_size': settings['side'],
+        'patch_size': settings['patch'],
+        'in_chans': settings['channels'],
+        'embed_dim': settings['width'],
+        'depth': _depth_of('blocks', tensors),
+        'num_heads': settings['heads'],
+        'mlp_ratio': hidden / settings['width'],
+        'norm_layer': layer.LayerNorm,
+    }
     if kind == names.AUTOENCODER:
         model = models_mae.MaskedAutoencoderViT(
-            **shared,
+            **encoder,
             decoder_embed_dim=tensors['mask_token'].shape[-1],
-            decoder_depth=depth_of('decoder_blocks'),
+            decoder_depth=_depth_of('decoder_blocks', tensors),
             decoder_num_heads=settings['decoder_heads'],
             norm_pix_loss=settings['norm_pix_loss'],
         )
     else:
         model = models_vit.VisionTransformer(
-            **shared,
+            **encoder,
             num_classes=max(settings['classes'], 1),
             global_pool='fc_norm.weight' in tensors,
         )
@@ -54,16 +49,23 @@ def build(settings: dict, tensors: dict, path: str) -> paddle.nn.Layer:
     return model
 
 
+def _depth_of(stack: str, tensors: dict) -> int:
+    """The number of blocks in a stack."""
+    blocks = [name for name in tensors if name.startswith(f'{stack}.')]
+    return sum(name.endswith('.norm1.weight') for name in blocks)
+
+
 def objective_of(given: dict) -> Callable:
-    """objective(model, i) -> what the model makes of batch i, by name, and the loss."""
+    """The function objective(model, i) -> the model's outputs for batch i and the loss, by name."""
 
     def objective(model, i):
-        images, noise, targets = (
-            paddle.to_tensor(given[name][i]) for name in ('images', 'noise', 'targets')
-        )
+        images = paddle.to_tensor(given['images'][i])  # [N, C, S, S]
         if isinstance(model, models_mae.MaskedAutoencoderViT):
+            noise = paddle.to_tensor(given['noise'][i])  # [N, L]
             loss, prediction, mask = model(images, 0.75, noise)
             return {'prediction': prediction, 'mask': mask, 'loss': loss}
+
+        targets = paddle.to_tensor(given['targets'][i])  # [N, K] or [N, D]
         out = model(images)
         if isinstance(model.head, paddle.nn.Identity):
             return {'features': out, 'loss': (out - targets).square().mean()}
@@ -78,4 +80,5 @@ def optimizer_of(model: paddle.nn.Layer, settings: dict) -> paddle.optimizer.Opt
         return optim.Lars([p for p in model.parameters() if not p.stop_gradient])
     if settings['kind'] == names.AUTOENCODER:
         return optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95)
-    return optim.adamw(optim.layer_decay_groups(model, 0.05, settings['layer_decay']), beta2=0.999)
+    groups = optim.layer_decay_groups(model, 0.05, settings['layer_decay'])
+    return optim.adamw(groups, beta2=0.999)

@@ -1,6 +1,7 @@
-"""Our side of a comparison: the same quantities as the original writes, from a model and a function that are handed in.
+"""Our side of a comparison: the same quantities as the original writes.
 
-`objective(model, i)` gives the outputs for batch i as a dictionary of tensors, the loss under 'loss'.
+They come from a model and a function objective(model, i) -> outputs for batch i as a dict of
+tensors, the loss last, under 'loss'.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import paddle
 from util.amp import Step
 from util.optim import Cosine
 
-# of a probe, in PyTorch
+# A probe's statistics, our names -> PyTorch's
 BUFFERS = {'head.0._mean': 'head.0.running_mean', 'head.0._variance': 'head.0.running_var'}
 
 
@@ -21,15 +22,21 @@ def tensors(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
 
 
 def shapes(model: paddle.nn.Layer) -> dict[str, list[int]]:
-    """Shapes in PyTorch's layout, which has Linear weights as [out, in]."""
-    return {
-        name: tensor.shape[::-1] if tensor.ndim == 2 else list(tensor.shape)
-        for name, tensor in tensors(model).items()
-    }
+    """The shapes of all tensors in PyTorch's layout, where Linear weights are [out, in]."""
+    return {name: official_shape(tensor) for name, tensor in tensors(model).items()}
+
+
+def official_shape(tensor: paddle.Tensor | np.ndarray) -> list[int]:
+    """The shape of a tensor of ours in PyTorch's layout."""
+    shape = list(tensor.shape)
+    return shape[::-1] if len(shape) == 2 else shape
 
 
 class Arrays(dict):
-    """Tensors that become arrays in PyTorch's layout only when they are asked for: at ViT-H copies of all take 2.5 GB."""
+    """Tensors that become arrays in PyTorch's layout only when asked for.
+
+    At ViT-H copies of all would take 2.5 GB.
+    """
 
     def __getitem__(self, name: str) -> np.ndarray:
         array = super().__getitem__(name).numpy()
@@ -39,20 +46,19 @@ class Arrays(dict):
 def forward(
     model: paddle.nn.Layer, stacks: dict[str, list[paddle.nn.Layer]], objective: Callable
 ) -> tuple[dict, dict]:
-    """Evaluation mode, batch 0: (what enters and leaves each block, by name; outputs)."""
-    seen, hooks = {}, []
+    """(the input of each stack and the output of each block, by name; the outputs of the model).
+
+    Batch 0 in evaluation mode.
+    """
+    seen = {}
+    hooks = []
     for stack, blocks in stacks.items():
-        hooks.append(
-            blocks[0].register_forward_pre_hook(
-                lambda block, inputs, name=f'{stack}.input': seen.update({name: inputs[0].numpy()})
-            )
-        )
-        hooks += [
-            block.register_forward_post_hook(
-                lambda block, inputs, out, name=f'{stack}.{i}': seen.update({name: out.numpy()})
-            )
-            for i, block in enumerate(blocks)
-        ]
+        keep = _keep_input(seen, f'{stack}.input')
+        hooks.append(blocks[0].register_forward_pre_hook(keep))
+        for i, block in enumerate(blocks):
+            keep = _keep_output(seen, f'{stack}.{i}')
+            hooks.append(block.register_forward_post_hook(keep))
+
     model.eval()
     with paddle.no_grad():
         outputs = {name: value.numpy() for name, value in objective(model, 0).items()}
@@ -61,18 +67,30 @@ def forward(
     return seen, outputs
 
 
+def _keep_input(seen: dict, name: str) -> Callable:
+    def hook(block, inputs):
+        seen[name] = inputs[0].numpy()
+
+    return hook
+
+
+def _keep_output(seen: dict, name: str) -> Callable:
+    def hook(block, inputs, output):
+        seen[name] = output.numpy()
+
+    return hook
+
+
 def gradients(model: paddle.nn.Layer, objective: Callable) -> tuple[np.ndarray, Arrays]:
-    """Training mode, batch 0: (the loss, the gradient of every trainable parameter)."""
+    """(the loss, the gradient of every trainable parameter), of batch 0 in training mode."""
     model.train()
     loss = objective(model, 0)['loss']
     loss.backward()
-    return loss.numpy(), Arrays(
-        {
-            name: parameter.grad
-            for name, parameter in model.named_parameters()
-            if parameter.grad is not None
-        }
-    )
+    found = Arrays()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            found[name] = parameter.grad
+    return loss.numpy(), found
 
 
 def train(
@@ -83,11 +101,13 @@ def train(
     objective: Callable,
     clip_grad: float,
 ) -> np.ndarray:
-    """The losses of so many optimizer steps, float32 [steps]; `schedule` counts steps, `clip_grad` may be infinite."""
-    step, losses = (
-        Step(optimizer, precision='off', clip_grad=None if np.isinf(clip_grad) else clip_grad),
-        [],
-    )
+    """The losses of so many optimizer steps, float32 [steps].
+
+    `schedule` counts steps; `clip_grad` may be infinite.
+    """
+    limit = None if np.isinf(clip_grad) else clip_grad
+    step = Step(optimizer, precision='off', clip_grad=limit)
+    losses = []
     model.clear_gradients()
     for i in range(steps):
         optimizer.set_lr(schedule(i))

@@ -1,7 +1,8 @@
-"""Files under the names of Paddle's reproduction guide: <step>_torch.npy, <step>_paddle.npy and <step>_diff.log.
+"""Files under the names of Paddle's reproduction guide.
 
-Each .npy is a pickled dictionary of arrays, as that guide's tools read it. The verdicts in the logs are our ladder's:
-those tools call a NaN a success.
+They are <step>_torch.npy, <step>_paddle.npy and <step>_diff.log. Each .npy is a pickled dictionary
+of arrays, as that guide's tools read it. The verdicts in the logs are our ladder's, because those
+tools call NaN a success.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,14 +24,16 @@ STEPS = {
 
 
 class Log:
-    """Writes the pairs that pass through it, for the rungs that the guide knows; without a folder nothing."""
+    """Writes the pairs of the rungs that the guide knows, if there is a folder for them."""
 
     def __init__(self, folder: str | None):
-        self.folder, self.pairs, self.lines = folder and Path(folder), {}, {}
+        self.folder = folder and Path(folder)
+        self.pairs = {}
+        self.lines = {}
 
     def through(self, rung: str, pairs: ladder.Pairs) -> Iterable:
-        """The same pairs; those of a step of the guide are written behind the last of them."""
-        step = next((step for step, rungs in STEPS.items() if rung in rungs), None)
+        """The same pairs; those of a step of the guide are written after the last of them."""
+        step = _step_of(rung)
         return self._written(step, pairs) if self.folder and step else pairs
 
     def _written(self, step: str, pairs: ladder.Pairs) -> ladder.Pairs:
@@ -38,31 +41,28 @@ class Log:
         for pair in pairs:
             kept.append(pair)
             yield pair
+
+        ours = {name: array for name, array, _ in kept}
+        theirs = {name: array for name, _, array in kept}
         with self._folder():
-            for side, name in ((1, 'paddle'), (2, 'torch')):
-                np.save(
-                    self.folder / f'{step}_{name}.npy',
-                    {pair[0]: pair[side] for pair in kept},
-                    allow_pickle=True,
-                )
+            np.save(self.folder / f'{step}_paddle.npy', ours, allow_pickle=True)
+            np.save(self.folder / f'{step}_torch.npy', theirs, allow_pickle=True)
         self.lines[step] = [_line(*pair) for pair in kept]
         if len(STEPS[step]) == 1:
-            kept.clear()  # no rung adds to them, and at ViT-H the gradients take 5 GB that the optimizer needs next
+            # no other rung adds to them, and the optimizer needs the 5 GB of ViT-H's gradients
+            kept.clear()
 
     def write(self, rungs: list[ladder.Rung]) -> None:
-        """The logs of the steps that were reached."""
+        """Write the logs of the steps that were reached."""
         for step, lines in self.lines.items():
-            verdicts = [
-                f'{rung.name}: {"passed" if rung.passed else "FAILED"}, tolerance {rung.tolerance:g}'
-                for rung in rungs
-                if rung.name in STEPS[step]
-            ]
+            verdicts = [_verdict(rung) for rung in rungs if rung.name in STEPS[step]]
+            text = '\n'.join(lines + verdicts) + '\n'
             with self._folder():
-                (self.folder / f'{step}_diff.log').write_text('\n'.join(lines + verdicts) + '\n')
+                (self.folder / f'{step}_diff.log').write_text(text)
 
     @contextmanager
     def _folder(self) -> Iterator[None]:
-        """Make it, and an InputError of what goes wrong there."""
+        """Make the folder, and turn what fails there into an InputError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             yield
@@ -72,9 +72,21 @@ class Log:
             ) from None
 
 
+def _step_of(rung: str) -> str | None:
+    """The guide's step that a rung belongs to; None where it belongs to none."""
+    for step, rungs in STEPS.items():
+        if rung in rungs:
+            return step
+    return None
+
+
+def _verdict(rung: ladder.Rung) -> str:
+    result = 'passed' if rung.passed else 'FAILED'
+    return f'{rung.name}: {result}, tolerance {rung.tolerance:g}'
+
+
 def _line(name: str, ours: np.ndarray, theirs: np.ndarray) -> str:
     largest, total, relative, finite = ladder.difference(ours, theirs)
-    return (
-        f'{name}: max {largest:.3g}, mean {total / max(ours.size, 1):.3g}, relative {relative:.3g}'
-        f'{"" if finite else ", NOT FINITE"}'
-    )
+    mean = total / max(ours.size, 1)
+    line = f'{name}: max {largest:.3g}, mean {mean:.3g}, relative {relative:.3g}'
+    return line if finite else f'{line}, NOT FINITE'

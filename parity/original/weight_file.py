@@ -6,7 +6,7 @@ import re
 import torch
 from safetensors.torch import load_file
 
-# of a block: official name -> Hugging Face's, as transformers 5 has it in memory
+# Official name -> that in transformers 5's models, for the parts of a block and for the rest
 PARTS = {
     'norm1': 'layernorm_before',
     'norm2': 'layernorm_after',
@@ -26,6 +26,11 @@ STEMS = {
     'decoder_norm': 'decoder.decoder_norm',
     'decoder_pred': 'decoder.decoder_pred',
 }
+PARAMETERS = ('cls_token', 'pos_embed', 'mask_token', 'decoder_pos_embed')  # without a suffix
+# The beginning of a name in an encoder that was saved without its `vit.`
+BARE = r'^(?=embeddings\.|encoder\.layer\.|layers\.|layernorm\.)'
+WRAPPERS = r'^((module|_orig_mod)\.)+'  # of DataParallel and torch.compile
+# Patterns in OpenMMLab's names -> what makes them official, one after the other
 OPEN_MMLAB = [
     (r'^backbone\.layers\.', 'blocks.'),
     (r'^neck\.decoder_blocks\.', 'decoder_blocks.'),
@@ -43,67 +48,71 @@ OPEN_MMLAB = [
 
 
 def hugging_face(name):
-    """The names that make up an official one in Hugging Face's model: three for query, key and value."""
-    if found := re.match(r'(decoder_)?blocks\.(\d+)\.(.+)\.(weight|bias)$', name):
-        decoder, number, part, suffix = found.groups()
-        stem = f'decoder.decoder_layers.{number}' if decoder else f'vit.layers.{number}'
-        parts = (
-            [f'attention.{letter}_proj' for letter in 'qkv']
-            if part == 'attn.qkv'
-            else [PARTS[part]]
-        )
-        return [f'{stem}.{part}.{suffix}' for part in parts]
-    stem, suffix = re.match(r'(.+?)(\.weight|\.bias)?$', name).groups()
-    return [STEMS[stem] + (suffix or '')]
+    """The names of an official tensor in Hugging Face's model: three for query, key and value."""
+    found = re.match(r'(decoder_)?blocks\.(\d+)\.(.+)\.(weight|bias)$', name)
+    if not found:
+        stem, suffix = re.match(r'(.+?)(\.weight|\.bias)?$', name).groups()
+        return [STEMS[stem] + (suffix or '')]
+
+    decoder, number, part, suffix = found.groups()
+    stack = 'decoder.decoder_layers' if decoder else 'vit.layers'
+    if part == 'attn.qkv':
+        parts = [f'attention.{letter}_proj' for letter in 'qkv']
+    else:
+        parts = [PARTS[part]]
+    return [f'{stack}.{number}.{theirs}.{suffix}' for theirs in parts]
 
 
 def load(path):
-    """(code base, tensors) of a file; the average of the weights where a run kept one. OpenMMLab's get official names."""
-    with open(path, 'rb') as file:
-        is_safetensors = file.read(9)[8:] == b'{'
-    if is_safetensors:
-        contents = load_file(path)
-    else:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            contents = torch.load(path, map_location='cpu', weights_only=True)
-    key = next(
-        (
-            key
-            for key in ('ema', 'model', 'state_dict', 'model_ema', 'state_dict_ema')
-            if isinstance(contents.get(key), dict)
-        ),
-        None,
-    )
-    tensors = {
-        re.sub(r'^((module|_orig_mod)\.)+', '', name): tensor.float()
-        for name, tensor in (contents[key] if key else contents).items()
-    }
-    tensors = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith('data_preprocessor.')
-    }
+    """(code base, tensors) of a file; OpenMMLab's tensors get official names.
+
+    The average of the weights is taken where one of our runs kept it.
+    """
+    contents = read(path)
+    keys = ('ema', 'model', 'state_dict', 'model_ema', 'state_dict_ema')
+    there = [key for key in keys if isinstance(contents.get(key), dict)]
+    if there:
+        contents = contents[there[0]]
+    tensors = {}
+    for name, tensor in contents.items():
+        name = re.sub(WRAPPERS, '', name)
+        if not name.startswith('data_preprocessor.'):
+            tensors[name] = tensor.float()
+
     if 'backbone.cls_token' in tensors:
-        return 'OpenMMLab', _probe_of(dict(map(_official, tensors.items())))
-    is_hugging_face = any('embeddings.cls_token' in name for name in tensors)
-    return (
-        ('Hugging Face', tensors) if is_hugging_face else ('official or timm', _probe_of(tensors))
-    )
+        renamed = {official(name): tensor for name, tensor in tensors.items()}
+        return 'OpenMMLab', with_probe_names(renamed)
+    if any('embeddings.cls_token' in name for name in tensors):
+        return 'Hugging Face', tensors
+    return 'official or timm', with_probe_names(tensors)
 
 
-def _official(item):
-    name, tensor = item
+def read(path):
+    """The contents of a file in safetensors' or PyTorch's format."""
+    with open(path, 'rb') as file:
+        beginning = file.read(9)
+    if beginning[8:] == b'{':
+        return load_file(path)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def official(name):
+    """The official name of a tensor of OpenMMLab's."""
     for pattern, replacement in OPEN_MMLAB:
         name = re.sub(pattern, replacement, name)
-    return name, tensor
+    return name
 
 
-def _probe_of(tensors):
-    """A linear probe's head is behind its normalisation, which some files count in a tensor more than others."""
-    if 'head.0.running_mean' in tensors:
-        tensors = {
-            re.sub(r'^head\.(?=weight|bias)', 'head.1.', name): tensor
-            for name, tensor in tensors.items()
-        }
-        tensors.setdefault('head.0.num_batches_tracked', torch.tensor(0))
-    return tensors
+def with_probe_names(tensors):
+    """The tensors, with a linear probe's head behind its normalisation.
+
+    Some files have the head itself as `head`, and some lack the count of batches.
+    """
+    if 'head.0.running_mean' not in tensors:
+        return tensors
+    renamed = {}
+    for name, tensor in tensors.items():
+        renamed[re.sub(r'^head\.(?=weight|bias)', 'head.1.', name)] = tensor
+    renamed.setdefault('head.0.num_batches_tracked', torch.tensor(0))
+    return renamed
