@@ -1,15 +1,19 @@
-"""Write a model for serving: a folder that Paddle Inference, and with --onnx ONNX Runtime, run without this code.
+"""Write a model for serving: a folder that Paddle Inference runs without this code.
 
     python main_export.py --resume output_dir/checkpoint-best.pd --out exported
     python main_infer.py --resume exported --img_path PICTURE
 
-Images are [N, channels, height, width], normalised, any number of them. What comes out:
+With --onnx it also gets a model for ONNX Runtime. Images are [N, channels, height, width],
+normalised, any number of them. Outputs are, by --what:
     classify     scores [N, classes], before the softmax
-    reconstruct  pixels and mask [N, channels, height, width] (1 = removed), of images and noise [N, patches]: the patches
-                 with the smallest noise are seen. Where normalised pixels were learnt, the true mean and spread are put back
-    features     [N, width], what the head of a classifier, or of a linear probe of a pre-trained encoder, is given
-export.yaml beside the model says sizes, mean and std, class names and the checksum of the source. Before it counts, the
-written model is run and compared with the live one, for two numbers of images.
+    reconstruct  pixels and mask [N, channels, height, width] (1 = removed), of images and noise
+                 [N, patches]: the patches with the smallest noise are visible. For a model that
+                 predicts normalised pixels the true mean and spread of each patch are put back
+    features     [N, width], the input of a classifier's head, or of a linear probe's for a
+                 pre-trained encoder
+export.yaml beside the model tells sizes, mean and std, class names and the checksum of the source.
+Before the files are kept, the written model is run and compared with the live one, for two numbers
+of images.
 """
 
 import tempfile
@@ -43,6 +47,8 @@ OPSET = 17  # of ONNX, the first with a LayerNormalization of its own
 
 
 class Classify(paddle.nn.Layer):
+    """Images -> [scores]."""
+
     def __init__(self, model):
         super().__init__()
         self.model = model
@@ -52,12 +58,17 @@ class Classify(paddle.nn.Layer):
 
 
 class Features(Classify):
+    """Images -> [features]."""
+
     def forward(self, images):
         return [self.model.forward_features(images)]
 
 
 class Reconstruct(paddle.nn.Layer):
-    """As engine_pretrain.reconstruct. UM-MAE's secondary masking, which is random, is for training: it is left out."""
+    """Images and noise -> [pixels, mask], as engine_pretrain.reconstruct.
+
+    UM-MAE's secondary masking is left out: it is random, and meant for training.
+    """
 
     def __init__(self, model, mask_ratio):
         super().__init__()
@@ -76,139 +87,176 @@ def main(args):
     samples = [random_input(inputs, batch) for batch in BATCHES]
     expected = [live(layer, sample) for sample in bar(samples, 'live runs')]
     about['probe'] = exported.probe(live(layer, exported.known_input(inputs)))
+
     folder = Path(args.out)
     program.make_folder('--out', args.out)
     try:
-        with tempfile.TemporaryDirectory(dir=folder) as draft:
-            exported.save(layer, inputs, Path(draft))
-            exported.describe(Path(draft), about)
-            model = exported.predictor(
-                Path(draft) / exported.PROGRAM, Path(draft) / exported.PARAMS
-            )
-            apart = compare(lambda sample: exported.outputs(model, sample), samples, expected)
-            (folder / exported.ONNX).unlink(missing_ok=True)  # of another model
-            for name in (exported.PROGRAM, exported.PARAMS, exported.ABOUT):
-                (Path(draft) / name).replace(folder / name)
+        apart = write(layer, inputs, about, folder, (samples, expected))
     except OSError as error:
         raise InputError(
             f'--out {folder}: cannot write there ({error.strerror or error})'
         ) from None
+    numbers = ' and '.join(map(str, BATCHES))
     print(
-        f'{about["what"]}, {about["model"]}: {folder} differs from the live model by {apart:.1e} of the largest output at '
-        f'most ({" and ".join(map(str, BATCHES))} random images)'
+        f'{about["what"]}, {about["model"]}: {folder} differs from the live model '
+        f'by {apart:.1e} of the largest output at most ({numbers} random images)'
     )
     if args.onnx:
         apart = write_onnx(folder, inputs, samples, expected)
         print(f'{folder / exported.ONNX} by {apart:.1e}')
 
 
+def write(layer, inputs, about, folder, comparison):
+    """Write the folder and compare it with the live model: the largest difference.
+
+    comparison: inputs, and the live model's outputs for them.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as draft:
+        draft = Path(draft)
+        exported.save(layer, inputs, draft)
+        exported.describe(draft, about)
+        model = exported.predictor(draft / exported.PROGRAM, draft / exported.PARAMS)
+        apart = compare(lambda sample: exported.outputs(model, sample), *comparison)
+        (folder / exported.ONNX).unlink(missing_ok=True)  # of another model
+        for name in (exported.PROGRAM, exported.PARAMS, exported.ABOUT):
+            (draft / name).replace(folder / name)
+    return apart
+
+
 def build(args):
-    """What to write, the shapes that go in, and what export.yaml is to say of it."""
+    """(the layer to write, the shapes of its inputs, the contents of export.yaml)."""
     state = convert.read(args.resume, use_ema=args.use_ema)[0]
     kind = names.kind(state['model'])
     if kind not in DEFAULT:
         raise InputError(f'{args.resume} holds {kind}; seg/export.py is for that')
     what = args.what or DEFAULT[kind]
     if what == 'reconstruct':
-        model, said = models_zoo.autoencoder_from(
-            args.resume, args.model, args.norm_pix_loss, args.use_ema
-        )
-        masking.check(model.num_patches, args.mask_ratio)
-        layer, sides, channels = Reconstruct(model, args.mask_ratio), model.img_size, model.in_chans
-        special = {
-            'mask_ratio': args.mask_ratio,
-            'patch_size': model.patch_size,
-            'norm_pix_loss': bool(model.norm_pix_loss),
-        }
-        known = said.get('model') if said.get('model') in models_zoo.AUTOENCODERS else None
-        name = args.model or known or models_sizes.autoencoder_of(state['model'])
+        layer, known, own = reconstruct(args, state['model'])
+    elif what == 'features' and DEFAULT[kind] != 'classify':
+        layer, known, own = features_of_encoder(args, state)
     else:
-        if what == 'features' and DEFAULT[kind] != 'classify':
-            model, said = encoder(args, state['model'])
-            said |= {flag: state.get('args', {}).get(flag) for flag in ('mean', 'std')}
-        else:
-            model, said = models_zoo.classifier_from(
-                args.resume, args.use_ema, model=args.model, input_size=args.input_size
-            )
-        layer = (Classify if what == 'classify' else Features)(model)
-        sides, channels, name = 2 * [said['input_size']], said['in_chans'], said['model']
-        special = {'classes': said['labels']} if what == 'classify' else {}
-    mean, std = crop.statistics(channels, said.get('mean'), said.get('std'))
+        layer, known, own = classifier(args, what)
+
+    channels, sides = known['in_chans'], known['sides']
+    mean, std = crop.statistics(channels, known.get('mean'), known.get('std'))
     inputs = {'images': [None, channels, *sides]}
     if what == 'reconstruct':
-        inputs['noise'] = [None, model.num_patches]
-    resize = transform.Evaluate(sides[0], mean, std).short
+        inputs['noise'] = [None, layer.model.num_patches]
     source = Path(hugging_face.file_in(args.resume))
-    return (
-        layer,
-        inputs,
-        {
-            'what': what,
-            'model': name,
-            'inputs': inputs,
-            'outputs': OUTPUTS[what],
-            'input_size': sides[0],
-            'in_chans': channels,
-            'resize': resize,
-            'mean': list(mean),
-            'std': list(std),
-            **special,
-            'source': {'file': source.name, 'sha256': weights.sha256(source)},
-            'paddle': paddle.__version__,
-        },
+    about = {
+        'what': what,
+        'model': known['model'],
+        'inputs': inputs,
+        'outputs': OUTPUTS[what],
+        'input_size': sides[0],
+        'in_chans': channels,
+        'resize': transform.Evaluate(sides[0], mean, std).short,
+        'mean': list(mean),
+        'std': list(std),
+        **own,
+        'source': {'file': source.name, 'sha256': weights.sha256(source)},
+        'paddle': paddle.__version__,
+    }
+    return layer, inputs, about
+
+
+def reconstruct(args, tensors):
+    """A masked autoencoder as a layer, facts about it, and its own part of export.yaml."""
+    model, flags = models_zoo.autoencoder_from(
+        args.resume, args.model, args.norm_pix_loss, args.use_ema
     )
+    masking.check(model.num_patches, args.mask_ratio)
+    own_name = flags.get('model')
+    if own_name not in models_zoo.AUTOENCODERS:  # another code base's name
+        own_name = models_sizes.autoencoder_of(tensors)
+    known = {
+        **flags,
+        'model': args.model or own_name,
+        'sides': model.img_size,
+        'in_chans': model.in_chans,
+    }
+    own = {
+        'mask_ratio': args.mask_ratio,
+        'patch_size': model.patch_size,
+        'norm_pix_loss': bool(model.norm_pix_loss),
+    }
+    return Reconstruct(model, args.mask_ratio), known, own
 
 
-def encoder(args, tensors):
-    """A pre-trained encoder as linear probing has it, and what is known of it."""
-    said = models_sizes.said_by(tensors)
-    name = args.model or said.get('model')
+def classifier(args, what):
+    """A classifier as a layer, facts about it, and its own part of export.yaml."""
+    model, known = models_zoo.classifier_from(
+        args.resume, args.use_ema, model=args.model, input_size=args.input_size
+    )
+    known['sides'] = [known['input_size'], known['input_size']]
+    if what == 'classify':
+        return Classify(model), known, {'classes': known['labels']}
+    return Features(model), known, {}
+
+
+def features_of_encoder(args, state):
+    """A pre-trained encoder as linear probing has it, facts about it, and no part of its own."""
+    known = models_sizes.said_by(state['model'])
+    name = args.model or known.get('model')
     if not name:
         raise InputError(f'{args.resume} does not say its model; give --model')
-    said |= {'model': name} | ({} if args.input_size is None else {'input_size': args.input_size})
+    side = known['input_size'] if args.input_size is None else args.input_size
     model = models_zoo.classifier(
         name,
-        img_size=said['input_size'],
-        in_chans=said['in_chans'],
+        img_size=side,
+        in_chans=known['in_chans'],
         num_classes=1,
         global_pool=not name.startswith('vit_'),
     )
     models_zoo.start_from(model, args.resume, use_ema=args.use_ema)
-    return model, said
+
+    flags = state.get('args', {})
+    known |= {'model': name, 'sides': [side, side]}
+    known |= {flag: flags.get(flag) for flag in ('mean', 'std')}
+    return Features(model), known, {}
 
 
 def random_input(inputs, batch):
+    """Random arrays for a batch, one for each input."""
     rng = np.random.default_rng(batch)
     return [rng.standard_normal([batch, *shape[1:]], dtype='float32') for shape in inputs.values()]
 
 
 @paddle.no_grad()
 def live(layer, sample):
-    return [output.numpy() for output in layer(*map(paddle.to_tensor, sample))]
+    """The outputs of the live model for arrays, as arrays."""
+    outputs = layer(*map(paddle.to_tensor, sample))
+    return [output.numpy() for output in outputs]
 
 
 def compare(function, samples, expected):
     """The largest difference; RuntimeError where it is more than rounding."""
-    pairs = bar(list(zip(samples, expected)), 'comparisons')
-    apart = max(exported.difference(function(sample), one) for sample, one in pairs)
+    pairs = list(zip(samples, expected))
+    differences = []
+    for sample, wanted in bar(pairs, 'comparisons'):
+        differences.append(exported.difference(function(sample), wanted))
+    apart = max(differences)
     if not apart <= TOLERANCE:
         raise RuntimeError(
-            f'the exported model differs from the live one by {apart:.1e} of the largest output; it was not '
-            'kept'
+            f'the exported model differs from the live one by {apart:.1e} of the largest output; '
+            'it was not kept'
         )
     return apart
 
 
 def write_onnx(folder, inputs, samples, expected):
-    """Write and compare model.onnx; InputError where paddle2onnx or ONNX Runtime cannot do what this model needs."""
+    """Write model.onnx and compare it with the live model: the largest difference.
+
+    InputError where paddle2onnx or ONNX Runtime lacks something that this model needs.
+    """
     exported.onnxruntime()
     import paddle2onnx
 
     with tempfile.TemporaryDirectory(dir=folder) as draft:
         file = Path(draft) / exported.ONNX
         try:
-            # its other ways to optimise install packages by themselves; ONNX Runtime does the same when it loads a model
             with exported.chatter_to_stderr():
+                # no optimizer: they install packages by themselves, and ONNX Runtime does it too
                 paddle2onnx.export(
                     str(folder / exported.PROGRAM),
                     str(folder / exported.PARAMS),
@@ -216,7 +264,8 @@ def write_onnx(folder, inputs, samples, expected):
                     opset_version=OPSET,
                     optimize_tool='none',
                 )
-            apart = compare(exported.session(file, list(inputs)), samples, expected)
+            session = exported.session(file, list(inputs))
+            apart = compare(session, samples, expected)
         except Exception as error:
             raise InputError(
                 f'--onnx: paddle2onnx {paddle2onnx.__version__} cannot convert this model '
@@ -238,8 +287,8 @@ PARSER.add_argument(
     '--what',
     choices=OUTPUTS,
     default=None,
-    help='default: classify where there are classes, reconstruct '
-    'where there is a decoder, else features',
+    help='default: classify where there are classes, '
+    'reconstruct where there is a decoder, else features',
 )
 PARSER.add_argument(
     '--onnx', action='store_true', help='also write model.onnx; needs requirements/export.txt'
@@ -254,14 +303,14 @@ PARSER.add_argument(
     '--mask_ratio',
     type=cli.number(float, 0, 1),
     default=0.75,
-    help='of reconstruct: share of the patches that is removed',
+    help='for reconstruct: share of the patches that is removed',
 )
 PARSER.add_argument(
     '--norm_pix_loss',
     action='store_true',
     default=None,
-    help='of reconstruct: the weights predict '
-    'normalised pixels; this or the opposite is needed where they do not say',
+    help='for reconstruct: the weights predict normalised pixels; '
+    'this or the opposite is needed where the file does not say',
 )
 PARSER.add_argument('--no_norm_pix_loss', action='store_false', dest='norm_pix_loss')
 

@@ -2,9 +2,9 @@
 
     python main_infer.py --model vit_base_patch16 --resume checkpoint-best.pd --img_path PICTURE
 
-PICTURE may be a folder or a quoted glob. Pooling, size and classes are the checkpoint's own where it says them, and need
-flags where it does not. --resume may be a folder that main_export.py has written: then Paddle Inference or ONNX Runtime
-runs it, on a CPU with oneDNN where it can.
+PICTURE may be a folder or a quoted glob. Pooling, size and classes are those of the checkpoint; a
+checkpoint that does not tell them needs flags. --resume may be a folder that main_export.py has
+written: then Paddle Inference or ONNX Runtime runs it, on a CPU with oneDNN where possible.
 """
 
 import json
@@ -33,55 +33,58 @@ MOST_WORKERS = 4  # by default; each prepares some hundred images/s
 
 def main(args):
     program.start(args.device, seed=0)
-    scores_of, said, how = (
-        from_folder(args) if Path(args.resume, exported.ABOUT).exists() else from_weights(args)
-    )
-    print(f'Resume checkpoint {args.resume}', file=sys.stderr if args.json else sys.stdout)
-    labels = class_names(args.class_names, said['labels'])
-    files = pictures.find(args.img_path, said['in_chans'])
-    if not files:
-        suffixes = ' '.join(pictures.suffixes(said['in_chans']))
-        raise InputError(f'--img_path {args.img_path}: no picture there ({suffixes})')
-    plain = transform.Evaluate(
-        said['input_size'], *crop.statistics(said['in_chans'], said.get('mean'), said.get('std'))
-    )
-    order = [
-        files[start : start + args.batch_size] for start in range(0, len(files), args.batch_size)
-    ]
-    start = time.perf_counter()
-    batches = read_batches(
-        order, lambda file: plain(pictures.read_as_seen(file, said['in_chans'])), args.num_workers
-    )
-    if len(files) > 1:
+    is_exported = Path(args.resume, exported.ABOUT).exists()
+    scores_of, about, how = from_folder(args) if is_exported else from_weights(args)
+    stream = sys.stderr if args.json else sys.stdout
+    print(f'Resume checkpoint {args.resume}', file=stream)
+    labels = class_names(args.class_names, about['labels'])
+    channels = about['in_chans']
+    files = find(args.img_path, channels)
+
+    # Pictures, prepared as in evaluation
+    mean, std = crop.statistics(channels, about.get('mean'), about.get('std'))
+    plain = transform.Evaluate(about['input_size'], mean, std)
+
+    def prepare(file):
+        return plain(pictures.read_as_seen(file, channels))
+
+    starts = range(0, len(files), args.batch_size)
+    order = [files[start : start + args.batch_size] for start in starts]
+    begin = time.perf_counter()
+    batches = read_batches(order, prepare, args.num_workers)
+
+    # Labels, the most probable first
+    several = len(files) > 1
+    topk = min(args.topk, len(labels))
+    if several:
         batches = bar(batches, 'batches', len(order))
     for batch, images in zip(order, batches):
-        probabilities = paddle.nn.functional.softmax(paddle.to_tensor(scores_of(images)), axis=1)
-        values, indices = (
-            part.tolist() for part in probabilities.topk(min(args.topk, len(labels)), axis=1)
-        )
-        for row in zip(batch, values, indices):
-            show(*row, labels, args.json, several=len(files) > 1)
-    if len(files) > 1:
-        seconds = time.perf_counter() - start
-        print(
-            f'{len(files)} pictures in {seconds:.1f} s, {len(files) / seconds:.1f} images/s with reading them ({how})',
-            file=sys.stderr,
-        )
+        scores = paddle.to_tensor(scores_of(images))  # [N, K]
+        probabilities = paddle.nn.functional.softmax(scores, axis=1)
+        values, classes = probabilities.topk(topk, axis=1)
+        for file, *best in zip(batch, values.tolist(), classes.tolist()):
+            show(file, *best, labels, args.json, several=several)
+    if several:
+        seconds = time.perf_counter() - begin
+        rate = len(files) / seconds
+        took = f'{len(files)} pictures in {seconds:.1f} s'
+        print(f'{took}, {rate:.1f} images/s with reading them ({how})', file=sys.stderr)
 
 
 def from_weights(args):
-    """images [N, C, height, width] -> scores [N, K], what is known of the model, and what runs it."""
+    """(images [N, C, height, width] -> scores [N, K], facts about the model, what runs it)."""
     if args.engine not in (None, 'live'):
         raise InputError(
-            f'--engine {args.engine} takes a folder that main_export.py has written, and {args.resume} is none'
+            f'--engine {args.engine} takes a folder that main_export.py has written, '
+            f'and {args.resume} is none'
         )
     bf16 = args.precision == 'bf16'
     if bf16 and paddle.get_device() == 'cpu':
         raise InputError(
-            '--precision bf16: on a CPU the live model has float32 alone; main_export.py writes one for which '
-            '--engine inference has bfloat16'
+            '--precision bf16: on a CPU the live model has float32 alone; '
+            'main_export.py writes one for which --engine inference has bfloat16'
         )
-    model, said = models_zoo.classifier_from(
+    model, about = models_zoo.classifier_from(
         args.resume,
         args.use_ema,
         model=args.model,
@@ -93,37 +96,62 @@ def from_weights(args):
     @paddle.no_grad()
     def scores_of(images):
         with paddle.amp.auto_cast(bf16, dtype='bfloat16'):
-            return model(paddle.to_tensor(images)).astype('float32').numpy()
+            scores = model(paddle.to_tensor(images))
+        return scores.astype('float32').numpy()
 
-    return scores_of, said, f'live, {args.precision}'
+    return scores_of, about, f'live, {args.precision}'
 
 
 def from_folder(args):
-    """As from_weights, of an exported model."""
+    """The same as from_weights for an exported model."""
     if args.engine == 'live':
         raise InputError(
-            f'{args.resume} is an exported model; --engine live takes the weights that it was made of'
+            f'{args.resume} is an exported model; '
+            '--engine live takes the weights that it was made of'
         )
-    said = exported.description(args.resume)
-    if said['what'] != 'classify':
+    about = exported.description(args.resume)
+    if about['what'] != 'classify':
         raise InputError(
-            f'{args.resume} was exported to {said["what"]}, which gives no classes; export a classifier'
+            f'{args.resume} was exported to {about["what"]}, which gives no classes; '
+            'export a classifier'
         )
-    for name, own in (
-        ('model', said['model']),
-        ('input_size', said['input_size']),
-        ('nb_classes', len(said['classes'])),
-    ):
-        if getattr(args, name) not in (None, own):
-            raise InputError(
-                f'{args.resume} has {name} {own}, but {name} {getattr(args, name)} was asked for'
-            )
+    check_flags(args, about)
+    about['labels'] = about['classes']
     model = exported.Exported(args.resume, args.engine or 'inference', args.precision)
-    return lambda images: model(images)[0], said | {'labels': said['classes']}, model.how
+
+    def scores_of(images):
+        return model(images)[0]
+
+    return scores_of, about, model.how
+
+
+def check_flags(args, about):
+    """InputError where a flag contradicts an exported model."""
+    known = {
+        'model': about['model'],
+        'input_size': about['input_size'],
+        'nb_classes': len(about['classes']),
+    }
+    for name, own in known.items():
+        asked = getattr(args, name)
+        if asked not in (None, own):
+            raise InputError(f'{args.resume} has {name} {own}, but {name} {asked} was asked for')
+
+
+def find(path, channels):
+    """The pictures that a path, folder or glob stands for; InputError where there is none."""
+    files = pictures.find(path, channels)
+    if not files:
+        suffixes = ' '.join(pictures.suffixes(channels))
+        raise InputError(f'--img_path {path}: no picture there ({suffixes})')
+    return files
 
 
 def read_batches(order, prepare, num_workers):
-    """The files of each batch, prepared and stacked; by worker processes where there are several batches."""
+    """The files of each batch, prepared and stacked.
+
+    Worker processes do it where there are several batches.
+    """
     if num_workers is None:
         num_workers = min(MOST_WORKERS, os.cpu_count() or 1, len(order) - 1)
     if num_workers and workers.supported():
@@ -132,19 +160,12 @@ def read_batches(order, prepare, num_workers):
 
 
 def show(file, values, indices, labels, as_json, several):
-    """One picture's labels: as the earlier Paddle port prints them, or as one JSON object."""
+    """Print one picture's labels, as the earlier Paddle port does or as one JSON object."""
     if as_json:
-        tqdm.write(
-            json.dumps(
-                {
-                    'file': str(file),
-                    'labels': [
-                        {'id': index, 'names': labels[index], 'probability': value}
-                        for value, index in zip(values, indices)
-                    ],
-                }
-            )
-        )
+        best = []
+        for value, index in zip(values, indices):
+            best.append({'id': index, 'names': labels[index], 'probability': value})
+        tqdm.write(json.dumps({'file': str(file), 'labels': best}))
         return
     tqdm.write(f'{file}:' if several else 'Inference results:')
     for value, index in zip(values, indices):
@@ -172,8 +193,8 @@ PARSER.add_argument(
     '--engine',
     choices=['live', *exported.ENGINES],
     default=None,
-    help='what runs it (default: live for '
-    'weights; inference, which is Paddle Inference, for a folder)',
+    help='what runs the model (default: live for weights; '
+    'inference, which is Paddle Inference, for a folder)',
 )
 PARSER.add_argument(
     '--precision',
@@ -200,8 +221,8 @@ PARSER.add_argument(
     '--num_workers',
     type=cli.number(int, 0),
     default=None,
-    help='processes that read pictures (default: '
-    f'one a core, {MOST_WORKERS} at most, where there are several batches)',
+    help='processes that read pictures '
+    f'(default: one a core, {MOST_WORKERS} at most, where there are several batches)',
 )
 PARSER.add_argument(
     '--class_names', default=None, metavar='FILE', help='a name a line, in the order of the classes'

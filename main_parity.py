@@ -1,10 +1,12 @@
-"""Prove that a model here and the original in PyTorch are the same: keys, blocks, outputs, loss, gradients, training.
+"""Prove that a model here and the original in PyTorch are the same.
 
     python main_parity.py SRC [DST] --report reports/NAME
 
-SRC is a weight file that util.convert reads, DST what was made of it; without DST it is converted in memory. The original
-loads SRC by itself, in an environment with PyTorch:  bash requirements/install.sh .venv-parity requirements/parity.txt
-What it computes goes through the temporary folder (TMPDIR) and needs some three times the size of SRC there.
+It compares keys, blocks, outputs, loss, gradients and some steps of training. SRC is a weight file
+that util.convert reads, DST its conversion; without DST it is converted in memory. The original
+loads SRC by itself, in an environment with PyTorch:
+    bash requirements/install.sh .venv-parity requirements/parity.txt
+Its results go through the temporary folder (TMPDIR) and need about three times the size of SRC.
 Exit code 0 where every rung passes, 1 where one fails, 2 for input that cannot be compared.
 """
 
@@ -29,140 +31,180 @@ from util.errors import InputError
 from util.progress import bar, peak_memory
 
 KEY_BIAS = (
-    'Key parts of qkv.bias: their gradient is 0 but for rounding, because the softmax takes no notice of them. '
-    'Gradients are measured against the whole tensor; after the steps they are left out, since Adam makes rates '
-    'of whatever is not 0'
+    'Key parts of qkv.bias: their gradient is 0 but for rounding, because the softmax takes no '
+    'notice of them. Gradients are measured against the whole tensor; after the steps they are '
+    'left out, since Adam makes rates of whatever is not 0'
 )
+CLASSIFIERS = (names.PROBE, names.POOLED, names.CLASS_TOKEN)
 
 
 def main(args):
     program.start(args.device, args.seed)
     process.check(args.python)
-    source, about = convert.read(args.src)
+    source, report = convert.read(args.src)
     own = convert.read(args.dst)[0] if args.dst else source
     settings = describe(args, source['model'], source.get('args', {}))
     given = climb.inputs(settings, args.batch_size, args.seed)
     settings['licence'] = args.licence or own.get('licence', 'not stated')
     log = reprod.Log(args.reprod_log)
     del source  # with DST, room for the original
+
     with tempfile.TemporaryDirectory() as scratch:
         file = str(Path(args.src).resolve())
+        ours = args.dst or args.src
         original = process.run(args.python, Path(scratch) / 'ladder', source=file, **given)
-        rungs = climb.rungs(settings, own['model'], args.dst or args.src, original, given, log)
+        rungs = climb.rungs(
+            settings, tensors=own['model'], path=ours, original=original, given=given, log=log
+        )
         rungs = list(bar(rungs, 'rungs', climb.count(settings)))
         figures = {}
         if args.data_path and len(rungs) > 1:
-            scores = partial(
-                process.scores, args.python, Path(scratch) / 'part', file, settings['heads']
-            )
+            folder = Path(scratch) / 'part'
+            scores = partial(process.scores, args.python, folder, file, settings['heads'])
             judged = accuracy(
                 args.data_path,
                 settings,
-                args.dst or args.src,
-                scores,
-                log,
+                ours,
+                original=scores,
+                log=log,
                 class_names=args.class_names,
             )
             for rung, figures in judged:  # noqa: B007  the last figures are all
                 rungs.append(rung)
+
     print(ladder.table(rungs))
-    print(
-        f'{original.about["original"]}: at most {original.about["peak_memory_mb"]} MB; ours: {peak_memory()} MB'
-    )
+    about = original.about
+    print(f'{about["original"]}: at most {about["peak_memory_mb"]} MB; ours: {peak_memory()} MB')
     for name, value in figures.items():
         print(f'{name}: {value}')
     log.write(rungs)
     if args.report:
-        records.write(args.report, record(args, settings, about, original.about, rungs, figures))
+        contents = record(args, settings, report, about, rungs=rungs, figures=figures)
+        records.write(args.report, contents)
     if not all(rung.passed for rung in rungs):
         sys.exit(1)
 
 
 def describe(args, tensors, flags):
-    """What both sides must agree on: kind, size, heads, loss."""
-    family = names.family(tensors)
-    if family != names.VIT or 'vis_mask_token' in tensors:
-        what = family if family != names.VIT else "a ViT with UM-MAE's secondary masking"
-        raise InputError(
-            f'{args.src} holds {what}: there is no package of the original to compare with'
-        )
-    name, kind = models_sizes.name_of(tensors), names.kind(tensors)
-    size = models_sizes.size_of(tensors)
-    channels, side = (models_sizes.said_by(tensors)[flag] for flag in ('in_chans', 'input_size'))
-    heads = args.heads or (size and size.heads)
-    decoder_heads = args.decoder_heads or (
-        size.decoder_heads if size else 1 if kind != names.AUTOENCODER else None
-    )
-    if not heads or not decoder_heads:
-        raise InputError(
-            f'{args.src} has a size that is not known here; give --heads'
-            + ' and --decoder_heads' * (kind == names.AUTOENCODER)
-        )
-    if args.data_path and kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
+    """The settings that both sides must agree on: kind, size, heads, loss."""
+    check_family(args.src, tensors)
+    kind = names.kind(tensors)
+    heads, decoder_heads = heads_of(args, tensors, kind)
+    if args.data_path and kind not in CLASSIFIERS:
         raise InputError(f'--data_path is for classifiers; {args.src} holds {kind}')
-    norm_pix_loss = (
-        flags.get('norm_pix_loss', True) if args.norm_pix_loss is None else args.norm_pix_loss
-    )
-    title = ('mae_vit_' if kind == names.AUTOENCODER else 'vit_') + (name or 'of_another_size')
+    norm_pix_loss = args.norm_pix_loss
+    if norm_pix_loss is None:
+        norm_pix_loss = flags.get('norm_pix_loss', True)
+    size = models_sizes.name_of(tensors) or 'of_another_size'
+    prefix = 'mae_vit_' if kind == names.AUTOENCODER else 'vit_'
     return {
         'kind': kind,
-        'name': title,
-        'side': side,
-        'channels': channels,
+        'name': prefix + size,
         'heads': heads,
         'decoder_heads': decoder_heads,
         'norm_pix_loss': bool(norm_pix_loss),
         'clip_grad': np.inf if args.clip_grad is None else args.clip_grad,
-        'classes': len(tensors.get('head.1.bias', tensors.get('head.bias', []))),
+        'layer_decay': 0.75 if size.startswith(('large', 'huge')) else 0.65,
+        **shapes(tensors),
+    }
+
+
+def shapes(tensors):
+    """The part of the settings that the shapes of a ViT tell."""
+    known = models_sizes.said_by(tensors)
+    head_bias = tensors.get('head.1.bias', tensors.get('head.bias', []))
+    return {
+        'side': known['input_size'],
+        'channels': known['in_chans'],
+        'classes': len(head_bias),
         'width': tensors['cls_token'].shape[-1],
         'patches': tensors['pos_embed'].shape[1] - 1,
         'patch': tensors['patch_embed.proj.weight'].shape[-1],
-        'layer_decay': 0.75 if name and name.startswith(('large', 'huge')) else 0.65,
     }
 
 
-def record(args, settings, about, original, rungs, figures):
-    """The report's contents."""
-    command = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+def check_family(path, tensors):
+    """InputError for models whose original is in no package."""
+    family = names.family(tensors)
+    if family == names.VIT and 'vis_mask_token' not in tensors:
+        return
+    what = family if family != names.VIT else "a ViT with UM-MAE's secondary masking"
+    raise InputError(f'{path} holds {what}: there is no package of the original to compare with')
+
+
+def heads_of(args, tensors, kind):
+    """Attention heads of encoder and decoder, by flags or by the size of the model."""
+    size = models_sizes.size_of(tensors)
+    heads, decoder_heads = args.heads, args.decoder_heads
+    if size:
+        heads = heads or size.heads
+        decoder_heads = decoder_heads or size.decoder_heads
+    elif kind != names.AUTOENCODER:
+        decoder_heads = decoder_heads or 1  # there is no decoder
+    if not heads or not decoder_heads:
+        flags = '--heads'
+        if kind == names.AUTOENCODER:
+            flags += ' and --decoder_heads'
+        raise InputError(f'{args.src} has a size that is not known here; give {flags}')
+    return heads, decoder_heads
+
+
+def record(args, settings, report, original, rungs, figures):
+    """The contents of the report."""
+    command = map(without_folders, sys.argv[1:])
     verb = 'equals' if all(rung.passed for rung in rungs) else 'departs from'
-    title = f'{settings["name"]}, {settings["kind"]}: Paddle {verb} {original["original"]}'
-    rate = climb.LR.get(settings['kind'], 1e-3)
-    deviations = [
-        KEY_BIAS,
-        f'The rate rises for {climb.WARMUP} of {climb.STEPS} steps and falls by a cosine; its largest '
-        f'value is {rate:g}, where the recipes scale theirs by batches of thousands',
-    ]
-    if original['names'] == 'OpenMMLab':
-        deviations.append(
-            f"OpenMMLab's tensors were renamed by the original's own script and run by {original['original']}"
-        )
-    converted = (
-        {'converted file': Path(args.dst).name, 'its sha256': weights.sha256(args.dst)}
-        if args.dst
-        else {}
-    )
-    figures = {
-        **figures,
-        'peak memory, MB': {'original': original['peak_memory_mb'], 'ours': peak_memory()},
-    }
+    claim = f'{settings["name"]}, {settings["kind"]}: Paddle {verb} {original["original"]}'
+    if args.weights_are:
+        claim += f' ({args.weights_are})'
+    memory = {'original': original['peak_memory_mb'], 'ours': peak_memory()}
     return {
-        'claim': f'{title} ({args.weights_are})' if args.weights_are else title,
+        'claim': claim,
         'model': settings['name'],
         'run': shlex.join(['python', 'main_parity.py', *command]),
         'environment': {**provenance.environment(), 'original': original['versions']},
-        'weights': {
-            'file': Path(args.src).name,
-            'sha256': weights.sha256(args.src),
-            'licence': settings['licence'],
-            'format': about.format,
-            'tensors': about.taken,
-            **converted,
-        },
+        'weights': weights_record(args, settings, report),
         'parity': [rung.record() for rung in rungs],
-        'figures': figures,
-        'deviations': deviations,
+        'figures': {**figures, 'peak memory, MB': memory},
+        'deviations': deviations(settings, original),
         'status': 'measured',
     }
+
+
+def without_folders(word):
+    """A word of the command line, an absolute path without its folders."""
+    path = Path(word)
+    return path.name if path.is_absolute() else word
+
+
+def weights_record(args, settings, report):
+    """What the report tells about SRC and DST."""
+    entries = {
+        'file': Path(args.src).name,
+        'sha256': weights.sha256(args.src),
+        'licence': settings['licence'],
+        'format': report.format,
+        'tensors': report.taken,
+    }
+    if args.dst:
+        entries['converted file'] = Path(args.dst).name
+        entries['its sha256'] = weights.sha256(args.dst)
+    return entries
+
+
+def deviations(settings, original):
+    """What the comparison does in another way than the recipes."""
+    rate = climb.LR.get(settings['kind'], 1e-3)
+    listed = [
+        KEY_BIAS,
+        f'The rate rises for {climb.WARMUP} of {climb.STEPS} steps and falls by a cosine; its '
+        f'largest value is {rate:g}, where the recipes scale theirs by batches of thousands',
+    ]
+    if original['names'] == 'OpenMMLab':
+        listed.append(
+            "OpenMMLab's tensors were renamed by the original's own script "
+            f'and run by {original["original"]}'
+        )
+    return listed
 
 
 PARSER = cli.parser(__doc__, cli.device)
@@ -209,14 +251,14 @@ PARSER.add_argument(
     '--norm_pix_loss',
     action='store_true',
     default=None,
-    help='the loss is of normalised pixels; default: as the weights say, else so',
+    help='the loss is of normalised pixels (default: as the file says, otherwise normalised)',
 )
 PARSER.add_argument('--no_norm_pix_loss', action='store_false', dest='norm_pix_loss')
 PARSER.add_argument(
     '--clip_grad',
     type=cli.number(float, 0),
     default=None,
-    help='largest norm of all gradients in the steps; default: any, as in the recipes',
+    help='largest norm of all gradients in the steps (default: no limit, as in the recipes)',
 )
 PARSER.add_argument(
     '--data_path',
@@ -228,8 +270,8 @@ PARSER.add_argument(
     '--class_names',
     default=None,
     metavar='FILE',
-    help='with --data_path: the names of the class folders, '
-    'one a line in the order of the outputs, where the weights do not say them',
+    help='with --data_path: the names of the class folders, one a line in the order of the '
+    'outputs, where the file does not say them',
 )
 PARSER.add_argument(
     '--weights_are', default='', metavar='TEXT', help='where the weights are from, for the claim'
@@ -237,7 +279,7 @@ PARSER.add_argument(
 PARSER.add_argument(
     '--licence',
     default=None,
-    help='of the weights, for the report; default: what they say themselves',
+    help='licence of the weights, for the report (default: as the file says)',
 )
 
 if __name__ == '__main__':

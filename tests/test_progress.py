@@ -113,7 +113,7 @@ def test_ctrl_c_ends_long_work_in_one_line_and_leaves_no_half_file(
     # parity runs without the original here
     monkeypatch.setattr(main_parity.process, 'check', lambda python: None)
     monkeypatch.setattr(main_parity.process, 'run', lambda *about, **given: None)
-    monkeypatch.setattr(main_parity.climb, 'rungs', lambda *about: iter([None]))
+    monkeypatch.setattr(main_parity.climb, 'rungs', lambda *about, **given: iter([None]))
     said = interrupted(
         monkeypatch,
         capsys,
