@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import types
 
 import torch
 from safetensors.torch import load_file
@@ -29,6 +30,20 @@ STEMS = {
 PARAMETERS = ('cls_token', 'pos_embed', 'mask_token', 'decoder_pos_embed')  # without a suffix
 # The beginning of a name in an encoder that was saved without its `vit.`
 BARE = r'^(?=embeddings\.|encoder\.layer\.|layers\.|layernorm\.)'
+# Classes of the standard library that programs keep among their flags. They are read as text and
+# never called: a path of Windows cannot be made elsewhere, and Python 3.13 has paths in a module
+# that others lack
+PATHS = ('Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath')
+TEXTS = [
+    *(f'pathlib.{name}' for name in PATHS),
+    *(f'pathlib._local.{name}' for name in PATHS),
+    'datetime.datetime',
+    'datetime.date',
+    'datetime.time',
+    'datetime.timedelta',
+    'datetime.timezone',
+    'decimal.Decimal',
+]
 WRAPPERS = r'^((module|_orig_mod)\.)+'  # of DataParallel and torch.compile
 # Patterns in OpenMMLab's names -> what makes them official, one after the other
 OPEN_MMLAB = [
@@ -93,8 +108,15 @@ def read(path):
         beginning = file.read(9)
     if beginning[8:] == b'{':
         return load_file(path)
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    harmless = [argparse.Namespace, types.SimpleNamespace]
+    harmless += [(text, name) for name in TEXTS]
+    with torch.serialization.safe_globals(harmless):
         return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def text(*parts):
+    """What stands for an object of TEXTS, from the arguments that a pickle keeps for its class."""
+    return ' '.join(map(str, parts))
 
 
 def official(name):

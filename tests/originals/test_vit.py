@@ -1,9 +1,15 @@
 """main_parity.py over encoders and classifiers: every rung, against timm and Hugging Face."""
 
+import argparse
+import datetime
+import pathlib
+import zipfile
+
 import numpy as np
 import pytest
 
-from util import convert
+from util import convert, weights
+from util.weights import torch_file
 
 from .conftest import report
 
@@ -37,6 +43,34 @@ def test_files_of_openmmlab_pass_every_rung(made, climbed, tmp_path, kind):
     result, rungs = climbed(tmp_path / 'mm.pth')
     assert result.returncode == 0, result.stdout
     assert len(rungs) == len(LADDER) + (kind == 'full')
+
+
+def test_flags_of_the_standard_library_are_read_by_both(made, climbed, tmp_path):
+    """Of Python 3.13 and of Windows, whose classes cannot be made here: their names are put into the
+    pickle in place of others."""
+    model = weights.read(made('nano', 'class_token'))['model']
+    flags = argparse.Namespace(
+        out=pathlib.PurePosixPath('a', 'b'),
+        data=pathlib.PureWindowsPath('c:', 'd'),
+        begun=datetime.datetime(2024, 2, 29, 23, 5, tzinfo=datetime.timezone.utc),
+        limit=datetime.timedelta(hours=5),
+    )
+    torch_file.write(tmp_path / 'plain.pth', {'model': model, 'args': flags})
+    with (
+        zipfile.ZipFile(tmp_path / 'plain.pth') as plain,
+        zipfile.ZipFile(tmp_path / 'flags.pth', 'w') as renamed,
+    ):
+        for name in plain.namelist():
+            data = plain.read(name)
+            if name.endswith('data.pkl'):
+                assert b'cpathlib\nPurePosixPath\n' in data and b'PureWindowsPath\n' in data
+                data = data.replace(b'cpathlib\nPurePosix', b'cpathlib._local\nPosix')
+                data = data.replace(b'cpathlib\nPureWindows', b'cpathlib\nWindows')
+            renamed.writestr(name, data)
+    assert convert.read(tmp_path / 'flags.pth')[0]['args']['data'].endswith('d')
+    result, rungs = climbed(tmp_path / 'flags.pth')
+    assert result.returncode == 0, result.stdout
+    assert list(rungs) == LADDER
 
 
 def test_clipped_steps_pass_as_well(made, climbed, tmp_path):
