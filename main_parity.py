@@ -3,8 +3,8 @@
     python main_parity.py SRC [DST] --report reports/NAME
 
 It compares keys, blocks, outputs, loss, gradients and some steps of training. SRC is a weight file
-that util.convert reads, DST its conversion; without DST it is converted in memory. The original
-loads SRC by itself, in an environment with PyTorch:
+that util.convert reads, DST its conversion; without DST it is converted in memory. --use_ema takes
+the average in SRC. The original loads SRC by itself, in an environment with PyTorch:
     bash requirements/install.sh .venv-parity requirements/parity.txt
 Its results go through the temporary folder (TMPDIR) and need about three times the size of SRC.
 Exit code 0 where every rung passes, 1 where one fails, 2 for input that cannot be compared.
@@ -41,7 +41,7 @@ CLASSIFIERS = (names.PROBE, names.POOLED, names.CLASS_TOKEN)
 def main(args):
     program.start(args.device, args.seed)
     process.check(args.python)
-    source, report = convert.read(args.src)
+    source, report = convert.read(args.src, use_ema=args.use_ema)
     own = convert.read(args.dst)[0] if args.dst else source
     settings = describe(args, source['model'], source.get('args', {}))
     given = climb.inputs(settings, args.batch_size, args.seed)
@@ -49,18 +49,19 @@ def main(args):
     log = reprod.Log(args.reprod_log)
     del source  # with DST, room for the original
 
+    ours = args.dst or args.src
+    theirs = {'source': str(Path(args.src).resolve()), 'use_ema': args.use_ema}
     with tempfile.TemporaryDirectory() as scratch:
-        file = str(Path(args.src).resolve())
-        ours = args.dst or args.src
-        original = process.run(args.python, Path(scratch) / 'ladder', source=file, **given)
+        scratch = Path(scratch)
+        original = process.run(args.python, scratch / 'ladder', **theirs, **given)
         rungs = climb.rungs(
             settings, tensors=own['model'], path=ours, original=original, given=given, log=log
         )
         rungs = list(bar(rungs, 'rungs', climb.count(settings)))
         figures = {}
         if args.data_path and len(rungs) > 1:
-            folder = Path(scratch) / 'part'
-            scores = partial(process.scores, args.python, folder, file, settings['heads'])
+            theirs['heads'] = settings['heads']
+            scores = partial(process.scores, args.python, scratch / 'part', theirs)
             judged = accuracy(
                 args.data_path,
                 settings,
@@ -68,6 +69,7 @@ def main(args):
                 original=scores,
                 log=log,
                 class_names=args.class_names,
+                use_ema=args.use_ema and not args.dst,
             )
             for rung, figures in judged:  # noqa: B007  the last figures are all
                 rungs.append(rung)
@@ -207,7 +209,7 @@ def deviations(settings, original):
     return listed
 
 
-PARSER = cli.parser(__doc__, cli.device)
+PARSER = cli.parser(__doc__, cli.device, cli.average)
 PARSER.add_argument('src', metavar='SRC', help='weights of the original')
 PARSER.add_argument(
     'dst',

@@ -29,13 +29,15 @@ def accuracy(
     original: Callable[[np.ndarray], np.ndarray],
     log: reprod.Log,
     class_names: str | None = None,
+    use_ema: bool = False,
 ) -> Iterator[tuple[ladder.Rung, dict]]:
     """The rungs over scores and accuracies, each with figures.
 
-    path: our weights; original: pixels [N, C, S, S] -> the original's scores [N, K]. Images are
-    decoded and transformed here and go to the original in parts, which the disk holds one by one.
+    path: our weights; use_ema: take their average; original: pixels [N, C, S, S] -> the original's
+    scores [N, K]. Images are decoded and transformed here and go to the original in parts, which
+    the disk holds one by one.
     """
-    state = convert.read(path)[0]
+    state = convert.read(path, use_ema=use_ema)[0]
     flags = state.get('args', {})
     channels = settings['channels']
     images = models_labels.evaluation_images(
@@ -66,9 +68,8 @@ def accuracy(
     theirs = np.concatenate([theirs for _, _, theirs in pairs])
     shares, figures = _compared(ours, theirs, np.array(images.labels))
     different = np.flatnonzero(ours.argmax(1) != theirs.argmax(1))
-    figures['predicted differently'] = [
-        os.path.relpath(images.paths[i], data_path) for i in different
-    ]
+    paths = [images.paths[i] for i in different]
+    figures['predicted differently'] = [os.path.relpath(path, data_path) for path in paths]
     yield ladder.rung('metric', log.through('metric', shares), SHARE), figures
 
 

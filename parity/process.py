@@ -79,9 +79,13 @@ def _failure(process: subprocess.CompletedProcess) -> str:
     return f'the original failed (exit code {process.returncode}): {last}{advice}'
 
 
-def scores(python: str, folder: Path, source: str, heads: int, pixels: np.ndarray) -> np.ndarray:
-    """The original's scores of images [N, C, S, S] -> [N, K]; both go through files in `folder`."""
+def scores(python: str, folder: Path, given: dict, pixels: np.ndarray) -> np.ndarray:
+    """The original's scores of images [N, C, S, S] -> [N, K]; both go through files in `folder`.
+
+    given: source, use_ema and heads of the original.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / 'pixels.npy', pixels)
-    run(python, folder, source=source, heads=heads, pixels=str(folder / 'pixels.npy'))
+    file = folder / 'pixels.npy'
+    np.save(file, pixels)
+    run(python, folder, **given, pixels=str(file))
     return np.load(folder / 'scores.npy')

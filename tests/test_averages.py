@@ -7,6 +7,7 @@ import main_export
 import main_finetune
 import main_infer
 import main_linprobe
+import main_parity
 from util import convert, weights
 from util.convert import __main__ as converter
 from util.convert import names
@@ -67,6 +68,7 @@ def test_every_program_takes_the_average_where_it_is_asked(classify, encoder, di
             (
                 (main_infer, ['--img_path', digits, '--resume']),
                 (main_export, ['--out', tmp_path / 'out', '--resume']),
+                (main_parity, ['--python', '/bin/sh']),
             ),
         ),
     ):

@@ -294,13 +294,13 @@ def test_accuracy_by_a_list_names_the_pictures_that_the_two_see_differently(
     model = classifier(file)
     pictures = [line.split()[0] for line in (listed / 'val.txt').read_text().splitlines()]
 
-    def original(python, folder, source, heads, pixels):
+    def original(python, folder, pixels, **given):
         scores = model(paddle.to_tensor(np.load(pixels))).numpy()
         scores[[1, 4]] *= -1
         np.save(folder / 'scores.npy', scores)
 
     monkeypatch.setattr(process, 'run', original)
-    theirs = partial(process.scores, 'python', tmp_path / 'part', str(file), 3)
+    theirs = partial(process.scores, 'python', tmp_path / 'part', {'source': str(file)})
     args = main_parity.PARSER.parse_args([str(file), '--data_path', str(listed)])
     state = convert.read(file)[0]
     settings = main_parity.describe(args, state['model'], state['args'])

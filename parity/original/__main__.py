@@ -5,9 +5,9 @@
 A program for an environment with torch, timm and transformers. It shares no line and no name map
 with the project, so that a mistake there cannot repeat itself here.
 
-GIVEN.npz: source (path), images [steps, N, C, S, S], noise [steps, N, L], targets [steps, N, K],
-heads, decoder_heads, norm_pix_loss, lr, warmup, layer_decay, clip_grad. Or, for scores alone:
-source, heads and pixels (path of an array [N, C, S, S]).
+GIVEN.npz: source (path), use_ema, images [steps, N, C, S, S], noise [steps, N, L],
+targets [steps, N, K], heads, decoder_heads, norm_pix_loss, lr, warmup, layer_decay, clip_grad. Or,
+for scores alone: source, use_ema, heads and pixels (path of an array [N, C, S, S]).
 
 FOLDER gets about.json and, under official names and in PyTorch's layout, weights.npz, blocks.npz,
 outputs.npz, gradients.npz and after.npz (weights after the steps); for scores alone scores.npy.

@@ -27,7 +27,7 @@ class Original:
 
     def __init__(self, given):
         self.given = given
-        self.code_base, tensors = load(str(given['source']))
+        self.code_base, tensors = load(str(given['source']), bool(given['use_ema']))
         # Hugging Face's encoders have a mask token too, among the embeddings
         mask_tokens = [name for name in tensors if name.endswith('mask_token')]
         self.is_autoencoder = any('embeddings' not in name for name in mask_tokens)

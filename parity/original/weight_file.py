@@ -78,13 +78,16 @@ def hugging_face(name):
     return [f'{stack}.{number}.{theirs}.{suffix}' for theirs in parts]
 
 
-def load(path):
+def load(path, use_ema=False):
     """(code base, tensors) of a file; OpenMMLab's tensors get official names.
 
-    The average of the weights is taken where one of our runs kept it.
+    The average of the weights is taken with `use_ema`, and where one of our runs kept it ('ema').
     """
     contents = read(path)
-    keys = ('ema', 'model', 'state_dict', 'model_ema', 'state_dict_ema')
+    if use_ema:
+        keys = ('ema', 'model_ema', 'state_dict_ema')
+    else:
+        keys = ('ema', 'model', 'state_dict', 'model_ema', 'state_dict_ema')
     there = [key for key in keys if isinstance(contents.get(key), dict)]
     if there:
         contents = contents[there[0]]

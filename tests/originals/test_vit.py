@@ -73,6 +73,20 @@ def test_flags_of_the_standard_library_are_read_by_both(made, climbed, tmp_path)
     assert list(rungs) == LADDER
 
 
+def test_both_take_the_same_of_plain_weights_and_their_average(made, climbed, tmp_path):
+    model = weights.read(made('nano', 'pooled'))['model']
+    average = {name: array / 2 for name, array in model.items()}
+    torch_file.write(tmp_path / 'two.pth', {'model': model, 'model_ema': average})
+    state, _ = convert.read(tmp_path / 'two.pth')
+    convert.write(tmp_path / 'plain.pd', state, 'paddle')
+    for flags, taken in (([], 'model'), (['--use_ema'], 'model_ema')):
+        result, rungs = climbed(tmp_path / 'two.pth', *flags)
+        assert result.returncode == 0, result.stdout
+        assert list(rungs) == LADDER and f'{taken!r} is taken' in result.stderr
+    result, rungs = climbed(tmp_path / 'two.pth', tmp_path / 'plain.pd', '--use_ema')
+    assert result.returncode == 1 and not rungs['weights']['passed']
+
+
 def test_clipped_steps_pass_as_well(made, climbed, tmp_path):
     source, losses = made('nano', 'pooled'), []
     for flags in (['--clip_grad', 1e-6], []):
