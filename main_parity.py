@@ -22,6 +22,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import numpy as np
 
 import models_sizes
+import models_zoo
 from parity import climb, ladder, process, reprod
 from parity.accuracy import accuracy
 from util import cli, convert, program, provenance, weights
@@ -90,6 +91,7 @@ def main(args):
 def describe(args, tensors, flags):
     """The settings that both sides must agree on: kind, size, heads, loss."""
     check_family(args.src, tensors)
+    models_zoo.check_square(tensors, flags, args.src)
     kind = names.kind(tensors)
     heads, decoder_heads = heads_of(args, tensors, kind)
     if args.data_path and kind not in CLASSIFIERS:

@@ -5,7 +5,9 @@ import pytest
 
 import main_export
 import main_finetune
+import main_infer
 import main_linprobe
+import main_parity
 import models_zoo
 import seg  # noqa: F401
 from util import pos_embed, weights
@@ -112,3 +114,70 @@ def test_a_length_that_nobody_explains_is_one_line(file, classify, begin, grid):
     with pytest.raises(InputError) as error:
         begin(path, classify)
     assert str(error.value) == f'{path}: {SAID}the model has {grid} patches'
+
+
+def infer(path, classify):
+    flags = f'--resume {path} --img_path . --device cpu'
+    main_infer.main(main_infer.PARSER.parse_args(flags.split()))
+
+
+def compare(path, classify):
+    flags = f'{path} --python /bin/sh --device cpu'
+    main_parity.main(main_parity.PARSER.parse_args(flags.split()))
+
+
+def evaluate(path, classify):
+    classify(main_finetune, '--eval', '--resume', path)
+
+
+def visualize(path, classify):
+    models_zoo.autoencoder_from(str(path), norm_pix_loss=True)
+
+
+NO_SIDES = 'are of patches. That is no square, and the file does not say other sides'
+TABLES = [
+    (
+        4,
+        9,
+        {'img_size': [16, 36]},
+        '37 positions, for 4 x 9 patches by the image sides in the file',
+        6,
+    ),
+    (6, 8, {}, f'49 positions, of which 48 {NO_SIDES}', 6),
+    (4, 8, {'input_size': 32}, f'33 positions, of which 32 {NO_SIDES}', 5),
+]
+
+
+@pytest.mark.parametrize('rows, columns, flags, found, side', TABLES)
+@pytest.mark.parametrize('program', [infer, compare, evaluate, visualize])
+def test_programs_that_take_square_images_refuse_other_tables(
+    encoder, classify, tmp_path, program, rows, columns, flags, found, side
+):
+    tensors = weights.read(encoder)['model']
+    tables = {
+        name: np.zeros([1, rows * columns + 1, tensors[name].shape[-1]], 'float32')
+        for name in ('pos_embed', 'decoder_pos_embed')
+    }
+    tensors = tensors | tables
+    if program in (infer, evaluate):
+        beyond = ('decoder', 'mask_token')
+        tensors = {name: a for name, a in tensors.items() if not name.startswith(beyond)}
+        tensors['head.weight'] = np.zeros([96, 3], 'float32')
+        tensors['head.bias'] = np.zeros([3], 'float32')
+    path = tmp_path / 'x.pd'
+    paddle_file.write(path, {'model': tensors, 'args': flags})
+    with pytest.raises(InputError) as error:
+        program(path, classify)
+    assert str(error.value) == (
+        f'{path}: pos_embed has {found}; '
+        f'the model takes square images and has {side} x {side} patches'
+    )
+
+
+def test_sides_that_the_file_says_may_be_those_of_a_square(encoder, tmp_path):
+    state = weights.read(encoder)
+    paddle_file.write(
+        tmp_path / 'x.pd', {'model': state['model'], 'args': {'img_size': [1, 16, 16]}}
+    )
+    model, _ = models_zoo.autoencoder_from(str(tmp_path / 'x.pd'), norm_pix_loss=True)
+    assert model.grid == (4, 4)
