@@ -1,11 +1,13 @@
-"""Every published run of the covered systems as data: program, flags, devices, figure and time to expect, source.
+"""Every published run of the covered systems as data.
 
     python -m recipes
     python -m recipes finetune_vit_base --devices 8 --batch_size 128
 
-The table, the commands of the READMEs and the front page of reports/ are made from these recipes or tested against them.
-DATA stands for a data set of the reader's, CHECKPOINT for what `checkpoint` names: a file, or another recipe's result,
-for which the published `file` does as well.
+A recipe holds a run's program, flags and devices, its source, and the accuracy and time to expect.
+The table, the commands of the READMEs and the front page of reports/ are made from the recipes or
+tested against them. In a command, DATA stands for your data set and CHECKPOINT for the weights that
+`checkpoint` names: a file, or the result of another recipe. Where `file` names published weights,
+they can replace that result.
 """
 
 import difflib
@@ -20,11 +22,12 @@ __all__ = ['ALL', 'RECIPES', 'Figure', 'Recipe', 'command', 'find', 'wrapped']
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name; InputError with the nearest names where there is none."""
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES)
-        raise InputError(
-            f'no recipe is called {name}; '
-            + (f'near it are {", ".join(near)}' if near else 'python -m recipes lists them')
-        )
-    return RECIPES[name]
+    """The recipe of that name. Raises InputError with the closest names where there is none."""
+    if name in RECIPES:
+        return RECIPES[name]
+    closest = difflib.get_close_matches(name, RECIPES)
+    if closest:
+        hint = f'the closest names are {", ".join(closest)}'
+    else:
+        hint = 'python -m recipes lists all of them'
+    raise InputError(f'no recipe is called {name}; {hint}')

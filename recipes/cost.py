@@ -1,11 +1,15 @@
-"""What a run costs: multiply-adds by formula, and hours by the rates that published runs reached."""
+"""The cost of a run: multiply-adds by formula, and hours at the rates that published runs reached.
 
-from models_sizes import SIZES
+The recipes of MAE remove three quarters of the patches; the formulas use that as their default.
+"""
+
+from models_sizes import SIZES, Size
 from recipes.recipe import IMAGES, Recipe
 from util import masking
 
-# 10^12 operations a second and V100, from the times that facebookresearch/mae published: ViT-L for 800 epochs; fine-tuning
-# by the encoder's width; ViT-B's linear probe. Loading and evaluation are in them
+# 10^12 operations per second on one V100, loading and evaluation included. From the times published
+# by facebookresearch/mae: ViT-L pre-trained for 800 epochs; fine-tuning, by the encoder's width;
+# the linear probe of ViT-B.
 RATES = {
     'main_pretrain.py': 13.2,
     'main_finetune.py': {768: 16.3, 1024: 23.2, 1280: 21.2},
@@ -15,62 +19,79 @@ VALIDATION = 50_000  # images of ImageNet-1K
 
 
 def block(tokens: int, width: int) -> int:
-    """Multiply-adds of a transformer block with an MLP of four times the width."""
-    return 12 * tokens * width**2 + 2 * tokens**2 * width
+    """Multiply-adds of a transformer block whose MLP is four times as wide as the block."""
+    linear = 12 * tokens * width**2
+    attention = 2 * tokens**2 * width
+    return linear + attention
 
 
 def multiply_adds(
     model: str, side: int = 224, mask_ratio: float = 0.75, classes: int = 1000
 ) -> int | None:
-    """Of one image in one forward pass, without norms, softmax and biases; None for models other than MAE's ViT. A masked
-    autoencoder embeds all patches, encodes those that are kept and decodes all; all recipes of MAE keep a quarter."""
+    """Multiply-adds of one image in a forward pass; None for models other than MAE's ViT.
+
+    Norms, softmax and biases are not counted. side: pixels of the square image.
+    """
     size = SIZES.get(model.removeprefix('mae_').removeprefix('vit_'))
     if size is None:
         return None
-    patches, pixels = (side // size.patch) ** 2, 3 * size.patch**2
+    patches = (side // size.patch) ** 2
+    pixels = 3 * size.patch**2  # in a patch, of three channels
     embedding = patches * pixels * size.width
-    if not model.startswith('mae_'):
-        return embedding + size.depth * block(patches + 1, size.width) + classes * size.width
-    kept = masking.num_visible(patches, mask_ratio) + 1
-    decoder = (
-        size.decoder_depth * block(patches + 1, size.decoder_width)
-        + (patches + 1) * size.decoder_width * pixels
-    )
-    return (
-        embedding
-        + size.depth * block(kept, size.width)
-        + kept * size.width * size.decoder_width
-        + decoder
-    )
+
+    if model.startswith('mae_'):
+        # all patches are embedded, the encoder sees the visible ones and a class token
+        tokens = masking.num_visible(patches, mask_ratio) + 1
+        head = _decoder(size, patches + 1, tokens)
+    else:
+        tokens = patches + 1
+        head = classes * size.width
+    encoder = size.depth * block(tokens, size.width)
+    return embedding + encoder + head
+
+
+def _decoder(size: Size, tokens: int, visible: int) -> int:
+    """Multiply-adds of the decoder, with its embedding of the visible tokens."""
+    embedding = visible * size.width * size.decoder_width
+    blocks = size.decoder_depth * block(tokens, size.decoder_width)
+    prediction = tokens * size.decoder_width * 3 * size.patch**2
+    return embedding + blocks + prediction
 
 
 def estimated_hours(recipe: Recipe) -> float | None:
-    """On one V100, where it can be computed: forward and backward are three forward passes; a probe trains a head."""
-    macs = multiply_adds(recipe.model, int(recipe.flag('--input_size', '224')))
+    """Hours on one V100; None where they cannot be computed.
+
+    A training step costs three forward passes: one forward, and two for the gradients. A linear
+    probe computes the gradients of its head alone, so its step costs one.
+    """
+    side = int(recipe.flag('--input_size', '224'))
+    macs = multiply_adds(recipe.model, side)
     if recipe.program not in RATES or macs is None:
         return None
+
     if recipe.evaluates:
-        images, passes = VALIDATION, 1
+        images = VALIDATION
+        passes = 1
     else:
-        images, passes = (
-            IMAGES[recipe.data] * int(recipe.flag('--epochs')),
-            1 if recipe.program == 'main_linprobe.py' else 3,
-        )
+        images = IMAGES[recipe.data] * int(recipe.flag('--epochs'))
+        passes = 1 if recipe.program == 'main_linprobe.py' else 3
+
     rate = RATES[recipe.program]
     if isinstance(rate, dict):
-        rate = rate[SIZES[recipe.model.removeprefix('vit_')].width]
-    return 2 * macs * passes * images / (rate * 1e12) / 3600
+        width = SIZES[recipe.model.removeprefix('vit_')].width
+        rate = rate[width]
+    operations = 2 * macs * passes * images
+    return operations / (rate * 1e12) / 3600
 
 
 def hours(recipe: Recipe) -> str:
-    """Published device-hours, else an estimate, else nothing."""
+    """Device-hours as text: published ones, else an estimate (~), else an empty string."""
     if recipe.device_hours is not None:
         return f'{recipe.device_hours:,.0f} h, {recipe.hardware}'
     estimate = estimated_hours(recipe)
-    return (
-        ''
-        if estimate is None
-        else f'~{estimate:,.0f} h, V100'
-        if estimate >= 1
-        else f'~{max(estimate, 0.1):.1f} h, V100'
-    )
+    if estimate is None:
+        return ''
+    if estimate < 1:
+        at_least = max(estimate, 0.1)
+        return f'~{at_least:.1f} h, V100'
+    return f'~{estimate:,.0f} h, V100'

@@ -1,4 +1,4 @@
-"""What a recipe is, and the command that it makes."""
+"""A recipe's data, and the command made from it."""
 
 import shlex
 from dataclasses import dataclass
@@ -7,17 +7,24 @@ from util.errors import InputError
 
 LAUNCH = ['python', '-m', 'paddle.distributed.launch']
 MASTER = 'FIRST_MACHINE:8765'
-# Percentage points around a figure without a published spread. Five runs of the same ViT-B (paper 83.6, rerun 83.57,
-# mmselfsup 83.5, earlier Paddle ports 83.48 and 83.34) lie within 0.3; linear probes of it (67.1 to 68.08) within 1.
+ACCUMULATING = ('main_pretrain.py', 'main_finetune.py', 'main_linprobe.py')
+
+# Half the width of the band in which a rerun is normal, in percentage points, for figures whose
+# spread was not published. Five runs of the same ViT-B fine-tuning lie within 0.3 (paper 83.6,
+# rerun 83.57, mmselfsup 83.5, earlier Paddle ports 83.48 and 83.34); linear probes of it lie
+# within 1 (67.1 to 68.08).
+BAND = 0.3
 BANDS = {'main_linprobe.py': 1.0, 'seg/train.py': 0.5}
-# third parties find up to 0.08 more or less than the authors in the official files
-BAND, EVALUATION = 0.3, 0.1
-IMAGES = {'ImageNet-1K': 1_281_167, 'ADE20K': 20_210}  # of the training sets
+EVALUATION = 0.1  # third parties measure the official files up to 0.08 away from the authors
+IMAGES = {'ImageNet-1K': 1_281_167, 'ADE20K': 20_210}  # in the training set
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A published result. `spread` is the standard deviation over `seeds` runs, None where it was not published."""
+    """A published result.
+
+    spread: standard deviation over `seeds` runs, None where it was not published.
+    """
 
     value: float
     by: str
@@ -26,16 +33,28 @@ class Figure:
     seeds: int = 1
 
     def __str__(self) -> str:
-        spread = '' if self.spread is None else f' ± {self.spread:g}'
-        return f'{self.value}{spread} {self.metric} ({self.by}{f", {self.seeds} seeds" if self.seeds > 1 else ""})'
+        value = str(self.value)
+        if self.spread is not None:
+            value += f' ± {self.spread:g}'
+        by = self.by
+        if self.seeds > 1:
+            by += f', {self.seeds} seeds'
+        return f'{value} {self.metric} ({by})'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A published run. program: None where none of ours runs it. Its batch is batch_size x accum_iter x devices; without
-    accum_iter it has none that must be kept (an evaluation). The first of the figures is the one to expect. checkpoint: a
-    file or the name of the recipe that it begins from, file: published weights that do as well. hours: of the published run
-    on its devices. departures: where our program does otherwise than the published run."""
+    """A published run.
+
+    program: the program here that runs it; None where there is none.
+    figures: the published results; the first one is the one to expect.
+    devices, batch_size, accum_iter: their product is the effective batch. accum_iter is 0 where
+        no effective batch has to be kept (an evaluation).
+    checkpoint: the file, or the name of the recipe, whose weights the run starts from.
+    file: published weights that can replace the result of that recipe.
+    hours, hardware: duration of the published run on its devices.
+    departures: how our program differs from the published run.
+    """
 
     name: str
     model: str
@@ -56,124 +75,153 @@ class Recipe:
 
     @property
     def effective_batch(self) -> int:
+        """Images in one optimizer step; 0 where none has to be kept."""
         return self.batch_size * self.accum_iter * self.devices
 
     @property
     def device_hours(self) -> float | None:
+        """Published hours, summed over all devices; None where they were not published."""
         return None if self.hours is None else self.hours * self.devices
 
     @property
     def accumulates(self) -> bool:
-        return (
-            self.program in ('main_pretrain.py', 'main_finetune.py', 'main_linprobe.py')
-            and self.accum_iter > 0
-        )
+        """Whether gradient accumulation can make up for fewer devices."""
+        return self.program in ACCUMULATING and self.accum_iter > 0
 
     @property
     def evaluates(self) -> bool:
+        """Whether the run evaluates given weights and trains nothing."""
         return '--eval' in self.flags.split() or self.program == 'seg/val.py'
 
     def flag(self, name: str, default: str = '') -> str:
-        """What follows a flag in `flags`."""
+        """The value of a flag in `flags`, or `default` where the flag is missing."""
         words = self.flags.split()
         return words[words.index(name) + 1] if name in words else default
 
     def band(self, figure: Figure) -> tuple[float, float]:
-        """Between which values a rerun is in order: two published deviations, or its program's band if that is wider."""
-        width = (
-            EVALUATION
-            if self.evaluates
-            else max(2 * (figure.spread or 0), BANDS.get(self.program, BAND))
-        )
+        """The lowest and highest value of a rerun that agrees with the figure.
+
+        Two published deviations to each side, or the program's band where that is wider.
+        """
+        if self.evaluates:
+            width = EVALUATION
+        else:
+            usual = BANDS.get(self.program, BAND)
+            published = 2 * (figure.spread or 0)
+            width = max(published, usual)
         return figure.value - width, figure.value + width
 
 
 def command(
     recipe: Recipe, devices: int | None = None, batch_size: int | None = None, machine: int = 8
 ) -> list[str]:
-    """The words of the command on so many devices, `machine` of them in one machine, with the published effective batch.
+    """The words of the command that runs a recipe with its published effective batch.
 
-    batch_size: images a device and iteration, default the published one. InputError where the effective batch cannot be
-    kept, or nothing here runs the recipe. On several machines the line is the first one's; on the others --rank differs.
+    devices: GPUs in total, `machine` of them in one machine. batch_size: images per device and
+    iteration. Both default to the published numbers. On several machines the command is the first
+    machine's; the others need another --rank. Raises InputError where the effective batch cannot
+    be kept, or where no program here runs the recipe.
     """
     if recipe.program is None:
-        raise InputError(f'{recipe.name} is taken over: nothing here runs it (see {recipe.source})')
+        raise InputError(
+            f'{recipe.name} has no command: no program here runs it; its source is {recipe.source}'
+        )
     devices = devices or recipe.devices
     words = [*_launcher(recipe, devices, machine), recipe.program]
     if recipe.program.startswith('main_'):
-        words += ['--data_path', 'DATA', *_begin(recipe), '--model', recipe.model]
-    if recipe.accumulates:
-        accum_iter = _accum_iter(recipe, devices, batch_size or recipe.batch_size)
-        words += ['--batch_size', str(batch_size or recipe.batch_size)]
-        words += ['--accum_iter', str(accum_iter)] if accum_iter > 1 else []
-    elif recipe.program == 'seg/train.py':
-        words += _of_segmentor(recipe, devices, batch_size)
-    elif recipe.batch_size:
-        words += ['--batch_size', str(batch_size or recipe.batch_size)]
-        words += ['--dist_eval'] if devices > 1 else []
+        words += ['--data_path', 'DATA', *_start(recipe), '--model', recipe.model]
+    words += _batch(recipe, devices, batch_size)
     return words + shlex.split(recipe.flags)
 
 
 def _launcher(recipe: Recipe, devices: int, machine: int) -> list[str]:
+    """The words before the program's name."""
     if devices == 1:
         return ['python']
     if recipe.program.startswith('demo/'):
         raise InputError(f'{recipe.name} runs on one CPU; leave out --devices')
     if devices <= machine:
-        return [*LAUNCH, '--gpus', ','.join(map(str, range(devices)))]
-    if devices % machine:
+        numbers = ','.join(map(str, range(devices)))
+        return [*LAUNCH, '--gpus', numbers]
+    machines, left_over = divmod(devices, machine)
+    if left_over:
         raise InputError(
-            f'{recipe.name}: {devices} devices do not fill machines of {machine}; give --per_machine'
+            f'{recipe.name}: {devices} devices do not fill machines of {machine}; '
+            'give --per_machine'
         )
-    return [*LAUNCH, '--nnodes', str(devices // machine), '--master', MASTER, '--rank', '0']
+    return [*LAUNCH, '--nnodes', str(machines), '--master', MASTER, '--rank', '0']
 
 
-def _begin(recipe: Recipe) -> list[str]:
+def _start(recipe: Recipe) -> list[str]:
+    """The flag that names the weights, where the run starts from some."""
     if not recipe.checkpoint:
         return []
-    return ['--resume' if recipe.evaluates else '--finetune', 'CHECKPOINT']
+    flag = '--resume' if recipe.evaluates else '--finetune'
+    return [flag, 'CHECKPOINT']
+
+
+def _batch(recipe: Recipe, devices: int, batch_size: int | None) -> list[str]:
+    """The flags that keep the effective batch, and those of an evaluation's batch."""
+    if recipe.program == 'seg/train.py':
+        return _segmentor_batch(recipe, devices, batch_size)
+    if not recipe.batch_size:
+        return []
+    per_device = batch_size or recipe.batch_size
+    words = ['--batch_size', str(per_device)]
+    if recipe.accumulates:
+        accum_iter = _accum_iter(recipe, devices, per_device)
+        if accum_iter > 1:
+            words += ['--accum_iter', str(accum_iter)]
+    elif devices > 1:
+        words.append('--dist_eval')
+    return words
 
 
 def _accum_iter(recipe: Recipe, devices: int, batch_size: int) -> int:
-    """Iterations an optimizer step that keep the effective batch."""
+    """Iterations in one optimizer step that keep the effective batch."""
     global_batch = devices * batch_size
-    if recipe.effective_batch % global_batch:
+    accum_iter, left_over = divmod(recipe.effective_batch, global_batch)
+    if left_over:
         raise InputError(
-            f'{recipe.name}: its effective batch {recipe.effective_batch} is no multiple of {devices} devices '
-            f'x --batch_size {batch_size}; choose numbers that divide it'
+            f'{recipe.name}: its effective batch {recipe.effective_batch} is no multiple of '
+            f'{devices} devices x --batch_size {batch_size}; choose numbers that divide it'
         )
-    return recipe.effective_batch // global_batch
+    return accum_iter
 
 
-def _of_segmentor(recipe: Recipe, devices: int, batch_size: int | None) -> list[str]:
-    """PaddleSeg does not accumulate gradients: the batch of a device makes up for their number."""
-    share = recipe.effective_batch // devices
-    if share * devices != recipe.effective_batch or batch_size not in (None, share):
-        each = f'--batch_size {batch_size} on ' if batch_size else ''
+def _segmentor_batch(recipe: Recipe, devices: int, batch_size: int | None) -> list[str]:
+    """The batch per device of a segmentor: PaddleSeg does not accumulate gradients."""
+    per_device, left_over = divmod(recipe.effective_batch, devices)
+    if left_over or batch_size not in (None, per_device):
+        asked = f'--batch_size {batch_size} on ' if batch_size else ''
         raise InputError(
-            f'{recipe.name}: {each}{devices} devices cannot make the effective batch {recipe.effective_batch}; '
-            'PaddleSeg does not accumulate gradients'
+            f'{recipe.name}: {asked}{devices} devices cannot make the effective batch '
+            f'{recipe.effective_batch}; PaddleSeg does not accumulate gradients'
         )
-    return [] if share == recipe.batch_size else ['--batch_size', str(share)]
+    if per_device == recipe.batch_size:
+        return []
+    return ['--batch_size', str(per_device)]
 
 
 def wrapped(words: list[str], width: int = 125, indent: str = '') -> str:
-    """The command over several lines of a shell, as a README has it."""
-    pieces = []  # a flag and its value stay together
+    """The command as lines of a shell, as a README shows it."""
+    # a flag and its value stay together
+    pieces = []
     for word in map(shlex.quote, words):
-        if (
-            pieces
-            and pieces[-1].startswith('-')
-            and ' ' not in pieces[-1]
-            and not word.startswith('--')
-        ):
-            pieces[-1] += ' ' + word
+        last = pieces[-1] if pieces else ''
+        lacks_value = last.startswith('-') and ' ' not in last
+        if lacks_value and not word.startswith('--'):
+            pieces[-1] += f' {word}'
         else:
             pieces.append(word)
-    lines, line = [], indent
+
+    lines = []
+    line = indent
     for piece in pieces:
-        if len(line) + len(piece) + 3 > width:
+        length = len(line) + len(piece) + 3  # with the blank, the backslash and the line's end
+        if length > width:
             lines.append(line + '\\')
             line = indent + '    '
         line += piece + ' '
-    return '\n'.join([*lines, line.rstrip()])
+    lines.append(line.rstrip())
+    return '\n'.join(lines)

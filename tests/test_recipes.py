@@ -202,7 +202,7 @@ def test_what_is_taken_over_has_a_figure_but_no_command():
     }
     for recipe in taken:
         assert recipe.figures
-        with pytest.raises(InputError, match='taken over'):
+        with pytest.raises(InputError, match='no program here runs it'):
             command(recipe)
 
 
