@@ -1,7 +1,10 @@
-"""Results of the paper (arXiv:2111.06377, version 3) that need more than the programs here, or more models."""
+"""Results of the paper that the programs and models here cannot repeat.
+
+arXiv:2111.06377, version 3.
+"""
 
 COLUMNS = ('ViT-B', 'ViT-L', 'ViT-H', 'ViT-H at 448')
-# table, what, one value a column, None where the paper has none
+# table, measure, one value for each column, None where the paper has none
 TRANSFER = [
     ('13', 'ImageNet-C, mean corruption error (lower is better)', (51.7, 41.8, 33.8, 36.8)),
     ('13', 'ImageNet-A, accuracy', (35.9, 57.1, 68.2, 76.7)),
@@ -20,9 +23,10 @@ TRANSFER = [
     ('7', 'pixels not normalised: ADE20K, mIoU', (48.0, 51.8, None, None)),
 ]
 
-MASK_RATIO, LENGTH = 'share of the patches removed', 'length of pre-training, over the usual'
-# ViT-L, 800 epochs, pixels not normalised: what was varied, choice -> accuracy fine-tuned, of a linear probe. Table 1, and
-# the numbers in figures 5 and 7
+MASK_RATIO = 'share of the patches removed'
+LENGTH = 'length of pre-training, over the usual'
+# ViT-L, 800 epochs, pixels not normalised (table 1, and the numbers in figures 5 and 7):
+# what was varied -> choice -> accuracy of fine-tuning, of a linear probe
 ABLATIONS = {
     MASK_RATIO: {
         '0.1': (83.2, 54.6),
@@ -77,12 +81,12 @@ ABLATIONS = {
         'grid, 75 %': (84.0, 66.0),
     },
 }
-# Figure 9: blocks of ViT-L that are fine-tuned -> accuracy
+# Figure 9: number of ViT-L's blocks that are fine-tuned -> accuracy
 PARTIAL = {0: 73.5, 0.5: 79.1, 1: 81.0, 2: 83.1, 4: 84.2, 6: 84.4, 12: 84.6, 18: 84.7, 24: 84.9}
 
 
 def choices(what: str) -> str:
-    """An ablation in a line: choice: fine-tuned / linear probe; the next."""
-    return '; '.join(
-        f'{choice}: {tuned} / {probed}' for choice, (tuned, probed) in ABLATIONS[what].items()
-    )
+    """An ablation as one line of text: choice: fine-tuned / linear probe; the next choice."""
+    pairs = ABLATIONS[what].items()
+    accuracies = [f'{choice}: {tuned} / {probed}' for choice, (tuned, probed) in pairs]
+    return '; '.join(accuracies)
