@@ -1,5 +1,6 @@
-"""What runs without a GPU."""
+"""The runs of demo/reproduce.py, which need no GPU."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ RECIPES = [
         flags='--out demo/output/reproduce',
         source='arXiv:2111.06377, its questions at a small scale',
         notes=(
-            '66 runs of the three programs, three seeds of each, which take 14 minutes a seed, two at a time on two cores',
+            '66 runs of the three programs, three seeds of each, which take 14 minutes a seed, '
+            'two at a time on two cores',
             '--full: 31 runs and some 20 minutes more a seed, and 14 of Swins in an hour',
         ),
     )
@@ -24,8 +26,11 @@ RECIPES = [
 
 @dataclass(frozen=True)
 class Choice:
-    """What an ablation tries: the name of its folders, what it changes in the usual pre-training, how many times as long
-    that is, and the encoder. Without flags (None) there is no pre-training."""
+    """One choice of an ablation.
+
+    name: part of its folders' names. flags: the changes to the usual pre-training, None where
+    there is no pre-training. length: its epochs relative to the usual ones.
+    """
 
     name: str
     flags: str | None = ''
@@ -33,21 +38,24 @@ class Choice:
     encoder: str = 'vit_nano_patch4'
 
 
-def _swin(name: str, flags: str | None) -> Choice:
-    return Choice(f'swin_{name}', flags, encoder='swin_nano_32')
-
-
 SWIN = 'Swin'
-USUAL = Choice('0.75')  # the pre-training that the other figures of demo/reproduce.py begin from
-# What is varied -> choice. Titles and choices are those of paper.ABLATIONS where the paper has them. Random masks leave a
-# pyramid no smaller image to run on, so for a Swin they are SimMIM's, whose encoder sees mask tokens in their place.
+SWIN_ENCODER = 'swin_nano_32'
+UM_MAE = '--model mae_swin_nano_32 --mask_regular'
+SIMMIM = '--model simmim_swin_nano_32'
+USUAL = Choice('0.75')  # the pre-training that the other figures of demo/reproduce.py start from
+# What is varied -> choice. The names are those of paper.ABLATIONS, where the paper has them. A
+# pyramid cannot run on the visible patches of a random mask alone, so a Swin with random masks
+# follows SimMIM, whose encoder sees mask tokens in place of the removed patches.
 ABLATIONS = {
     'decoder depth, in blocks': {
         '1': Choice('depth_1', '--model mae_vit_nano_patch4_dec64d1b'),
         '2': USUAL,
         '4': Choice('depth_4', '--model mae_vit_nano_patch4_dec64d4b'),
     },
-    'target': {'pixels': USUAL, 'normalised pixels': Choice('normalised', '--norm_pix_loss')},
+    'target': {
+        'pixels': USUAL,
+        'normalised pixels': Choice('normalised', '--norm_pix_loss'),
+    },
     'mask': {
         'random, 75 %': USUAL,
         'block, 50 %': Choice('block_50', '--masking block --mask_ratio 0.5'),
@@ -61,63 +69,49 @@ ABLATIONS = {
         '4': Choice('length_4', length=4),
     },
     SWIN: {
-        'UM-MAE': _swin('um', '--model mae_swin_nano_32 --mask_regular'),
-        'and secondary masks': _swin(
-            'um_secondary', '--model mae_swin_nano_32 --mask_regular --vis_mask_ratio 0.25'
+        'UM-MAE': Choice('swin_um', UM_MAE, encoder=SWIN_ENCODER),
+        'and secondary masks': Choice(
+            'swin_um_secondary', f'{UM_MAE} --vis_mask_ratio 0.25', encoder=SWIN_ENCODER
         ),
-        'SimMIM, random masks': _swin('simmim', '--model simmim_swin_nano_32'),
-        'SimMIM, uniform masks': _swin(
-            'simmim_uniform', '--model simmim_swin_nano_32 --mask_regular'
+        'SimMIM, random masks': Choice('swin_simmim', SIMMIM, encoder=SWIN_ENCODER),
+        'SimMIM, uniform masks': Choice(
+            'swin_simmim_uniform', f'{SIMMIM} --mask_regular', encoder=SWIN_ENCODER
         ),
-        'no pre-training': _swin('none', None),
+        'no pre-training': Choice('swin_none', None, encoder=SWIN_ENCODER),
     },
 }
 
-# shares of the patches that are removed; the usual one
-RATIOS, RATIO = (0.25, 0.5, 0.75, 0.9), 0.75
-# how many in all -> epochs of fine-tuning; the last are all of them
+# The shares of the patches that are removed, and the usual one
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+RATIO = 0.75
+# number of labels in total -> epochs of fine-tuning; the last number is all labels
 LABELS = {10: 100, 50: 60, 100: 30, 300: 20, 1442: 8}
 LONGER = 3  # times as many epochs from scratch, as in the paper: 300 against 100
-FEW, ALL = 100, 1442  # labels for comparing mask ratios and ablations; for partial fine-tuning
-INPUT = [
-    '--input_size',
-    '32',
-    '--in_chans',
-    '1',
-    '--hflip',
-    '0',
-    '--num_workers',
-    '0',
-    '--log_dir',
-    '',
-    '--device',
-    'cpu',
-    '--print_freq',
-    '1000',
-]
-PRETRAIN = ['--model', 'mae_vit_nano_patch4', '--batch_size', '128', '--blr', '4e-3']
-CLASSIFIER = ['--model', 'vit_nano_patch4', '--nb_classes', '10', '--scale', '.6', '1']
-BLOCKS = 4  # of that model
-FINETUNE = [*CLASSIFIER, '--aa', 'none', '--reprob', '0', '--save_every', '1000']
-PROBE = [
-    *CLASSIFIER,
-    '--batch_size',
-    '128',
-    '--epochs',
-    '10',
-    '--warmup_epochs',
-    '1',
-    '--lr',
-    '10',
-    '--global_pool',
-    '--save_every',
-    '1000',
-]
+FEW = 100  # labels for comparing mask ratios and ablations
+ALL = 1442  # labels for partial fine-tuning
+BLOCKS = 4  # of vit_nano_patch4
+
+INPUT = shlex.split(
+    '--input_size 32 --in_chans 1 --hflip 0 --num_workers 0 '
+    "--log_dir '' --device cpu --print_freq 1000"
+)
+PRETRAIN = '--model mae_vit_nano_patch4 --batch_size 128 --blr 4e-3'
+CLASSIFIER = '--model vit_nano_patch4 --nb_classes 10 --scale .6 1'
+FINETUNE = CLASSIFIER + ' --aa none --reprob 0 --save_every 1000'
+FINETUNE_RATES = '--lr 3e-3 --layer_decay .65'
+SCRATCH_RATES = '--lr 2e-3 --layer_decay 1'
+PROBE = (
+    CLASSIFIER
+    + ' --batch_size 128 --epochs 10 --warmup_epochs 1 --lr 10 --global_pool --save_every 1000'
+)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: its folder's name, program, epochs, flags; `after` is the pre-training that it begins from."""
+    """One training.
+
+    name: also its folder's name. after: the pre-training that it starts from, if any.
+    """
 
     name: str
     program: str
@@ -127,119 +121,111 @@ class Cell:
 
 
 def plan(seeds: int, pretrain_epochs: int, data: Path, full: int = 0, swin: int = 0) -> list[Cell]:
-    """All cells, pre-trainings first. data: where the digits and, in labels_<count>_<seed>, lists of labelled ones are.
-    full, swin: of how many seeds the ablations as well, and the comparison of Swins."""
+    """All cells, pre-trainings first.
+
+    data: the folder with digits/ and, in labels_<count>_<seed>/, lists of labelled digits.
+    full: number of seeds that also run the ablations. swin: number that also compare Swins.
+    """
     cells = []
     for seed in range(seeds):
-        for ratio in RATIOS:
-            start = f'pretrain_{ratio}_{seed}'
-            cells += [
-                pretrain(start, pretrain_epochs, seed, data, '--mask_ratio', str(ratio)),
-                probe(f'probe_{ratio}_{seed}', seed, data, start),
-            ]
-            cells += [
-                finetune(f'tune_{ratio}_{count}_{seed}', count, seed, data, start)
-                for count in LABELS
-                if ratio == RATIO or count == FEW
-            ]
-        cells.append(probe(f'probe_untrained_{seed}', seed, data))
-        cells += [finetune(f'scratch_{count}_{seed}', count, seed, data) for count in LABELS]
+        cells += questions(pretrain_epochs, seed, data)
         if seed < full:
-            cells += [
-                finetune(
-                    f'partial_{blocks}_{seed}',
-                    ALL,
-                    seed,
-                    data,
-                    f'pretrain_{RATIO}_{seed}',
-                    '--freeze_blocks',
-                    str(BLOCKS - blocks),
-                )
-                for blocks in range(BLOCKS)
-            ]
-        for what, choices in ABLATIONS.items():
-            if seed < (swin if what == SWIN else full):
+            cells += partial_tuning(seed, data)
+        for varied, choices in ABLATIONS.items():
+            wanted = swin if varied == SWIN else full
+            if seed < wanted:
                 cells += ablation(choices, pretrain_epochs, seed, data)
     return sorted(cells, key=lambda cell: cell.program != 'main_pretrain.py')
 
 
+def questions(pretrain_epochs: int, seed: int, data: Path) -> list[Cell]:
+    """One seed's cells of the three questions: mask ratio, number of labels, pre-training."""
+    cells = []
+    for ratio in RATIOS:
+        start = f'pretrain_{ratio}_{seed}'
+        cells.append(pretrain(start, pretrain_epochs, seed, data, flags=f'--mask_ratio {ratio}'))
+        cells.append(probe(f'probe_{ratio}_{seed}', seed, data, after=start))
+        counts = LABELS if ratio == RATIO else [FEW]
+        for count in counts:
+            name = f'tune_{ratio}_{count}_{seed}'
+            cells.append(finetune(name, count, seed, data, after=start))
+
+    cells.append(probe(f'probe_untrained_{seed}', seed, data))
+    for count in LABELS:
+        name = f'scratch_{count}_{seed}'
+        cells.append(finetune(name, count, seed, data))
+    return cells
+
+
+def partial_tuning(seed: int, data: Path) -> list[Cell]:
+    """One seed's cells of partial fine-tuning: 0 to 3 of the 4 blocks are trained."""
+    start = f'pretrain_{RATIO}_{seed}'
+    cells = []
+    for blocks in range(BLOCKS):
+        name = f'partial_{blocks}_{seed}'
+        frozen = f'--freeze_blocks {BLOCKS - blocks}'
+        cells.append(finetune(name, ALL, seed, data, after=start, flags=frozen))
+    return cells
+
+
 def ablation(choices: dict[str, Choice], pretrain_epochs: int, seed: int, data: Path) -> list[Cell]:
-    """A seed's cells of what one ablation varies."""
+    """One seed's cells of one ablation."""
     cells = []
     for choice in choices.values():
         if choice == USUAL:
             continue
-        start, encoder = f'pretrain_{choice.name}_{seed}', ('--model', choice.encoder)
-        if choice.flags is None:
-            start = ''
-        else:
+        start = ''
+        if choice.flags is not None:
+            start = f'pretrain_{choice.name}_{seed}'
             epochs = max(1, round(choice.length * pretrain_epochs))
-            cells.append(pretrain(start, epochs, seed, data, *choice.flags.split()))
-        cells += [
-            finetune(f'tune_{choice.name}_{FEW}_{seed}', FEW, seed, data, start, *encoder),
-            probe(f'probe_{choice.name}_{seed}', seed, data, start, *encoder),
-        ]
+            cells.append(pretrain(start, epochs, seed, data, flags=choice.flags))
+
+        encoder = f'--model {choice.encoder}'
+        tuned = f'tune_{choice.name}_{FEW}_{seed}'
+        probed = f'probe_{choice.name}_{seed}'
+        cells.append(finetune(tuned, FEW, seed, data, after=start, flags=encoder))
+        cells.append(probe(probed, seed, data, after=start, flags=encoder))
     return cells
 
 
-def pretrain(name: str, epochs: int, seed: int, data: Path, *flags: str) -> Cell:
-    return Cell(
-        name,
-        'main_pretrain.py',
-        epochs,
-        (
-            *PRETRAIN,
-            '--mask_ratio',
-            str(RATIO),
-            '--warmup_epochs',
-            str(max(1, epochs // 10)),
-            '--save_every',
-            '1000',
-            '--seed',
-            str(seed),
-            '--data_path',
-            str(data / 'digits'),
-            *flags,
-        ),
+def pretrain(name: str, epochs: int, seed: int, data: Path, flags: str = '') -> Cell:
+    """A pre-training on all digits; the last flags win."""
+    warmup = max(1, epochs // 10)
+    usual = (
+        f'{PRETRAIN} --mask_ratio {RATIO} --warmup_epochs {warmup} --save_every 1000 --seed {seed}'
     )
+    words = _words(usual, data / 'digits', flags)
+    return Cell(name, 'main_pretrain.py', epochs, words)
 
 
-def probe(name: str, seed: int, data: Path, after: str = '', *flags: str) -> Cell:
-    return Cell(
-        name,
-        'main_linprobe.py',
-        10,
-        (*PROBE, '--seed', str(seed), '--data_path', str(data / 'digits'), *flags),
-        after,
-    )
+def probe(name: str, seed: int, data: Path, after: str = '', flags: str = '') -> Cell:
+    """A linear probe on all digits; of random weights where it starts from no pre-training."""
+    words = _words(f'{PROBE} --seed {seed}', data / 'digits', flags)
+    return Cell(name, 'main_linprobe.py', 10, words, after)
 
 
-def finetune(name: str, count: int, seed: int, data: Path, after: str = '', *flags: str) -> Cell:
-    """From pre-trained weights with decaying rates, or from scratch for longer, with the rate that suits that better."""
-    epochs = LABELS[count] * (1 if after else LONGER)
-    rates = (
-        ('--lr', '3e-3', '--layer_decay', '.65')
-        if after
-        else ('--lr', '2e-3', '--layer_decay', '1')
+def finetune(
+    name: str, count: int, seed: int, data: Path, after: str = '', flags: str = ''
+) -> Cell:
+    """A fine-tuning with `count` labels, or a training from scratch where `after` is empty.
+
+    Training from scratch takes longer, and has the rate that suits it better.
+    """
+    epochs = LABELS[count]
+    rates = FINETUNE_RATES
+    if not after:
+        epochs *= LONGER
+        rates = SCRATCH_RATES
+    batch_size = min(20, count)
+    warmup = max(1, epochs // 10)
+    usual = (
+        f'{FINETUNE} {rates} --batch_size {batch_size} --epochs {epochs} '
+        f'--warmup_epochs {warmup} --seed {seed}'
     )
-    return Cell(
-        name,
-        'main_finetune.py',
-        epochs,
-        (
-            *FINETUNE,
-            *rates,
-            '--batch_size',
-            str(min(20, count)),
-            '--epochs',
-            str(epochs),
-            '--warmup_epochs',
-            str(max(1, epochs // 10)),
-            '--seed',
-            str(seed),
-            '--data_path',
-            str(data / f'labels_{count}_{seed}'),
-            *flags,
-        ),
-        after,
-    )
+    words = _words(usual, data / f'labels_{count}_{seed}', flags)
+    return Cell(name, 'main_finetune.py', epochs, words, after)
+
+
+def _words(usual: str, data_path: Path, flags: str) -> tuple[str, ...]:
+    """The flags as words; those that come last replace earlier ones."""
+    return (*usual.split(), '--data_path', str(data_path), *flags.split())
