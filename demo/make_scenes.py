@@ -1,65 +1,43 @@
-"""Write scenes with a class for each pixel, in ADE20K's layout: <out>/{images,annotations}/{training,validation}; and lists
-of pictures without labels, <out>/{train,val}.txt, to pre-train on.
+"""Write scenes with a class for each pixel, in ADE20K's layout.
 
     python demo/make_scenes.py --out demo/data/scenes
 
-Scanned digits on pieces of the two photographs that scikit-learn carries. Classes as ADE20K counts them, from 1: the digits
-0 and 1, then the two photographs. Validation has other scans and other parts of the photographs than training.
+Scanned digits on pieces of the two photographs that come with scikit-learn. Classes count from 1,
+as in ADE20K: the digits 0 and 1, then the two photographs. Validation has other scans and other
+parts of the photographs than training.
+
+Scenes and labels: <out>/{images,annotations}/{training,validation}. To pre-train on:
+<out>/unlabelled, and the lists <out>/train.txt and <out>/val.txt.
 """
 
 import argparse
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-SIZE = 40, 52  # height and width in pixels
-DIGITS, PHOTOGRAPHS = 2, ('china.jpg', 'flower.jpg')  # the classes 1 and 2, 3 and 4
+SIZE = (40, 52)  # height and width in pixels
+DIGITS = 2  # the classes 1 and 2
+PHOTOGRAPHS = ('china.jpg', 'flower.jpg')  # the classes 3 and 4
+COLUMN = 400  # training has the photographs left of it, validation right of it
 COUNTS = {'training': 40, 'validation': 100}
-CONTRAST = (
-    100  # levels between a digit and what is behind it, in one of red, green and blue at least
-)
-UNLABELLED = 2000  # more pictures of the kind of training's
+UNLABELLED = 2000  # more pictures like those of training
+WHITE = 16  # the highest grey level of a scan
+CONTRAST = 100  # least difference of a digit from its background, in one of red, green and blue
 
 
-def scene(
-    rng: np.random.Generator, digits: list, photographs: list, size: tuple[int, int]
-) -> tuple:
-    """A picture and its label."""
-    kind = rng.integers(len(photographs))
-    photograph = photographs[kind]
-    picture = photograph[
-        tuple(
-            slice(start, start + length)
-            for length, start in zip(
-                size,
-                (rng.integers(whole - length) for whole, length in zip(photograph.shape, size)),
-            )
-        )
-    ].astype(float)
-    label = np.full(size, 1 + DIGITS + kind, 'uint8')
-    for _ in range(rng.integers(1, 3)):
-        scan, digit = digits[rng.integers(len(digits))]
-        side = int(rng.integers(min(size) // 2, min(size) * 4 // 5))
-        ink = (
-            np.asarray(
-                Image.fromarray((scan * 255 / 16).astype('uint8')).resize(
-                    (side, side), Image.BICUBIC
-                )
-            )
-            / 255
-        )
-        place = tuple(
-            slice(start, start + side) for start in (rng.integers(length - side) for length in size)
-        )
-        color = behind = picture[place].mean((0, 1))
-        while np.abs(color - behind).max() < CONTRAST:
-            color = rng.integers(0, 2, 3) * 200 + rng.integers(0, 56, 3)
-        picture[place] += np.clip(2 * ink, 0, 1)[..., None] * (color - picture[place])
-        label[place][ink > 0.5] = 1 + digit
-    return Image.fromarray(picture.round().astype('uint8')), Image.fromarray(label)
+@dataclass(frozen=True)
+class Part:
+    """What scenes of a split are made of.
+
+    digits: scans [8, 8] with their digit. photographs: [height, width, 3] each.
+    """
+
+    digits: list[tuple[np.ndarray, int]]
+    photographs: list[np.ndarray]
 
 
 def main(
@@ -69,36 +47,100 @@ def main(
     unlabelled: int = UNLABELLED,
     size: tuple[int, int] = SIZE,
 ) -> None:
-    rng, scans = np.random.default_rng(seed), load_digits(n_class=DIGITS)
-    pairs = list(zip(scans.images, scans.target))
-    photographs = [load_sample_image(name) for name in PHOTOGRAPHS]
-    held_out = len(pairs) // 5
-    parts = {
-        'training': (pairs[held_out:], [photograph[:, :400] for photograph in photographs]),
-        'validation': (pairs[:held_out], [photograph[:, 400:] for photograph in photographs]),
-    }
-    # renamed at the end: half a data set must not look like one
-    unfinished = out.with_name(out.name + '.unfinished')
+    """Write all scenes; counts: of labelled ones, by split."""
+    rng = np.random.default_rng(seed)
+    parts = split()
+    # renamed at the end: half a data set must not look like a whole one
+    unfinished = out.with_name(f'{out.name}.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
-    for part, (digits, pieces) in parts.items():
-        images, labels = (unfinished / kind / part for kind in ('images', 'annotations'))
+
+    for name, part in parts.items():
+        images = unfinished / 'images' / name
+        labels = unfinished / 'annotations' / name
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        for number in range(counts[part]):
-            picture, label = scene(rng, digits, pieces, size)
+        for number in range(counts[name]):
+            picture, label = scene(rng, part, size)
             picture.save(images / f'scene_{number:03}.jpg', quality=95)
             label.save(labels / f'scene_{number:03}.png')
-    (unfinished / 'unlabelled').mkdir()
+
+    folder = unfinished / 'unlabelled'
+    folder.mkdir()
     for number in range(unlabelled):
-        scene(rng, *parts['training'], size)[0].save(
-            unfinished / f'unlabelled/scene_{number:03}.jpg', quality=95
-        )
-    for name, folder in (('train', 'unlabelled'), ('val', 'images/validation')):
-        (unfinished / f'{name}.txt').write_text(
-            ''.join(f'{folder}/{file.name}\n' for file in sorted((unfinished / folder).iterdir()))
-        )
+        picture, _ = scene(rng, parts['training'], size)
+        picture.save(folder / f'scene_{number:03}.jpg', quality=95)
+
+    write_list(unfinished / 'train.txt', 'unlabelled')
+    write_list(unfinished / 'val.txt', 'images/validation')
     unfinished.rename(out)
     print(f'{sum(counts.values())} scenes with labels and {unlabelled} without written to {out}')
+
+
+def split() -> dict[str, Part]:
+    """The scans and photographs of training and of validation."""
+    scans = load_digits(n_class=DIGITS)
+    digits = list(zip(scans.images, scans.target))
+    held_out = len(digits) // 5
+    photographs = [load_sample_image(name) for name in PHOTOGRAPHS]
+    left = [photograph[:, :COLUMN] for photograph in photographs]
+    right = [photograph[:, COLUMN:] for photograph in photographs]
+    return {
+        'training': Part(digits[held_out:], left),
+        'validation': Part(digits[:held_out], right),
+    }
+
+
+def scene(
+    rng: np.random.Generator, part: Part, size: tuple[int, int]
+) -> tuple[Image.Image, Image.Image]:
+    """A picture and its label: one or two digits on a piece of a photograph."""
+    kind = rng.integers(len(part.photographs))
+    photograph = part.photographs[kind]
+    picture = photograph[place(rng, photograph.shape, size)].astype(float)
+    label = np.full(size, 1 + DIGITS + kind, 'uint8')
+
+    for _ in range(rng.integers(1, 3)):
+        scan, digit = part.digits[rng.integers(len(part.digits))]
+        side = int(rng.integers(min(size) // 2, min(size) * 4 // 5))
+        ink = enlarged(scan, side)
+        where = place(rng, size, (side, side))
+        color = contrasting(rng, picture[where].mean((0, 1)))
+
+        opacity = np.clip(2 * ink, 0, 1)[..., None]  # [side, side, 1]
+        picture[where] += opacity * (color - picture[where])
+        label[where][ink > 0.5] = 1 + digit
+    return Image.fromarray(picture.round().astype('uint8')), Image.fromarray(label)
+
+
+def place(
+    rng: np.random.Generator, whole: tuple[int, ...], size: tuple[int, int]
+) -> tuple[slice, slice]:
+    """A random window of this height and width within a larger picture."""
+    top = rng.integers(whole[0] - size[0])
+    left = rng.integers(whole[1] - size[1])
+    return slice(top, top + size[0]), slice(left, left + size[1])
+
+
+def enlarged(scan: np.ndarray, side: int) -> np.ndarray:
+    """A scan as [side, side], 1 where the ink is darkest."""
+    levels = (scan * 255 / WHITE).astype('uint8')
+    picture = Image.fromarray(levels).resize((side, side), Image.BICUBIC)
+    return np.asarray(picture) / 255
+
+
+def contrasting(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
+    """A random colour [3] that differs from the background by CONTRAST in one channel."""
+    color = background
+    while np.abs(color - background).max() < CONTRAST:
+        bright = rng.integers(0, 2, 3)
+        color = bright * 200 + rng.integers(0, 56, 3)
+    return color
+
+
+def write_list(path: Path, folder: str) -> None:
+    """List the pictures of a folder beside the list, a line each."""
+    files = sorted((path.parent / folder).iterdir())
+    path.write_text(''.join(f'{folder}/{file.name}\n' for file in files))
 
 
 PARSER = argparse.ArgumentParser(
