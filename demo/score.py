@@ -1,10 +1,10 @@
-"""Does a masked autoencoder see more than the obvious? Its error on held-out images against two baselines.
+"""Does a masked autoencoder see more than the obvious? Its error against two baselines.
 
     python demo/score.py --resume CHECKPOINT --data_path demo/data/digits
 
-The error is the mean squared difference over the removed patches, of pixels normalised as in training. Baselines, on
-the same images with the same masks: every removed patch filled with the mean patch of the training images; with its
-nearest visible patch.
+The error is the mean squared difference over the removed patches of held-out images, with pixels
+normalised as in training. The baselines get the same images and masks. One fills every removed
+patch with the mean patch of the training images, the other with its nearest visible patch.
 """
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
@@ -20,59 +20,77 @@ from util.augment import crop
 from util.data import folder, loader, pictures
 from util.errors import InputError
 
+BATCH_SIZE = 256  # images read at a time
+
 
 def main(args):
     program.start(args.device, args.seed)
     model, trained = models_zoo.autoencoder_from(args.resume)
     if 'mask_ratio' not in trained:
         raise InputError(
-            f'{args.resume} does not say its mask_ratio; a checkpoint of main_pretrain.py is needed'
+            f'{args.resume} does not say its mask_ratio; give a checkpoint of main_pretrain.py'
         )
-    normalize = crop.Normalize(
-        *crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
-    )
-    center = crop.CenterCrop(model.img_size[0], normalize)
-    train, val = (load(args.data_path, split, center, model.in_chans) for split in ('train', 'val'))
+    mask_ratio = trained['mask_ratio']
+
+    mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
+    center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
+    train = load(args.data_path, 'train', center, model.in_chans)
+    val = load(args.data_path, 'val', center, model.in_chans)
+
     rng = np.random.default_rng(args.seed)
-    noise_of = masking.sampler(model.grid, trained['mask_ratio'], masking.kind_of(trained))
-    noise = paddle.to_tensor(np.stack([noise_of(rng) for _ in val]))
+    noise_of = masking.sampler(model.grid, mask_ratio, masking.kind_of(trained))
+    noise = np.stack([noise_of(rng) for _ in val])  # [N, L]
 
     images = paddle.to_tensor(val)
-    shown, masks = reconstruct(model, images, trained['mask_ratio'], noise)
-    truth, guess, removed = (model.patchify(part).numpy() for part in (images, shown, masks))
-    removed = removed[:, :, 0] > 0  # [N, L]
-    mean_patch = model.patchify(paddle.to_tensor(train)).numpy().mean((0, 1))
+    shown, masks = reconstruct(model, images, mask_ratio, paddle.to_tensor(noise))
+    truth = model.patchify(images).numpy()  # [N, L, p*p*C]
+    guess = model.patchify(shown).numpy()  # [N, L, p*p*C]
+    removed = model.patchify(masks).numpy()[:, :, 0] > 0  # [N, L]
+    mean_patch = model.patchify(paddle.to_tensor(train)).numpy().mean((0, 1))  # [p*p*C]
+
+    filled = {
+        'autoencoder': guess,
+        'mean patch': np.broadcast_to(mean_patch, truth.shape),
+        'nearest visible': nearest_visible(truth, removed, model.grid),
+    }
     print(f'{len(val)} images, mean squared error over the removed patches')
-    for name, filled in (
-        ('autoencoder', guess),
-        ('mean patch', np.broadcast_to(mean_patch, truth.shape)),
-        ('nearest visible', nearest_visible(truth, removed, model.grid)),
-    ):
-        print(f'{name:16} {error(truth, filled, removed):.4f}')
+    for name, patches in filled.items():
+        print(f'{name:16} {error(truth, patches, removed):.4f}')
 
 
 def load(data_path: str, split: str, center: crop.CenterCrop, in_chans: int) -> np.ndarray:
+    """All images of a split [N, C, height, width], cropped and normalised."""
     found = folder.find(data_path, split, pictures.suffixes(in_chans))
-    return np.concatenate(
-        [
-            images.numpy()
-            for images, _ in loader.EvalLoader(loader.EvalSet(found, in_chans, center), 256)
-        ]
-    )
+    dataset = loader.EvalSet(found, in_chans, center)
+    batches = [images.numpy() for images, _ in loader.EvalLoader(dataset, BATCH_SIZE)]
+    return np.concatenate(batches)
 
 
 def error(truth: np.ndarray, guess: np.ndarray, removed: np.ndarray) -> float:
-    """Mean squared error over the removed patches; truth and guess [N, L, p*p*C], removed bool [N, L]."""
-    return float(np.square(truth - guess)[removed].mean())
+    """Mean squared error over the removed patches.
+
+    truth and guess [N, L, p*p*C], removed bool [N, L].
+    """
+    squared = np.square(truth - guess)
+    return float(squared[removed].mean())
 
 
 def nearest_visible(patches: np.ndarray, removed: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Each patch replaced by the closest one that is not removed (of equally close ones the first)."""
-    places = np.stack(np.divmod(np.arange(grid[0] * grid[1]), grid[1]), axis=1)
-    distance = np.square(places[:, None] - places[None]).sum(-1).astype(float)
+    """Each patch replaced by the closest visible one, the first of several.
+
+    patches [N, L, p*p*C], removed bool [N, L].
+    """
+    height, width = grid
+    numbers = np.arange(height * width)
+    places = np.stack(np.divmod(numbers, width), axis=1)  # [L, 2], row and column
+    offsets = places[:, None] - places[None]  # [L, L, 2]
+    distance = np.square(offsets).sum(-1).astype(float)  # [L, L]
+
     filled = np.empty_like(patches)
-    for i, hidden in enumerate(removed):
-        filled[i] = patches[i, np.where(hidden, np.inf, distance).argmin(1)]
+    for image, hidden in enumerate(removed):
+        to_visible = np.where(hidden, np.inf, distance)  # [L, L]
+        closest = to_visible.argmin(1)
+        filled[image] = patches[image, closest]
     return filled
 
 

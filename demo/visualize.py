@@ -1,8 +1,9 @@
-"""Show what a masked autoencoder makes of pictures.
+"""Show how a masked autoencoder reconstructs pictures.
 
-    python demo/visualize.py --img_path PICTURE --resume CHECKPOINT --mask_ratio .75 --seed 1 --out panels.png
+    python demo/visualize.py --img_path PICTURE --resume CHECKPOINT --seed 1 --out panels.png
 
-PICTURE may be a folder. One row a picture: original, masked, reconstruction, reconstruction + visible.
+PICTURE may be a folder. Each row shows a picture: original, masked, reconstruction, and
+reconstruction with the visible patches.
 """
 
 from pathlib import Path
@@ -23,8 +24,10 @@ from util.errors import InputError
 from util.progress import bar
 
 MOST = 8  # rows of one picture
+# norm_pix_loss -> how the shown pixels follow from the prediction
 NOTES = {
-    True: 'pixels: predicted normalised by patch, put back with the mean and spread of the true patch',
+    True: 'pixels: predicted normalised by patch, '
+    'put back with the mean and spread of the true patch',
     False: 'pixels: as predicted',
 }
 
@@ -34,41 +37,51 @@ def main(args):
     model, trained = models_zoo.autoencoder_from(
         args.resume, args.model, args.norm_pix_loss, args.use_ema
     )
-    kind = masking.kind_of(trained)
-    if kind in masking.CELLS and args.mask_ratio != 0.75:
-        kind = 'random'  # other shares can only be so
-    noise_of = masking.sampler(model.grid, args.mask_ratio, kind)
+    noise_of = masking.sampler(model.grid, args.mask_ratio, kind_of_masks(trained, args.mask_ratio))
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
     center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
+
     rng = np.random.default_rng(args.seed)
     rows = []
     for file in bar(find(args.img_path, model.in_chans), 'pictures'):
-        image = paddle.to_tensor(center(pictures.read_as_seen(file, model.in_chans))[None])
+        pixels = center(pictures.read_as_seen(file, model.in_chans))  # [C, height, width]
+        image = paddle.to_tensor(pixels[None])
         noise = paddle.to_tensor(noise_of(rng)[None])
-        rows.append(
-            [part.numpy() for part in (image, *reconstruct(model, image, args.mask_ratio, noise))]
-        )
-    images, shown, masks = (np.concatenate(part) for part in zip(*rows))
-    note = f'{masks[:, 0].mean():.0%} of the pixels removed; {NOTES[model.norm_pix_loss]}'
+        shown, mask = reconstruct(model, image, args.mask_ratio, noise)
+        rows.append([image.numpy(), shown.numpy(), mask.numpy()])
+    images, shown, masks = (np.concatenate(arrays) for arrays in zip(*rows))
+
+    share = masks[:, 0].mean()
+    note = f'{share:.0%} of the pixels removed; {NOTES[model.norm_pix_loss]}'
+    panels = picture.panels(images, shown, masks, mean, std, note=note)
     try:
-        Image.fromarray(picture.panels(images, shown, masks, mean, std, note)).save(args.out)
+        Image.fromarray(panels).save(args.out)
     except (OSError, ValueError) as error:
         raise InputError(f'--out {args.out}: cannot write this picture ({error})') from None
     print(f'{len(rows)} rows written to {args.out}')
 
 
+def kind_of_masks(trained: dict, mask_ratio: float) -> str:
+    """The kind of masks that the model was trained with, or random ones for other mask ratios."""
+    kind = masking.kind_of(trained)
+    # masks made of cells of patches remove three quarters, no other share
+    if kind in masking.CELLS and mask_ratio != 0.75:
+        return 'random'
+    return kind
+
+
 def find(img_path: Path, in_chans: int) -> list[Path]:
-    """The file, or pictures of the folder, spread evenly over them where there are many."""
+    """The file itself, or the folder's pictures; of more than MOST, some that are evenly spread."""
     if not img_path.exists():
         raise InputError(f'--img_path {img_path}: no such file or folder')
     files = pictures.find(img_path, in_chans)
     if not files:
-        raise InputError(
-            f'--img_path {img_path}: no picture in this folder ({" ".join(pictures.suffixes(in_chans))})'
-        )
+        suffixes = ' '.join(pictures.suffixes(in_chans))
+        raise InputError(f'--img_path {img_path}: no picture in this folder ({suffixes})')
     if len(files) > MOST:
         print(f'{len(files)} pictures found; {MOST} of them, evenly spread, are shown')
-    return [files[i] for i in np.linspace(0, len(files) - 1, min(MOST, len(files))).astype(int)]
+    chosen = np.linspace(0, len(files) - 1, min(MOST, len(files)))
+    return [files[i] for i in chosen.astype(int)]
 
 
 PARSER = cli.parser(__doc__, cli.device, cli.average)
@@ -86,13 +99,14 @@ PARSER.add_argument(
     '--model',
     default=None,
     metavar='NAME',
-    help='needed where the weights do not say what they are',
+    help='name of the model; needed where the weight file does not say it',
 )
 PARSER.add_argument(
     '--norm_pix_loss',
     action='store_true',
     default=None,
-    help='the weights predict normalised pixels; this or the opposite is needed where they do not say',
+    help='the weights predict normalised pixels; this flag or --no_norm_pix_loss is needed where '
+    'the weight file does not say it',
 )
 PARSER.add_argument('--no_norm_pix_loss', action='store_false', dest='norm_pix_loss')
 PARSER.add_argument(
