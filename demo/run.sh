@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The tour: from nothing to a masked autoencoder, its pictures, and digits that it names, on a laptop.
+# The tour, on a laptop: train a masked autoencoder, look at its reconstructions, classify digits with it.
 #     bash demo/run.sh
-#     bash demo/run.sh --model mae_swin_nano_32     # or another nano model; by default mae_vit_nano_patch4
-# The second part of the tour: the same for pictures with a class for each pixel, demo/segment.sh.
+#     bash demo/run.sh --model mae_swin_nano_32     # another nano model; default: mae_vit_nano_patch4
+# The second part of the tour, demo/segment.sh, does the same for segmentation.
 #     bash demo/run.sh --seg
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,7 +24,7 @@ case $model in mae_swin_* | mae_pvt_*) masks=(--mask_regular --vis_mask_ratio .2
 weights=$out/pretrain/checkpoint-$((epochs - 1)).pd
 export PYTHONWARNINGS=ignore
 
-step "1 of 7: environment .venv (made once; the download takes some minutes)"
+step "1 of 7: environment .venv (made once; the download takes minutes)"
 bash requirements/install.sh .venv requirements.txt
 source .venv/bin/activate
 if [ "${1:-}" = --seg ]; then
@@ -37,17 +37,17 @@ step "2 of 7: 1797 scanned digits as an image folder, $digits (made once)"
 if [ -d "$digits" ]; then echo "already there"; else python demo/make_digits.py --out "$digits"; fi
 rm -rf "$out"
 
-step "3 of 7: pre-train $model on them, without labels (a ViT: about 3 minutes on 2 cores; each line ends in the time left)"
+step "3 of 7: pre-train $model on them, without labels (a ViT: about 3 minutes on 2 cores; each line ends with the time left)"
 python -m paddle.distributed.launch --log_level ERROR --log_dir "$out/log" main_pretrain.py \
     --data_path "$digits" --model "$model" "${masks[@]}" --input_size 32 --in_chans 1 --hflip 0 --batch_size 128 \
     --epochs $epochs --warmup_epochs 4 --blr 4e-3 --num_workers 2 --output_dir "$out/pretrain" --log_dir "$out/pretrain"
 
-step "4 of 7: look at what it learned, on digits it has never seen (seconds)"
+step "4 of 7: look at its reconstructions of digits that it has never seen (seconds)"
 python demo/visualize.py --img_path "$digits/val" --resume "$weights" --out "$out/reconstruction.png"
-echo "The autoencoder should be well below both baselines:"
+echo "The error of the autoencoder should be well below both baselines:"
 python demo/score.py --resume "$weights" --data_path "$digits"
 
-# train PROGRAM NAME FLAGS...: train a classifier of digits and leave its records in the folder NAME
+# train PROGRAM NAME FLAGS...: train a classifier of digits, with its log and weights in the folder NAME
 train() {
     python "$1" --model "$classifier" --input_size 32 --in_chans 1 --nb_classes 10 --hflip 0 --scale .6 1 \
         --num_workers 0 --print_freq 100 --output_dir "$out/$2" --log_dir "$out/$2" "${@:3}"
@@ -64,7 +64,7 @@ train main_finetune.py finetune --data_path "$digits" --aa none --reprob 0 --bat
 train main_linprobe.py linprobe --data_path "$digits" --batch_size 128 --epochs 10 --warmup_epochs 1 --lr 10 \
     --global_pool --knn 20 --finetune "$weights"
 
-step "7 of 7: use it: evaluate the file, then name some held-out digits"
+step "7 of 7: use it: evaluate the weights, then classify some held-out digits"
 python main_finetune.py --eval --resume "$out/finetune/checkpoint-latest.pd" --data_path "$digits" --model "$classifier" \
     --input_size 32 --in_chans 1 --nb_classes 10 --num_workers 0
 for digit in 3 8; do
@@ -83,7 +83,7 @@ held-out accuracy, 355 digits
   all labels, linear probe              $(accuracy linprobe)
 pictures   $out/reconstruction.png
 weights    $weights and $out/finetune/checkpoint-latest.pd
-records    $out/*/log.txt; curves:  .venv/bin/visualdl --logdir $out
+logs       $out/*/log.txt; curves:  .venv/bin/visualdl --logdir $out
 your own   .venv/bin/python demo/visualize.py --img_path PICTURE --resume $weights
            .venv/bin/python main_infer.py --img_path PICTURE --resume $out/finetune/checkpoint-latest.pd
 EOF
