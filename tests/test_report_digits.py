@@ -11,6 +11,7 @@ from conftest import ROOT
 from test_readme import parser_of
 
 from recipes import small
+from reports import digits as pages
 from reports import front
 from util import record as records
 from util.errors import InputError
@@ -128,7 +129,7 @@ def test_a_cell_runs_once_and_the_next_begins_from_it(reproduce, data, tmp_path,
     reproduce.execute_all([start, tune], tmp_path, jobs=2)
     for cell in (start, tune):
         console = (tmp_path / cell.name / 'console.txt').read_text()
-        assert reproduce.epochs_of(tmp_path / cell.name) == 1
+        assert pages.epochs_of(tmp_path / cell.name) == 1
         assert ('starts from' in console) == (cell is tune)
     with monkeypatch.context() as patch:
         patch.setattr(sys, 'executable', 'no such program')
@@ -157,7 +158,7 @@ def full(request):
 
 
 @pytest.fixture
-def results(reproduce, tmp_path, full):
+def results(tmp_path, full):
     """Logs of three seeds, two for ablations and one for Swins.
 
     An accuracy is a seed plus the length of the cell's name.
@@ -173,7 +174,7 @@ def results(reproduce, tmp_path, full):
             )
         )
     (tmp_path / 'pretrain_0.75_0/checkpoint-1.pd').write_bytes(b'weights')
-    return reproduce.collect(tmp_path, 3, 2 * full, full)
+    return pages.collect(tmp_path, 3, 2 * full, full)
 
 
 @pytest.mark.parametrize('full', [True], indirect=True)
@@ -185,12 +186,12 @@ def test_ablations_stand_beside_the_usual_run_and_the_papers_figures(reproduce, 
         '4': [18, 19],
     }
     assert results['Swin: linear probe']['no pre-training'] == [17]  # probe_swin_none_0
-    assert results[reproduce.PARTIAL] == {
+    assert results[pages.PARTIAL] == {
         **{str(blocks): [11, 12] for blocks in range(4)},
         '4': [16, 17],
     }
     (tmp_path / 'results.json').write_text(json.dumps(results))
-    reproduce.record(str(tmp_path / 'digits'), tmp_path, results, '--full', 1.0)
+    pages.record(str(tmp_path / 'digits'), tmp_path, results, '--full', 1.0)
     assert (tmp_path / 'digits_full.png').stat().st_size > 40_000
     lines = yaml.safe_load((tmp_path / 'digits.yaml').read_text())['published']
     assert [line.partition(',')[0] for line in lines] == [
@@ -207,9 +208,9 @@ def test_ablations_stand_beside_the_usual_run_and_the_papers_figures(reproduce, 
 
 def test_figures_are_means_and_deviations_over_the_seeds(reproduce, results):
     assert results['linear probe']['untrained'] == [17, 18, 19]
-    assert reproduce.spread([17, 18, 19]) == '18.0 ± 1.0' and reproduce.spread([17]) == '17.0'
-    assert reproduce.spread([1, 2, 4]) == f'2.3 ± {np.sqrt((16 / 9 + 1 / 9 + 25 / 9) / 2):.1f}'
-    assert '- linear probe: autoencoder: 13.0 ± 1.0, untrained: 18.0 ± 1.0\n' in reproduce.table(
+    assert pages.spread([17, 18, 19]) == '18.0 ± 1.0' and pages.spread([17]) == '17.0'
+    assert pages.spread([1, 2, 4]) == f'2.3 ± {np.sqrt((16 / 9 + 1 / 9 + 25 / 9) / 2):.1f}'
+    assert '- linear probe: autoencoder: 13.0 ± 1.0, untrained: 18.0 ± 1.0\n' in pages.table(
         results
     )
     assert [list(cells) for cells in results.values()][:3] == [list(map(str, small.LABELS))] * 2 + [
@@ -219,7 +220,7 @@ def test_figures_are_means_and_deviations_over_the_seeds(reproduce, results):
 
 def test_what_we_read_stands_on_both_pages(reproduce, results, tmp_path):
     (tmp_path / 'results.json').write_text(json.dumps(results))
-    reproduce.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
+    pages.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
     file = tmp_path / 'reports/digits.yaml'
     file.write_text(file.read_text() + 'reading: [few labels gain most]\n')
     assert '\n## Reading\n\n- few labels gain most\n' in records.page(records.read(file))
@@ -228,7 +229,7 @@ def test_what_we_read_stands_on_both_pages(reproduce, results, tmp_path):
 
 def test_the_record_stands_on_the_front_page(reproduce, results, tmp_path):
     (tmp_path / 'results.json').write_text(json.dumps(results))
-    reproduce.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
+    pages.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
     record = yaml.safe_load((tmp_path / 'reports/digits.yaml').read_text())
     assert record['status'] == 'measured'
     assert record['result']['linear probe'].endswith('untrained: 18.0 ± 1.0')
