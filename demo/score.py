@@ -25,7 +25,7 @@ BATCH_SIZE = 256  # images read at a time
 
 def main(args):
     program.start(args.device, args.seed)
-    model, trained = models_zoo.autoencoder_from(args.resume)
+    model, trained = models_zoo.autoencoder_from(args.resume, use_ema=args.use_ema)
     if 'mask_ratio' not in trained:
         raise InputError(
             f'{args.resume} does not say its mask_ratio; give a checkpoint of main_pretrain.py'
@@ -94,7 +94,7 @@ def nearest_visible(patches: np.ndarray, removed: np.ndarray, grid: tuple[int, i
     return filled
 
 
-PARSER = cli.parser(__doc__, cli.device)
+PARSER = cli.parser(__doc__, cli.device, cli.average)
 PARSER.add_argument('--resume', required=True, metavar='FILE', help='a pre-training checkpoint')
 PARSER.add_argument(
     '--data_path', required=True, metavar='PATH', help='folder with train/ and val/'

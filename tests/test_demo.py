@@ -18,9 +18,10 @@ from sklearn.metrics import jaccard_score
 
 import main_pretrain
 import models_zoo
-from demo import visualize
+from demo import score, visualize
 from util import picture
 from util.errors import InputError
+from util.weights import paddle_file
 
 
 @pytest.fixture(scope='module')
@@ -93,6 +94,29 @@ def error(run_program, digits1797):
 
 def test_masked_patches_are_predicted_better_than_by_both_baselines(tour, error):
     assert error(tour[1]) < 0.8
+
+
+@pytest.mark.parametrize(
+    'plain, average', [('model', 'model_ema'), ('state_dict', 'state_dict_ema')]
+)
+def test_the_score_says_which_weights_it_takes(encoder, digits, tmp_path, capsys, plain, average):
+    checkpoint = paddle_file.read(encoder)
+    first = checkpoint['model']
+    second = {**first, 'decoder_pred.weight': first['decoder_pred.weight'] * 2}
+    file = tmp_path / 'x.pd'
+
+    def scored(tensors, *flags):
+        paddle_file.write(file, {'args': checkpoint['args'], **tensors})
+        here(score, '--resume', file, '--data_path', digits, '--device', 'cpu', *flags)
+        return capsys.readouterr()
+
+    alone = {plain: scored({'model': first}).out, average: scored({'model': second}).out}
+    assert alone[plain] != alone[average]
+    both = {plain: first, average: second}
+    for flags, taken, other in (([], plain, average), (['--use_ema'], average, plain)):
+        printed = scored(both, *flags)
+        assert printed.out == alone[taken]
+        assert f"holds '{taken}' and '{other}'; '{taken}' is taken" in printed.err
 
 
 @pytest.mark.slow
