@@ -1,7 +1,8 @@
 """The training loop of all programs: epochs, iterations, resuming, records, checkpoints.
 
-A program builds its model, optimizer and data, and makes a `Run` of them. An engine gives
-`Run.train` the loss of a batch and knows nothing of logging, saving or ranks.
+A program builds its model, optimizer and data, and makes a `Run` of them. seg and det make a `Loop`
+instead, because flags, files and lines are those of their libraries. An engine gives `train` the
+loss of a batch and knows nothing of logging, saving or ranks.
 """
 
 import math
@@ -19,15 +20,16 @@ from util.recorder import Recorder
 from util.seeding import seed_step
 
 
-class Run:
-    """The training of a model, from its beginning or from where --resume or --start_epoch continue.
+class Loop:
+    """The training of a model, from a position to the last epoch that `progress` knows.
 
     network: the model, wrapped so that gradients are averaged over the ranks.
-    data: batches of any shape. It needs `len`, the iterations of an epoch; `samples`;
-        `global_batch` and `effective_batch`, the images of an iteration and of an optimizer step
-        over all ranks; `accum_iter` with `accumulate(accum_iter)`; and `batches(epoch, first)`,
-        whose `files(iteration)` gives the files of a batch.
-    schedule: epoch, with a fraction -> learning rate, called once per optimizer step.
+    data: batches of any shape. It needs `len`, the iterations of an epoch; `global_batch`, the
+        images of an iteration over all ranks; `accum_iter`, the iterations of an optimizer step;
+        and `batches(epoch, first)`, whose `files(iteration)` gives the files of a batch.
+    schedule: epoch, with a fraction -> learning rate, called once per optimizer step. None if the
+        optimizer has its own, which `after_step` advances.
+    saver, recorder, progress: those of util, or others with the same methods.
     rng: NumPy's generator of the current step.
 
     A training that is counted in iterations is one long epoch, and calls `train` for some
@@ -37,62 +39,31 @@ class Run:
     def __init__(
         self,
         model: paddle.nn.Layer,
-        optimizer: paddle.optimizer.Optimizer,
+        step: amp.Step,
         data,
-        args,
         *,
-        schedule: Callable[[float], float] | None = None,
-        clip_grad: float | None = None,
-        kept: dict[str, Any] | None = None,
+        schedule: Callable[[float], float] | None,
+        saver: checkpoint.Saver,
+        recorder: Recorder,
+        progress: Progress,
+        start: checkpoint.Position,
+        seed: int,
     ):
-        """Prepare the training, restore the state of a resumed run, and print a summary.
-
-        args: the program's flags; those of the groups training, rate and runtime are read.
-        schedule: by default the official half-cycle cosine that the flags describe.
-        kept: further entries of checkpoints, see Saver.
-        """
-        # Find a checkpoint to resume; its effective batch is kept on other numbers of ranks, too
-        state = resume.find(args.resume, args.output_dir, vars(args))
-        data.accumulate(resume.accum_iter(state, data.global_batch, args.accum_iter))
         self.data = data
-        self.schedule = schedule or _cosine(data.effective_batch, args)
-        self.step = amp.Step(optimizer, data.accum_iter, args.amp, clip_grad)
-        self.saver = checkpoint.Saver(model, self.step, vars(args), data.effective_batch, kept)
-
-        # Restore it before the model is wrapped, and set later checkpoints aside
-        self._start = checkpoint.Position(args.start_epoch)
-        if state:
-            self._start = resume.restore(state, model, self.step, self.saver.kept)
+        self.step = step
+        self.schedule = schedule
+        self.saver = saver
+        self.recorder = recorder
+        self.progress = progress
         self.network = dist.wrap(model)
-        self.saver.set_aside_later_than(self._start)
-
-        self.recorder = Recorder(args.output_dir, args.log_dir, self._start.epoch)
-        self.progress = Progress(args.epochs, len(data), args.print_freq)
         self.rng = np.random.default_rng()
-        self._seed = args.seed
+        self._start = start
+        self._seed = seed
         self._batches = None  # of the current epoch
         self._stream = iter(())  # of those batches
-        self._announce(args.model, model, state.get('path'))
 
-    def _announce(self, name: str, model: paddle.nn.Layer, resumed: str | None) -> None:
-        """Print a summary of the training, once all ranks are ready."""
         dist.barrier()
-        start, data = self._start, self.data
         dist.agree('where training begins', [start.epoch, start.samples])
-
-        count = trainable_parameters(model)
-        summary = [
-            f'{name} with {count:,} trainable parameters',
-            f'{len(data.samples)} images',
-            f'effective batch {data.effective_batch}',
-            f'rate {self.schedule.lr:.3g}',
-            f'{self.progress.epochs} epochs of {len(data)} iterations',
-        ]
-        log.info(', '.join(summary))
-        if resumed:
-            log.info(
-                f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it'
-            )
 
     def epochs(self) -> Iterator[int]:
         """The remaining epochs; the first may be one that a resumed run had already begun."""
@@ -134,7 +105,7 @@ class Run:
             iteration = self.progress.iteration
             is_last = self.step.is_last(iteration)
             epoch = self.progress.epoch + iteration / self.progress.iterations
-            if iteration % self.step.accum_iter == 0:
+            if self.schedule and iteration % self.step.accum_iter == 0:
                 self.step.optimizer.set_lr(self.schedule(epoch))
 
             # Forward and backward; the last pass of a round of accumulation updates the weights
@@ -170,13 +141,81 @@ class Run:
             named = self.saver.name_images(loss, files, epoch, iteration)
             where = f'{named} names the images of the batch. ' if named else ''
             raise NonFiniteLoss(
-                f'the loss is {mean} in epoch {epoch}, iteration {iteration}; training stops. '
+                f'the loss is {mean} in {self.progress.place()}; training stops. '
                 f'{where}Earlier checkpoints are untouched: resume with a lower rate, or without '
                 'mixed precision'
             )
         if warnings:
             log.show_pending()
         return mean, stop > 0
+
+
+class Run(Loop):
+    """The training that the flags of the official programs describe, with their files and lines.
+
+    It starts at the beginning, or where --resume or --start_epoch continue.
+    """
+
+    def __init__(
+        self,
+        model: paddle.nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        data,
+        args,
+        *,
+        schedule: Callable[[float], float] | None = None,
+        clip_grad: float | None = None,
+        kept: dict[str, Any] | None = None,
+    ):
+        """Prepare the training, restore the state of a resumed run, and print a summary.
+
+        data: as for Loop, and with `samples`; `effective_batch`, the images of an optimizer step
+            over all ranks; and `accumulate(accum_iter)`.
+        args: the program's flags; those of the groups training, rate and runtime are read.
+        schedule: by default the official half-cycle cosine that the flags describe.
+        kept: further entries of checkpoints, see Saver.
+        """
+        # Find a checkpoint to resume; its effective batch is kept on other numbers of ranks, too
+        state = resume.find(args.resume, args.output_dir, vars(args))
+        data.accumulate(resume.accum_iter(state, data.global_batch, args.accum_iter))
+        step = amp.Step(optimizer, data.accum_iter, args.amp, clip_grad)
+        saver = checkpoint.Saver(model, step, vars(args), data.effective_batch, kept)
+
+        # Restore it before the model is wrapped, and set later checkpoints aside
+        start = checkpoint.Position(args.start_epoch)
+        if state:
+            start = resume.restore(state, model, step, saver.kept)
+        saver.set_aside_later_than(start)
+        super().__init__(
+            model,
+            step,
+            data,
+            schedule=schedule or _cosine(data.effective_batch, args),
+            saver=saver,
+            recorder=Recorder(args.output_dir, args.log_dir, start.epoch),
+            progress=Progress(args.epochs, len(data), args.print_freq),
+            start=start,
+            seed=args.seed,
+        )
+        self._announce(args.model, model, state.get('path'))
+
+    def _announce(self, name: str, model: paddle.nn.Layer, resumed: str | None) -> None:
+        """Print a summary of the training."""
+        data = self.data
+        count = trainable_parameters(model)
+        summary = [
+            f'{name} with {count:,} trainable parameters',
+            f'{len(data.samples)} images',
+            f'effective batch {data.effective_batch}',
+            f'rate {self.schedule.lr:.3g}',
+            f'{self.progress.epochs} epochs of {len(data)} iterations',
+        ]
+        log.info(', '.join(summary))
+        if resumed:
+            start = self._start
+            log.info(
+                f'resumed from {resumed}: epoch {start.epoch}, {start.samples} samples into it'
+            )
 
     def finish_epoch(
         self,

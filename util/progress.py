@@ -122,6 +122,10 @@ class Progress:
                 print(self._line(values), flush=True)
             self._new_line()
 
+    def place(self) -> str:
+        """Where the run is, for a person: the epoch and the iteration in it, both from 0."""
+        return f'epoch {self.epoch}, iteration {self.iteration}'
+
     def _line(self, values: dict[str, float]) -> str:
         """The line of the last iteration."""
         now = time.perf_counter()
