@@ -1,154 +1,261 @@
-"""Checkpoints of paddleseg.core.train: the state it does not restore, and one before a stop."""
+"""The folders iter_N of a training, in PaddleSeg's form: written, found, read.
 
-import collections
-import contextlib
-import importlib
+`model.pdparams` and `model.pdopt` are what PaddleSeg saves, `ema_model.pdparams` the average of
+--use_ema. `training.pd` is ours: the best results so far, the state of the scaler of mixed
+precision, the flags, and where and by which commit it ran. PaddleSeg's tools read the folder and
+pass over that file; a folder that PaddleSeg wrote, without that file, resumes as well.
+"""
+
+import re
 import shutil
-import signal
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import paddle
 
-from seg.loading import replaced
-from util import dist, log, weights
-from util.assign import assign_weights
+from util import amp, atomic, checkpoint, dist, log, weights
+from util.assign import KINDS, assign_weights
 from util.errors import STOPPED, InputError
+from util.progress import Progress
+from util.weights import paddle_file
 
-AVERAGE = 'ema_model.pdparams'  # of --use_ema, in a checkpoint's folder
-# paddleseg.core.train is also the name of its function
-loop = importlib.import_module('paddleseg.core.train')
-
-
-def resumable(network: paddle.nn.Layer, folder: str | None, averaged: bool) -> int:
-    """The iteration after which a checkpoint was written, 0 without a checkpoint.
-
-    InputError where its files are damaged or do not fit. averaged: whether --use_ema is on.
-    """
-    if folder is None:
-        return 0
-    number = Path(folder).name.rpartition('_')[2]
-    if not number.isdecimal():
-        raise InputError(
-            f'--resume_model {folder}: expected a folder iter_N that this program has written'
-        )
-    # PaddleSeg reads both again, but would run code in a crafted file, and only warns of tensors
-    # that do not fit
-    assign_weights(network, weights.read(Path(folder) / 'model.pdparams'), folder)
-    weights.read(Path(folder) / 'model.pdopt')
-    if averaged and not (Path(folder) / AVERAGE).is_file():  # PaddleSeg writes it last
-        raise InputError(
-            f'--resume_model {folder} has no {AVERAGE}, which --use_ema needs: it is incomplete, '
-            'or was written without --use_ema. Take an earlier one, or copy its model.pdparams to '
-            'that name, so that the average begins with these weights'
-        )
-    return int(number)
+MODEL, OPTIMIZER, AVERAGE = 'model.pdparams', 'model.pdopt', 'ema_model.pdparams'
+TRAINING = 'training.pd'
+NAME = re.compile(r'iter_(\d+)')
 
 
-class Checkpoints:
-    """The folders iter_N of a run in save_dir, of which the newest `keep` are kept (0: all).
+class Folders(checkpoint.Saver):
+    """Writes iter_N every `save_interval` iterations, and when the job is asked to stop.
 
-    resumed: the folder that the run resumes, written after iteration `start`; None for none.
+    flags: the program's. Of them it follows `save_dir`, `save_interval`, and `keep_checkpoint_max`,
+    how many folders stay, 0 for all; folders that were there before this training do not count.
+    average: the model of --use_ema, None without it. kept: saved in training.pd, each value under
+    its name; `restore` puts the saved ones in their place.
     """
 
     def __init__(
         self,
-        network: paddle.nn.Layer,
-        optimizer,
-        save_dir: str,
-        keep: int,
-        resumed: str | None,
-        start: int,
-        iters: int,
+        model: paddle.nn.Layer,
+        step: amp.Step,
+        flags: dict,
+        iterations: int,
+        *,
+        average: paddle.nn.Layer | None = None,
+        kept: dict | None = None,
     ):
-        self.network = network
-        self.optimizer = optimizer
-        self.save_dir = Path(save_dir)
-        self.keep = keep
-        self.resumed = resumed
-        self.start = start
-        self.iters = iters
-        self.written = collections.deque()
-        self.average = None
-        self.stop_requested = False
+        super().__init__(model, step, {**flags, 'output_dir': flags['save_dir']}, 1, kept)
+        self.iterations, self.average = iterations, average
+        self.written: list[Path] = []
+        self.done = 0  # the last iteration after which all that was due was done
 
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Restore what paddleseg.core.train does not: the average of --use_ema and older folders.
+    def is_due(self, iteration: int) -> bool:
+        """Whether this iteration ends with an evaluation and a checkpoint."""
+        return iteration % self.flags['save_interval'] == 0 or iteration == self.iterations
 
-        It deletes the oldest of the folders that it knows. Its record of the best mIoU cannot be
-        set; best_model is renamed to best_model_to_N, so that a worse model does not replace it.
-        Stop signals ask for a checkpoint from here on.
+    def is_pending(self, iteration: int) -> bool:
+        """Whether the evaluation and the checkpoint that end this iteration are still to be done."""
+        return 0 < iteration != self.done and self.is_due(iteration)
+
+    def until_due(self, iteration: int) -> int:
+        """How many iterations there are to the next checkpoint."""
+        every = self.flags['save_interval']
+        return min(every - iteration % every, self.iterations - iteration)
+
+    def after_step(self, progress: Progress, stop: bool) -> None:
+        """With `stop`, the same on every rank, save and leave with code 75.
+
+        Where a checkpoint is due anyway, the evaluation comes first: `stop_if_asked` follows it.
         """
-        if (
-            self.resumed is not None
-            and Path(self.resumed).resolve().parent == self.save_dir.resolve()
-        ):
-            numbers = sorted(
-                int(path.name[5:])
-                for path in self.save_dir.glob('iter_*')
-                if path.name[5:].isdecimal()
-            )
-            self.written.extend(
-                str(self.save_dir / f'iter_{number}') for number in numbers if number <= self.start
-            )
-            if dist.is_main():
-                for best in self.save_dir.glob('*best_model'):
-                    best.replace(best.with_name(f'{best.name}_to_{self.start}'))
-        before = {number: signal.signal(number, self._request_stop) for number in dist.STOP_SIGNALS}
-        with replaced(
-            loop,
-            deque=lambda: self.written,
-            init_ema_params=self._begin_average(loop.init_ema_params),
-        ):
-            yield
-        # not after an error or a stop: dist.leave has set other handlers
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if stop and not self.is_due(progress.iteration):
+            self.save(*self._within(progress))
+            self._leave(progress.iteration)
 
-    def _request_stop(self, number: int, frame) -> None:
-        self.stop_requested = True
+    def stop_if_asked(self, iteration: int) -> None:
+        """Leave with code 75 where a rank was asked to stop, after a checkpoint was saved."""
+        if iteration < self.iterations and dist.sum_over_ranks([self.stop_requested])[0]:
+            self._leave(iteration)
 
-    def _begin_average(self, begin):
-        def average(ema_model, model):
-            self.average = ema_model
-            if self.resumed is not None:
-                assign_weights(ema_model, weights.read(Path(self.resumed) / AVERAGE), self.resumed)
-            else:
-                begin(ema_model, model)
-
-        return average
-
-    def following(self, batches: Iterable) -> Iterator:
-        """The batches of the run; between two of them it saves and exits if asked to stop.
-
-        It is enough that one rank was asked. The exit code is 75. PaddleSeg asks for one batch
-        after the last.
-        """
-        for iteration, batch in enumerate(batches, self.start + 1):
-            yield batch
-            if iteration < self.iters and dist.sum_over_ranks([self.stop_requested])[0]:
-                self._stop(iteration)
-
-    def _stop(self, iteration: int) -> None:
-        folder = self.save_dir / f'iter_{iteration}'
-        if dist.is_main() and folder not in map(Path, self.written):
-            self._save(folder)
+    def _leave(self, iteration: int) -> None:
+        folder = self.folder / f'iter_{iteration}'
         log.info(
-            f'stopped by a signal after iteration {iteration}; '
-            f'--resume_model {folder} resumes from there'
+            f'stopped by a signal after iteration {iteration}; --resume_model {folder}, or auto, '
+            'continues from there'
         )
         dist.leave(STOPPED)
 
-    def _save(self, folder: Path) -> None:
-        """Write the files that PaddleSeg writes, at the same place.
+    def _within(self, progress: Progress) -> tuple[str, int, checkpoint.Position]:
+        return f'iter_{progress.iteration}', 0, checkpoint.Position()
 
-        The optimizer comes last, because a checkpoint without it is refused.
-        """
+    def after_iteration(self, progress: Progress) -> None:
+        """Save iter_N for where the run is, with the results of its evaluation."""
+        self.done = progress.iteration
+        self.save(*self._within(progress))
+
+    def save_best(self, name: str, model: paddle.nn.Layer, file: str = MODEL) -> None:
+        """Write the weights of a model into the folder `name`, on the main process."""
+        if dist.is_main():
+            (self.folder / name).mkdir(exist_ok=True)
+            paddle_file.write(self.folder / name / file, _arrays(model.state_dict()))
+        dist.barrier()
+
+    def _write(self, name: str, epoch: int, position: checkpoint.Position) -> None:
+        path = self.folder / name
+        files = {
+            MODEL: _arrays(self.model.state_dict()),
+            OPTIMIZER: _arrays(self.step.optimizer.state_dict()),
+        }
         if self.average is not None:
-            paddle.save(self.average.state_dict(), str(folder / AVERAGE))
-        paddle.save(self.network.state_dict(), str(folder / 'model.pdparams'))
-        paddle.save(self.optimizer.state_dict(), str(folder / 'model.pdopt'))
-        self.written.append(str(folder))
-        if len(self.written) > self.keep > 0:
-            shutil.rmtree(self.written.popleft())
+            files[AVERAGE] = _arrays(self.average.state_dict())
+        files[TRAINING] = {
+            'complete': not self.is_pending(iterations_of(path)),
+            'scaler': self.step.state_dict(),
+            'args': self.flags,
+            'environment': self.origin,
+            **self.kept,
+        }
+        with atomic.writing_folder(path) as folder:
+            for file, tree in files.items():
+                paddle_file.write(folder / file, tree)
+
+        # The oldest ones of this training go
+        self.written = [folder for folder in self.written if folder != path] + [path]
+        most = self.flags['keep_checkpoint_max']
+        while len(self.written) > most > 0:
+            shutil.rmtree(self.written.pop(0))
+
+    def restore(self, asked: str | None) -> int:
+        """Put a checkpoint into model, optimizer, scaler, average and `kept`; the iterations before it.
+
+        asked: --resume_model, a folder iter_N, 'auto' for the newest whole one in save_dir, or
+        None. InputError where its files are not whole or do not fit. Later folders in save_dir are
+        renamed to iter_N.old.
+        """
+        folder, files = None, {}
+        if asked == 'auto':
+            folder, files = self._newest()
+        elif asked is not None:
+            folder = Path(asked)
+            files = read(folder, averaged=self.average is not None)
+        start = iterations_of(folder) if folder else 0
+        if folder:
+            if files.get(TRAINING, {}).get('complete', True):
+                self.done = start
+            if asked != 'auto' and start >= self.iterations and not self.is_pending(start):
+                raise InputError(
+                    f'--iters {self.iterations} is not beyond the {start} iterations of '
+                    f'--resume_model {asked}'
+                )
+            self._assign(folder, files)
+            log.info(f'resumed from {folder}')
+        self._set_aside_later_than(start)
+        if folder and folder.resolve().parent == self.folder.resolve():
+            self.written = ordered(self.folder)
+            if TRAINING not in files:
+                self._set_best_aside(start)
+        dist.barrier()
+        return start
+
+    def _newest(self) -> tuple[Path | None, dict]:
+        for folder in reversed(ordered(self.folder)):
+            try:
+                return folder, read(folder, averaged=self.average is not None)
+            except InputError as error:
+                log.warn(f'--resume_model auto passes over a checkpoint: {error}')
+        return None, {}
+
+    def _assign(self, folder: Path, files: dict) -> None:
+        assign_weights(self.model, files.pop(MODEL), str(folder))
+        if self.average is not None:
+            assign_weights(self.average, files.pop(AVERAGE), str(folder))
+        assign_optimizer(self.model, self.step.optimizer, files.pop(OPTIMIZER), str(folder))
+        state = files.get(TRAINING, {})
+        self.step.load_state_dict(state.get('scaler', {}))
+        for name in self.kept.keys() & state.keys():
+            self.kept[name] = state[name]
+
+    def _set_aside_later_than(self, start: int) -> None:
+        """Rename folders beyond the place where training begins, which would pass for the newest."""
+        if not dist.is_main():
+            return
+        for path in ordered(self.folder):
+            if iterations_of(path) > start:
+                aside = path.with_name(f'{path.name}.old')
+                shutil.rmtree(aside, ignore_errors=True)
+                path.replace(aside)
+                log.warn(
+                    f'{path} is from another training, or later than where this one begins; it is '
+                    f'now {aside.name}'
+                )
+
+    def _set_best_aside(self, start: int) -> None:
+        """Rename best models whose mIoU the resumed checkpoint does not say, so that worse ones do not replace them."""
+        if dist.is_main():
+            for best in self.folder.glob('*best_model'):
+                best.replace(best.with_name(f'{best.name}_to_{start}'))
+
+
+def iterations_of(folder: Path) -> int:
+    """The N of a folder iter_N; InputError for any other name."""
+    found = NAME.fullmatch(folder.name)
+    if not found:
+        raise InputError(
+            f'--resume_model {folder}: expected a folder iter_N that this program has written, or auto'
+        )
+    return int(found[1])
+
+
+def ordered(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, from the earliest to the latest."""
+    found = [path for path in folder.glob('iter_*') if NAME.fullmatch(path.name)]
+    return sorted(found, key=iterations_of)
+
+
+def read(folder: Path, averaged: bool) -> dict[str, dict]:
+    """The files of a checkpoint by their names, arrays as NumPy's; training.pd is missing in PaddleSeg's.
+
+    averaged: with --use_ema. InputError where a file is missing or damaged.
+    """
+    iterations_of(folder)
+    files = {name: weights.read(folder / name) for name in (MODEL, OPTIMIZER)}
+    if averaged:
+        if not (folder / AVERAGE).is_file():
+            raise InputError(
+                f'--resume_model {folder} has no {AVERAGE}, which --use_ema continues: it was '
+                'written without --use_ema. Leave the flag out, or let the average begin with a '
+                'copy of its model.pdparams under that name'
+            )
+        files[AVERAGE] = weights.read(folder / AVERAGE)
+    if (folder / TRAINING).exists():
+        files[TRAINING] = weights.read(folder / TRAINING)
+    return files
+
+
+def assign_optimizer(
+    model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, state: dict, path: str
+) -> None:
+    """Set an optimizer's state, its schedule included, from a model.pdopt.
+
+    Its arrays have Paddle's own names, which count the layers that a process makes: a program that
+    builds the same model first has the same names. InputError where that is not so.
+    """
+    kinds = KINDS.get(type(optimizer).__name__, set())
+    for name, parameter in model.named_parameters():
+        for kind in kinds:
+            key = f'{parameter.name}_{kind}_0'
+            if not parameter.stop_gradient and key not in state:
+                raise InputError(
+                    f'{path}/{OPTIMIZER} has no {key}, the {kind} of {name}: its optimizer state is '
+                    'that of another model or optimizer'
+                )
+    tensors = {
+        key: paddle.to_tensor(value) if hasattr(value, 'shape') else value
+        for key, value in state.items()
+    }
+    optimizer.set_state_dict(tensors)
+
+
+def _arrays(state: dict) -> dict:
+    """A state_dict with its tensors as arrays."""
+    return {
+        name: value.numpy() if isinstance(value, paddle.Tensor) else value
+        for name, value in state.items()
+    }

@@ -25,12 +25,16 @@ SOURCE = 'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip
 FOLDERS = {'train': 'training', 'val': 'validation'}
 
 
+class Unreadable(InputError):
+    """A damaged picture or label, or a file that is none; training skips a few of these."""
+
+
 def read_image(path: str | Path, img_channels: int = 3) -> np.ndarray:
     """A picture as uint8 [height, width, 3], BGR as in OpenCV, or grey [height, width]."""
     try:
         pixels = np.asarray(pictures.read(path, img_channels, as_seen=True))
     except Exception as error:  # PIL raises a dozen kinds for broken files
-        raise InputError(f'{path} cannot be read as a picture ({error})') from None
+        raise Unreadable(f'{path} cannot be read as a picture ({error})') from None
     if img_channels != 3:
         return pixels
     return np.ascontiguousarray(pixels[..., ::-1])
@@ -42,7 +46,7 @@ def read_label(path: str | Path) -> np.ndarray:
         with Image.open(path) as picture:
             label = np.asarray(picture)
     except Exception as error:
-        raise InputError(f'{path} cannot be read as a label ({error})') from None
+        raise Unreadable(f'{path} cannot be read as a label ({error})') from None
     if label.ndim != 2 or label.dtype.kind not in 'bui':
         found = f'{label.dtype} {list(label.shape)}'
         raise InputError(f'{path}: a label has one channel of class numbers; this is {found}')

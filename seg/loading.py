@@ -1,7 +1,7 @@
-"""Batches for PaddleSeg's loops from the workers of util.data.workers.
+"""Batches of PaddleSeg's data sets, by the workers of util.data.workers.
 
-Paddle's own loader waits forever for a file that does not answer (after its timeout it only looks
-again), and does not name the file at which a worker was killed.
+Paddle's own loader waits forever for a file that does not answer, hangs when a sample raises, and
+does not say at which file a worker was killed.
 """
 
 import contextlib
@@ -19,29 +19,35 @@ from util.errors import InputError
 
 
 class Loader:
-    """Batches of a data set as paddle.io.DataLoader gives them, tensors instead of arrays.
+    """Batches of a data set as paddle.io.DataLoader gives them, with tensors in the place of arrays.
 
-    order: a list of keys for each batch; it can be iterated again. timeout: seconds that a worker
-    may take for one sample, 0 for no limit. InputError names the file where a sample raises, takes
-    longer, or its worker dies.
+    order: a list of keys for each batch, the same in every pass. timeout: seconds that a worker may
+    take for one sample, 0 for any. InputError names the file where a sample raises, takes longer,
+    or its worker dies. Without workers samples are prepared where the batch is asked for.
     """
 
     def __init__(
         self, samples: paddle.io.Dataset, order: Iterable[list], num_workers: int, timeout: float
     ):
-        self.samples = samples
-        self.order = order
-        self.num_workers = num_workers
-        self.timeout = timeout
+        self.samples, self.order, self.num_workers, self.timeout = (
+            samples,
+            order,
+            num_workers,
+            timeout,
+        )
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
+        if not self.num_workers or not workers.supported():
+            for keys in self.order:
+                yield _tensors(default_collate_fn([self._sample(key) for key in keys]))
+            return
         pool = workers.Pool(
-            self._sample,
-            default_collate_fn,
-            self.order,
+            prepare=self._sample,
+            collate=default_collate_fn,
+            order=self.order,
             count=self.num_workers,
             name=self._name,
             timeout=self.timeout,
@@ -78,21 +84,18 @@ def _tensors(tree: Any) -> Any:
     return paddle.to_tensor(tree) if isinstance(tree, np.ndarray) else tree
 
 
-def loading(timeout: float):
-    """Let PaddleSeg's training and evaluation use these workers, where the system supports them."""
-    plain = paddle.io.DataLoader
+def loading(timeout: float) -> contextlib.AbstractContextManager:
+    """Let PaddleSeg's evaluation load by `Loader`."""
 
-    def loader(samples, *args, batch_sampler=None, num_workers=0, **kwargs):
-        if num_workers and batch_sampler is not None and workers.supported():
-            return Loader(samples, batch_sampler, num_workers, timeout)
-        return plain(samples, *args, batch_sampler=batch_sampler, num_workers=num_workers, **kwargs)
+    def loader(samples, *, batch_sampler, num_workers=0, **ignored):
+        return Loader(samples, batch_sampler, num_workers, timeout)
 
     return replaced(paddle.io, DataLoader=loader)
 
 
 @contextlib.contextmanager
 def replaced(owner: Any, **ours: Any) -> Iterator[None]:
-    """Replace attributes of an object within a `with` block."""
+    """Replace attributes of an object inside the block."""
     theirs = {name: getattr(owner, name) for name in ours}
     for name, value in ours.items():
         setattr(owner, name, value)

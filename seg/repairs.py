@@ -6,20 +6,14 @@ and training.
 """
 
 import contextlib
-import copy
-import functools
 import io
 import os
-import signal
 import tempfile
-import threading
 import time
-import types
 from collections.abc import Callable
 
 import numpy as np
 import paddle
-from paddle.io.dataloader import dataloader_iter
 from paddleseg.core import infer as paddleseg_infer
 from paddleseg.cvlibs import config as paddleseg_config
 from paddleseg.datasets import Dataset
@@ -31,7 +25,6 @@ from paddleseg.utils import metrics as paddleseg_metrics
 
 from seg import config, dataset, infer, metrics, transforms
 from util import dist
-from util.errors import InputError
 
 
 def works(check: Callable[[], bool]) -> bool:
@@ -257,102 +250,6 @@ def logged_text() -> bool:
     return replace(logger, 'log', log, check)
 
 
-def loader_errors() -> bool:
-    """Paddle's loader loses the exception of a data set.
-
-    Without workers the program waits forever, with workers it raises a SystemError about a queue.
-    Keep the exception, and raise it where the batch is requested.
-    """
-    single = dataloader_iter._DataLoaderIterSingleProcess
-    several = dataloader_iter._DataLoaderIterMultiProcess
-
-    def check():
-        def fetch(indices, done):
-            raise InputError
-
-        left = threading.Event()
-        stub = types.SimpleNamespace(
-            _thread_done_event=threading.Event(),
-            _sampler_iter=iter([[0]]),
-            _exit_thread_unexpectedly=left.set,
-            _dataset_fetcher=types.SimpleNamespace(fetch=fetch),
-            _exit_thread_expectedly=lambda: None,
-        )
-        place = paddle.framework._current_expected_place()
-        # it renames its thread
-        thread = threading.Thread(target=works, args=[lambda: single._thread_loop(stub, place)])
-        thread.start()
-        thread.join()
-        return left.is_set()
-
-    if works(check):
-        return False
-    for kind in (single, several):
-        kind._thread_loop = _keeping(kind._thread_loop)
-        kind.__next__ = _raising(kind.__next__)
-    return True
-
-
-def loader_orphans() -> bool:
-    """The workers of a killed program stay alive, and their batches stay in /dev/shm.
-
-    Let the system end them, and send batches through pipes. Whether a later Paddle needs this
-    cannot be tried without killing a process.
-    """
-    kind = dataloader_iter._DataLoaderIterMultiProcess
-    if hasattr(kind.__init__, '__wrapped__'):
-        return False
-
-    @functools.wraps(kind.__init__)
-    def init(self, loader):
-        loader = copy.copy(loader)
-        loader.use_shared_memory = False
-        loader.worker_init_fn = functools.partial(_begin_worker, loader.worker_init_fn)
-        init.__wrapped__(self, loader)
-
-    kind.__init__ = init
-    return True
-
-
-def _begin_worker(theirs: Callable | None, worker: int) -> None:
-    dist.end_with_parent(signal.SIGKILL)
-    if theirs:
-        theirs(worker)
-
-
-def _keeping(loop: Callable) -> Callable:
-    @functools.wraps(loop)
-    def kept(self, place):
-        try:
-            loop(self, place)
-        except Exception as error:
-            self.failure = error
-            self._exit_thread_unexpectedly()
-
-    return kept
-
-
-def _raising(next_batch: Callable) -> Callable:
-    @functools.wraps(next_batch)
-    def raised(self):
-        try:
-            return next_batch(self)
-        except SystemError:
-            error = self.__dict__.pop('failure', None)
-            if error is not None:
-                # end threads and workers now: garbage collection would wait for them forever
-                self._reader.shutdown()
-                self._try_shutdown_all(**({'timeout': 1} if hasattr(self, '_workers') else {}))
-            if isinstance(error, InputError):
-                # of a worker with its traceback, of which the last line is the message
-                raise InputError(str(error).rpartition('InputError: ')[2].strip()) from None
-            if error is not None:
-                raise error from None
-            raise
-
-    return raised
-
-
 def replace(owner, name: str, ours, check: Callable[[], bool]) -> bool:
     """Replace a function whose check fails by ours; True where it was replaced."""
     if works(check):
@@ -375,8 +272,6 @@ REPAIRS = (
     numbers,
     overrides,
     logged_text,
-    loader_errors,
-    loader_orphans,
 )
 
 

@@ -3,146 +3,104 @@
     python -m paddle.distributed.launch seg/train.py --do_eval --use_vdl --save_dir output \\
         --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml
 
-The loop is paddleseg.core.train. Each sample is seeded from (seed, epoch, index) and each iteration
-from (seed, iteration, rank), so a resumed run draws the same numbers as an uninterrupted one.
+The loop is engine_loop's, counted in iterations; PaddleSeg makes the model, the data sets, the
+optimizer and its schedule, the losses, and evaluates.
 """
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
 import contextlib
+import copy
 import functools
-import itertools
-import random
 
-import numpy as np
 import paddle
+from paddleseg.core import evaluate
+from paddleseg.core.train import loss_computation
 from paddleseg.cvlibs import Config, SegBuilder
+from paddleseg.utils import init_ema_params, logger, train_profiler, update_ema_model
 
-from seg import census, flags
-from seg.checkpoints import Checkpoints, loop, resumable
-from seg.loading import loading, replaced
-from seg.sizes import Sizes, check_evaluation, check_transforms, naming, refused, window_of
-from util import cli, dist, program, seeding
-from util.data import loader
+from engine_loop import Loop
+from seg import flags
+from seg.batches import Batches, Samples
+from seg.checkpoints import AVERAGE, MODEL, Folders
+from seg.loading import loading
+from seg.progress import Lines
+from seg.sizes import Sizes, check_evaluation, check_transforms, naming, window_of
+from util import amp, checkpoint, cli, log, program, seeding
 from util.errors import InputError
+from util.recorder import Recorder
+
+# What PaddleSeg's mixed precision computes in float16 and in float32, beyond Paddle's own lists
+FLOAT16 = {'elementwise_add', 'batch_norm', 'sync_batch_norm'}
+FLOAT32 = {'bilinear_interp_v2'}
 
 
-class Samples(paddle.io.Dataset):
-    """A data set of PaddleSeg by (epoch, index); random generators are seeded for each sample."""
+class Objective:
+    """The losses of a batch: what the config's `loss` names, or the model's own `loss_computation`.
 
-    def __init__(
-        self, samples: paddle.io.Dataset, seed: int, repeats: int = 1, sizes: Sizes | None = None
-    ):
-        self.samples, self.seed, self.repeats, self.sizes = samples, seed, repeats, sizes
+    losses: {'types': [...], 'coef': [...]}. precision: 'fp32' or 'fp16'.
+    """
 
-    def __len__(self) -> int:
-        return len(self.samples) * self.repeats
+    def __init__(self, model: paddle.nn.Layer, losses: dict, precision: str, amp_level: str):
+        self.model, self.losses = model, losses
+        self.is_mixed, self.amp_level = precision == 'fp16', amp_level
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        words = np.random.SeedSequence([self.seed, *key]).generate_state(2)
-        np.random.seed(words[0])
-        random.seed(int(words[1]))
-        index = key[1] % len(self.samples)
-        try:
-            sample = self.samples[index]
-        except InputError:
-            raise
-        except ValueError as error:
-            raise refused(self.samples, index, error) from error
-        if self.sizes:
-            self.sizes.check(self.samples, index, sample)
-        return sample
+    def __call__(self, network: paddle.nn.Layer, batch: dict) -> list[paddle.Tensor]:
+        """One loss for each map of scores that the network gives."""
+        with self._precision():
+            scores = network(batch['img'])
+            if hasattr(self.model, 'loss_computation'):
+                return self.model.loss_computation(scores, self.losses, batch)
+            self._check(scores)
+            labels = batch['label'].astype('int64')
+            edges = batch['edge'].astype('int64') if 'edge' in batch else None
+            return loss_computation(scores, labels, edges, self.losses)
 
+    def _precision(self) -> contextlib.AbstractContextManager:
+        if not self.is_mixed:
+            return contextlib.nullcontext()
+        return paddle.amp.auto_cast(
+            level=self.amp_level, custom_white_list=FLOAT16, custom_black_list=FLOAT32
+        )
 
-class Stream(paddle.io.BatchSampler):
-    """This rank's batches from a given iteration of the run on, epoch after epoch, endlessly."""
-
-    def __init__(self, samples: Samples, batch_size: int, start: int):
-        self.samples, self.batch_size, self.start = samples, batch_size, start
-        if not len(self):
+    def _check(self, scores: list) -> None:
+        """InputError where maps, losses and coefficients differ in number; PaddleSeg overlooks the coefficients."""
+        counts = len(scores), len(self.losses['types']), len(self.losses['coef'])
+        if len(set(counts)) > 1:
             raise InputError(
-                f'batch_size {batch_size} on {dist.world_size()} processes is more than the '
-                f'{len(samples)} training images'
+                'the model gives {} maps of scores in training, but loss.types are {} and loss.coef {}; each map '
+                'needs one of both'.format(*counts)
             )
 
-    def _order(self, epoch: int, first: int = 0) -> loader.Order:
-        return loader.Order(
-            samples=len(self.samples),
-            batch_size=self.batch_size,
-            seed=self.samples.seed,
-            epoch=epoch,
-            rank=dist.rank(),
-            world_size=dist.world_size(),
-            first=first,
-        )
 
-    def __len__(self) -> int:
-        return len(self._order(0))
+class Validation:
+    """Evaluates a training's models and keeps the best of each.
 
-    def __iter__(self):
-        epoch, first = divmod(self.start, len(self))
-        for later in itertools.count(epoch):
-            yield from self._order(later, first if later == epoch else 0)
-
-
-@contextlib.contextmanager
-def in_order(stream: Stream, kept: Checkpoints):
-    """Let paddleseg.core.train take its batches from the stream.
-
-    Its own sampler would start again at the first batch after an interruption.
+    best: {'best_model': {'mIoU': ..., 'iter': ...}, ...}, which checkpoints save.
     """
-    sampler, loader = paddle.io.DistributedBatchSampler, paddle.io.DataLoader
 
-    def our_sampler(samples, batch_size, **kwargs):
-        return stream if samples is stream.samples else sampler(samples, batch_size, **kwargs)
+    def __init__(self, samples: paddle.io.Dataset, settings: dict, timeout: float):
+        self.samples, self.settings, self.timeout = samples, settings, timeout
 
-    def our_loader(samples, **kwargs):
-        batches = loader(samples, **kwargs)
-        if samples is not stream.samples:
-            return batches
-        epoch = min(len(stream), kept.iters - kept.start)
-        return kept.following(census.watch(batches, samples.samples, epoch))
+    def __call__(self, model, name: str, file: str, run: Loop) -> None:
+        """Evaluate a model, and write it to the folder `name` where it is the best so far."""
+        saver, lines = run.saver, run.progress
+        with saver.evaluating(lines), loading(self.timeout), naming(self.samples):
+            miou, accuracy, *_ = evaluate(model, self.samples, **self.settings)
+        best = saver.kept[name]
+        if miou > best['mIoU']:
+            best = saver.kept[name] = {'mIoU': float(miou), 'iter': lines.iteration}
+            saver.save_best(name, model, file)
 
-    with replaced(paddle.io, DistributedBatchSampler=our_sampler, DataLoader=our_loader):
-        yield
-
-
-def belong_together(scores: list, losses: dict) -> None:
-    """InputError where the numbers of scores, losses and coefficients differ.
-
-    PaddleSeg's own check, which this replaces, does not count the coefficients.
-    """
-    counts = len(scores), len(losses['types']), len(losses['coef'])
-    if len(set(counts)) > 1:
-        raise InputError(
-            'the model gives {} maps of scores in training, but loss.types are {} and '
-            'loss.coef {}; each map needs one of both'.format(*counts)
+        is_average = file == AVERAGE
+        which = 'EMA model' if is_average else 'model'
+        logger.info(
+            f'[EVAL] The {which} with the best validation mIoU ({best["mIoU"]:.4f}) was saved at '
+            f'iter {best["iter"]}.'
         )
-
-
-@contextlib.contextmanager
-def adapted(stream: Stream, kept: Checkpoints, data_timeout: float):
-    """Let paddleseg.core.train load, save, stop and check as this program needs it."""
-    with (
-        loading(data_timeout),
-        in_order(stream, kept),
-        kept.kept(),
-        replaced(loop, check_logits_losses=belong_together),
-        # it would print a line for each layer, and does not count attention
-        replaced(paddle, flops=lambda *args, **kwargs: None),
-    ):
-        yield
-
-
-def seed_iterations(network: paddle.nn.Layer, schedule: paddle.optimizer.lr.LRScheduler, seed: int):
-    """Seed each training iteration before its forward pass; the schedule counts iterations."""
-
-    def seed_iteration(layer, images):
-        if layer.training:
-            seeding.seed_step(seed, 0, schedule.last_epoch)
-
-    network.register_forward_pre_hook(seed_iteration)
+        prefix = 'Ema_' if is_average else ''
+        lines.curves('Evaluate', **{f'{prefix}mIoU': miou, f'{prefix}Acc': accuracy})
 
 
 def configuration(args) -> Config:
@@ -163,56 +121,123 @@ def main(args):
     program.make_folder('--save_dir', args.save_dir)
     seeding.seed_step(args.seed, 0, 0)
 
+    # What PaddleSeg builds
     config = configuration(args)
     flags.show(config)
     builder = SegBuilder(config)
     build = functools.partial(flags.build, builder, path=args.config)
-    network = build('model')
-    window = window_of(network)
-    sizes = Sizes(window, config.batch_size)
-    samples = Samples(build('train_dataset'), args.seed, args.repeats, sizes)
+    model = build('model')
+    data = training_data(args, config, build('train_dataset'), window_of(model))
+    optimizer, losses = build('optimizer'), build('loss')
+    validation = None
+    if args.do_eval:
+        validation = validation_of(args, config, build('val_dataset'), model)
+
+    # What the loop needs
+    average = average_of(model) if args.use_ema else None
+    if args.amp_level == 'O2' and args.precision == 'fp16':
+        model, optimizer = paddle.amp.decorate(model, optimizer, level='O2', save_dtype='float32')
+    step = amp.Step(optimizer, precision='float16' if args.precision == 'fp16' else 'off')
+    saver = Folders(model, step, vars(args), config.iters, average=average, kept=first_record())
+    start = saver.restore(args.resume_model)
+    if start >= config.iters and not saver.is_pending(start):
+        log.info(f'all {config.iters} iterations are done')
+        return
+    if start == 0 and average is not None:
+        init_ema_params(average, model)
+    if config.to_static_training:
+        model = paddle.jit.to_static(model)
+    run = Loop(
+        model,
+        step,
+        data,
+        schedule=None,  # the optimizer has PaddleSeg's, which after_step moves on
+        saver=saver,
+        recorder=Recorder('', ''),  # Lines keeps PaddleSeg's records
+        progress=Lines(
+            config.iters,
+            args.log_iters,
+            data.batch_size,
+            data.per_epoch,
+            args.save_dir if args.use_vdl else None,
+        ),
+        start=checkpoint.Position(samples=start * data.global_batch),
+        seed=args.seed,
+    )
+    objective = Objective(model, losses, args.precision, args.amp_level)
+    train(run, objective, builder.lr_scheduler, validation, average, args.profiler_options)
+
+
+def train(run: Loop, objective, schedule, validation, average, profiler_options) -> None:
+    """Train to the last iteration; evaluate and save whenever that is due."""
+    lines, saver = run.progress, run.saver
+
+    def loss_of(batch):
+        parts = objective(run.network, batch)
+        lines.parts = [part.item() for part in parts]
+        return sum(parts)
+
+    def after_step():
+        if isinstance(schedule, paddle.optimizer.lr.ReduceOnPlateau):
+            schedule.step(sum(lines.parts))
+        else:
+            schedule.step()
+        if average is not None:
+            update_ema_model(average, saver.model, step=lines.iteration)
+        train_profiler.add_profiler_step(profiler_options)
+
+    for _ in run.epochs():  # one, of all iterations
+        while True:
+            if saver.is_pending(lines.iteration):
+                if validation:
+                    validation(saver.model, 'best_model', MODEL, run)
+                    if average is not None:
+                        validation(average, 'ema_best_model', AVERAGE, run)
+                saver.after_iteration(lines)
+                saver.stop_if_asked(lines.iteration)
+            if lines.iteration == lines.iterations:
+                break
+            run.train(loss_of, iterations=saver.until_due(lines.iteration), after_step=after_step)
+    lines.close()
+
+
+def training_data(args, config: Config, samples: paddle.io.Dataset, window) -> Batches:
+    """The batches of a training; window: the size that the model takes, None for any."""
     check_transforms(config.train_dataset_cfg.get('transforms'), window)
-    start = resumable(network, args.resume_model, args.use_ema)
-    if config.iters <= start:
-        raise InputError(
-            f'--iters {config.iters} is not beyond the {start} iterations of --resume_model '
-            f'{args.resume_model}'
-        )
-    stream = Stream(samples, config.batch_size, start)
-    optimizer = build('optimizer')
-    seed_iterations(network, builder.lr_scheduler, args.seed)
-    test_config = flags.testing(config.test_config, {})
-    validation = build('val_dataset') if args.do_eval else None
-    check_evaluation(validation, network, test_config)
-    losses = build('loss')
-    keep, resumed = args.keep_checkpoint_max, args.resume_model
-    kept = Checkpoints(
-        network, optimizer, args.save_dir, keep, resumed, start=start, iters=config.iters
+    return Batches(
+        Samples(samples, args.seed, args.repeats, Sizes(window, config.batch_size)),
+        config.batch_size,
+        config.iters,
+        args.num_workers,
+        args.data_timeout,
     )
 
-    with adapted(stream, kept, args.data_timeout), naming(validation):
-        loop.train(
-            network,
-            samples,
-            validation,
-            optimizer,
-            save_dir=args.save_dir,
-            iters=config.iters,
-            batch_size=config.batch_size,
-            resume_model=resumed,
-            save_interval=args.save_interval,
-            log_iters=args.log_iters,
-            num_workers=args.num_workers,
-            use_vdl=args.use_vdl,
-            use_ema=args.use_ema,
-            losses=losses,
-            keep_checkpoint_max=keep,
-            test_config=test_config,
-            precision=args.precision,
-            amp_level=args.amp_level,
-            profiler_options=args.profiler_options,
-            to_static_training=config.to_static_training,
-        )
+
+def validation_of(args, config: Config, samples: paddle.io.Dataset, model) -> Validation:
+    """What --do_eval does whenever a checkpoint is due."""
+    settings = flags.testing(config.test_config, {})
+    check_evaluation(samples, model, settings)
+    settings |= {
+        'num_workers': min(args.num_workers, 1),
+        'precision': args.precision,
+        'amp_level': args.amp_level,
+    }
+    return Validation(samples, settings, args.data_timeout)
+
+
+def average_of(model: paddle.nn.Layer) -> paddle.nn.Layer:
+    """A copy of a model whose weights are averages, not trained."""
+    average = copy.deepcopy(model)
+    average.eval()
+    for parameter in average.parameters():
+        parameter.stop_gradient = True
+    return average
+
+
+def first_record() -> dict:
+    """The record of a training that has not been evaluated; checkpoints keep it."""
+    none = {'mIoU': -1.0, 'iter': -1}
+    return {'best_model': none, 'ema_best_model': none}
 
 
 PARSER = cli.parser(__doc__, flags.config, cli.device, flags.workers, flags.data_format)
@@ -257,7 +282,10 @@ group.add_argument(
     '--save_dir', default='./output', metavar='DIR', help='checkpoints iter_N and best_model'
 )
 group.add_argument(
-    '--resume_model', default=None, metavar='DIR', help='checkpoint iter_N to resume'
+    '--resume_model',
+    default=None,
+    metavar='DIR',
+    help='a checkpoint iter_N to resume; `auto`: the newest whole one in --save_dir, if any',
 )
 group.add_argument(
     '--save_interval',

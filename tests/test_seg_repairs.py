@@ -3,8 +3,6 @@
 import importlib.util
 import sys
 
-import numpy as np
-import paddle
 import paddleseg.core.infer
 import paddleseg.cvlibs.config
 import paddleseg.datasets
@@ -12,7 +10,6 @@ import paddleseg.deploy.infer
 import paddleseg.utils.logger
 import paddleseg.utils.metrics
 import pytest
-from paddle.io.dataloader import dataloader_iter
 from paddleseg.cvlibs import manager
 from paddleseg.transforms import ResizeByShort, functional
 
@@ -97,44 +94,3 @@ def test_a_deploy_file_of_paddlesegs_own_export_finds_the_model(tmp_path):
     assert config.model == str(tmp_path / 'model.pdmodel')
     (tmp_path / 'model.json').touch()
     assert config.model == str(tmp_path / 'model.json')
-
-
-class Failing(paddle.io.Dataset):
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        if index == 5:
-            raise KeyError('the fifth sample')
-        return {'img': np.zeros(2)}
-
-
-@pytest.mark.parametrize('num_workers', [0, 2])
-def test_an_exception_of_a_data_set_comes_out_of_the_loader(num_workers):
-    assert not repairs.loader_errors()
-    with pytest.raises(KeyError, match='the fifth sample'):
-        for batch in paddle.io.DataLoader(Failing(), batch_size=1, num_workers=num_workers):
-            assert batch['img'].shape == [1, 2]
-
-
-def test_the_loader_is_left_alone_where_it_lets_its_thread_go(monkeypatch):
-    def loop(self, place):
-        try:
-            self._dataset_fetcher.fetch([0], self._thread_done_event)
-        except Exception:
-            self._exit_thread_unexpectedly()
-            raise
-
-    monkeypatch.setattr(dataloader_iter._DataLoaderIterSingleProcess, '_thread_loop', loop)
-    assert not repairs.loader_errors()
-    assert dataloader_iter._DataLoaderIterSingleProcess._thread_loop is loop
-
-
-def test_the_loader_of_this_paddle_is_in_need(monkeypatch):
-    for kind in (
-        dataloader_iter._DataLoaderIterSingleProcess,
-        dataloader_iter._DataLoaderIterMultiProcess,
-    ):
-        for name in ('_thread_loop', '__next__'):
-            monkeypatch.setattr(kind, name, vars(kind)[name].__wrapped__)
-    assert repairs.loader_errors()

@@ -1,4 +1,4 @@
-"""Write a file completely or not at all.
+"""Write a file, or a folder of files, completely or not at all.
 
 The contents go to a temporary file beside it, are flushed to the disk, and then renamed over it.
 """
@@ -34,11 +34,36 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _flush_names(path.parent)
+
+
+@contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """A folder that becomes `path` when the block ends; another one of that name is replaced.
+
+    If the block raises, `path` stays as it was. InputError if the system cannot write it.
+    """
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}{SUFFIX}')
     try:
-        os.fsync(folder)  # makes the rename itself permanent
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        _flush_names(path.parent)
+    except OSError as error:
+        raise refused(path, error) from None
     finally:
-        os.close(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush_names(folder: Path) -> None:
+    """Make renames in a folder permanent."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def link(path: Path, name: Path) -> None:
@@ -69,5 +94,9 @@ def clean(folder: Path) -> None:
     """Remove the temporary files of killed processes from a folder; those of running ones stay."""
     for temporary in folder.glob(f'.*{SUFFIX}'):
         process = temporary.name.split('.')[-2]
-        if process.isdecimal() and not Path(f'/proc/{process}').exists():
+        if not process.isdecimal() or Path(f'/proc/{process}').exists():
+            continue
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
             temporary.unlink(missing_ok=True)

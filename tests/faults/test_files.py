@@ -103,7 +103,7 @@ def test_damaged_pictures_end_no_training_and_no_inference(
     tmp_path, tally, amount, monkeypatch, capfd
 ):
     damaged_pictures(tmp_path / 'train/a b', amount)
-    monkeypatch.setattr(loader, 'UNREADABLE_SHARE', 1.0)
+    monkeypatch.setattr(unreadable, 'SHARE', 1.0)
     images = folder.find(str(tmp_path), 'train', pictures.PICTURES)
     for in_chans in (1, 3):
         augment = transform.Train(

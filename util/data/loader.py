@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import paddle
 
-from util import dist, log
+from util import dist
 from util.data import pictures, workers
 from util.data.folder import Images
+from util.data.unreadable import NEIGHBOURS, Unreadable
 from util.errors import InputError
 
-UNREADABLE_SHARE = 0.01  # of the data set; a run with more unreadable files stops
 TIMEOUT = 600.0  # seconds for one sample; enough for the slowest disk of an archive
-NEIGHBOURS = 10  # files that are tried for one sample
 
 
 class Order:
@@ -260,7 +259,7 @@ class TrainLoader:
         self.timeout = timeout
         self.global_batch = batch_size * dist.world_size()
         self.accum_iter = 1
-        self.named = set()  # indices of the unreadable images that warnings have named
+        self.unreadable = Unreadable(samples.complaint, len(samples))
         if not len(self):
             processes = f' on {dist.world_size()} processes' if dist.world_size() > 1 else ''
             raise InputError(
@@ -308,37 +307,13 @@ class TrainLoader:
 
         Warns once about each unreadable image; InputError when there are too many.
         """
-        count = 0  # of unreadable images, in this epoch and on this rank
+        self.unreadable.begin_epoch()
         order = self.order(epoch, first)
         # the iterator gets no name, so an error in the loop ends it and its workers at once
         for images, targets, marks in _batches(self.samples, order, self.num_workers, self.timeout):
-            unreadable = marks[marks >= 0].tolist()
-            for index in unreadable:
-                self._warn_once(index)
-            count += len(unreadable)
-            self._tolerate(count)
+            self.unreadable.add(marks.numpy())
             yield images, targets
-
-        # all ranks meet here, after their last batch
-        total = dist.sum_over_ranks([count])[0]
-        self._tolerate(total)
-
-    def _warn_once(self, index: int) -> None:
-        """Name an unreadable image, unless a warning has named it before."""
-        if index in self.named:
-            return
-        self.named.add(index)
-        complaint = self.samples.complaint(index)
-        so_far = len(self.named)
-        log.warn_from_rank(f'{complaint}; a neighbour takes its place ({so_far} so far)')
-
-    def _tolerate(self, unreadable: float) -> None:
-        """InputError if more than UNREADABLE_SHARE of the images cannot be read."""
-        if unreadable > UNREADABLE_SHARE * len(self.samples):
-            raise InputError(
-                f'{unreadable:.0f} of {len(self.samples)} images cannot be read, more than '
-                f'{UNREADABLE_SHARE:.0%}; the warnings above name them'
-            )
+        self.unreadable.end_epoch()
 
 
 class EvalLoader:

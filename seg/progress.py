@@ -1,0 +1,73 @@
+"""The lines of a training in PaddleSeg's form, and its VisualDL curves."""
+
+import time
+
+from paddleseg.utils import calculate_eta, logger
+
+from util import dist
+from util.progress import Averages, Progress
+
+
+class Lines(Progress):
+    """Prints a line every `every` iterations, with means since the last line.
+
+    batch_size: images of this process, of which `ips` is the number a second. per_epoch:
+    iterations an epoch of the data set. save_dir: where VisualDL's records go, None for none.
+    """
+
+    def __init__(
+        self, iterations: int, every: int, batch_size: int, per_epoch: int, save_dir: str | None
+    ):
+        super().__init__(1, iterations, every)
+        self.batch_size, self.per_epoch = batch_size, per_epoch
+        self.parts: list[float] = []
+        self.writer = None
+        if save_dir and dist.is_main():
+            from visualdl import LogWriter  # imported here because it takes a second
+
+            self.writer = LogWriter(save_dir)
+
+    def place(self) -> str:
+        """Where the run is, for a person: the iteration, from 0."""
+        return f'iteration {self.iteration}'
+
+    def update(self, **values: float) -> None:
+        """Count an iteration that has ended; values: loss, lr, and what else is to be averaged."""
+        self.averages.add(**values)
+        self.since_line.add(**values, **{f'loss_{i}': part for i, part in enumerate(self.parts)})
+        self.iteration += 1
+        self.line_iterations += 1
+        if self.iteration % self.print_freq == 0:
+            self._show(values['lr'])
+            self._new_line()
+
+    def _new_line(self) -> None:
+        super()._new_line()
+        self.since_line = Averages()
+
+    def _show(self, lr: float) -> None:
+        means = self.since_line.means()
+        seconds = (time.perf_counter() - self.line_begin) / self.line_iterations
+        reading = self.line_data / self.line_iterations
+        epoch = (self.iteration - 1) // self.per_epoch + 1
+        left = calculate_eta(self.iterations - self.iteration, seconds)
+        logger.info(
+            f'[TRAIN] epoch: {epoch}, iter: {self.iteration}/{self.iterations}, '
+            f'loss: {means["loss"]:.4f}, lr: {lr:.6f}, batch_cost: {seconds:.4f}, '
+            f'reader_cost: {reading:.5f}, ips: {self.batch_size / seconds:.4f} samples/sec | ETA {left}'
+        )
+        curves = {name: means[name] for name in means if name not in ('lr', 'loss_0')}
+        if len(self.parts) > 1:
+            curves['loss_0'] = means['loss_0']
+        self.curves('Train', **curves, lr=lr, batch_cost=seconds, reader_cost=reading)
+
+    def curves(self, group: str, **values: float) -> None:
+        """Add a point to VisualDL's curve of each value."""
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(f'{group}/{name}', value, self.iteration)
+
+    def close(self) -> None:
+        """Write what VisualDL has buffered."""
+        if self.writer:
+            self.writer.close()
