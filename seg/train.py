@@ -128,10 +128,11 @@ def main(args):
     build = functools.partial(flags.build, builder, path=args.config)
     model = build('model')
     data = training_data(args, config, build('train_dataset'), window_of(model))
-    optimizer, losses = build('optimizer'), build('loss')
+    optimizer = build('optimizer')
     validation = None
     if args.do_eval:
         validation = validation_of(args, config, build('val_dataset'), model)
+    losses = build('loss')
 
     # What the loop needs
     average = average_of(model) if args.use_ema else None
