@@ -18,6 +18,7 @@ from seg import (  # noqa: F401
     optimizer,
     pyramid,
     repairs,
+    schedule,
     transforms,
 )
 

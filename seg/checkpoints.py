@@ -219,7 +219,7 @@ def read(folder: Path, averaged: bool) -> dict[str, dict]:
     if averaged:
         if not (folder / AVERAGE).is_file():
             raise InputError(
-                f'--resume_model {folder} has no {AVERAGE}, which --use_ema continues: it was '
+                f'--resume_model {folder} has no {AVERAGE}, which --use_ema needs: it was '
                 'written without --use_ema. Leave the flag out, or let the average begin with a '
                 'copy of its model.pdparams under that name'
             )

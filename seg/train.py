@@ -111,7 +111,12 @@ def configuration(args) -> Config:
         'iters': args.iters,
     }
     overrides = [f'{key}={value}' for key, value in asked.items() if value is not None]
-    return flags.configuration(args.config, [*overrides, *(args.opts or [])])
+    config = flags.configuration(args.config, [*overrides, *(args.opts or [])])
+    schedule = config.dic.get('lr_scheduler', {})
+    if args.iters and schedule.get('type') == 'WarmupOverPolynomialDecay':
+        # as PaddleSeg shortens its own decay
+        schedule['decay_steps'] = args.iters
+    return config
 
 
 def main(args):

@@ -16,7 +16,7 @@ from faults.harness import Run
 from util import weights
 from util.assign import assign_weights
 from util.augment import crop, transform
-from util.data import folder, loader, pictures
+from util.data import folder, loader, pictures, unreadable
 from util.errors import InputError
 from util.weights import safetensors_file, torch_file
 
