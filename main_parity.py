@@ -91,7 +91,7 @@ def main(args):
 def describe(args, tensors, flags):
     """The settings that both sides must agree on: kind, size, heads, loss."""
     check_family(args.src, tensors)
-    models_zoo.check_square(tensors, flags, args.src)
+    models_sizes.check_square(tensors, flags, args.src)
     kind = names.kind(tensors)
     heads, decoder_heads = heads_of(args, tensors, kind)
     if args.data_path and kind not in CLASSIFIERS:

@@ -6,6 +6,9 @@
 import math
 from dataclasses import dataclass
 
+from util import pos_embed
+from util.errors import InputError
+
 
 @dataclass(frozen=True)
 class Size:
@@ -183,3 +186,29 @@ def _measures(tensors: dict) -> tuple[int, int, int, int]:
     width, channels, patch, _ = tensors['patch_embed.proj.weight'].shape
     depth = sum(name.startswith('blocks.') and name.endswith('.norm1.weight') for name in tensors)
     return patch, width, depth, channels
+
+
+def check_square(tensors: dict, flags: dict, path: str) -> None:
+    """InputError where a file's position table is not one for square images.
+
+    The flags of the file may tell other sides; without them a table is taken for a square's.
+    """
+    if 'pos_embed' not in tensors:
+        return
+    length = tensors['pos_embed'].shape[1]
+    patches = length - 1 if 'cls_token' in tensors else length
+    side = math.isqrt(patches)
+    grid = pos_embed.grid_of(patches, image_sides(flags))
+    if grid == (side, side):
+        return
+    if grid is None:
+        found = (
+            f'of which {patches} are of patches. That is no square, '
+            'and the file does not say other sides'
+        )
+    else:
+        found = f'for {grid[0]} x {grid[1]} patches by the image sides in the file'
+    raise InputError(
+        f'{path}: pos_embed has {length} positions, {found}; '
+        f'the model takes square images and has {side} x {side} patches'
+    )

@@ -4,7 +4,6 @@ The names are those of facebookresearch/mae and UM-MAE. Each is a function in th
 family.
 """
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,7 +97,7 @@ def autoencoder_from(
             '(of the official files: *_full and mae_visualize_*)'
         )
 
-    check_square(tensors, flags, path)
+    models_sizes.check_square(tensors, flags, path)
     recorded = flags.get('model')
     if recorded not in AUTOENCODERS:  # another code base's name; the shapes tell ours
         recorded = models_sizes.autoencoder_of(tensors)
@@ -159,7 +158,7 @@ def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifi
     kind = names.kind(tensors)
     if kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
         raise InputError(f'{path} holds {kind}, which has no classes; fine-tune it first')
-    check_square(tensors, said, path)
+    models_sizes.check_square(tensors, state.get('args', {}), path)
 
     known = _properties(state.get('args', {}), tensors, kind)
     for name, value in asked.items():
@@ -236,7 +235,7 @@ def assign_from(model: nn.Layer, path: str, use_ema: bool = False) -> dict:
     if not path:
         raise InputError('--eval needs --resume FILE, the weights to evaluate')
     state = convert.read_and_report(path, use_ema)
-    check_square(state['model'], state.get('args', {}), path)
+    models_sizes.check_square(state['model'], state.get('args', {}), path)
     assign(model, state['model'], path)
     return {key: value for key, value in state.items() if key not in ('model', 'optimizer')}
 
@@ -387,29 +386,3 @@ def _interpolate_positions(model: nn.Layer, tensors: dict, flags: dict, path: st
         tensors[name] = pos_embed.interpolate(table, grid, bool(cls_token), source)
         resized.append(f'{name} {patches} to {rows * columns} patches')
     return resized
-
-
-def check_square(tensors: dict, flags: dict, path: str) -> None:
-    """InputError where a file's position table is not one for square images.
-
-    The flags of the file may tell other sides; without them a table is taken for a square's.
-    """
-    if 'pos_embed' not in tensors:
-        return
-    length = tensors['pos_embed'].shape[1]
-    patches = length - 1 if 'cls_token' in tensors else length
-    side = math.isqrt(patches)
-    grid = pos_embed.grid_of(patches, models_sizes.image_sides(flags))
-    if grid == (side, side):
-        return
-    if grid is None:
-        found = (
-            f'of which {patches} are of patches. That is no square, '
-            'and the file does not say other sides'
-        )
-    else:
-        found = f'for {grid[0]} x {grid[1]} patches by the image sides in the file'
-    raise InputError(
-        f'{path}: pos_embed has {length} positions, {found}; '
-        f'the model takes square images and has {side} x {side} patches'
-    )

@@ -21,7 +21,7 @@ from util.errors import InputError
 
 
 class Samples(paddle.io.Dataset):
-    """A data set of PaddleSeg's by (epoch, index); its transforms draw from generators seeded for that sample.
+    """A data set of PaddleSeg's by (epoch, index), with the transforms seeded for each sample.
 
     A picture that cannot be read is replaced by the next one that can; `unreadable` in the sample
     is its index, or -1. repeats: how many times an epoch each image is taken.

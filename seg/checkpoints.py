@@ -45,14 +45,14 @@ class Folders(checkpoint.Saver):
         super().__init__(model, step, {**flags, 'output_dir': flags['save_dir']}, 1, kept)
         self.iterations, self.average = iterations, average
         self.written: list[Path] = []
-        self.done = 0  # the last iteration after which all that was due was done
+        self.done = 0  # the last iteration whose evaluation and checkpoint are complete
 
     def is_due(self, iteration: int) -> bool:
         """Whether this iteration ends with an evaluation and a checkpoint."""
         return iteration % self.flags['save_interval'] == 0 or iteration == self.iterations
 
     def is_pending(self, iteration: int) -> bool:
-        """Whether the evaluation and the checkpoint that end this iteration are still to be done."""
+        """Whether the evaluation and the checkpoint after this iteration are still to come."""
         return 0 < iteration != self.done and self.is_due(iteration)
 
     def until_due(self, iteration: int) -> int:
@@ -123,7 +123,7 @@ class Folders(checkpoint.Saver):
             shutil.rmtree(self.written.pop(0))
 
     def restore(self, asked: str | None) -> int:
-        """Put a checkpoint into model, optimizer, scaler, average and `kept`; the iterations before it.
+        """Restore model, optimizer, scaler, average and `kept`; returns the iterations done.
 
         asked: --resume_model, a folder iter_N, 'auto' for the newest whole one in save_dir, or
         None. InputError where its files are not whole or do not fit. Later folders in save_dir are
@@ -173,7 +173,7 @@ class Folders(checkpoint.Saver):
             self.kept[name] = state[name]
 
     def _set_aside_later_than(self, start: int) -> None:
-        """Rename folders beyond the place where training begins, which would pass for the newest."""
+        """Rename folders that are later than the start, because auto would take them."""
         if not dist.is_main():
             return
         for path in ordered(self.folder):
@@ -187,7 +187,7 @@ class Folders(checkpoint.Saver):
                 )
 
     def _set_best_aside(self, start: int) -> None:
-        """Rename best models whose mIoU the resumed checkpoint does not say, so that worse ones do not replace them."""
+        """Rename best models of unknown mIoU, so that a worse model does not replace them."""
         if dist.is_main():
             for best in self.folder.glob('*best_model'):
                 best.replace(best.with_name(f'{best.name}_to_{start}'))
@@ -198,7 +198,8 @@ def iterations_of(folder: Path) -> int:
     found = NAME.fullmatch(folder.name)
     if not found:
         raise InputError(
-            f'--resume_model {folder}: expected a folder iter_N that this program has written, or auto'
+            f'--resume_model {folder}: expected a folder iter_N that this program has written, '
+            'or auto'
         )
     return int(found[1])
 
@@ -210,7 +211,7 @@ def ordered(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, averaged: bool) -> dict[str, dict]:
-    """The files of a checkpoint by their names, arrays as NumPy's; training.pd is missing in PaddleSeg's.
+    """The files of a checkpoint by name, as dicts of arrays; PaddleSeg's have no training.pd.
 
     averaged: with --use_ema. InputError where a file is missing or damaged.
     """
@@ -243,8 +244,8 @@ def assign_optimizer(
             key = f'{parameter.name}_{kind}_0'
             if not parameter.stop_gradient and key not in state:
                 raise InputError(
-                    f'{path}/{OPTIMIZER} has no {key}, the {kind} of {name}: its optimizer state is '
-                    'that of another model or optimizer'
+                    f'{path}/{OPTIMIZER} has no {key}, the {kind} of {name}: '
+                    'it belongs to another model or optimizer'
                 )
     tensors = {
         key: paddle.to_tensor(value) if hasattr(value, 'shape') else value

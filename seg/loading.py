@@ -19,7 +19,7 @@ from util.errors import InputError
 
 
 class Loader:
-    """Batches of a data set as paddle.io.DataLoader gives them, with tensors in the place of arrays.
+    """Batches of a data set as paddle.io.DataLoader gives them, with tensors for arrays.
 
     order: a list of keys for each batch, the same in every pass. timeout: seconds that a worker may
     take for one sample, 0 for any. InputError names the file where a sample raises, takes longer,

@@ -51,10 +51,11 @@ class Lines(Progress):
         reading = self.line_data / self.line_iterations
         epoch = (self.iteration - 1) // self.per_epoch + 1
         left = calculate_eta(self.iterations - self.iteration, seconds)
+        images = self.batch_size / seconds
         logger.info(
             f'[TRAIN] epoch: {epoch}, iter: {self.iteration}/{self.iterations}, '
             f'loss: {means["loss"]:.4f}, lr: {lr:.6f}, batch_cost: {seconds:.4f}, '
-            f'reader_cost: {reading:.5f}, ips: {self.batch_size / seconds:.4f} samples/sec | ETA {left}'
+            f'reader_cost: {reading:.5f}, ips: {images:.4f} samples/sec | ETA {left}'
         )
         curves = {name: means[name] for name in means if name not in ('lr', 'loss_0')}
         if len(self.parts) > 1:

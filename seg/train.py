@@ -65,42 +65,53 @@ class Objective:
         )
 
     def _check(self, scores: list) -> None:
-        """InputError where maps, losses and coefficients differ in number; PaddleSeg overlooks the coefficients."""
-        counts = len(scores), len(self.losses['types']), len(self.losses['coef'])
-        if len(set(counts)) > 1:
+        """InputError if maps, losses and coefficients differ in number.
+
+        PaddleSeg does not count the coefficients.
+        """
+        types, coefficients = len(self.losses['types']), len(self.losses['coef'])
+        if len({len(scores), types, coefficients}) > 1:
             raise InputError(
-                'the model gives {} maps of scores in training, but loss.types are {} and loss.coef {}; each map '
-                'needs one of both'.format(*counts)
+                f'the model gives {len(scores)} maps of scores in training, but loss.types are '
+                f'{types} and loss.coef {coefficients}; each map needs one of both'
             )
 
 
 class Validation:
-    """Evaluates a training's models and keeps the best of each.
+    """Evaluates models during a training, and keeps the best state of each.
 
-    best: {'best_model': {'mIoU': ..., 'iter': ...}, ...}, which checkpoints save.
+    models: {folder of the best: (model, file of its weights)}. settings: arguments of PaddleSeg's
+    evaluate. The best results are `saver.kept[folder]`, {'mIoU': ..., 'iter': ...}.
     """
 
-    def __init__(self, samples: paddle.io.Dataset, settings: dict, timeout: float):
-        self.samples, self.settings, self.timeout = samples, settings, timeout
+    def __init__(self, samples: paddle.io.Dataset, models: dict, settings: dict, timeout: float):
+        self.samples = samples
+        self.models = models
+        self.settings = settings
+        self.timeout = timeout
 
-    def __call__(self, model, name: str, file: str, run: Loop) -> None:
-        """Evaluate a model, and write it to the folder `name` where it is the best so far."""
-        saver, lines = run.saver, run.progress
-        with saver.evaluating(lines), loading(self.timeout), naming(self.samples):
-            miou, accuracy, *_ = evaluate(model, self.samples, **self.settings)
-        best = saver.kept[name]
+    def __call__(self, run: Loop) -> None:
+        """Evaluate each model, and write those that are the best so far."""
+        for folder, (model, file) in self.models.items():
+            with run.saver.evaluating(run.progress), loading(self.timeout), naming(self.samples):
+                miou, accuracy, *_ = evaluate(model, self.samples, **self.settings)
+            self._keep(run, folder, miou)
+
+            prefix = 'Ema_' if file == AVERAGE else ''
+            run.progress.curves('Evaluate', **{f'{prefix}mIoU': miou, f'{prefix}Acc': accuracy})
+
+    def _keep(self, run: Loop, folder: str, miou: float) -> None:
+        model, file = self.models[folder]
+        best = run.saver.kept[folder]
         if miou > best['mIoU']:
-            best = saver.kept[name] = {'mIoU': float(miou), 'iter': lines.iteration}
-            saver.save_best(name, model, file)
-
-        is_average = file == AVERAGE
-        which = 'EMA model' if is_average else 'model'
+            best = {'mIoU': float(miou), 'iter': run.progress.iteration}
+            run.saver.kept[folder] = best
+            run.saver.save_best(folder, model, file)
+        which = 'EMA model' if file == AVERAGE else 'model'
         logger.info(
             f'[EVAL] The {which} with the best validation mIoU ({best["mIoU"]:.4f}) was saved at '
             f'iter {best["iter"]}.'
         )
-        prefix = 'Ema_' if is_average else ''
-        lines.curves('Evaluate', **{f'{prefix}mIoU': miou, f'{prefix}Acc': accuracy})
 
 
 def configuration(args) -> Config:
@@ -134,17 +145,20 @@ def main(args):
     model = build('model')
     data = training_data(args, config, build('train_dataset'), window_of(model))
     optimizer = build('optimizer')
-    validation = None
-    if args.do_eval:
-        validation = validation_of(args, config, build('val_dataset'), model)
+    validated = build('val_dataset') if args.do_eval else None
     losses = build('loss')
 
     # What the loop needs
-    average = average_of(model) if args.use_ema else None
-    if args.amp_level == 'O2' and args.precision == 'fp16':
+    models = {'best_model': (model, MODEL)}
+    average = None
+    if args.use_ema:
+        average = average_of(model)
+        models['ema_best_model'] = average, AVERAGE
+    if args.precision == 'fp16' and args.amp_level == 'O2':
         model, optimizer = paddle.amp.decorate(model, optimizer, level='O2', save_dtype='float32')
     step = amp.Step(optimizer, precision='float16' if args.precision == 'fp16' else 'off')
-    saver = Folders(model, step, vars(args), config.iters, average=average, kept=first_record())
+    best = {folder: {'mIoU': -1.0, 'iter': -1} for folder in models}
+    saver = Folders(model, step, vars(args), config.iters, average=average, kept=best)
     start = saver.restore(args.resume_model)
     if start >= config.iters and not saver.is_pending(start):
         log.info(f'all {config.iters} iterations are done')
@@ -153,33 +167,45 @@ def main(args):
         init_ema_params(average, model)
     if config.to_static_training:
         model = paddle.jit.to_static(model)
-    run = Loop(
+    validate = None
+    if validated is not None:
+        validate = validation(args, config, validated, models)
+    run = loop(args, config, model, step=step, data=data, saver=saver, start=start)
+    losses_of = Objective(model, losses, args.precision, args.amp_level)
+    train(run, losses_of, builder.lr_scheduler, validate=validate, options=args.profiler_options)
+
+
+def loop(args, config: Config, model, *, step, data, saver, start: int) -> Loop:
+    """The loop of all iterations as one epoch, from `start` on."""
+    lines = Lines(
+        config.iters,
+        args.log_iters,
+        batch_size=data.batch_size,
+        per_epoch=data.per_epoch,
+        save_dir=args.save_dir if args.use_vdl else None,
+    )
+    return Loop(
         model,
         step,
         data,
-        schedule=None,  # the optimizer has PaddleSeg's, which after_step moves on
+        schedule=None,  # the optimizer has PaddleSeg's
         saver=saver,
         recorder=Recorder('', ''),  # Lines keeps PaddleSeg's records
-        progress=Lines(
-            config.iters,
-            args.log_iters,
-            data.batch_size,
-            data.per_epoch,
-            args.save_dir if args.use_vdl else None,
-        ),
+        progress=lines,
         start=checkpoint.Position(samples=start * data.global_batch),
         seed=args.seed,
     )
-    objective = Objective(model, losses, args.precision, args.amp_level)
-    train(run, objective, builder.lr_scheduler, validation, average, args.profiler_options)
 
 
-def train(run: Loop, objective, schedule, validation, average, profiler_options) -> None:
-    """Train to the last iteration; evaluate and save whenever that is due."""
+def train(run: Loop, losses_of: Objective, schedule, *, validate, options: str | None) -> None:
+    """Train to the last iteration; evaluate and save whenever that is due.
+
+    schedule: PaddleSeg's, advanced after each step. options: of PaddleSeg's profiler.
+    """
     lines, saver = run.progress, run.saver
 
     def loss_of(batch):
-        parts = objective(run.network, batch)
+        parts = losses_of(run.network, batch)
         lines.parts = [part.item() for part in parts]
         return sum(parts)
 
@@ -188,17 +214,15 @@ def train(run: Loop, objective, schedule, validation, average, profiler_options)
             schedule.step(sum(lines.parts))
         else:
             schedule.step()
-        if average is not None:
-            update_ema_model(average, saver.model, step=lines.iteration)
-        train_profiler.add_profiler_step(profiler_options)
+        if saver.average is not None:
+            update_ema_model(saver.average, saver.model, step=lines.iteration)
+        train_profiler.add_profiler_step(options)
 
     for _ in run.epochs():  # one, of all iterations
         while True:
             if saver.is_pending(lines.iteration):
-                if validation:
-                    validation(saver.model, 'best_model', MODEL, run)
-                    if average is not None:
-                        validation(average, 'ema_best_model', AVERAGE, run)
+                if validate:
+                    validate(run)
                 saver.after_iteration(lines)
                 saver.stop_if_asked(lines.iteration)
             if lines.iteration == lines.iterations:
@@ -219,16 +243,17 @@ def training_data(args, config: Config, samples: paddle.io.Dataset, window) -> B
     )
 
 
-def validation_of(args, config: Config, samples: paddle.io.Dataset, model) -> Validation:
+def validation(args, config: Config, samples: paddle.io.Dataset, models: dict) -> Validation:
     """What --do_eval does whenever a checkpoint is due."""
     settings = flags.testing(config.test_config, {})
+    model, _ = models['best_model']
     check_evaluation(samples, model, settings)
     settings |= {
         'num_workers': min(args.num_workers, 1),
         'precision': args.precision,
         'amp_level': args.amp_level,
     }
-    return Validation(samples, settings, args.data_timeout)
+    return Validation(samples, models, settings, args.data_timeout)
 
 
 def average_of(model: paddle.nn.Layer) -> paddle.nn.Layer:
@@ -238,12 +263,6 @@ def average_of(model: paddle.nn.Layer) -> paddle.nn.Layer:
     for parameter in average.parameters():
         parameter.stop_gradient = True
     return average
-
-
-def first_record() -> dict:
-    """The record of a training that has not been evaluated; checkpoints keep it."""
-    none = {'mIoU': -1.0, 'iter': -1}
-    return {'best_model': none, 'ema_best_model': none}
 
 
 PARSER = cli.parser(__doc__, flags.config, cli.device, flags.workers, flags.data_format)

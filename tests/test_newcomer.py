@@ -1,4 +1,4 @@
-"""tests/newcomer.md names the file that decides each of its questions, and a piece of the deciding line."""
+"""tests/newcomer.md names the file that decides each of its questions, and a piece of its line."""
 
 from pathlib import Path
 

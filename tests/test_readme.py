@@ -1,4 +1,4 @@
-"""What README, its Chinese twin and docs/ say exists: commands, flags, files, links, models, examples and formats."""
+"""README, README_cn and docs/ name only what exists: commands, flags, files, links, models."""
 
 import importlib
 import re
@@ -43,7 +43,8 @@ PROGRAMS = [
     'seg/predict.py',
     'seg/export.py',
 ]
-# Not in the repository: the reader's own (capitals, <class>, Chinese), what programs write, and what others publish
+# Not in the repository: the reader's own (capitals, <class>, Chinese), what programs write, and
+# what others publish
 ELSEWHERE = re.compile(
     r"""[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val|names)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
     |(output_dir/)?checkpoint-[\w{}-]+\.pd|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
@@ -57,7 +58,7 @@ FENCED = re.compile(r'^```(\w+)\n(.*?)^```\n', re.M | re.S)
 
 
 def read(name):
-    """(whole text, code spans, commands) of a page; a command is a list of words, its lines and comments joined."""
+    """(whole text, code spans, commands) of a page; a command is a list of words."""
     text = (ROOT / name).read_text()
     unfenced = FENCED.sub('', text)
     lines = re.findall(r'^ {4}(?=\S).*', unfenced.replace('\\\n', ' '), re.M)
@@ -81,7 +82,7 @@ def headings(name):
 
 
 def anchors(name):
-    """What GitHub makes of a page's headings: small letters, no punctuation, hyphens for blanks, numbers for twins."""
+    """GitHub's anchors: small letters, no punctuation, hyphens for blanks, numbers for twins."""
     seen, found = Counter(), set()
     for _, title in headings(name):
         title = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', title)
@@ -118,7 +119,7 @@ def flags():
 
 
 def accepted(program, words):
-    """Check the words behind a program's name with its own parser; '...' stands for what the reader adds."""
+    """Check the words behind a program's name with its own parser; '...' is the reader's to add."""
     known = parser_of(program)._option_string_actions
     assert not [word for word in words if word.startswith('--') and word not in known], (
         f'{program} {words}'
@@ -128,7 +129,7 @@ def accepted(program, words):
 
 
 def launched(words, monkeypatch):
-    """What the launcher, by its own parser, would start: the program and what is behind it. The rest are its flags."""
+    """The program that the launcher would start, and its flags, by the launcher's own parser."""
     monkeypatch.setattr(sys, 'argv', ['launch', *words])
     args, unknown = args_envs.parse_args()
     assert not unknown, words
@@ -136,7 +137,7 @@ def launched(words, monkeypatch):
 
 
 def program_of(words, monkeypatch):
-    """The program of a command whose every flag it takes; None for a command of Python or of the shell."""
+    """The program of a command whose flags it has; None for a command of Python or the shell."""
     words = [word for word in words if word != '&']
     if words[:3] == ['python', '-m', LAUNCHER]:
         words = ['python', *launched(words[3:], monkeypatch)]

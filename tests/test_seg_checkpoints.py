@@ -21,7 +21,7 @@ WHERE = ('args', 'environment')  # of training.pd; these differ between two runs
 
 @pytest.fixture
 def train_alone(run_program):
-    """Train in a process of its own, as users do: PaddleSeg names the optimizer's state by counting layers."""
+    """Train in a new process, as users do: names of the optimizer's state count its layers."""
 
     def run(*flags):
         result = run_program('seg/train.py', *flags, '--device', 'cpu')
@@ -119,7 +119,7 @@ def test_resuming_in_another_folder_leaves_alone_what_is_there(train_alone, conf
 
 
 def test_paddleseg_reads_a_checkpoint(config, tmp_path):  # noqa: F811
-    """By its own function, into a model and an optimizer that are built as the program builds them."""
+    """By its own function, into a model and an optimizer built as the program builds them."""
     run(train, '--config', config(), '--save_dir', tmp_path, '--iters', 1)
     saved = weights.read(tmp_path / 'iter_1/model.pdparams')
     model = paddle.nn.Linear(2, 2)

@@ -1,4 +1,4 @@
-"""Pictures of one's own by PaddleSeg's `Dataset`, whose label files are named as Cityscapes names them."""
+"""A data set of one's own by PaddleSeg's `Dataset`, with label files named as in Cityscapes."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ IMAGE, LABEL = 'leftImg8bit/town_{}_leftImg8bit.png', 'gtFine/town_{}_gtFine_lab
 
 @pytest.fixture
 def own(tmp_path):
-    """own(number, label) writes a label; own.config is a config of three classes, as docs/segment.md has it."""
+    """own(number, label) writes a label; own.config has three classes, as in docs/segment.md."""
 
     def write(number, label):
         (tmp_path / LABEL.format(0)).parent.mkdir(exist_ok=True)

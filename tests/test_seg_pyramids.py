@@ -298,8 +298,10 @@ def test_what_does_not_fit_is_named(finetuned, models, tmp_path):
 
 @published
 def test_all_but_vectors_decay_as_in_the_original(name):
-    """Its constructor leaves out vectors, biases, `pos_embed` and `cls_token`; parameters are named `backbone.pos_embed...`
-    there, which is neither, so that the tables of positions decay."""
+    """The original's constructor leaves out vectors, biases, `pos_embed` and `cls_token`.
+
+    Its parameters are named `backbone.pos_embed...`, which is neither, so the tables decay.
+    """
     builder = SegBuilder(Config(str(NANO[name.partition('_')[0] + '_nano'])))
     model, optimizer = builder.model, builder.optimizer
     decays = {

@@ -1,4 +1,4 @@
-"""The learning rate of every published segmentation recipe, against its original's formula in NumPy."""
+"""The learning rate of each published segmentation recipe against its original's formula."""
 
 import numpy as np
 import pytest

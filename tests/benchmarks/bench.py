@@ -1,4 +1,4 @@
-"""Measure the cases of cases.py, Paddle and PyTorch in turns, and write the table of reports/speed.md.
+"""Measure the cases of cases.py, Paddle and PyTorch in turns, and write reports/speed.md.
 
     bash tests/run.sh --bench [CASE|LETTER ...] [--rounds N] [--threads N]
 

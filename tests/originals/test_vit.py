@@ -46,7 +46,7 @@ def test_files_of_openmmlab_pass_every_rung(made, climbed, tmp_path, kind):
 
 
 def test_flags_of_the_standard_library_are_read_by_both(made, climbed, tmp_path):
-    """Of Python 3.13 and of Windows, whose classes cannot be made here: their names are put into the
+    """Of Python 3.13 and of Windows, whose classes cannot be made here: their names go into the
     pickle in place of others."""
     model = weights.read(made('nano', 'class_token'))['model']
     flags = argparse.Namespace(
