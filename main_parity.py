@@ -22,7 +22,6 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import numpy as np
 
 import models_sizes
-import models_zoo
 from parity import climb, ladder, process, reprod
 from parity.accuracy import accuracy
 from util import cli, convert, program, provenance, weights
