@@ -18,7 +18,7 @@ import models_um
 import models_zoo
 from engine_loop import Run
 from engine_pretrain import reconstruct, train_one_epoch
-from util import cli, flags, masking, optim, picture, program
+from util import cli, flags, masking, optim, panels, program
 from util.augment import crop, transform
 from util.data import folder, loader, pictures
 from util.errors import InputError
@@ -112,7 +112,7 @@ def reconstruction(model, samples, mask_ratio, mean, std):
     images = paddle.to_tensor(np.stack(images))  # [N, C, height, width]
     noise = paddle.to_tensor(np.stack(noise))  # [N, L]
     shown, masks = reconstruct(model, images, mask_ratio, noise)
-    return picture.panels(images.numpy(), shown.numpy(), masks.numpy(), mean, std)
+    return panels.draw(images.numpy(), shown.numpy(), masks.numpy(), mean, std)
 
 
 FLAGS = (flags.training, flags.rate, flags.masking, flags.crop, flags.data, flags.runtime)

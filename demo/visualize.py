@@ -17,7 +17,7 @@ from PIL import Image
 
 import models_zoo
 from engine_pretrain import reconstruct
-from util import cli, masking, picture, program
+from util import cli, masking, panels, program
 from util.augment import crop
 from util.data import pictures
 from util.errors import InputError
@@ -53,9 +53,9 @@ def main(args):
 
     share = masks[:, 0].mean()
     note = f'{share:.0%} of the pixels removed; {NOTES[model.norm_pix_loss]}'
-    panels = picture.panels(images, shown, masks, mean, std, note=note)
+    picture = panels.draw(images, shown, masks, mean, std, note=note)
     try:
-        Image.fromarray(panels).save(args.out)
+        Image.fromarray(picture).save(args.out)
     except (OSError, ValueError) as error:
         raise InputError(f'--out {args.out}: cannot write this picture ({error})') from None
     print(f'{len(rows)} rows written to {args.out}')

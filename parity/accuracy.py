@@ -8,8 +8,7 @@ import numpy as np
 import paddle
 
 import models_labels
-from parity import ladder, reprod
-from parity.climb import OUTPUT
+from parity import ladder, reprod, tolerances
 from parity.model import build
 from util import convert
 from util.augment import crop, transform
@@ -18,7 +17,6 @@ from util.progress import bar
 
 BATCH = 16  # images a forward pass
 PART = 512  # images on the disk at a time
-SHARE = 1e-4  # tolerance of accuracies, since a tie may fall either way
 
 
 @paddle.no_grad()
@@ -61,7 +59,7 @@ def accuracy(
         theirs = original(np.concatenate(pixels))
         ours = np.concatenate([model(paddle.to_tensor(batch)).numpy() for batch in pixels])
         pairs.append((f'images from {first}', ours, theirs))
-    yield ladder.rung('validation scores', pairs, OUTPUT), {}
+    yield ladder.rung('validation scores', pairs, tolerances.OUTPUT), {}
 
     # Accuracies
     ours = np.concatenate([ours for _, ours, _ in pairs])  # [all images, K]
@@ -70,7 +68,7 @@ def accuracy(
     different = np.flatnonzero(ours.argmax(1) != theirs.argmax(1))
     paths = [images.paths[i] for i in different]
     figures['predicted differently'] = [os.path.relpath(path, data_path) for path in paths]
-    yield ladder.rung('metric', log.through('metric', shares), SHARE), figures
+    yield ladder.rung('metric', log.through('metric', shares), tolerances.ACCURACY), figures
 
 
 def _compared(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray) -> tuple[list, dict]:

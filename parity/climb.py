@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity import ladder, ours, process, reprod
+from parity import ladder, ours, process, reprod, tolerances
 from parity.model import build, objective_of, optimizer_of
 from util import optim
 from util.convert import names
@@ -15,19 +15,6 @@ STEPS, WARMUP = 5, 2  # optimizer steps, and how many of them warm up
 BATCH = {names.PROBE: 16}
 # Largest learning rate, for others 1e-3; the recipes' rates are for batches of thousands
 LR = {names.PROBE: 0.1}
-# Tolerances, relative to the largest entry of each tensor: several times what float32 gives for
-# ViT-H
-OUTPUT = 1e-5
-TOLERANCES = {
-    'weights': 0.0,
-    'blocks': 1e-5,
-    'mask': 0.0,
-    'loss': 1e-6,
-    'gradients': 2e-5,
-    'losses of the steps': 5e-6,
-}
-# Relative to how far the steps move a tensor; a fifth more or less of weight decay makes some 5e-4
-MOVES = 1e-4
 LENGTHS = (
     'lengths (roots of the sums of squares): the distance between the two ends, relative to the '
     'way, which includes what float32 may round off in each step'
@@ -76,7 +63,7 @@ def rungs(
     """The rungs one after the other; keys that differ end it, since no other rung could compare."""
 
     def rung(name, pairs):
-        tolerance = TOLERANCES.get(name, OUTPUT)
+        tolerance = tolerances.RUNGS.get(name, tolerances.OUTPUT)
         return ladder.rung(name, log.through(name, pairs), tolerance)
 
     def part(name, arrays):
@@ -115,7 +102,7 @@ def rungs(
     yield rung('losses of the steps', [('losses', losses, theirs['losses'])])
     ends = part('after', ours.Arrays(ours.tensors(model)))
     pairs = moves(original.items('weights'), ends)
-    yield ladder.rung('weights after the steps', pairs, MOVES, LENGTHS)
+    yield ladder.rung('weights after the steps', pairs, tolerances.MOVES, LENGTHS)
 
 
 def _stacks(model) -> dict[str, list]:
@@ -136,7 +123,8 @@ def moves(starts: Iterator, ends: ladder.Pairs) -> ladder.Pairs:
     that single entries depart. The way includes one ulp a step, which a step may round off: in
     fine-tuning the lowest layers move less than that.
     """
-    roundings = (STEPS - 1) * np.finfo('float32').eps / MOVES  # the first step's rate is 0
+    rounding_steps = STEPS - 1  # the first step's rate is 0
+    roundings = rounding_steps * np.finfo('float32').eps / tolerances.MOVES
     for (name, end, theirs), (_, start) in zip(ends, starts):
         if name.endswith('qkv.bias'):
             # the keys' gradient is mere rounding: the softmax does not depend on their bias

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes import paper
+from recipes import ablations
 from recipes.recipe import Recipe
 
 RECIPES = [
@@ -43,7 +43,7 @@ SWIN_ENCODER = 'swin_nano_32'
 UM_MAE = '--model mae_swin_nano_32 --mask_regular'
 SIMMIM = '--model simmim_swin_nano_32'
 USUAL = Choice('0.75')  # the pre-training that the other figures of demo/reproduce.py start from
-# What is varied -> choice. The names are those of paper.ABLATIONS, where the paper has them. A
+# What is varied -> choice. The names are those of ablations.ABLATIONS, where the paper has them. A
 # pyramid cannot run on the visible patches of a random mask alone, so a Swin with random masks
 # follows SimMIM, whose encoder sees mask tokens in place of the removed patches.
 ABLATIONS = {
@@ -63,7 +63,7 @@ ABLATIONS = {
         'grid, 75 %': Choice('grid_75', '--masking grid'),
         'uniform, 75 %': Choice('uniform_75', '--mask_regular'),
     },
-    paper.LENGTH: {
+    ablations.LENGTH: {
         '0.25': Choice('length_0.25', length=0.25),
         '1': USUAL,
         '4': Choice('length_4', length=4),

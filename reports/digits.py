@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes import paper, small
+from recipes import ablations, small
 from reports import plots
 from util import provenance
 from util import record as records
@@ -133,17 +133,17 @@ def draw(results: Results, path: Path) -> None:
     by_ratio = {name: results[name] for name in (FINETUNED_BY_RATIO, PROBED_BY_RATIO)}
     # no mask ratio belongs to it: a band across the panel
     by_ratio['linear probe, untrained encoder'] = {'': results[PROBED]['untrained']}
-    row = [('labels', by_labels), (paper.MASK_RATIO, by_ratio), theirs(paper.MASK_RATIO)]
+    row = [('labels', by_labels), (ablations.MASK_RATIO, by_ratio), theirs(ablations.MASK_RATIO)]
     plots.panels(path, [row])
 
 
 def draw_full(results: Results, path: Path) -> None:
     """The ablations, and below them the paper's, where it has them."""
-    shared = [what for what in small.ABLATIONS if what in paper.ABLATIONS]
-    others = [what for what in small.ABLATIONS if what not in paper.ABLATIONS]
+    shared = [what for what in small.ABLATIONS if what in ablations.ABLATIONS]
+    others = [what for what in small.ABLATIONS if what not in ablations.ABLATIONS]
     our_blocks = (PARTIAL, {'fine-tuned': results[PARTIAL]})
-    whole = [blocks for blocks in paper.PARTIAL if blocks != 0.5]
-    curve = {f'{blocks:g}': [paper.PARTIAL[blocks]] for blocks in whole}
+    whole = [blocks for blocks in ablations.PARTIAL if blocks != 0.5]
+    curve = {f'{blocks:g}': [ablations.PARTIAL[blocks]] for blocks in whole}
     their_blocks = ('blocks that are fine-tuned: the paper, of 24', {'fine-tuned': curve})
 
     first = [ours(results, what) for what in shared] + [our_blocks]
@@ -164,7 +164,7 @@ def ours(results: Results, what: str) -> Panel:
 def theirs(what: str) -> Panel:
     """The paper's panel of an ablation."""
     curves = {'fine-tuned': {}, 'linear probe': {}}
-    for choice, (tuned, probed) in paper.ABLATIONS[what].items():
+    for choice, (tuned, probed) in ablations.ABLATIONS[what].items():
         curves['fine-tuned'][choice] = [tuned]
         curves['linear probe'][choice] = [probed]
     return f'{what}: the paper, ViT-L on ImageNet', curves
@@ -180,11 +180,11 @@ def drawings(results: Results) -> dict[str, Callable]:
 
 def published(full: bool) -> list[str]:
     """The paper's results on the same questions, a line each."""
-    asked = [paper.MASK_RATIO]
+    asked = [ablations.MASK_RATIO]
     if full:
-        asked += [what for what in small.ABLATIONS if what in paper.ABLATIONS]
+        asked += [what for what in small.ABLATIONS if what in ablations.ABLATIONS]
     origin = 'taken over from the paper (ViT-L on ImageNet, fine-tuned / linear probe)'
-    return [f'{what}, {origin}: {paper.choices(what)}' for what in asked]
+    return [f'{what}, {origin}: {ablations.choices(what)}' for what in asked]
 
 
 def record(prefix: str, out: Path, results: Results, flags: str, minutes: float | None) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import recipes
-from recipes import cost, official, paper, ports, segment, um_mae
+from recipes import ablations, cost, official, ports, segment, um_mae
 from util import record as records
 
 GROUPS = {
@@ -294,11 +294,11 @@ def _settles(recipe: recipes.Recipe) -> str:
 
 
 def _paper() -> list[str]:
-    rows = [('table', 'result', *paper.COLUMNS)]
-    for table, what, values in paper.TRANSFER:
+    rows = [('table', 'result', *ablations.COLUMNS)]
+    for table, what, values in ablations.TRANSFER:
         cells = ['' if value is None else str(value) for value in values]
         rows.append((table, what, *cells))
     lines = [PAPER, *records.table(rows), '', ABLATIONS]
-    lines += [f'- {what}: {paper.choices(what)}' for what in paper.ABLATIONS]
-    partial = ', '.join(f'{blocks:g}: {value}' for blocks, value in paper.PARTIAL.items())
+    lines += [f'- {what}: {ablations.choices(what)}' for what in ablations.ABLATIONS]
+    partial = ', '.join(f'{blocks:g}: {value}' for blocks, value in ablations.PARTIAL.items())
     return [*lines, f'- blocks that are fine-tuned (figure 9): {partial}', '']

@@ -71,7 +71,7 @@ def test_a_list_file_gives_paths_beside_it(tmp_path, lines, labels):
         (lambda root: picture(root / 'train/1.png'), 'no class folders'),
         (lambda root: (root / 'train.txt').write_text('\n'), 'is empty'),
         (lambda root: (root / 'train.txt').write_text('a.png\nb.exe\n'), "line 2: 'b.exe'"),
-        (lambda root: (root / 'train.txt').write_bytes(bytes(range(256))), 'no list of images'),
+        (lambda root: (root / 'train.txt').write_bytes(bytes(range(256))), 'not a list of images'),
     ],
 )
 def test_what_is_no_data_set_is_named(tmp_path, make, message):

@@ -19,7 +19,7 @@ from sklearn.metrics import jaccard_score
 import main_pretrain
 import models_zoo
 from demo import score, visualize
-from util import picture
+from util import panels
 from util.errors import InputError
 from util.weights import paddle_file
 
@@ -284,18 +284,18 @@ def test_panels_show_pixels_as_they_were():
     images = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2).astype('float32')
     masks = np.zeros_like(images)
     masks[:, :, :64] = 1
-    shown = picture.panels(images, np.zeros_like(images), masks, mean, std)
-    panels = [shown[22:150, 4 + i * 132 : 132 + i * 132] for i in range(4)]
+    shown = panels.draw(images, np.zeros_like(images), masks, mean, std)
+    parts = [shown[22:150, 4 + i * 132 : 132 + i * 132] for i in range(4)]
     grey = np.round(np.array(mean) * 255)
     assert (
-        (panels[0] == pixels[0]).all()
-        and (panels[1][64:] == pixels[0, 64:]).all()
-        and (panels[1][:64] == 128).all()
+        (parts[0] == pixels[0]).all()
+        and (parts[1][64:] == pixels[0, 64:]).all()
+        and (parts[1][:64] == 128).all()
     )
     assert (
-        (panels[2] == grey).all()
-        and (panels[3][:64] == grey).all()
-        and (panels[3][64:] == pixels[0, 64:]).all()
+        (parts[2] == grey).all()
+        and (parts[3][:64] == grey).all()
+        and (parts[3][64:] == pixels[0, 64:]).all()
     )
 
 

@@ -13,7 +13,7 @@ from conftest import ROOT, classifier, figures_by_hand
 
 import main_finetune
 import main_parity
-from parity import climb, ladder, process, reprod
+from parity import climb, ladder, process, reprod, tolerances
 from parity.accuracy import accuracy
 from util import convert
 from util import record as records
@@ -91,7 +91,8 @@ def test_keys_and_shapes():
 
 def way(ours, theirs, start, name='blocks.0.mlp.fc1.weight'):
     """The rung of the optimizer steps over one tensor."""
-    return ladder.rung('steps', climb.moves([(name, start)], [(name, ours, theirs)]), climb.MOVES)
+    pairs = climb.moves([(name, start)], [(name, ours, theirs)])
+    return ladder.rung('steps', pairs, tolerances.MOVES)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ LARGEST_FONT = 12
 SMALLEST_FONT = 7
 
 
-def panels(
+def draw(
     images: np.ndarray,
     reconstructions: np.ndarray,
     masks: np.ndarray,
