@@ -165,7 +165,7 @@ def reconstruct(args, tensors):
     model, flags = models_zoo.autoencoder_from(
         args.resume, args.model, args.norm_pix_loss, args.use_ema
     )
-    masking.check(model.num_patches, args.mask_ratio)
+    masking.check(model.num_patches, args.mask_ratio, model.num_visible)
     own_name = flags.get('model')
     if own_name not in models_zoo.AUTOENCODERS:  # another code base's name
         own_name = models_sizes.autoencoder_of(tensors)

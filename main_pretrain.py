@@ -87,9 +87,9 @@ def sampler(args, model):
     if isinstance(model, models_um.UniformMasking) and not args.mask_regular:
         raise InputError(f'--model {args.model} needs uniform masks; add --mask_regular')
     kind = masking.kind_of(vars(args))
-    draw = masking.sampler(model.grid, args.mask_ratio, kind)
+    draw = masking.sampler(model.grid, args.mask_ratio, kind, model.num_visible)
 
-    visible = masking.num_visible(model.num_patches, args.mask_ratio)
+    visible = model.num_visible(model.num_patches, args.mask_ratio)
     unreplaced = masking.num_visible(visible, args.vis_mask_ratio)
     if not unreplaced:
         raise InputError(

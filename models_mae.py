@@ -28,6 +28,7 @@ class Reconstruction(nn.Layer):
     """
 
     error = staticmethod(paddle.square)  # of a pixel
+    num_visible = staticmethod(masking.num_visible)  # (patches, mask ratio) -> V
 
     def configure(
         self,
@@ -150,7 +151,7 @@ class Reconstruction(nn.Layer):
         ids_restore [N, L], which undoes the shuffle.
         """
         L = self.num_patches
-        V = masking.num_visible(L, mask_ratio)
+        V = self.num_visible(L, mask_ratio)
         if V < 1:
             raise InputError(
                 f'mask ratio {mask_ratio} keeps none of {L} patches; take a smaller one'

@@ -2,8 +2,8 @@
 
 The encoder sees all patches, the removed ones as a mask token; one Linear predicts their pixels.
 Parameter names equal implus/UM-MAE @ cb7776b. What UM-MAE changed in SimMIM: masks remove patches
-of 16 x 16 pixels, at a ratio of 0.75 as in MAE, and Swin has a coordinate MLP instead of a table of
-biases.
+of 16 x 16 pixels, at a ratio of 0.75 as in MAE, int(ratio L) of them; and Swin has a coordinate
+MLP instead of a table of biases.
 Departure, with its test in tests/test_models_simmim.py: images need not be square.
 Shapes: N images, C channels, L patches, D width, p patch side in pixels; maps are
 [N, rows, columns, D].
@@ -18,6 +18,7 @@ import models_swin
 from layer import LayerNorm, init_pyramid, upsample_mask
 from models_mae import Reconstruction
 from models_sizes import PYRAMIDS
+from util import masking
 from util.errors import InputError
 
 
@@ -28,6 +29,7 @@ class MaskTokens(Reconstruction):
     """
 
     error = staticmethod(paddle.abs)  # of a pixel
+    num_visible = staticmethod(masking.num_visible_um)
 
     def add_reconstruction(self, norm_layer, norm_pix_loss: bool, vis_mask_ratio: float) -> None:
         """Add the decoder and initialize all weights. Call it after the encoder's constructor."""

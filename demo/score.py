@@ -38,7 +38,8 @@ def main(args):
     val = load(args.data_path, 'val', center, model.in_chans)
 
     rng = np.random.default_rng(args.seed)
-    noise_of = masking.sampler(model.grid, mask_ratio, masking.kind_of(trained))
+    kind = masking.kind_of(trained)
+    noise_of = masking.sampler(model.grid, mask_ratio, kind, model.num_visible)
     noise = np.stack([noise_of(rng) for _ in val])  # [N, L]
 
     images = paddle.to_tensor(val)

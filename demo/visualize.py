@@ -37,7 +37,8 @@ def main(args):
     model, trained = models_zoo.autoencoder_from(
         args.resume, args.model, args.norm_pix_loss, args.use_ema
     )
-    noise_of = masking.sampler(model.grid, args.mask_ratio, kind_of_masks(trained, args.mask_ratio))
+    kind = kind_of_masks(trained, args.mask_ratio)
+    noise_of = masking.sampler(model.grid, args.mask_ratio, kind, model.num_visible)
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
     center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
 

@@ -224,3 +224,11 @@ def test_nonsense_is_one_line_of_error(name, flags, capsys):
         and 'error: ' in error
         and (flags.split() or ['--data_path'])[0] in error
     )
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_um_maes_bf16_says_what_to_use(program, capsys):
+    with pytest.raises(SystemExit) as error:
+        PROGRAMS[program].parse_args(['--bf16'])
+    assert error.value.code == 2
+    assert 'error: --bf16: use --amp bfloat16 instead' in capsys.readouterr().err

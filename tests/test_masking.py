@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import models_mae
+import models_simmim
 from util import masking
 from util.errors import InputError
 
@@ -20,6 +22,22 @@ def patterns(grid, count, seed=0):
     )
     assert (cells.sum(-1) == 3).all()
     return cells.argmin(-1)
+
+
+@pytest.mark.parametrize('patches', [49, 64, 100, 144, 196, 256, 1024])
+def test_each_original_rounds_in_its_own_way(patches):
+    """MAE keeps int(L (1 - r)) patches; UM-MAE's SimMIM removes int(r L)."""
+    mae, simmim = models_mae.Reconstruction, models_simmim.MaskTokens
+    differing = 0
+    for ratio in np.arange(1, 100) / 100:
+        kept = np.floor(patches * (1 - ratio))
+        removed = np.floor(patches * ratio)
+        assert mae.num_visible(patches, ratio) == kept
+        assert patches - simmim.num_visible(patches, ratio) == removed
+        differing += kept + removed != patches
+    assert differing > 10
+    # at .6 of 256
+    assert (mae.num_visible(256, 0.6), simmim.num_visible(256, 0.6)) == (102, 103)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_predictions_and_loss_are_those_written_out_by_hand(family, ratio, kwarg
     weights = by_hand.perturb(model)
     images = rng.normal(size=[2, model.in_chans, *model.img_size]).astype('float32')
     noise = rng.random([2, model.num_patches]).astype('float32')
-    kept = int(model.num_patches * (1 - ratio))
+    kept = model.num_patches - int(model.num_patches * ratio)
     removed = (noise.argsort(1).argsort(1) >= kept).reshape(2, *model.grid)
     loss, predicted, mask = model(paddle.to_tensor(images), ratio, paddle.to_tensor(noise))
     np.testing.assert_array_equal(mask.numpy(), removed.reshape(2, -1))

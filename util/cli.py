@@ -17,6 +17,16 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
         return super()._get_help_string(action)
 
 
+class Renamed(argparse.Action):
+    """A flag of an original that has another name here: an error says which."""
+
+    def __init__(self, option_strings, dest, const, **kwargs):
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, const=const, **kwargs)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error(f'{option_string}: use {self.const} instead')
+
+
 def parser(description: str, *groups: Callable) -> argparse.ArgumentParser:
     """A parser with the flags of each group."""
     p = argparse.ArgumentParser(

@@ -6,7 +6,7 @@ except --data_path (the official one is a folder of its authors) and --device.
 
 import argparse
 
-from util.cli import average, data_timeout, device, number
+from util.cli import Renamed, average, data_timeout, device, number
 
 # Types of flags
 count = number(int, 0)
@@ -50,6 +50,8 @@ def training(p: argparse.ArgumentParser) -> None:
         default=None,
         help='mixed precision, on a GPU only (default: float16 on a GPU, off on a CPU)',
     )
+    amp = '--amp bfloat16'
+    g.add_argument('--bf16', action=Renamed, const=amp, help=f"UM-MAE's name of {amp}")
     g.add_argument(
         '--recompute',
         action='store_true',

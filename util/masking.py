@@ -12,6 +12,7 @@ import numpy as np
 
 from util.errors import InputError
 
+Count = Callable[[int, float], int]  # (patches, mask ratio) -> visible patches
 KINDS = ('random', 'block', 'grid', 'uniform')
 # The kinds that keep one of every 2 x 2 patches, and their flags
 CELLS = {'grid': '--masking grid', 'uniform': '--mask_regular'}
@@ -25,9 +26,14 @@ def num_visible(patches: int, mask_ratio: float) -> int:
     return int(patches * (1 - mask_ratio))
 
 
-def check(patches: int, mask_ratio: float) -> None:
+def num_visible_um(patches: int, mask_ratio: float) -> int:
+    """As UM-MAE counts for its SimMIM: the removed patches are rounded down instead."""
+    return patches - int(patches * mask_ratio)
+
+
+def check(patches: int, mask_ratio: float, count: Count = num_visible) -> None:
     """Raise InputError if a mask ratio keeps none of the patches, or all."""
-    visible = num_visible(patches, mask_ratio)
+    visible = count(patches, mask_ratio)
     if not 0 < visible < patches:
         raise InputError(
             f'--mask_ratio {mask_ratio} keeps {visible} of {patches} patches; at least one must be '
@@ -49,21 +55,22 @@ def kind_of(flags: dict) -> str:
 
 
 def sampler(
-    grid: tuple[int, int], mask_ratio: float, kind: str
+    grid: tuple[int, int], mask_ratio: float, kind: str, count: Count = num_visible
 ) -> Callable[[np.random.Generator], np.ndarray]:
     """A function that draws the mask of an image, as noise [rows * columns], from a generator.
 
-    kind: one of KINDS. InputError if it does not work with the ratio or the grid.
+    kind: one of KINDS. count: the model's way of rounding, num_visible or num_visible_um.
+    InputError if the kind does not work with the ratio or the grid.
     """
     rows, columns = grid
     patches = rows * columns
-    check(patches, mask_ratio)
+    check(patches, mask_ratio, count)
     if kind in CELLS:
         _check_cells(grid, mask_ratio, CELLS[kind])
     if kind == 'random':
         return functools.partial(random, patches)
     if kind == 'block':
-        removed = patches - num_visible(patches, mask_ratio)
+        removed = patches - count(patches, mask_ratio)
         return functools.partial(block, grid, removed)
     draw = {'uniform': uniform, 'grid': regular}[kind]
     return functools.partial(draw, grid)
