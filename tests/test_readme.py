@@ -50,7 +50,7 @@ ELSEWHERE = re.compile(
     |(output_dir/)?checkpoint-[\w{}-]+\.pd|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
     |\.venv(-parity)?(/bin/[\w-]+)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/scenes|demo/output/reproduce
     |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|model\.backbone\.pretrained=.*|/dev/shm
-    |facebookresearch/mae""",
+    |facebookresearch/mae|training\.pd|own\.yml""",
     re.X,
 )
 FILE = re.compile(r'[^\s`]+(?:\.(?:py|sh|md|txt|toml|pd|pth|png|yaml)|/)|[\w.-]+/[\w./*-]+')
