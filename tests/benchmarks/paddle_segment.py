@@ -1,4 +1,4 @@
-"""Training steps of segmentation as paddleseg.core.train does them for seg/train.py."""
+"""Training steps of segmentation as seg/train.py does them."""
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
@@ -6,10 +6,10 @@ import seg  # noqa: F401  first of all: it prepares the machine, and registers w
 import numpy as np
 import paddle
 from paddle_steps import ROOT, parameters, pictures_like, repeated
-from paddleseg.core.train import loss_computation
 from paddleseg.cvlibs import Config, SegBuilder
 
-from util import program
+from seg.train import Objective
+from util import amp, program
 
 CONFIGS = {
     'base_patch16': 'upernet_mae_base_ade20k_512x512_160k',
@@ -22,20 +22,20 @@ def segment(case):
     program.start(None, seed=0)
     config = Config(str(ROOT / f'seg/configs/upernet_mae/{CONFIGS[case["model"]]}.yml'))
     builder = SegBuilder(config)
-    model, losses, optimizer = builder.model, builder.loss, builder.optimizer
+    model, optimizer = builder.model, builder.optimizer
+    losses_of = Objective(model, builder.loss, 'fp32', 'O1')
+    steps = amp.Step(optimizer, precision='off')
     model.train()
     images = paddle.to_tensor(pictures_like(case))
     labels = np.random.default_rng(0).integers(
         0, CLASSES, [case['batch'], case['side'], case['side']]
     )
-    labels = paddle.to_tensor(labels)
+    batch = {'img': images, 'label': paddle.to_tensor(labels)}
 
     def step():
-        loss = sum(loss_computation(model(images), labels, None, losses))
-        loss.backward()
-        optimizer.step()
-        builder.lr_scheduler.step()
-        model.clear_gradients()
+        loss = sum(losses_of(model, batch))
         loss.item()
+        steps.backward(loss, 0)
+        builder.lr_scheduler.step()
 
     return repeated(step), parameters(model)
