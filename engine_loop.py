@@ -1,8 +1,8 @@
 """The training loop of all programs: epochs, iterations, resuming, records, checkpoints.
 
-A program builds its model, optimizer and data, and makes a `Run` of them. seg and det make a `Loop`
-instead, because flags, files and lines are those of their libraries. An engine gives `train` the
-loss of a batch and knows nothing of logging, saving or ranks.
+A program builds its model, optimizer and data, and makes a `Run` of them. seg makes a `Loop`
+instead, because its flags, files and log lines are PaddleSeg's. An engine gives `train` the loss of
+a batch and knows nothing of logging, saving or ranks.
 """
 
 import math
@@ -27,13 +27,13 @@ class Loop:
     data: batches of any shape. It needs `len`, the iterations of an epoch; `global_batch`, the
         images of an iteration over all ranks; `accum_iter`, the iterations of an optimizer step;
         and `batches(epoch, first)`, whose `files(iteration)` gives the files of a batch.
-    schedule: epoch, with a fraction -> learning rate, called once per optimizer step. None if the
+    schedule: fractional epoch -> learning rate, called once per optimizer step. None if the
         optimizer has its own, which `after_step` advances.
     saver, recorder, progress: those of util, or others with the same methods.
     rng: NumPy's generator of the current step.
 
-    A training that is counted in iterations is one long epoch, and calls `train` for some
-    iterations at a time.
+    A run counted in iterations is one long epoch; its caller runs `train` for some iterations at a
+    time.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Loop:
         batches = islice(self._stream, iterations)
         for number, batch in enumerate(self.progress.follow(batches)):
             if number == 0:
-                dist.barrier()  # a rank may need long for the first files of an epoch
+                dist.barrier()  # a rank may be slow to read an epoch's first files
 
             # The rate is set once per optimizer step
             iteration = self.progress.iteration
@@ -131,7 +131,7 @@ class Loop:
     def _agree(self, loss: float) -> tuple[float, bool]:
         """Mean loss over the ranks, and whether a signal has asked one of them to stop.
 
-        It takes one communication. NonFiniteLoss if the mean is not finite; before that, the names
+        One communication suffices. NonFiniteLoss if the mean is not finite; before that, the names
         of the batch's files are written to a file.
         """
         mean, stop, warnings = dist.mean([loss, self.saver.stop_requested, log.pending()])
@@ -151,9 +151,9 @@ class Loop:
 
 
 class Run(Loop):
-    """The training that the flags of the official programs describe, with their files and lines.
+    """Training as the official programs' flags describe it, with their files and log lines.
 
-    It starts at the beginning, or where --resume or --start_epoch continue.
+    It starts at the beginning, or where --resume or --start_epoch says.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Run(Loop):
         schedule: by default the official half-cycle cosine that the flags describe.
         kept: further entries of checkpoints, see Saver.
         """
-        # Find a checkpoint to resume; its effective batch is kept on other numbers of ranks, too
+        # Find a checkpoint to resume; its effective batch is kept for any number of ranks
         state = resume.find(args.resume, args.output_dir, vars(args))
         data.accumulate(resume.accum_iter(state, data.global_batch, args.accum_iter))
         step = amp.Step(optimizer, data.accum_iter, args.amp, clip_grad)

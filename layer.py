@@ -188,7 +188,7 @@ class Block(nn.Layer):
 
 
 class PatchMerge(nn.Layer):
-    """Project each 2 x 2 tokens to one: [N, rows, columns, D] -> [N, rows/2, columns/2, E]."""
+    """Project every 2 x 2 tokens to one: [N, rows, columns, D] -> [N, rows/2, columns/2, E]."""
 
     def __init__(self, dim: int, out_dim: int, norm_layer: Callable[[int], nn.Layer] | None = None):
         super().__init__()
@@ -217,7 +217,7 @@ class Blocks(nn.LayerList):
     """Blocks that run one after the other.
 
     With `recompute` set, training stores only the input of each block and computes the rest again
-    in the backward pass: the same gradients, less memory, about a third more time.
+    in the backward pass: the same gradients, less memory, about a quarter more time.
     """
 
     recompute = False
@@ -225,7 +225,7 @@ class Blocks(nn.LayerList):
     def outputs(
         self, x: paddle.Tensor, biases: list[paddle.Tensor] | None = None
     ) -> list[paddle.Tensor]:
-        """The output of each block. `biases` has one bias a block, for its attention."""
+        """The output of each block. `biases` has one bias per block, for its attention."""
         if biases is None:
             biases = [None] * len(self)
         recomputed = self.recompute and self.training
@@ -261,7 +261,8 @@ class Pyramid(nn.Layer):
         for side in patch_embed.grid:
             if side % 2**halvings:
                 raise InputError(
-                    f'{side} patches a side cannot be halved {halvings} times; choose another size'
+                    f'{side} patches per side cannot be halved {halvings} times; '
+                    'choose another size'
                 )
         self.patch_embed = patch_embed
         self.widths = tuple(widths)
@@ -357,7 +358,7 @@ def init_pyramid(model: nn.Layer, linear_weight: Callable[[paddle.Tensor], None]
     """Initialize a model over a pyramid as UM-MAE does.
 
     First every convolution: normal with variance 2 / fan-out, bias 0. Then every Linear by
-    `linear_weight`, as init_linears.
+    `linear_weight`, as in init_linears.
     """
     for part in model.sublayers():
         if isinstance(part, nn.Conv2D):

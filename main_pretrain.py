@@ -81,7 +81,7 @@ def sampler(args, model):
     rows = model.grid[0]
     if args.token_size not in (None, rows):
         raise InputError(
-            f'--token_size {args.token_size}: {args.model} has {rows} patches a side at '
+            f'--token_size {args.token_size}: {args.model} has {rows} patches per side at '
             f'--input_size {args.input_size}; leave --token_size out'
         )
     if isinstance(model, models_um.UniformMasking) and not args.mask_regular:

@@ -171,7 +171,7 @@ class Reconstruction(nn.Layer):
         """Visible patches that vis_mask_token replaces (arXiv:2205.10063, sec. 3.3): bool [N, L].
 
         The mask [N, L] leaves `visible` patches of each image. int(visible * (1 - vis_mask_ratio))
-        of them stay as they are, drawn anew at each call.
+        of them, drawn anew at each call, stay as they are.
         """
         replaced = visible - masking.num_visible(visible, self.vis_mask_ratio)
         noise = paddle.rand(mask.shape) + mask  # [N, L], removed patches sort behind visible ones
@@ -180,7 +180,7 @@ class Reconstruction(nn.Layer):
         return rank < replaced
 
     def patch_statistics(self, imgs: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Mean and standard deviation [N, L, 1] of each patch: unbiased variance, plus 1e-6."""
+        """Mean and std, each [N, L, 1], of each patch; std is sqrt(unbiased variance + 1e-6)."""
         patches = self.patchify(imgs)  # [N, L, p*p*C]
         mean = patches.mean(-1, keepdim=True)
         squares = (patches - mean).square().sum(-1, keepdim=True)
@@ -208,7 +208,7 @@ class Reconstruction(nn.Layer):
     def forward(
         self, imgs: paddle.Tensor, mask_ratio: float = 0.75, noise: paddle.Tensor | None = None
     ) -> tuple:
-        """(loss, prediction [N, L, p*p*C], mask [N, L]), 1 = removed; `noise` [N, L] fixes it."""
+        """(loss, prediction [N, L, p*p*C], mask [N, L], 1 = removed); `noise` fixes the mask."""
         latent, mask, ids_restore = self.forward_encoder(imgs, mask_ratio, noise)
         pred = self.forward_decoder(latent, ids_restore)
         loss = self.forward_loss(imgs, pred, mask)
@@ -382,7 +382,7 @@ def mae_vit_huge_patch14_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
     return _of_size('huge_patch14', **kwargs)
 
 
-# The names that facebookresearch/mae recommends, and the same for the others
+# The names that facebookresearch/mae recommends, and like names for others
 mae_vit_nano_patch4 = mae_vit_nano_patch4_dec64d2b
 mae_vit_small_patch16 = mae_vit_small_patch16_dec192d4b
 mae_vit_base_patch16 = mae_vit_base_patch16_dec512d8b

@@ -189,7 +189,7 @@ def _measures(tensors: dict) -> tuple[int, int, int, int]:
 
 
 def check_square(tensors: dict, flags: dict, path: str) -> None:
-    """InputError where a file's position table is not one for square images.
+    """InputError if a file's position table is not one for square images.
 
     The flags of the file may tell other sides; without them a table is taken for a square's.
     """
@@ -203,8 +203,8 @@ def check_square(tensors: dict, flags: dict, path: str) -> None:
         return
     if grid is None:
         found = (
-            f'of which {patches} are of patches. That is no square, '
-            'and the file does not say other sides'
+            f'of which {patches} are for patches. That is no square number, '
+            'and the file gives no sides'
         )
     else:
         found = f'for {grid[0]} x {grid[1]} patches by the image sides in the file'

@@ -134,8 +134,8 @@ class UniformMasking(Reconstruction):
         check_images(imgs, self.in_chans, self.img_size)
         if mask_ratio != 0.75:
             raise InputError(
-                f'mask ratio {mask_ratio}: uniform masking keeps one of every 2 x 2 patches, '
-                'which is 0.75'
+                f'mask ratio {mask_ratio}: uniform masking removes three of every 2 x 2 patches: '
+                'use 0.75'
             )
         visible, mask, ids_restore = self.uniform_masking(imgs.shape[0], noise)
 

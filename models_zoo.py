@@ -83,8 +83,8 @@ def autoencoder_from(
     """The masked autoencoder in a weight file, and the flags it was trained with ({} if unknown).
 
     name and norm_pix_loss are for files without flags. Channels and (square) image size follow from
-    the shapes. InputError if name or norm_pix_loss is needed and missing or contradicts the file,
-    or if the file holds an encoder only.
+    the shapes. InputError if name or norm_pix_loss is needed but missing, or contradicts the
+    file, or if the file holds an encoder only.
     """
     state = convert.read_and_report(path, use_ema)
     tensors = state['model']
@@ -128,16 +128,17 @@ def _settle(path: str, flag: str, recorded, asked):
     name = flag.removeprefix('--')
     if recorded is None and asked is None:
         raise InputError(
-            f'{path} does not say its {name}; give {flag} (of the official files, *_full predict '
-            'normalised pixels, mae_visualize_* do not: --no_norm_pix_loss)'
+            f'{path} does not say its {name}; give {flag} (official *_full files predict '
+            'normalised pixels; for mae_visualize_* give --no_norm_pix_loss)'
         )
     if recorded is None:
         return asked
     if asked is None:
         return recorded
 
+    # aliases of one model count as equal
     same = AUTOENCODERS.get(recorded, recorded) == AUTOENCODERS.get(asked, asked)
-    if not same:  # not even two names of one model
+    if not same:
         raise InputError(
             f'{path} was trained with {name} {recorded}, but {name} {asked} was asked for'
         )
@@ -149,8 +150,8 @@ def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifi
 
     Properties: model, nb_classes, global_pool, input_size, in_chans, `labels` (a list of synonyms
     for each class), and the other flags that the file records, such as mean and std.
-    asked: the first four of these, for files that do not record them; None asks for nothing.
-    InputError if one is needed and missing or contradicts the file, or if the file holds no
+    asked: the first four of these, for files that lack them; None is ignored.
+    InputError if one is needed but missing, or contradicts the file, or if the file holds no
     classifier.
     """
     state = convert.read_and_report(path, use_ema)
@@ -203,8 +204,8 @@ def _properties(flags: dict, tensors: dict, kind: str) -> dict:
 def labels(own: list[str] | None, count: int) -> list[list[str]]:
     """A list of synonyms for each of `count` classes.
 
-    They are the names `own` that the weights record, completed by 'class <number>', or
-    ImageNet-1k's if there are none and the count fits.
+    ImageNet-1k's if the weights record no names and the count fits; otherwise their names `own`,
+    then 'class <number>'.
     """
     if not own and count == len(id2class):
         return list(id2class.values())
@@ -311,14 +312,13 @@ def start_from(
         else:
             copied[name] = array
 
-    # The rest of the model keeps its initial values; no part of the encoder may be among it
+    # The rest of the model keeps its initial values; it must not include encoder parts
     left = [name for name in own if name not in copied]
     missing = sorted(name for name in left if not BEYOND.match(name.removeprefix('backbone.')))
     if missing:
         first = ', '.join(missing[:5])
         raise InputError(
-            f'{path} does not fit the model; {len(missing)} of its tensors are missing there: '
-            f'{first}'
+            f"{path} does not fit; it lacks {len(missing)} of the model's tensors: {first}"
         )
     assign_weights(model, own | copied, path)
     return Start(str(report), list(copied), resized, dropped, left)
@@ -342,7 +342,7 @@ def _check_head(model: Classifier, tensors: dict, path: str) -> None:
 def _named_as_in(own: dict, tensors: dict) -> dict:
     """A file's tensors under the model's names, where a segmentor's encoder is called backbone.
 
-    own: the model's tensors. Other parts of a segmentor are left out if the model is none.
+    own: the model's tensors. If the model is no segmentor, a segmentor's other parts are dropped.
     """
     prefix = 'backbone.'
     backbone = {}
@@ -379,8 +379,8 @@ def _interpolate_positions(model: nn.Layer, tensors: dict, flags: dict, path: st
             continue
         if source is None:
             raise InputError(
-                f'{path}: {name} has {table.shape[1]} positions, of which {patches} are of '
-                'patches. That is no square, and the file does not say other sides; the model has '
+                f'{path}: {name} has {table.shape[1]} positions, of which {patches} are for '
+                'patches. That is no square number, and the file gives no sides; the model has '
                 f'{rows} x {columns} patches'
             )
         tensors[name] = pos_embed.interpolate(table, grid, bool(cls_token), source)

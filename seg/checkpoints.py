@@ -2,8 +2,8 @@
 
 `model.pdparams` and `model.pdopt` are what PaddleSeg saves, `ema_model.pdparams` the average of
 --use_ema. `training.pd` is ours: the best results so far, the state of the scaler of mixed
-precision, the flags, and where and by which commit it ran. PaddleSeg's tools read the folder and
-pass over that file; a folder that PaddleSeg wrote, without that file, resumes as well.
+precision, the flags, and the run's machine and commit. PaddleSeg's tools read the folder and ignore
+that file; a folder that PaddleSeg wrote, without that file, resumes as well.
 """
 
 import re
@@ -26,8 +26,8 @@ NAME = re.compile(r'iter_(\d+)')
 class Folders(checkpoint.Saver):
     """Writes iter_N every `save_interval` iterations, and when the job is asked to stop.
 
-    flags: the program's. Of them it follows `save_dir`, `save_interval`, and `keep_checkpoint_max`,
-    how many folders stay, 0 for all; folders that were there before this training do not count.
+    flags: the program's. It uses `save_dir`, `save_interval` and `keep_checkpoint_max`, the number
+    of folders to keep (0: all; those from before this training do not count).
     average: the model of --use_ema, None without it. kept: saved in training.pd, each value under
     its name; `restore` puts the saved ones in their place.
     """
@@ -63,14 +63,14 @@ class Folders(checkpoint.Saver):
     def after_step(self, progress: Progress, stop: bool) -> None:
         """With `stop`, the same on every rank, save and leave with code 75.
 
-        Where a checkpoint is due anyway, the evaluation comes first: `stop_if_asked` follows it.
+        If a checkpoint is due anyway, the evaluation comes first: `stop_if_asked` follows it.
         """
         if stop and not self.is_due(progress.iteration):
             self.save(*self._within(progress))
             self._leave(progress.iteration)
 
     def stop_if_asked(self, iteration: int) -> None:
-        """Leave with code 75 where a rank was asked to stop, after a checkpoint was saved."""
+        """After saving a checkpoint, leave with code 75 if a rank was asked to stop."""
         if iteration < self.iterations and dist.sum_over_ranks([self.stop_requested])[0]:
             self._leave(iteration)
 
@@ -86,7 +86,7 @@ class Folders(checkpoint.Saver):
         return f'iter_{progress.iteration}', 0, checkpoint.Position()
 
     def after_iteration(self, progress: Progress) -> None:
-        """Save iter_N for where the run is, with the results of its evaluation."""
+        """Save iter_N at the current iteration, with the results of its evaluation."""
         self.done = progress.iteration
         self.save(*self._within(progress))
 
@@ -116,7 +116,7 @@ class Folders(checkpoint.Saver):
             for file, tree in files.items():
                 paddle_file.write(folder / file, tree)
 
-        # The oldest ones of this training go
+        # Delete the oldest ones of this training
         self.written = [folder for folder in self.written if folder != path] + [path]
         most = self.flags['keep_checkpoint_max']
         while len(self.written) > most > 0:
@@ -125,8 +125,8 @@ class Folders(checkpoint.Saver):
     def restore(self, asked: str | None) -> int:
         """Restore model, optimizer, scaler, average and `kept`; returns the iterations done.
 
-        asked: --resume_model, a folder iter_N, 'auto' for the newest whole one in save_dir, or
-        None. InputError where its files are not whole or do not fit. Later folders in save_dir are
+        asked: --resume_model, a folder iter_N, 'auto' for the newest intact one in save_dir, or
+        None. InputError if its files are damaged or do not fit. Later folders in save_dir are
         renamed to iter_N.old.
         """
         folder, files = None, {}
@@ -213,7 +213,7 @@ def ordered(folder: Path) -> list[Path]:
 def read(folder: Path, averaged: bool) -> dict[str, dict]:
     """The files of a checkpoint by name, as dicts of arrays; PaddleSeg's have no training.pd.
 
-    averaged: with --use_ema. InputError where a file is missing or damaged.
+    averaged: with --use_ema. InputError if a file is missing or damaged.
     """
     iterations_of(folder)
     files = {name: weights.read(folder / name) for name in (MODEL, OPTIMIZER)}
@@ -221,8 +221,8 @@ def read(folder: Path, averaged: bool) -> dict[str, dict]:
         if not (folder / AVERAGE).is_file():
             raise InputError(
                 f'--resume_model {folder} has no {AVERAGE}, which --use_ema needs: it was '
-                'written without --use_ema. Leave the flag out, or let the average begin with a '
-                'copy of its model.pdparams under that name'
+                'written without --use_ema. Leave the flag out, or copy its model.pdparams to that '
+                'name to start the average'
             )
         files[AVERAGE] = weights.read(folder / AVERAGE)
     if (folder / TRAINING).exists():
@@ -235,8 +235,8 @@ def assign_optimizer(
 ) -> None:
     """Set an optimizer's state, its schedule included, from a model.pdopt.
 
-    Its arrays have Paddle's own names, which count the layers that a process makes: a program that
-    builds the same model first has the same names. InputError where that is not so.
+    Its arrays have Paddle's own names, which number a process's layers in order: a program that
+    builds the same model first has the same names. InputError if they differ.
     """
     kinds = KINDS.get(type(optimizer).__name__, set())
     for name, parameter in model.named_parameters():

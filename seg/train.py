@@ -3,8 +3,8 @@
     python -m paddle.distributed.launch seg/train.py --do_eval --use_vdl --save_dir output \\
         --config seg/configs/upernet_mae/upernet_mae_base_ade20k_512x512_160k.yml
 
-The loop is engine_loop's, counted in iterations; PaddleSeg makes the model, the data sets, the
-optimizer and its schedule, the losses, and evaluates.
+The loop is engine_loop's, counted in iterations; PaddleSeg makes the model, data sets,
+optimizer, schedule and losses, and evaluates.
 """
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
@@ -73,7 +73,7 @@ class Objective:
         if len({len(scores), types, coefficients}) > 1:
             raise InputError(
                 f'the model gives {len(scores)} maps of scores in training, but loss.types are '
-                f'{types} and loss.coef {coefficients}; each map needs one of both'
+                f'{types} and loss.coef {coefficients}; each map needs one of each'
             )
 
 
@@ -125,7 +125,7 @@ def configuration(args) -> Config:
     config = flags.configuration(args.config, [*overrides, *(args.opts or [])])
     schedule = config.dic.get('lr_scheduler', {})
     if args.iters and schedule.get('type') == 'WarmupOverPolynomialDecay':
-        # as PaddleSeg shortens its own decay
+        # PaddleSeg shortens its own decay likewise
         schedule['decay_steps'] = args.iters
     return config
 
@@ -257,7 +257,7 @@ def validation(args, config: Config, samples: paddle.io.Dataset, models: dict) -
 
 
 def average_of(model: paddle.nn.Layer) -> paddle.nn.Layer:
-    """A copy of a model whose weights are averages, not trained."""
+    """A frozen copy of a model, to hold averages of its weights."""
     average = copy.deepcopy(model)
     average.eval()
     for parameter in average.parameters():
@@ -269,10 +269,10 @@ PARSER = cli.parser(__doc__, flags.config, cli.device, flags.workers, flags.data
 group = PARSER.add_argument_group('training', 'default: what the config says')
 group.add_argument('--iters', type=cli.number(int, 1), default=None, help='iterations in all')
 group.add_argument(
-    '--batch_size', type=cli.number(int, 1), default=None, help='images a process and iteration'
+    '--batch_size', type=cli.number(int, 1), default=None, help='images per process and iteration'
 )
 group.add_argument(
-    '--learning_rate', type=cli.number(float, 0), default=None, help='the largest rate'
+    '--learning_rate', type=cli.number(float, 0), default=None, help='peak learning rate'
 )
 group.add_argument(
     '--precision', choices=['fp32', 'fp16'], default='fp32', help='fp16: mixed precision, on GPUs'
@@ -288,7 +288,7 @@ group.add_argument(
     '--repeats',
     type=cli.number(int, 1),
     default=1,
-    help='take each training image so many times an epoch',
+    help='times that each epoch uses each training image',
 )
 group.add_argument(
     '--profiler_options',
@@ -310,7 +310,7 @@ group.add_argument(
     '--resume_model',
     default=None,
     metavar='DIR',
-    help='a checkpoint iter_N to resume; `auto`: the newest whole one in --save_dir, if any',
+    help='a checkpoint iter_N to resume; `auto`: the newest intact one in --save_dir, if any',
 )
 group.add_argument(
     '--save_interval',
@@ -322,10 +322,10 @@ group.add_argument(
     '--keep_checkpoint_max',
     type=cli.number(int, 0),
     default=5,
-    help='checkpoints that stay; 0: all',
+    help='checkpoints to keep; 0: all',
 )
 group.add_argument(
-    '--log_iters', type=cli.number(int, 1), default=10, help='iterations between two lines'
+    '--log_iters', type=cli.number(int, 1), default=10, help='iterations between log lines'
 )
 group.add_argument('--use_vdl', action='store_true', help='VisualDL records in save_dir')
 group.add_argument(

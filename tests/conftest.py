@@ -300,7 +300,7 @@ def printed_figures(output):
 
 
 def assert_same_state(ours, theirs):
-    """Assert that two checkpoints are equal bit by bit, except for the flags."""
+    """Assert that two checkpoints are equal bit for bit, except for the flags."""
 
     def compare(a, b, where):
         if isinstance(b, dict):

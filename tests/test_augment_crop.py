@@ -147,7 +147,7 @@ def test_a_part_of_a_resized_picture_is_pillows_to_the_bit(before, after, kind):
 @pytest.mark.parametrize('turned', [False, True])
 @pytest.mark.parametrize('kind', ['picture', 'array'])
 def test_a_thin_picture_needs_no_more_than_its_crop(monkeypatch, turned, kind):
-    """The result equals that of resizing the whole picture, bit by bit."""
+    """The result equals that of resizing the whole picture, bit for bit."""
     plain = transform.Evaluate(32, *crop.statistics(3, None, None))
     pixels = np.random.default_rng(1).integers(0, 256, [1500, 2, 3], dtype='uint8')
     pixels = pixels.transpose(1, 0, 2).copy() if turned else pixels

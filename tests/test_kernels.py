@@ -182,7 +182,7 @@ def test_models_train_alike_with_and_without(name, paddles_own):
 
 @pytest.mark.parametrize('name', MODELS)
 def test_nothing_writes_through_a_view(name):
-    """A training step with views, Paddle's default, equals one with copies bit by bit.
+    """A training step with views, Paddle's default, equals one with copies bit for bit.
 
     Copies are faster on CPUs; a write through a view would be lost with copies.
     """

@@ -182,7 +182,7 @@ BAD = {
     ),
     'grid': (
         ['--masking', 'grid', '--mask_ratio', '.5'],
-        '--mask_ratio 0.5: --masking grid keeps one of every 2 x 2',
+        '--mask_ratio 0.5: --masking grid removes three of every 2 x 2',
     ),
     'nothing removed': (['--mask_ratio', '0'], '--mask_ratio 0.0 keeps 16 of 16 patches'),
     'no GPU': (['--device', 'gpu'], '--device gpu: this Paddle was built for CPUs only'),

@@ -276,17 +276,17 @@ PRETRAINING = {
         '--input_size 40',
         'windows of 16 x 16 do not divide a map of 40 x 40 (stage 1)',
     ),
-    'halves': (SIMMIM_PVT, '--input_size 36', '36 patches a side cannot be halved 3 times'),
+    'halves': (SIMMIM_PVT, '--input_size 36', '36 patches per side cannot be halved 3 times'),
     'ratio': (
         SWIN,
         '--mask_ratio .6',
-        '--mask_ratio 0.6: --mask_regular keeps one of every 2 x 2 patches, which is 0.75',
+        '--mask_ratio 0.6: --mask_regular removes three of every 2 x 2 patches: use 0.75',
     ),
     'random': (PVT, None, '--model mae_pvt_nano_32 needs uniform masks; add --mask_regular'),
     'odd': (
         VIT,
         '--input_size 36',
-        '--mask_regular needs an even number of patches a side, and there are 9 x 9',
+        '--mask_regular needs an even number of patches per side, and there are 9 x 9',
     ),
     'secondary': (
         SIMMIM_SWIN,
@@ -306,7 +306,7 @@ PRETRAINING = {
     'token size': (
         SWIN,
         '--token_size 16',
-        '--token_size 16: mae_swin_nano_32 has 8 patches a side at --input_size 32',
+        '--token_size 16: mae_swin_nano_32 has 8 patches per side at --input_size 32',
     ),
     'another model': (
         PVT,
@@ -400,7 +400,7 @@ def test_what_cannot_be_classified_is_named(complaint, model, flags, message):
 
 def test_a_smaller_share_is_not_shown_by_uniform_masking(pretrained, digits):
     with pytest.raises(
-        InputError, match='mask ratio 0.5: uniform masking keeps one of every 2 x 2 patches'
+        InputError, match='mask ratio 0.5: uniform masking removes three of every 2 x 2 patches'
     ):
         flags = '--mask_ratio 0.5 --device cpu'.split()
         run(visualize, *flags, '--resume', pretrained(SWIN), '--img_path', digits / 'val/1')

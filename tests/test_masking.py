@@ -158,10 +158,10 @@ def test_the_kind_is_what_the_flags_of_new_and_old_trainings_say():
 @pytest.mark.parametrize(
     'grid, ratio, kind, message',
     [
-        ((8, 8), 0.7, 'uniform', '--mask_ratio 0.7: --mask_regular keeps one of every 2 x 2'),
+        ((8, 8), 0.7, 'uniform', '--mask_ratio 0.7: --mask_regular removes three of every 2 x 2'),
         ((7, 8), 0.75, 'uniform', '--mask_regular needs an even number .* 7 x 8'),
         ((8, 7), 0.75, 'uniform', '--mask_regular needs an even number .* 8 x 7'),
-        ((8, 8), 0.5, 'grid', '--mask_ratio 0.5: --masking grid keeps one of every 2 x 2'),
+        ((8, 8), 0.5, 'grid', '--mask_ratio 0.5: --masking grid removes three of every 2 x 2'),
         ((8, 7), 0.75, 'grid', '--masking grid needs an even number .* 8 x 7'),
         ((8, 8), 0.99, 'random', '--mask_ratio 0.99 keeps 0 of 64'),
         ((8, 8), 0.0, 'random', '--mask_ratio 0.0 keeps 64 of 64'),

@@ -53,7 +53,7 @@ def started(path, size):
     ids=str,
 )
 def test_the_sides_that_a_file_says_decide(file, flags):
-    """From 3 x 6 to 6 x 6 columns stay bit by bit; rows are bicubic, symmetric about the middle."""
+    """3 x 6 to 6 x 6: columns stay bit for bit; rows are bicubic, symmetric about the middle."""
     table, resized = started(file(3, 6, **flags), 24)
     np.testing.assert_allclose(table[..., 1], np.tile(np.arange(6), (6, 1)), atol=1e-6)
     rows = table[:, 0, 0]
@@ -86,8 +86,8 @@ def export(path):
 
 
 SAID = (
-    'pos_embed has 15 positions, of which 14 are of patches. '
-    'That is no square, and the file does not say other sides; '
+    'pos_embed has 15 positions, of which 14 are for patches. '
+    'That is no square number, and the file gives no sides; '
 )
 
 
@@ -134,7 +134,7 @@ def visualize(path, classify):
     models_zoo.autoencoder_from(str(path), norm_pix_loss=True)
 
 
-NO_SIDES = 'are of patches. That is no square, and the file does not say other sides'
+NO_SIDES = 'are for patches. That is no square number, and the file gives no sides'
 TABLES = [
     (
         4,

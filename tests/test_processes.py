@@ -56,7 +56,7 @@ def log_of(out):
 
 
 def assert_same_run(out, reference, last=2):
-    """Assert that weights, optimizer, scaler, position and log are equal bit by bit."""
+    """Assert that weights, optimizer, scaler, position and log are equal bit for bit."""
     assert (out / 'log.txt').read_text() == (reference / 'log.txt').read_text()
     ours, theirs = (weights.read(folder / f'checkpoint-{last}.pd') for folder in (out, reference))
     assert {key: ours[key] for key in ('epoch', 'scaler', 'position')} == {

@@ -1,4 +1,4 @@
-"""Checkpoints of seg/train.py: what resumes, and equals an undisturbed training bit by bit."""
+"""Checkpoints of seg/train.py: what resumes, and equals an undisturbed training bit for bit."""
 
 import importlib
 

@@ -274,7 +274,7 @@ def test_what_does_not_fit_is_named(finetuned, models, tmp_path):
         (
             partial(nano_pvt, depths=(1, 1, 2, 2)),
             pvt,
-            'does not fit the model; 18 of its tensors are missing there: blocks.5.attn.kv.bias',
+            "does not fit; it lacks 18 of the model's tensors: blocks.5.attn.kv.bias",
         ),
     ):
         with pytest.raises(InputError, match=message) as error:

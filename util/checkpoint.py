@@ -8,7 +8,7 @@ Top-level keys as upstream: model, optimizer, epoch (the last complete one), sca
 keys: `position`, where training continues, and `environment`, the run's machine and commit.
 
 The optimizer's state is stored by the names that the parameters have in the model, because
-Paddle's own names count every layer made in the process. No state of a random generator is stored:
+Paddle's own names number all layers of the process. No state of a random generator is stored:
 all random numbers depend on (seed, epoch, index) or (seed, epoch, step, rank) alone.
 """
 
@@ -61,7 +61,7 @@ class Saver:
 
     flags: the program's, as a plain dict; they are saved too. The saver itself obeys `output_dir`
         (empty: nothing is saved), `epochs`, `save_every` (epochs), `save_every_iters` (iterations,
-        0 for none within an epoch) and `keep` (how many checkpoints stay, 0 for all).
+        0 for none within an epoch) and `keep` (how many checkpoints to keep, 0 for all).
     kept: further values to save, by name: plain values, None, or objects with a state_dict.
     """
 
@@ -93,9 +93,9 @@ class Saver:
         self.stop_requested = True
 
     def after_step(self, progress: Progress, stop: bool) -> None:
-        """Save within an epoch where that is due, or where the run stops.
+        """Save within an epoch if that is due, or if the run stops.
 
-        stop: the same on every rank. Save, and leave with exit code 75.
+        stop: save and leave with exit code 75; equal on every rank.
         """
         if stop or self._is_due_within(progress.iteration):
             name, epoch, position = self._within(progress)
@@ -125,9 +125,9 @@ class Saver:
 
     @contextlib.contextmanager
     def evaluating(self, progress: Progress) -> Iterator[None]:
-        """Save the epoch that has just been trained if the block fails, on any rank.
+        """If the block fails on any rank, save the epoch that was just trained.
 
-        A resumed run then repeats the evaluation only.
+        A resumed run then repeats only the evaluation.
         """
         try:
             yield
@@ -140,9 +140,9 @@ class Saver:
             raise
 
     def name_images(self, loss: float, files: list[str], epoch: int, iteration: int) -> str:
-        """Write the files of a batch to a list on each rank where its loss is not finite.
+        """List a batch's file names, on each rank whose loss is not finite.
 
-        Returns a pattern of the lists' paths, '' where nothing is saved.
+        Returns a pattern of the lists' paths, '' if nothing is saved.
         """
         if not self.folder:
             return ''

@@ -1,7 +1,7 @@
 """Which patches are removed. One polarity everywhere: True (1) = removed.
 
-A mask reaches the model as noise: the patches with the smallest noise are kept. So a 0/1 mask is
-noise as well.
+A mask reaches the model as noise: the patches with the smallest noise are kept. So a 0/1 mask
+works as noise.
 """
 
 import functools
@@ -81,11 +81,11 @@ def _check_cells(grid: tuple[int, int], mask_ratio: float, flag: str) -> None:
     rows, columns = grid
     if mask_ratio != 0.75:
         raise InputError(
-            f'--mask_ratio {mask_ratio}: {flag} keeps one of every 2 x 2 patches, which is 0.75'
+            f'--mask_ratio {mask_ratio}: {flag} removes three of every 2 x 2 patches: use 0.75'
         )
     if rows % 2 or columns % 2:
         raise InputError(
-            f'{flag} needs an even number of patches a side, and there are {rows} x {columns}'
+            f'{flag} needs an even number of patches per side, and there are {rows} x {columns}'
         )
 
 
@@ -98,8 +98,8 @@ def uniform(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """A uniform mask, which keeps one of every 2 x 2 patches (arXiv:2205.10063, sec. 3.2).
 
     float32 [rows * columns], 1 = removed. The choices are drawn without replacement from a pool
-    that holds each of the four equally often, twice as many as needed. So an image has nearly as
-    many of each.
+    twice as large as needed, with equally many of each of the four. So their numbers in an image
+    are similar.
     """
     rows, columns = grid[0] // 2, grid[1] // 2  # of cells
     cells = rows * columns
@@ -111,8 +111,8 @@ def uniform(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 def regular(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """A grid-wise mask, which keeps the same one of every 2 x 2 patches (arXiv:2111.06377, fig. 6).
 
-    float32 [rows * columns], 1 = removed. Which of the four it keeps is drawn for each image; the
-    paper does not say.
+    float32 [rows * columns], 1 = removed. The one it keeps is drawn for each image; the paper does
+    not specify.
     """
     rows, columns = grid[0] // 2, grid[1] // 2  # of cells
     kept = np.full((rows, columns), rng.integers(4))

@@ -1,4 +1,4 @@
-"""Augmentation in pre-training equals torchvision's bit by bit, given the same crops and flips."""
+"""Augmentation in pre-training equals torchvision's bit for bit, given the same crops and flips."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""PyTorch files read without PyTorch equal torch.load's: tensors bit by bit, the rest as text."""
+"""PyTorch files read without PyTorch equal torch.load's: tensors bit for bit, the rest as text."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
 """Random resized crop, flip and normalisation: the official augmentation of pre-training.
 
 The distribution of the crop is that of torchvision's RandomResizedCrop. For the same box and flip,
-the result equals torchvision's on PIL pictures bit by bit.
+the result equals torchvision's on PIL pictures bit for bit.
 
 Pictures are PIL's, 0..255, or arrays float32 [height, width, C], 0..1.
 Boxes are (left, top, right, bottom).

@@ -1,4 +1,4 @@
-"""Part of a resized picture, without computing the rest: Pillow's bicubic resize, bit by bit.
+"""Part of a resized picture, without computing the rest: Pillow's bicubic resize, bit for bit.
 
 A picture of 1 x 20000 pixels whose shorter side becomes 256 would be 5 million pixels long, of
 which evaluation needs the middle 224. The arithmetic is that of Pillow 12.3

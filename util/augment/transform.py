@@ -14,7 +14,7 @@ from util.augment.resize import resized_part
 from util.errors import InputError
 
 # A resized picture that would have more pixels than both MOST_PIXELS and MOST_CROPS crops is not
-# made: only its middle is computed, with a result that is equal bit by bit.
+# made: only its middle is computed, with a result that is equal bit for bit.
 MOST_PIXELS = 2**24
 MOST_CROPS = 16
 NO_POLICY = ('', 'none', 'None')  # values of --aa

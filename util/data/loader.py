@@ -17,7 +17,7 @@ from util.data.folder import Images
 from util.data.unreadable import NEIGHBOURS, Unreadable
 from util.errors import InputError
 
-TIMEOUT = 600.0  # seconds for one sample; enough for the slowest disk of an archive
+TIMEOUT = 600.0  # seconds for one sample; enough for a slow archive disk
 
 
 class Order:
@@ -82,7 +82,7 @@ class _Samples(paddle.io.Dataset):
         return len(self.images)
 
     def picture(self, index: int):
-        """(picture, index of the file that it is from, -1 or `index` if that file is unreadable).
+        """(picture, index of its source, `index` if its own file is unreadable, else -1).
 
         The replacement is the next readable file, so it depends on the index alone. If there is
         none nearby, it is one black pixel.
@@ -92,7 +92,7 @@ class _Samples(paddle.io.Dataset):
             try:
                 picture = self._read(source)
             except Exception:
-                # PIL raises a dozen kinds for broken files; the loader names the file
+                # PIL raises many exceptions for broken files; the loader names the file
                 continue
             unreadable = -1 if source == index else index
             return picture, source, np.int64(unreadable)
@@ -164,7 +164,7 @@ class EvalSet(_Samples):
 class _Feed(paddle.io.IterableDataset):
     """Batches of a pool for Paddle's loader.
 
-    The loader's thread moves them to the device while the previous batch is computed with. It would
+    The loader's thread moves them to the device while the model uses the previous batch. It would
     wait forever after an exception, so an exception is kept in `failure` instead.
     """
 
@@ -195,7 +195,7 @@ def _collate(samples: list[tuple]) -> list[np.ndarray]:
 def _batches(
     samples: _Samples, order: Iterable[list], num_workers: int, timeout: float
 ) -> Iterator[list[paddle.Tensor]]:
-    """Samples stacked to batches, prepared by worker processes or, without any, in this process."""
+    """Samples stacked into batches, prepared by worker processes or, without any, here."""
     if not num_workers or not workers.supported():
         for keys in order:
             arrays = _collate([samples.sample(key) for key in keys])
@@ -211,7 +211,7 @@ def _batches(
         timeout=timeout,
     )
     feed = _Feed(pool)
-    # a variable keeps the iterator alive: when it is deleted, it waits for the end of the pool
+    # kept in a variable, because deleting the iterator waits for the pool to end
     batches = iter(paddle.io.DataLoader(feed, batch_size=None))
     try:
         yield from batches
@@ -242,7 +242,7 @@ class TrainLoader:
     """Batches of (images, targets) of this rank, epoch by epoch.
 
     timeout: seconds that a worker may take for one sample; 0 turns it off.
-    global_batch: images an iteration, over all ranks. InputError if the data set is smaller.
+    global_batch: images per iteration, over all ranks. InputError if the data set is smaller.
     """
 
     def __init__(
