@@ -138,12 +138,13 @@ class Batches:
         order = Stream(self.samples, self.batch_size, first, self.iterations)
         batches = Loader(self.samples, order, self.num_workers, self.timeout)
         counted = min(self.per_epoch, self.iterations - first)
-        unreadable = Unreadable(self.samples.complaint, len(source))
+        unreadable = Unreadable(self.samples.complaint, len(self.samples))
         for done, batch in enumerate(census.watch(batches, source, counted), first + 1):
             unreadable.add(batch.pop('unreadable').numpy())
             yield batch
             if done % self.per_epoch == 0:
                 unreadable.end_epoch()
+                unreadable.begin_epoch()
 
 
 class _Rest:

@@ -359,12 +359,12 @@ def test_a_damaged_picture_is_passed_over_and_too_many_end_the_training(
             for copy in range(13):
                 os.link(file, root / kind / 'training' / f'{file.stem}_{copy}{file.suffix}')
     pictures = sorted((root / 'images/training').iterdir())
-    flags = ['--config', config(), '--iters', 26, '--log_iters', 26]
+    flags = ['--config', config(), '--batch_size', 26]  # four iterations an epoch
     flags += ['--opts', f'train_dataset.dataset_root={root}']
 
     pictures[40].unlink()
     pictures[40].write_bytes(b'no picture')
-    run(train, *flags, '--save_dir', tmp_path / 'one')
+    run(train, *flags, '--iters', 8, '--save_dir', tmp_path / 'one')  # two epochs
     warned = capfd.readouterr().err
     assert warned.count('cannot be read as a picture') == 1
     assert str(pictures[40]) in warned and 'a neighbour takes its place' in warned
@@ -372,7 +372,7 @@ def test_a_damaged_picture_is_passed_over_and_too_many_end_the_training(
     pictures[50].unlink()
     pictures[50].write_bytes(b'no picture')
     with pytest.raises(InputError, match='2 of 104 images cannot be read, more than 1%'):
-        run(train, *flags, '--save_dir', tmp_path / 'two')
+        run(train, *flags, '--iters', 4, '--save_dir', tmp_path / 'two')
 
 
 def test_a_loss_that_is_not_finite_names_the_files_of_its_batch(config, scenes, tmp_path):
