@@ -112,9 +112,15 @@ class Folders(checkpoint.Saver):
             'environment': self.origin,
             **self.kept,
         }
-        with atomic.writing_folder(path) as folder:
-            for file, tree in files.items():
-                paddle_file.write(folder / file, tree)
+        try:
+            with atomic.writing_folder(path) as folder:
+                for file, tree in files.items():
+                    paddle_file.write(folder / file, tree)
+        except InputError as error:
+            raise InputError(
+                f'{error}. Training stops; once there is room, --resume_model auto continues from '
+                'the checkpoint before'
+            ) from None
 
         # Delete the oldest ones of this training
         self.written = [folder for folder in self.written if folder != path] + [path]

@@ -1,10 +1,12 @@
 """Checkpoints of seg/train.py: what resumes, and equals an undisturbed training bit for bit."""
 
 import importlib
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
+import toy
 from conftest import slow
 from test_seg_train import config, run, scenes  # noqa: F401
 
@@ -12,6 +14,7 @@ import seg  # noqa: F401
 
 # isort: split
 from seg import train
+from seg.checkpoints import Folders
 from util import weights
 from util.errors import InputError
 
@@ -165,3 +168,23 @@ def test_a_folder_of_another_name_is_refused(config, tmp_path):  # noqa: F811
     with pytest.raises(InputError, match='expected a folder iter_N that this program has written'):
         flags = ['--save_dir', tmp_path, '--resume_model', tmp_path / 'best_model']
         run(train, '--config', config(), *flags)
+
+
+def test_the_scaler_of_mixed_precision_is_restored(tmp_path, monkeypatch):
+    """Paddle's real one, as it is on a GPU."""
+    model = paddle.nn.Linear(2, 1)
+    flags = {'save_dir': str(tmp_path), 'save_interval': 1, 'keep_checkpoint_max': 0}
+
+    def folders():
+        optimizer = paddle.optimizer.SGD(parameters=model.parameters())
+        step = toy.gpu_step(monkeypatch, optimizer, precision='float16')
+        return step, Folders(model, step, flags, 2)
+
+    step, saver = folders()
+    step.load_state_dict(step.state_dict() | {'scale': np.array([2048.0]), 'incr_count': 7})
+    saver.after_iteration(SimpleNamespace(iteration=1))
+    again, restored = folders()
+    assert again.state_dict() != step.state_dict()
+    assert restored.restore('auto') == 1
+    assert again.state_dict() == step.state_dict()
+    assert (again.state_dict()['scale'], again.state_dict()['incr_count']) == (2048.0, 7)

@@ -53,6 +53,8 @@ def writing_folder(path: Path) -> Iterator[Path]:
         _flush_names(path.parent)
     except OSError as error:
         raise refused(path, error) from None
+    except InputError as error:  # of a file inside
+        raise InputError(str(error).replace(str(temporary), str(path))) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

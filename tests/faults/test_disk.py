@@ -78,14 +78,63 @@ def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.faults)])
-def test_a_folder_that_closes_during_a_run(digits, tmp_path, tally, processes):
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_checkpoints_of_a_segmentation(config, tmp_path, small_disk, tally):
+    """Two folders of 8 MB fit."""
     out = tmp_path / 'out'
-    with tally(f'a folder that closes, {processes} processes'):
-        flags = [*TINY, *'--epochs 5000 --print_freq 1'.split(), '--data_path', digits]
-        flags += ['--output_dir', out]
-        run = Run('main_pretrain.py', *flags, processes=processes, logs=tmp_path / 'launch')
-        run.until('epoch 3/')
+    out.mkdir()
+    (tmp_path / 'out.after').mkdir()
+    flags = ['--config', config(), *'--iters 4 --save_interval 1 --device cpu'.split()]
+    program = [sys.executable, ROOT / 'seg/train.py', *flags, '--save_dir', out]
+    with tally('a full disk, seg/train.py'):
+        result = subprocess.run(
+            list(map(str, [*small_disk, out, *program])),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            cwd=ROOT,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        )
+        assert result.returncode == 2, result.stdout + result.stderr
+        (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
+        assert f'{out}/iter_3/' in error
+        assert 'cannot be written (No space left on device)' in error
+        assert '--resume_model auto' in error
+        left = sorted(path.name for path in (tmp_path / 'out.after').iterdir())
+        assert left == ['iter_1', 'iter_2']
+        files = list((tmp_path / 'out.after').glob('*/*'))
+        assert len(files) == 6
+        for file in files:
+            weights.read(file)
+
+
+def pretraining(digits, config, out):
+    flags = [*TINY, *'--epochs 5000 --print_freq 1'.split(), '--data_path', digits]
+    return ['main_pretrain.py', *flags, '--output_dir', out], 'epoch 3/', 'checkpoint-*.pd'
+
+
+def segmentation(digits, config, out):
+    flags = '--iters 5000 --log_iters 1 --save_interval 1 --device cpu'.split()
+    flags += ['--config', config(), '--save_dir', out]
+    return ['seg/train.py', *flags], 'iter: 3/', 'iter_*/*'
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    'program, processes',
+    [
+        (pretraining, 1),
+        pytest.param(pretraining, 2, marks=pytest.mark.faults),
+        pytest.param(segmentation, 1, marks=pytest.mark.slow),
+        pytest.param(segmentation, 2, marks=pytest.mark.faults),
+    ],
+)
+def test_a_folder_that_closes_during_a_run(digits, config, tmp_path, tally, program, processes):
+    out = tmp_path / 'out'
+    command, beat, checkpoints = program(digits, config, out)
+    with tally(f'a folder that closes, {command[0]}, {processes} processes'):
+        run = Run(*command, processes=processes, logs=tmp_path / 'launch')
+        run.until(beat)
         if os.geteuid():
             out.chmod(0o555)
         else:  # root may write into every folder; so a file replaces the folder
@@ -98,9 +147,9 @@ def test_a_folder_that_closes_during_a_run(digits, tmp_path, tally, processes):
             output
         )
         assert (code == 2 and 'Traceback' not in output) if processes == 1 else code != 0
-        for file in out.glob('checkpoint-*.pd'):
+        for file in out.glob(checkpoints):
             weights.read(file)
-        assert len(list(out.glob('checkpoint-*.pd'))) >= 1
+        assert len(list(out.glob(checkpoints))) >= 1
 
 
 @pytest.mark.parametrize(
