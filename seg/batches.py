@@ -141,10 +141,10 @@ class Batches:
         unreadable = Unreadable(self.samples.complaint, len(self.samples))
         for done, batch in enumerate(census.watch(batches, source, counted), first + 1):
             unreadable.add(batch.pop('unreadable').numpy())
-            yield batch
             if done % self.per_epoch == 0:
                 unreadable.end_epoch()
                 unreadable.begin_epoch()
+            yield batch
 
 
 class _Rest:

@@ -6,13 +6,15 @@ precision, the flags, and the run's machine and commit. PaddleSeg's tools read t
 that file; a folder that PaddleSeg wrote, without that file, resumes as well.
 """
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import paddle
 
-from util import amp, atomic, checkpoint, dist, log, weights
+from util import amp, atomic, checkpoint, dist, log, resume, weights
 from util.assign import KINDS, assign_weights
 from util.errors import STOPPED, InputError
 from util.progress import Progress
@@ -21,6 +23,12 @@ from util.weights import paddle_file
 MODEL, OPTIMIZER, AVERAGE = 'model.pdparams', 'model.pdopt', 'ema_model.pdparams'
 TRAINING = 'training.pd'
 NAME = re.compile(r'iter_(\d+)')
+NO_RESULT = {'mIoU': -1.0, 'iter': -1}
+# Flags that change no result: a training may be resumed with other values without a warning
+HARMLESS = (
+    'save_dir output_dir resume_model device num_workers data_timeout do_eval save_interval '
+    'keep_checkpoint_max log_iters use_vdl profiler_options'
+).split()
 
 
 class Folders(checkpoint.Saver):
@@ -29,7 +37,7 @@ class Folders(checkpoint.Saver):
     flags: the program's. It uses `save_dir`, `save_interval` and `keep_checkpoint_max`, the number
     of folders to keep (0: all; those from before this training do not count).
     average: the model of --use_ema, None without it. kept: saved in training.pd, each value under
-    its name; `restore` puts the saved ones in their place.
+    its name; the result of a best model, NO_RESULT at first. `restore` restores it.
     """
 
     def __init__(
@@ -63,10 +71,10 @@ class Folders(checkpoint.Saver):
     def after_step(self, progress: Progress, stop: bool) -> None:
         """With `stop`, the same on every rank, save and leave with code 75.
 
-        If a checkpoint is due anyway, the evaluation comes first: `stop_if_asked` follows it.
+        An evaluation that is due is done by the run that resumes.
         """
-        if stop and not self.is_due(progress.iteration):
-            self.save(*self._within(progress))
+        if stop:
+            self.save_iteration(progress)
             self._leave(progress.iteration)
 
     def stop_if_asked(self, iteration: int) -> None:
@@ -82,19 +90,33 @@ class Folders(checkpoint.Saver):
         )
         dist.leave(STOPPED)
 
-    def _within(self, progress: Progress) -> tuple[str, int, checkpoint.Position]:
-        return f'iter_{progress.iteration}', 0, checkpoint.Position()
+    def save_iteration(self, progress: Progress) -> None:
+        """Save iter_N at the current iteration; its evaluation, if one is due, is still to come."""
+        self.save(f'iter_{progress.iteration}', 0, checkpoint.Position())
 
-    def after_iteration(self, progress: Progress) -> None:
-        """Save iter_N at the current iteration, with the results of its evaluation."""
-        self.done = progress.iteration
-        self.save(*self._within(progress))
+    def complete(self, iteration: int) -> None:
+        """Note in iter_N that all that was due is done, and the best results."""
+        self.done = iteration
+        if dist.is_main():
+            self._write_state(self.folder / f'iter_{iteration}')
+        dist.barrier()
+
+    @contextlib.contextmanager
+    def evaluating(self, progress: Progress) -> Iterator[None]:
+        """If the block fails, say where the training is saved."""
+        try:
+            yield
+        except Exception:
+            folder = self.folder / f'iter_{progress.iteration}'
+            log.warn(f'the evaluation failed; {folder} holds what was trained before it')
+            raise
 
     def save_best(self, name: str, model: paddle.nn.Layer, file: str = MODEL) -> None:
-        """Write the weights of a model into the folder `name`, on the main process."""
+        """Write the weights of a model, and its result, into the folder `name`."""
         if dist.is_main():
-            (self.folder / name).mkdir(exist_ok=True)
-            paddle_file.write(self.folder / name / file, _arrays(model.state_dict()))
+            with atomic.writing_folder(self.folder / name) as folder:
+                paddle_file.write(folder / file, _arrays(model.state_dict()))
+                paddle_file.write(folder / TRAINING, self.kept[name])
         dist.barrier()
 
     def _write(self, name: str, epoch: int, position: checkpoint.Position) -> None:
@@ -105,17 +127,11 @@ class Folders(checkpoint.Saver):
         }
         if self.average is not None:
             files[AVERAGE] = _arrays(self.average.state_dict())
-        files[TRAINING] = {
-            'complete': not self.is_pending(iterations_of(path)),
-            'scaler': self.step.state_dict(),
-            'args': self.flags,
-            'environment': self.origin,
-            **self.kept,
-        }
         try:
             with atomic.writing_folder(path) as folder:
                 for file, tree in files.items():
                     paddle_file.write(folder / file, tree)
+                self._write_state(folder, iterations_of(path))
         except InputError as error:
             raise InputError(
                 f'{error}. Training stops; once there is room, --resume_model auto continues from '
@@ -126,7 +142,19 @@ class Folders(checkpoint.Saver):
         self.written = [folder for folder in self.written if folder != path] + [path]
         most = self.flags['keep_checkpoint_max']
         while len(self.written) > most > 0:
-            shutil.rmtree(self.written.pop(0))
+            shutil.rmtree(self.written.pop(0), ignore_errors=True)
+
+    def _write_state(self, folder: Path, iteration: int | None = None) -> None:
+        """Write training.pd; iteration: by default that of the folder's name."""
+        iteration = iterations_of(folder) if iteration is None else iteration
+        state = {
+            'complete': not self.is_pending(iteration),
+            'scaler': self.step.state_dict(),
+            'args': self.flags,
+            'environment': self.origin,
+            **self.kept,
+        }
+        paddle_file.write(folder / TRAINING, state)
 
     def restore(self, asked: str | None) -> int:
         """Restore model, optimizer, scaler, average and `kept`; returns the iterations done.
@@ -140,43 +168,75 @@ class Folders(checkpoint.Saver):
             folder, files = self._newest()
         elif asked is not None:
             folder = Path(asked)
-            files = read(folder, averaged=self.average is not None)
+            files = read(folder)
         start = iterations_of(folder) if folder else 0
         if folder:
-            if files.get(TRAINING, {}).get('complete', True):
+            state = files.pop(TRAINING, {})
+            if state.get('complete', True):
                 self.done = start
             if asked != 'auto' and start >= self.iterations and not self.is_pending(start):
                 raise InputError(
                     f'--iters {self.iterations} is not beyond the {start} iterations of '
                     f'--resume_model {asked}'
                 )
-            self._assign(folder, files)
+            resume.warn_of_changes(state.get('args', {}), self.flags, HARMLESS)
+            self._assign(folder, files, state)
             log.info(f'resumed from {folder}')
+
+        dist.barrier()  # all ranks have read
         self._set_aside_later_than(start)
-        if folder and folder.resolve().parent == self.folder.resolve():
+        is_here = folder is not None and folder.resolve().parent == self.folder.resolve()
+        if folder:
+            self._check_best(start, is_here)
+        if is_here:
             self.written = ordered(self.folder)
-            if TRAINING not in files:
-                self._set_best_aside(start)
         dist.barrier()
         return start
 
     def _newest(self) -> tuple[Path | None, dict]:
         for folder in reversed(ordered(self.folder)):
             try:
-                return folder, read(folder, averaged=self.average is not None)
+                return folder, read(folder)
             except InputError as error:
                 log.warn(f'--resume_model auto passes over a checkpoint: {error}')
         return None, {}
 
-    def _assign(self, folder: Path, files: dict) -> None:
-        assign_weights(self.model, files.pop(MODEL), str(folder))
+    def _assign(self, folder: Path, files: dict, state: dict) -> None:
+        assign_weights(self.model, files[MODEL], str(folder))
         if self.average is not None:
-            assign_weights(self.average, files.pop(AVERAGE), str(folder))
-        assign_optimizer(self.model, self.step.optimizer, files.pop(OPTIMIZER), str(folder))
-        state = files.get(TRAINING, {})
+            if AVERAGE not in files:
+                raise InputError(
+                    f'--resume_model {folder} has no {AVERAGE}, which --use_ema needs: it was '
+                    'written without --use_ema. Leave the flag out, or copy its model.pdparams to '
+                    'that name to start the average'
+                )
+            assign_weights(self.average, files[AVERAGE], str(folder))
+        assign_optimizer(self.model, self.step.optimizer, files[OPTIMIZER], str(folder))
         self.step.load_state_dict(state.get('scaler', {}))
         for name in self.kept.keys() & state.keys():
             self.kept[name] = state[name]
+
+    def _check_best(self, start: int, is_here: bool) -> None:
+        """Begin a record of the best anew if save_dir does not hold the model that it names.
+
+        That is so after PaddleSeg's own training, in another save_dir, or if a training has gone
+        further than the resumed checkpoint. A best model in the way is renamed.
+        """
+        for name, record in self.kept.items():
+            best = self.folder / name
+            found = weights.read(best / TRAINING) if (best / TRAINING).exists() else None
+            if found == record:
+                continue
+            self.kept[name] = dict(NO_RESULT)
+            is_repeated = found is not None and found['iter'] == start
+            if is_here and best.exists() and not is_repeated and dist.is_main():
+                aside = best.with_name(f'{name}_to_{start}')
+                shutil.rmtree(aside, ignore_errors=True)
+                best.replace(aside)
+                log.warn(
+                    f'{best} is not the best model of the first {start} iterations; it is now '
+                    f'{aside.name}'
+                )
 
     def _set_aside_later_than(self, start: int) -> None:
         """Rename folders that are later than the start, because auto would take them."""
@@ -191,12 +251,6 @@ class Folders(checkpoint.Saver):
                     f'{path} is from another training, or later than where this one begins; it is '
                     f'now {aside.name}'
                 )
-
-    def _set_best_aside(self, start: int) -> None:
-        """Rename best models of unknown mIoU, so that a worse model does not replace them."""
-        if dist.is_main():
-            for best in self.folder.glob('*best_model'):
-                best.replace(best.with_name(f'{best.name}_to_{start}'))
 
 
 def iterations_of(folder: Path) -> int:
@@ -216,24 +270,16 @@ def ordered(folder: Path) -> list[Path]:
     return sorted(found, key=iterations_of)
 
 
-def read(folder: Path, averaged: bool) -> dict[str, dict]:
-    """The files of a checkpoint by name, as dicts of arrays; PaddleSeg's have no training.pd.
+def read(folder: Path) -> dict[str, dict]:
+    """The files of a checkpoint by name, as dicts of arrays.
 
-    averaged: with --use_ema. InputError if a file is missing or damaged.
+    The average is missing without --use_ema, and training.pd in PaddleSeg's checkpoints.
+    InputError if another file is missing, or one is damaged.
     """
     iterations_of(folder)
-    files = {name: weights.read(folder / name) for name in (MODEL, OPTIMIZER)}
-    if averaged:
-        if not (folder / AVERAGE).is_file():
-            raise InputError(
-                f'--resume_model {folder} has no {AVERAGE}, which --use_ema needs: it was '
-                'written without --use_ema. Leave the flag out, or copy its model.pdparams to that '
-                'name to start the average'
-            )
-        files[AVERAGE] = weights.read(folder / AVERAGE)
-    if (folder / TRAINING).exists():
-        files[TRAINING] = weights.read(folder / TRAINING)
-    return files
+    names = [MODEL, OPTIMIZER]
+    names += [name for name in (AVERAGE, TRAINING) if (folder / name).exists()]
+    return {name: weights.read(folder / name) for name in names}
 
 
 def assign_optimizer(
@@ -242,27 +288,43 @@ def assign_optimizer(
     """Set an optimizer's state, its schedule included, from a model.pdopt.
 
     Its arrays have Paddle's own names, which number a process's layers in order: a program that
-    builds the same model first has the same names. InputError if they differ.
+    builds the same model first has the same names. A parameter that never got a gradient has none.
+    InputError if the arrays are another model's or another optimizer's.
     """
-    kinds = KINDS.get(type(optimizer).__name__, set())
-    for name, parameter in model.named_parameters():
-        for kind in kinds:
-            key = f'{parameter.name}_{kind}_0'
-            if not parameter.stop_gradient and key not in state:
-                raise InputError(
-                    f'{path}/{OPTIMIZER} has no {key}, the {kind} of {name}: '
-                    'it belongs to another model or optimizer'
-                )
-    tensors = {
-        key: paddle.to_tensor(value) if hasattr(value, 'shape') else value
-        for key, value in state.items()
-    }
-    optimizer.set_state_dict(tensors)
+    misfit = f'{path}/{OPTIMIZER} is of another model or optimizer:'
+    shapes = {parameter.name: list(parameter.shape) for parameter in model.parameters()}
+    kinds = {}  # parameter -> its kinds of arrays
+    for key, array in state.items():
+        if not hasattr(array, 'shape'):
+            continue
+        # <parameter>_<kind>_0, or with float32 copies <parameter>_fp32_master_0_<kind>_0
+        owners = [name for name in shapes if key.startswith(f'{name}_')]
+        if not owners:
+            raise InputError(f'{misfit} the model has no parameter for {key}')
+        owner = max(owners, key=len)
+        if list(array.shape) not in (shapes[owner], [1]):
+            raise InputError(f'{misfit} {key} is {list(array.shape)} there, {shapes[owner]} here')
+        kind = key.removeprefix(f'{owner}_').removeprefix('fp32_master_0_').removesuffix('_0')
+        kinds.setdefault(owner, set()).add(kind)
+
+    needed = KINDS.get(type(optimizer).__name__, set())
+    for owner, found in kinds.items():
+        if not needed <= found:
+            raise InputError(f'{misfit} {min(needed - found)} of {owner} is missing')
+    if needed and not kinds:
+        raise InputError(f'{misfit} it has no {min(needed)}')
+    optimizer.set_state_dict(_tensors(state))
 
 
-def _arrays(state: dict) -> dict:
-    """A state_dict with its tensors as arrays."""
-    return {
-        name: value.numpy() if isinstance(value, paddle.Tensor) else value
-        for name, value in state.items()
-    }
+def _arrays(tree):
+    """A nested dict with its tensors as arrays."""
+    if isinstance(tree, dict):
+        return {name: _arrays(value) for name, value in tree.items()}
+    return tree.numpy() if isinstance(tree, paddle.Tensor) else tree
+
+
+def _tensors(tree):
+    """A nested dict with its arrays as tensors."""
+    if isinstance(tree, dict):
+        return {name: _tensors(value) for name, value in tree.items()}
+    return paddle.to_tensor(tree) if hasattr(tree, 'shape') else tree

@@ -14,8 +14,8 @@ class LayerDecayAdamW:
     The model needs a `backbone`. As in mmsegmentation (1.2.2), vectors are not decayed, but the
     class token and all position tables are, unless `undecayed` names them. PaddleSeg's AdamWDL_CAE
     gives the class token the head's rate, and its AdamWDL needs a kernel that Paddle has on GPUs
-    only. Rates and decays are set on the parameters, because PaddleSeg's mixed precision calls
-    `minimize`, which knows no groups.
+    only. Rates and decays are set on the parameters, because in mixed precision PaddleSeg's own
+    loop calls `minimize`, which knows no groups.
     """
 
     def __init__(

@@ -1,6 +1,8 @@
 """The lines of a training in PaddleSeg's form, and its VisualDL curves."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 from paddleseg.utils import calculate_eta, logger
 
@@ -33,6 +35,7 @@ class Lines(Progress):
 
     def update(self, **values: float) -> None:
         """Count an iteration that has ended; values: loss, lr, and what else is to be averaged."""
+        self.loss = values['loss']  # the mean over the ranks
         self.averages.add(**values)
         self.since_line.add(**values, **{f'loss_{i}': part for i, part in enumerate(self.parts)})
         self.iteration += 1
@@ -40,6 +43,13 @@ class Lines(Progress):
         if self.iteration % self.print_freq == 0:
             self._show(values['lr'])
             self._new_line()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out of the costs of iterations."""
+        begun = time.perf_counter()
+        yield
+        self.line_begin += time.perf_counter() - begun
 
     def _new_line(self) -> None:
         super()._new_line()

@@ -11,7 +11,8 @@ class WarmupOverPolynomialDecay(LRScheduler):
     is already below `learning_rate`. mmsegmentation 0.x and UM-MAE train so. In mmsegmentation 1.x,
     as with PaddleSeg's PolynomialDecay and warmup_iters, the decay begins where the warm-up ends.
 
-    decay_steps: iterations of the whole training. warmup_ratio: the first rate over the decay's.
+    decay_steps: iterations of the whole training, which seg/train.py fills in. warmup_ratio: the
+    first rate over the decay's.
     Source: lr_updater.py of mmcv 1.3.
     """
 

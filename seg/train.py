@@ -23,11 +23,11 @@ from paddleseg.utils import init_ema_params, logger, train_profiler, update_ema_
 from engine_loop import Loop
 from seg import flags
 from seg.batches import Batches, Samples
-from seg.checkpoints import AVERAGE, MODEL, Folders
+from seg.checkpoints import AVERAGE, MODEL, NO_RESULT, Folders
 from seg.loading import loading
 from seg.progress import Lines
 from seg.sizes import Sizes, check_evaluation, check_transforms, naming, window_of
-from util import amp, checkpoint, cli, log, program, seeding
+from util import amp, checkpoint, cli, dist, log, program, seeding
 from util.errors import InputError
 from util.recorder import Recorder
 
@@ -48,8 +48,11 @@ class Objective:
 
     def __call__(self, network: paddle.nn.Layer, batch: dict) -> list[paddle.Tensor]:
         """One loss for each map of scores that the network gives."""
+        images = batch['img']
+        if getattr(self.model, 'data_format', 'NCHW') == 'NHWC':
+            images = images.transpose([0, 2, 3, 1])  # [N, height, width, C]
         with self._precision():
-            scores = network(batch['img'])
+            scores = network(images)
             if hasattr(self.model, 'loss_computation'):
                 return self.model.loss_computation(scores, self.losses, batch)
             self._check(scores)
@@ -93,6 +96,7 @@ class Validation:
     def __call__(self, run: Loop) -> None:
         """Evaluate each model, and write those that are the best so far."""
         for folder, (model, file) in self.models.items():
+            dist.broadcast_buffers(model)
             with run.saver.evaluating(run.progress), loading(self.timeout), naming(self.samples):
                 miou, accuracy, *_ = evaluate(model, self.samples, **self.settings)
             self._keep(run, folder, miou)
@@ -124,9 +128,9 @@ def configuration(args) -> Config:
     overrides = [f'{key}={value}' for key, value in asked.items() if value is not None]
     config = flags.configuration(args.config, [*overrides, *(args.opts or [])])
     schedule = config.dic.get('lr_scheduler', {})
-    if args.iters and schedule.get('type') == 'WarmupOverPolynomialDecay':
-        # PaddleSeg shortens its own decay likewise
-        schedule['decay_steps'] = args.iters
+    if schedule.get('type') == 'WarmupOverPolynomialDecay':
+        # as PaddleSeg does for its own decay
+        schedule.setdefault('decay_steps', config.iters)
     return config
 
 
@@ -154,25 +158,28 @@ def main(args):
     if args.use_ema:
         average = average_of(model)
         models['ema_best_model'] = average, AVERAGE
-    if args.precision == 'fp16' and args.amp_level == 'O2':
-        model, optimizer = paddle.amp.decorate(model, optimizer, level='O2', save_dtype='float32')
     step = amp.Step(optimizer, precision='float16' if args.precision == 'fp16' else 'off')
-    best = {folder: {'mIoU': -1.0, 'iter': -1} for folder in models}
+    best = {folder: dict(NO_RESULT) for folder in models}
     saver = Folders(model, step, vars(args), config.iters, average=average, kept=best)
     start = saver.restore(args.resume_model)
     if start >= config.iters and not saver.is_pending(start):
         log.info(f'all {config.iters} iterations are done')
         return
-    if start == 0 and average is not None:
-        init_ema_params(average, model)
+    if args.precision == 'fp16' and args.amp_level == 'O2':  # after float32 was restored
+        model, optimizer = paddle.amp.decorate(model, optimizer, level='O2', save_dtype='float32')
     if config.to_static_training:
         model = paddle.jit.to_static(model)
     validate = None
     if validated is not None:
         validate = validation(args, config, validated, models)
     run = loop(args, config, model, step=step, data=data, saver=saver, start=start)
+    if start == 0 and average is not None:
+        init_ema_params(average, model)  # after all ranks have the weights of the first
     losses_of = Objective(model, losses, args.precision, args.amp_level)
-    train(run, losses_of, builder.lr_scheduler, validate=validate, options=args.profiler_options)
+    try:
+        train(run, losses_of, validate=validate, options=args.profiler_options)
+    finally:
+        run.progress.close()
 
 
 def loop(args, config: Config, model, *, step, data, saver, start: int) -> Loop:
@@ -197,12 +204,13 @@ def loop(args, config: Config, model, *, step, data, saver, start: int) -> Loop:
     )
 
 
-def train(run: Loop, losses_of: Objective, schedule, *, validate, options: str | None) -> None:
-    """Train to the last iteration; evaluate and save whenever that is due.
+def train(run: Loop, losses_of: Objective, *, validate, options: str | None) -> None:
+    """Train to the last iteration; save and evaluate whenever that is due.
 
-    schedule: PaddleSeg's, advanced after each step. options: of PaddleSeg's profiler.
+    options: of PaddleSeg's profiler.
     """
     lines, saver = run.progress, run.saver
+    schedule = run.step.optimizer._learning_rate
 
     def loss_of(batch):
         parts = losses_of(run.network, batch)
@@ -211,8 +219,8 @@ def train(run: Loop, losses_of: Objective, schedule, *, validate, options: str |
 
     def after_step():
         if isinstance(schedule, paddle.optimizer.lr.ReduceOnPlateau):
-            schedule.step(sum(lines.parts))
-        else:
+            schedule.step(lines.loss)
+        elif isinstance(schedule, paddle.optimizer.lr.LRScheduler):
             schedule.step()
         if saver.average is not None:
             update_ema_model(saver.average, saver.model, step=lines.iteration)
@@ -221,14 +229,15 @@ def train(run: Loop, losses_of: Objective, schedule, *, validate, options: str |
     for _ in run.epochs():  # one, of all iterations
         while True:
             if saver.is_pending(lines.iteration):
-                if validate:
-                    validate(run)
-                saver.after_iteration(lines)
+                with lines.paused():
+                    saver.save_iteration(lines)
+                    if validate:
+                        validate(run)
+                    saver.complete(lines.iteration)
                 saver.stop_if_asked(lines.iteration)
-            if lines.iteration == lines.iterations:
+            if lines.iteration >= lines.iterations:
                 break
             run.train(loss_of, iterations=saver.until_due(lines.iteration), after_step=after_step)
-    lines.close()
 
 
 def training_data(args, config: Config, samples: paddle.io.Dataset, window) -> Batches:

@@ -297,7 +297,7 @@ def test_what_uniform_masking_cannot_do_is_named(family):
     with pytest.raises(InputError, match='image side 40 is no multiple of 16'):
         nano(family, img_size=(32, 40))
     model = nano(family)
-    with pytest.raises(InputError, match='mask ratio 0.7.* one of every 2 x 2'):
+    with pytest.raises(InputError, match='mask ratio 0.7.* three of every 2 x 2'):
         model(paddle.randn([1, 3, 32, 32]), 0.7)
     with pytest.raises(InputError, match=r'\[3, 32, 32\].*\[1, 32, 32\]'):
         model(paddle.randn([1, 1, 32, 32]))

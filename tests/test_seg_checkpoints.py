@@ -14,7 +14,7 @@ import seg  # noqa: F401
 
 # isort: split
 from seg import train
-from seg.checkpoints import Folders
+from seg.checkpoints import Folders, assign_optimizer
 from util import weights
 from util.errors import InputError
 
@@ -108,10 +108,10 @@ def test_the_newest_checkpoints_of_the_training_stay(train_alone, config, tmp_pa
 
 @pytest.mark.slow
 def test_resuming_in_another_folder_leaves_alone_what_is_there(train_alone, config, tmp_path):  # noqa: F811
+    """It also begins a record of the best of its own."""
     flags = ['--config', config(), '--keep_checkpoint_max', 1, '--do_eval']
     train_alone(*flags, '--iters', 1, '--save_dir', tmp_path / 'first')
-    for name in ('iter_1', 'best_model'):
-        (tmp_path / 'second' / name).mkdir(parents=True)
+    (tmp_path / 'second/iter_1').mkdir(parents=True)
     resumed = ['--resume_model', tmp_path / 'first/iter_1']
     train_alone(*flags, '--iters', 2, '--save_dir', tmp_path / 'second', *resumed)
     first, second = (
@@ -119,6 +119,67 @@ def test_resuming_in_another_folder_leaves_alone_what_is_there(train_alone, conf
     )
     assert first == ['best_model', 'iter_1']
     assert second == ['best_model', 'iter_1', 'iter_2']
+    assert state(tmp_path / 'second/best_model')['training.pd']['iter'] == 2
+
+
+@pytest.mark.slow
+def test_a_best_model_of_a_later_iteration_makes_room(train_alone, config, tmp_path):  # noqa: F811
+    out = tmp_path / 'out'
+    flags = ['--config', config(), '--save_interval', 1, '--do_eval', '--save_dir', out]
+    train_alone(*flags, '--iters', 3)
+    best = weights.read(out / 'best_model/training.pd')['iter']
+    printed = train_alone(*flags, '--iters', 3, '--resume_model', out / 'iter_1')
+    names = {path.name for path in out.iterdir()}
+    assert {'iter_1', 'iter_2', 'iter_2.old', 'iter_3', 'iter_3.old', 'best_model'} <= names
+    assert ('best_model_to_1' in names) == (best > 1) == ('is now best_model_to_1' in printed)
+    assert state(out / 'iter_3')['training.pd']['best_model']['iter'] == best
+
+
+@pytest.mark.slow
+def test_an_average_that_is_missing_is_named_also_by_auto(
+    train_alone,
+    run_program,
+    config,  # noqa: F811
+    tmp_path,
+):
+    flags = ['--config', config(), '--save_dir', tmp_path / 'out']
+    train_alone(*flags, '--iters', 1)
+    more = ['--iters', 2, '--use_ema', '--resume_model', 'auto', '--device', 'cpu']
+    result = run_program('seg/train.py', *flags, *more)
+    assert result.returncode == 2
+    assert 'iter_1 has no ema_model.pdparams, which --use_ema needs' in result.stderr
+    assert (tmp_path / 'out/iter_1').exists()
+
+
+def test_a_parameter_without_gradient_and_float32_copies_resume(tmp_path):
+    used, unused = paddle.nn.Linear(2, 3), paddle.nn.Linear(3, 2)
+    model = paddle.nn.LayerList([used, unused])
+    optimizer = paddle.optimizer.AdamW(0.1, parameters=model.parameters())
+    used(paddle.ones([1, 2])).sum().backward()
+    optimizer.step()
+    state = {
+        key: tensor.numpy()
+        for key, tensor in optimizer.state_dict().items()
+        if hasattr(tensor, 'numpy')
+    }
+    assert len(state) == 8
+    again = paddle.optimizer.AdamW(0.1, parameters=model.parameters())
+    assign_optimizer(model, again, state, 'iter_1')
+    renamed = {}
+    for key, array in state.items():
+        name = used.weight.name if key.startswith(used.weight.name) else used.bias.name
+        renamed[key.replace(name, f'{name}_fp32_master_0')] = array
+    assign_optimizer(model, again, renamed, 'iter_1')
+
+    weight = used.weight.name
+    for wrong, message in (
+        ({'other_0.w_0_moment1_0': np.zeros([2, 3])}, 'the model has no parameter for other_0'),
+        ({f'{weight}_moment1_0': np.zeros([4, 3])}, r'is \[4, 3\] there, \[2, 3\] here'),
+        ({f'{weight}_velocity_0': np.zeros([2, 3])}, 'beta1_pow_acc of .* is missing'),
+        ({}, 'it has no beta1_pow_acc'),
+    ):
+        with pytest.raises(InputError, match=f'iter_1/model.pdopt is of another .*{message}'):
+            assign_optimizer(model, again, wrong, 'iter_1')
 
 
 def test_paddleseg_reads_a_checkpoint(config, tmp_path):  # noqa: F811
@@ -182,7 +243,7 @@ def test_the_scaler_of_mixed_precision_is_restored(tmp_path, monkeypatch):
 
     step, saver = folders()
     step.load_state_dict(step.state_dict() | {'scale': np.array([2048.0]), 'incr_count': 7})
-    saver.after_iteration(SimpleNamespace(iteration=1))
+    saver.save_iteration(SimpleNamespace(iteration=1))
     again, restored = folders()
     assert again.state_dict() != step.state_dict()
     assert restored.restore('auto') == 1

@@ -11,6 +11,7 @@ from PIL import Image
 
 import seg  # noqa: F401
 from seg.dataset import ADE20KDataset, Scenes, checked, read_image
+from seg.loading import loading
 from seg.transforms import ResizeKeepRatio
 from util.errors import InputError
 
@@ -176,7 +177,7 @@ def test_a_bad_file_ends_an_evaluation_by_its_name(scene, kind, num_workers):
         def forward(self, x):
             return [paddle.zeros([1, 150, *x.shape[2:]])]
 
-    with pytest.raises(InputError, match=f'^[^ ]*{WITHIN[kind]}'):
+    with loading(60), pytest.raises(InputError, match=f'^[^ ]*{WITHIN[kind]}'):
         evaluate(Model(), ade(scene), num_workers=num_workers, print_detail=False)
 
 

@@ -257,7 +257,7 @@ def test_every_program_takes_the_average_where_it_is_asked_for(scene, tmp_path, 
         (seg.export, ['--save_dir', tmp_path / 'exported']),
     )
     for program, flags in runs:
-        with pytest.raises(InputError, match="holds no weights: in its 'model_ema' is nothing"):
+        with pytest.raises(InputError, match="holds no weights: its 'model_ema' holds nothing"):
             run_here(program, *common, '--use_ema', *flags)
     capsys.readouterr()
     run_here(*runs[1][:1], *common, *runs[1][1])

@@ -19,10 +19,12 @@ from seg import config, dataset, infer, metrics, repairs, transforms
 PLACES = {
     'areas': (paddleseg.utils.metrics, 'calculate_area', metrics.calculate_area),
     'means': (paddleseg.utils.metrics, 'mean_iou', metrics.mean_iou),
+    'means of dice': (paddleseg.utils.metrics, 'dice', metrics.dice),
     'accuracies': (paddleseg.utils.metrics, 'class_measurement', metrics.class_measurement),
     'windows': (paddleseg.core.infer, 'slide_inference', infer.slide_inference),
     'augmentation': (paddleseg.core.infer, 'aug_inference', infer.multi_scale),
     'thin_pictures': (functional, 'resize_long', transforms.resized_by_long),
+    'thin_pictures by resize': (functional, 'resize', transforms.resized),
     'short_edges': (ResizeByShort, '__call__', transforms.resize_by_short),
     'reading': (paddleseg.datasets.Dataset, '__getitem__', dataset.sample),
     'reading_lists': (paddleseg.datasets.Dataset, '__init__', paddleseg.datasets.Dataset.__init__),
@@ -32,6 +34,7 @@ PLACES = {
         paddleseg.deploy.infer.DeployConfig.model,
     ),
     'numbers': (paddleseg.cvlibs.config, 'yaml', config.with_numbers),
+    'numbers of deploy.yaml': (paddleseg.deploy.infer, 'yaml', config.with_numbers),
     'overrides': (paddleseg.cvlibs.config, 'update_config_dict', config.update_config_dict),
     'logged_text': (paddleseg.utils.logger, 'log', paddleseg.utils.logger.log),
 }
@@ -55,7 +58,7 @@ def original(owner, name):
 @pytest.mark.filterwarnings('ignore:.*exists already')
 def test_a_repair_is_made_where_it_is_needed_and_not_made_twice(name, monkeypatch):
     owner, attribute, ours = PLACES[name]
-    repair = getattr(repairs, name)
+    repair = getattr(repairs, name.split()[0])
     assert repair in repairs.REPAIRS and not repair()  # import seg has repaired it
     assert vars(owner)[attribute] is ours
     registries = (manager.DATASETS.components_dict, manager.TRANSFORMS.components_dict)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import time
 
 import numpy as np
 import paddle
@@ -21,6 +22,7 @@ from seg import train, val
 from seg.backbone import MAEViT
 from seg.model import UPerNetMAE
 from seg.optimizer import LayerDecayAdamW
+from seg.progress import Lines
 from util import weights
 from util.errors import InputError, NonFiniteLoss
 
@@ -385,3 +387,57 @@ def test_a_loss_that_is_not_finite_names_the_files_of_its_batch(config, scenes, 
     for line in lines:
         image, label = line.split(' with label ')
         assert (scenes / 'images/training').as_posix() in image and label.endswith('.png')
+
+
+def test_time_of_an_evaluation_is_in_no_cost_and_curves_have_paddlesegs_names(monkeypatch, capsys):
+    points = []
+
+    class Writer:
+        def add_scalar(self, tag, value, step):
+            points.append((tag, step, value))
+
+        def close(self):
+            points.append('closed')
+
+    lines = Lines(4, 2, batch_size=8, per_epoch=4, save_dir=None)
+    lines.writer = Writer()
+    for iteration in range(4):
+        lines.parts = [1.0, 2.0]
+        time.sleep(0.01)
+        lines.update(loss=3.0, lr=0.5)
+        if iteration == 2:
+            with lines.paused():
+                time.sleep(0.5)
+    lines.curves('Evaluate', mIoU=0.25, Acc=0.5)
+    lines.close()
+    source = inspect.getsource(importlib.import_module('paddleseg.core.train'))
+    tags = {tag for tag, *_ in points[:-1]}
+    known = set(re.findall(r"'((?:Train|Evaluate)/\w+)'", source)) | {
+        'Train/loss_0',
+        'Train/loss_1',
+    }
+    assert tags <= known and len(tags) == 8 and points[-1] == 'closed'
+    costs = [value for tag, _, value in points[:-1] if tag == 'Train/batch_cost']
+    assert len(costs) == 2 and max(costs) < 0.2
+    assert capsys.readouterr().out.count('[TRAIN]') == 2
+
+
+class OwnLoss(paddle.nn.Layer):
+    """A model with a loss of its own, which takes images with their channels last."""
+
+    data_format = 'NHWC'
+
+    def forward(self, images):
+        self.seen = images.shape
+        return [images]
+
+    def loss_computation(self, scores, losses, batch):
+        return [scores[0].mean() * losses['factor'], batch['label'].mean()]
+
+
+def test_a_models_own_loss_and_layout_are_used():
+    model = OwnLoss()
+    batch = {'img': paddle.ones([2, 3, 4, 5]), 'label': paddle.full([2], 7.0)}
+    parts = train.Objective(model, {'factor': 2.0}, 'fp32', 'O1')(model, batch)
+    assert model.seen == [2, 4, 5, 3]
+    assert [part.item() for part in parts] == [2.0, 7.0]

@@ -11,6 +11,8 @@ from util.errors import InputError
 # What each optimizer keeps for a parameter
 KINDS = {
     'AdamW': {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'},
+    'Adam': {'moment1', 'moment2', 'beta1_pow_acc', 'beta2_pow_acc'},
+    'Momentum': {'velocity'},
     'Lars': {'momentum'},
 }
 
@@ -30,7 +32,8 @@ def assign_weights(model: paddle.nn.Layer, tensors: dict, path: str) -> None:
         ours = list(tensor.shape)
         if theirs != ours:
             raise InputError(f'{misfit} {name} is {theirs} there, {ours} here')
-        if not np.issubdtype(np.asarray(array).dtype, np.floating):
+        is_floating = np.issubdtype(np.asarray(array).dtype, np.floating)
+        if paddle.is_floating_point(tensor) and not is_floating:
             raise InputError(f'{misfit} {name} is {array.dtype} there, not a floating-point type')
 
     unknown = [name for name in tensors if name not in own]

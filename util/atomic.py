@@ -44,19 +44,24 @@ def writing_folder(path: Path) -> Iterator[Path]:
     If the block raises, `path` stays as it was. InputError if the system cannot write it.
     """
     temporary = path.with_name(f'.{path.name}.{os.getpid()}{SUFFIX}')
+    aside = path.with_name(f'.{path.name}.before.{os.getpid()}{SUFFIX}')
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
         temporary.mkdir()
         yield temporary
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(aside)
         os.replace(temporary, path)
         _flush_names(path.parent)
     except OSError as error:
+        if aside.exists() and not path.exists():
+            aside.replace(path)
         raise refused(path, error) from None
     except InputError as error:  # of a file inside
         raise InputError(str(error).replace(str(temporary), str(path))) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush_names(folder: Path) -> None:
@@ -96,7 +101,8 @@ def clean(folder: Path) -> None:
     """Remove the temporary files of killed processes from a folder; those of running ones stay."""
     for temporary in folder.glob(f'.*{SUFFIX}'):
         process = temporary.name.split('.')[-2]
-        if not process.isdecimal() or Path(f'/proc/{process}').exists():
+        is_ours = process == str(os.getpid())  # a container gives numbers out again
+        if not process.isdecimal() or (Path(f'/proc/{process}').exists() and not is_ours):
             continue
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

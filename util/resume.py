@@ -1,5 +1,6 @@
 """Resuming from a checkpoint of util/checkpoint.py: find it, read it, restore it."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import paddle
@@ -34,7 +35,7 @@ def find(resume: str, output_dir: str, flags: dict | None = None) -> dict:
         state = _newest(Path(output_dir))
     else:
         state = _training_state(resume)
-    _warn_of_changes(state.get('args', {}), flags or {})
+    warn_of_changes(state.get('args', {}), flags or {})
     return state
 
 
@@ -63,11 +64,11 @@ def _training_state(path: str | Path) -> dict:
     return {**state, 'path': str(path)}
 
 
-def _warn_of_changes(before: dict, flags: dict) -> None:
-    """Warn of flags that may change results and differ from those of the resumed run."""
+def warn_of_changes(before: dict, flags: dict, harmless: Collection[str] = HARMLESS) -> None:
+    """Warn of flags that differ from those of the resumed run, unless they are harmless."""
     changed = []
     for name, value in flags.items():
-        if name in HARMLESS or name not in before:
+        if name in harmless or name not in before:
             continue
         if before[name] != value:
             changed.append(f'--{name} was {before[name]} and is {value}')
