@@ -72,6 +72,13 @@ def scratch(size: str, epochs: int, drop_path: float, **rest) -> Recipe:
     )
 
 
+def evaluate(name: str, size: str, program: str = 'main_finetune.py', **rest) -> Recipe:
+    """An evaluation with the official flags; `rest` are more fields of the recipe."""
+    return Recipe(
+        name=name, program=program, model=vit(size), batch_size=16, flags='--eval', **rest
+    )
+
+
 RECIPES = [
     pretrain(
         name='pretrain_vit_base',
@@ -215,12 +222,9 @@ RECIPES = [
         figures=(Figure(77.2, 'official rerun'), Figure(76.6, 'paper')),
         source=f'{REPOSITORY} FINETUNE.md',
     ),
-    Recipe(
+    evaluate(
         name='eval_vit_base',
-        program='main_finetune.py',
-        model=vit('base'),
-        batch_size=16,
-        flags='--eval',
+        size='base',
         checkpoint='mae_finetuned_vit_base.pth',
         figures=(
             Figure(83.664, 'official weights'),
@@ -230,12 +234,9 @@ RECIPES = [
         ),
         source=f'{REPOSITORY} FINETUNE.md',
     ),
-    Recipe(
+    evaluate(
         name='eval_vit_large',
-        program='main_finetune.py',
-        model=vit('large'),
-        batch_size=16,
-        flags='--eval',
+        size='large',
         checkpoint='mae_finetuned_vit_large.pth',
         figures=(
             Figure(85.952, 'official weights'),
@@ -245,12 +246,9 @@ RECIPES = [
         ),
         source=f'{REPOSITORY} FINETUNE.md',
     ),
-    Recipe(
+    evaluate(
         name='eval_vit_huge',
-        program='main_finetune.py',
-        model=vit('huge'),
-        batch_size=16,
-        flags='--eval',
+        size='huge',
         checkpoint='mae_finetuned_vit_huge.pth',
         figures=(
             Figure(86.928, 'official weights'),

@@ -1,6 +1,6 @@
 """Other code bases' runs of MAE: mmselfsup and mmpretrain, and the earlier Paddle ports."""
 
-from recipes.official import FINETUNE, TUNING, finetune, linprobe, pretrain, vit
+from recipes.official import FINETUNE, TUNING, evaluate, finetune, linprobe, pretrain, vit
 from recipes.recipe import Figure, Recipe
 
 MMSELFSUP = 'open-mmlab/mmselfsup @ db861f3 configs/selfsup/mae'
@@ -213,22 +213,17 @@ RECIPES = [
         figures=(Figure(68.08, 'PASSL'), Figure(68.05, 'the official code, rerun by PASSL')),
         source=PASSL,
     ),
-    Recipe(
+    evaluate(
         name='passl_eval_finetuned_vit_base',
-        program='main_finetune.py',
-        model=vit('base'),
-        batch_size=16,
-        flags='--eval',
+        size='base',
         checkpoint='mae_finetuned_vit_base_99ep.pd',
         figures=(Figure(83.34, 'PASSL'),),
         source=PASSL,
     ),
-    Recipe(
+    evaluate(
         name='passl_eval_linprobe_vit_base',
+        size='base',
         program='main_linprobe.py',
-        model=vit('base'),
-        batch_size=16,
-        flags='--eval',
         checkpoint='mae_linprobed_vit_base_89ep.pd',
         figures=(Figure(68.08, 'PASSL'),),
         source=PASSL,

@@ -20,11 +20,24 @@ FINETUNE = (
     '--mixup 0.8 --cutmix 1.0 --dist_eval'
 )
 
+# the official SimMIM: encoder, epochs and sizes of both trainings -> SimMIM's accuracy, and
+# mmpretrain's where it has one
+OFFICIAL = {
+    'swin_base_100e_192_192': (82.8, 82.7),
+    'swin_base_100e_192_224': (83.5, 83.5),
+    'swin_base_800e_192_224': (84.0, 83.8),
+    'swin_large_800e_192_224': (85.4, 84.8),
+    'swinv2_huge_800e_192_224': (85.7,),
+    'swinv2_huge_800e_192_512': (87.1,),
+    'vit_base_800e_224_224': (83.8,),
+}
 
-def pretrain(flags: str, epochs: int, warmup: int, **rest) -> Recipe:
+
+def pretrain(name: str, flags: str, epochs: int = 200, warmup: int = 10, **rest) -> Recipe:
     """A pre-training on 8 GPUs; `flags` come before the common ones, `rest` are more fields."""
     schedule = PRETRAIN.format(epochs, warmup)
     return Recipe(
+        name=f'um_mae_pretrain_{name}',
         program='main_pretrain.py',
         devices=8,
         flags=f'{flags} {schedule}',
@@ -34,101 +47,106 @@ def pretrain(flags: str, epochs: int, warmup: int, **rest) -> Recipe:
     )
 
 
-def finetune(layer_decay: float, drop_path: float, flags: str = '', **rest) -> Recipe:
-    """A fine-tuning on 8 GPUs; `flags` come before the common ones, `rest` are more fields."""
+def finetune(
+    name: str,
+    acc1: float,
+    layer_decay: float,
+    drop_path: float = 0.1,
+    flags: str = '',
+    others: tuple[Figure, ...] = (),
+    **rest,
+) -> Recipe:
+    """The fine-tuning of the pre-training of that name; `rest` are more fields.
+
+    flags: those before the common ones. acc1, others: UM-MAE's accuracy, and other figures.
+    """
     tuning = FINETUNE.format(layer_decay, drop_path)
     return Recipe(
+        name=f'um_mae_finetune_{name}',
         program='main_finetune.py',
         devices=8,
         flags=f'{flags} {tuning}'.lstrip(),
+        checkpoint=f'um_mae_pretrain_{name}',
+        figures=(Figure(acc1, 'UM-MAE'), *others),
         source=f'{UM_MAE} README and Makefile',
         **rest,
     )
 
 
+def simmim(name: str, accuracies: tuple[float, ...]) -> Recipe:
+    """A row of OFFICIAL."""
+    family, size, *_ = name.split('_')
+    figures = tuple(map(Figure, accuracies, ('SimMIM', 'mmpretrain')))
+    return Recipe(name=f'simmim_{name}', model=f'{family}_{size}', figures=figures, source=SIMMIM)
+
+
 RECIPES = [
     pretrain(
-        name='um_mae_pretrain_vit_base_random',
+        name='vit_base_random',
         model='mae_vit_base_patch16_dec512d2b',
         batch_size=128,
         accum_iter=4,
         flags=VIT,
-        epochs=200,
-        warmup=10,
     ),
     finetune(
-        name='um_mae_finetune_vit_base_random',
+        name='vit_base_random',
         model='vit_base_patch16',
         batch_size=64,
         accum_iter=2,
         layer_decay=0.8,
-        drop_path=0.1,
-        checkpoint='um_mae_pretrain_vit_base_random',
-        figures=(Figure(82.88, 'UM-MAE'),),
+        acc1=82.88,
     ),
     pretrain(
-        name='um_mae_pretrain_vit_base',
+        name='vit_base',
         model='mae_vit_base_patch16_dec512d2b',
         batch_size=128,
         accum_iter=4,
         flags=VIT + ' --token_size 14' + UNIFORM,
-        epochs=200,
-        warmup=10,
     ),
     finetune(
-        name='um_mae_finetune_vit_base',
+        name='vit_base',
         model='vit_base_patch16',
         batch_size=64,
         accum_iter=2,
         layer_decay=0.8,
-        drop_path=0.1,
-        checkpoint='um_mae_pretrain_vit_base',
-        figures=(Figure(82.88, 'UM-MAE'),),
+        acc1=82.88,
     ),
     pretrain(
-        name='um_mae_pretrain_swin_tiny',
+        name='swin_tiny',
         model='mae_swin_tiny_256',
         batch_size=128,
         accum_iter=4,
         flags=PYRAMID + UNIFORM,
-        epochs=200,
-        warmup=10,
         hours=25.0,
     ),
     finetune(
-        name='um_mae_finetune_swin_tiny',
+        name='swin_tiny',
         model='swin_tiny_256',
         batch_size=64,
         accum_iter=2,
         flags='--input_size 256',
         layer_decay=0.85,
-        drop_path=0.1,
-        checkpoint='um_mae_pretrain_swin_tiny',
-        figures=(Figure(82.04, 'UM-MAE'),),
+        acc1=82.04,
     ),
     pretrain(
-        name='um_mae_pretrain_pvt_small',
+        name='pvt_small',
         model='mae_pvt_small_256',
         batch_size=128,
         accum_iter=4,
         flags=PYRAMID + UNIFORM,
-        epochs=200,
-        warmup=10,
         hours=21.3,
     ),
     finetune(
-        name='um_mae_finetune_pvt_small',
+        name='pvt_small',
         model='pvt_small_256',
         batch_size=64,
         accum_iter=2,
         flags='--input_size 256',
         layer_decay=0.85,
-        drop_path=0.1,
-        checkpoint='um_mae_pretrain_pvt_small',
-        figures=(Figure(79.31, 'UM-MAE'),),
+        acc1=79.31,
     ),
     pretrain(
-        name='um_mae_pretrain_swin_large',
+        name='swin_large',
         model='mae_swin_large_256',
         batch_size=64,
         accum_iter=8,
@@ -137,100 +155,51 @@ RECIPES = [
         warmup=40,
     ),
     finetune(
-        name='um_mae_finetune_swin_large',
+        name='swin_large',
         model='swin_large_256',
         batch_size=32,
         accum_iter=4,
         flags='--input_size 256',
         layer_decay=0.7,
         drop_path=0.2,
-        checkpoint='um_mae_pretrain_swin_large',
-        figures=(Figure(85.2, 'UM-MAE'), Figure(85.3, 'UM-MAE until 2022-12-03')),
+        acc1=85.2,
+        others=(Figure(85.3, 'UM-MAE until 2022-12-03'),),
     ),
     pretrain(
-        name='um_mae_pretrain_swin_tiny_simmim',
+        name='swin_tiny_simmim',
         model='simmim_swin_tiny_256',
         batch_size=64,
         accum_iter=8,
         flags=BASELINE,
-        epochs=200,
-        warmup=10,
         hours=49.3,
     ),
     finetune(
-        name='um_mae_finetune_swin_tiny_simmim',
+        name='swin_tiny_simmim',
         model='swin_tiny_256',
         batch_size=64,
         accum_iter=2,
         flags='--input_size 256',
         layer_decay=0.85,
-        drop_path=0.1,
-        checkpoint='um_mae_pretrain_swin_tiny_simmim',
-        figures=(Figure(82.20, 'UM-MAE'),),
+        acc1=82.20,
     ),
     pretrain(
-        name='um_mae_pretrain_pvt_small_simmim',
+        name='pvt_small_simmim',
         model='simmim_pvt_small_256',
         batch_size=128,
         accum_iter=4,
         flags=BASELINE,
-        epochs=200,
-        warmup=10,
         hours=38.0,
     ),
     finetune(
-        name='um_mae_finetune_pvt_small_simmim',
+        name='pvt_small_simmim',
         model='pvt_small_256',
         batch_size=64,
         accum_iter=2,
         flags='--input_size 256',
         layer_decay=0.85,
-        drop_path=0.1,
-        checkpoint='um_mae_pretrain_pvt_small_simmim',
-        figures=(Figure(79.28, 'UM-MAE'),),
+        acc1=79.28,
     ),
-    Recipe(
-        name='simmim_swin_base_100e_192_192',
-        model='swin_base',
-        figures=(Figure(82.8, 'SimMIM'), Figure(82.7, 'mmpretrain')),
-        source=SIMMIM,
-    ),
-    Recipe(
-        name='simmim_swin_base_100e_192_224',
-        model='swin_base',
-        figures=(Figure(83.5, 'SimMIM'), Figure(83.5, 'mmpretrain')),
-        source=SIMMIM,
-    ),
-    Recipe(
-        name='simmim_swin_base_800e_192_224',
-        model='swin_base',
-        figures=(Figure(84.0, 'SimMIM'), Figure(83.8, 'mmpretrain')),
-        source=SIMMIM,
-    ),
-    Recipe(
-        name='simmim_swin_large_800e_192_224',
-        model='swin_large',
-        figures=(Figure(85.4, 'SimMIM'), Figure(84.8, 'mmpretrain')),
-        source=SIMMIM,
-    ),
-    Recipe(
-        name='simmim_swinv2_huge_800e_192_224',
-        model='swinv2_huge',
-        figures=(Figure(85.7, 'SimMIM'),),
-        source=SIMMIM,
-    ),
-    Recipe(
-        name='simmim_swinv2_huge_800e_192_512',
-        model='swinv2_huge',
-        figures=(Figure(87.1, 'SimMIM'),),
-        source=SIMMIM,
-    ),
-    Recipe(
-        name='simmim_vit_base_800e_224_224',
-        model='vit_base',
-        figures=(Figure(83.8, 'SimMIM'),),
-        source=SIMMIM,
-    ),
+    *(simmim(name, accuracies) for name, accuracies in OFFICIAL.items()),
     Recipe(
         name='um_mae_htc_swin_large',
         model='swin_large',
