@@ -70,7 +70,7 @@ class Samples(paddle.io.Dataset):
         return f'{dataset.name_of(self.samples, index)} can be read now, but not when it was needed'
 
 
-class Stream(paddle.io.BatchSampler):
+class Stream:
     """The keys of this rank's batches from an iteration on, epoch after epoch.
 
     InputError where the data set has not enough images for one batch.
@@ -85,15 +85,7 @@ class Stream(paddle.io.BatchSampler):
             )
 
     def _order(self, epoch: int, first: int = 0) -> loader.Order:
-        return loader.Order(
-            samples=len(self.samples),
-            batch_size=self.batch_size,
-            seed=self.samples.seed,
-            epoch=epoch,
-            rank=dist.rank(),
-            world_size=dist.world_size(),
-            first=first,
-        )
+        return loader.rank_order(self.samples, self.batch_size, epoch, first)
 
     def __len__(self) -> int:
         """Batches an epoch."""

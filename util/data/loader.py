@@ -59,6 +59,19 @@ class Order:
             yield [(self.epoch, int(index)) for index in chosen]
 
 
+def rank_order(samples, batch_size: int, epoch: int, first: int = 0) -> Order:
+    """The order of this rank's batches; `samples` has a length and a `seed`."""
+    return Order(
+        samples=len(samples),
+        batch_size=batch_size,
+        seed=samples.seed,
+        epoch=epoch,
+        rank=dist.rank(),
+        world_size=dist.world_size(),
+        first=first,
+    )
+
+
 def evaluation_order(samples: int, rank: int, world_size: int) -> range:
     """The indices that a rank evaluates; over all ranks, each index occurs exactly once.
 
@@ -284,15 +297,7 @@ class TrainLoader:
 
     def order(self, epoch: int, first: int = 0) -> Order:
         """The keys of this rank's batches of one epoch, starting with batch `first`."""
-        return Order(
-            samples=len(self.samples),
-            batch_size=self.batch_size,
-            seed=self.samples.seed,
-            epoch=epoch,
-            rank=dist.rank(),
-            world_size=dist.world_size(),
-            first=first,
-        )
+        return rank_order(self.samples, self.batch_size, epoch, first)
 
     def __len__(self) -> int:
         """Batches per epoch."""
