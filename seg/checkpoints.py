@@ -14,6 +14,7 @@ from pathlib import Path
 
 import paddle
 
+from seg.loading import tensors
 from util import amp, atomic, checkpoint, dist, log, resume, weights
 from util.assign import KINDS, assign_weights
 from util.errors import STOPPED, InputError
@@ -230,13 +231,8 @@ class Folders(checkpoint.Saver):
             self.kept[name] = dict(NO_RESULT)
             is_repeated = found is not None and found['iter'] == start
             if is_here and best.exists() and not is_repeated and dist.is_main():
-                aside = best.with_name(f'{name}_to_{start}')
-                shutil.rmtree(aside, ignore_errors=True)
-                best.replace(aside)
-                log.warn(
-                    f'{best} is not the best model of the first {start} iterations; it is now '
-                    f'{aside.name}'
-                )
+                why = f'{best} is not the best model of the first {start} iterations'
+                _rename(best, f'{name}_to_{start}', why)
 
     def _set_aside_later_than(self, start: int) -> None:
         """Rename folders that are later than the start, because auto would take them."""
@@ -244,13 +240,16 @@ class Folders(checkpoint.Saver):
             return
         for path in ordered(self.folder):
             if iterations_of(path) > start:
-                aside = path.with_name(f'{path.name}.old')
-                shutil.rmtree(aside, ignore_errors=True)
-                path.replace(aside)
-                log.warn(
-                    f'{path} is from another training, or later than where this one begins; it is '
-                    f'now {aside.name}'
-                )
+                why = f'{path} is from another training, or later than where this one begins'
+                _rename(path, f'{path.name}.old', why)
+
+
+def _rename(folder: Path, name: str, why: str) -> None:
+    """Rename a folder, in place of what had that name, and warn why."""
+    aside = folder.with_name(name)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.replace(aside)
+    log.warn(f'{why}; it is now {name}')
 
 
 def iterations_of(folder: Path) -> int:
@@ -313,7 +312,7 @@ def assign_optimizer(
             raise InputError(f'{misfit} {min(needed - found)} of {owner} is missing')
     if needed and not kinds:
         raise InputError(f'{misfit} it has no {min(needed)}')
-    optimizer.set_state_dict(_tensors(state))
+    optimizer.set_state_dict(tensors(state))
 
 
 def _arrays(tree):
@@ -321,10 +320,3 @@ def _arrays(tree):
     if isinstance(tree, dict):
         return {name: _arrays(value) for name, value in tree.items()}
     return tree.numpy() if isinstance(tree, paddle.Tensor) else tree
-
-
-def _tensors(tree):
-    """A nested dict with its arrays as tensors."""
-    if isinstance(tree, dict):
-        return {name: _tensors(value) for name, value in tree.items()}
-    return paddle.to_tensor(tree) if hasattr(tree, 'shape') else tree

@@ -5,6 +5,7 @@ does not say at which file a worker was killed.
 """
 
 import contextlib
+import itertools
 import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -29,20 +30,33 @@ class Loader:
     def __init__(
         self, samples: paddle.io.Dataset, order: Iterable[list], num_workers: int, timeout: float
     ):
-        self.samples, self.order, self.num_workers, self.timeout = (
-            samples,
-            order,
-            num_workers,
-            timeout,
-        )
+        self.samples = samples
+        self.order = order
+        self.num_workers = num_workers
+        self.timeout = timeout
+        self.in_use = None  # the number of the batch that is worked with
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(self._batches()):
+            self.in_use = number
+            yield tensors(batch)
+            self.in_use = None
+
+    @property
+    def picture(self) -> str | None:
+        """The first picture of the batch that is worked with, None between two batches."""
+        if self.in_use is None:
+            return None
+        keys = next(itertools.islice(self.order, self.in_use, None))
+        return self._name(keys[0])
+
+    def _batches(self) -> Iterator[Any]:
         if not self.num_workers or not workers.supported():
             for keys in self.order:
-                yield _tensors(default_collate_fn([self._sample(key) for key in keys]))
+                yield default_collate_fn([self._sample(key) for key in keys])
             return
         pool = workers.Pool(
             prepare=self._sample,
@@ -53,8 +67,7 @@ class Loader:
             timeout=self.timeout,
         )
         try:
-            for batch in pool:
-                yield _tensors(batch)
+            yield from pool
         finally:
             pool.close()
 
@@ -76,31 +89,35 @@ class Loader:
         return dataset.name_of(samples, key % len(samples))
 
 
-def _tensors(tree: Any) -> Any:
+def tensors(tree: Any) -> Any:
+    """A nested structure with its arrays as tensors."""
     if isinstance(tree, dict):
-        return {name: _tensors(value) for name, value in tree.items()}
+        return {name: tensors(value) for name, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return [_tensors(value) for value in tree]
+        return [tensors(value) for value in tree]
     return paddle.to_tensor(tree) if isinstance(tree, np.ndarray) else tree
 
 
-def loading(timeout: float) -> contextlib.AbstractContextManager:
-    """Let PaddleSeg's evaluation load by `Loader`."""
+@contextlib.contextmanager
+def loading(timeout: float) -> Iterator[None]:
+    """Let PaddleSeg's evaluation load by `Loader`, and an InputError name the picture.
+
+    PaddleSeg gives the model one picture at a time, without its name.
+    """
+    loaders = []
 
     def loader(samples, *, batch_sampler, num_workers=0, **ignored):
-        return Loader(samples, batch_sampler, num_workers, timeout)
+        loaders.append(Loader(samples, batch_sampler, num_workers, timeout))
+        return loaders[-1]
 
-    return replaced(paddle.io, DataLoader=loader)
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, **ours: Any) -> Iterator[None]:
-    """Replace attributes of an object inside the block."""
-    theirs = {name: getattr(owner, name) for name in ours}
-    for name, value in ours.items():
-        setattr(owner, name, value)
+    theirs = paddle.io.DataLoader
+    paddle.io.DataLoader = loader
     try:
         yield
+    except InputError as error:
+        picture = loaders[-1].picture if loaders else None
+        if picture is None:  # an error before or between the pictures
+            raise
+        raise InputError(f'{picture}: {error}') from None
     finally:
-        for name, value in theirs.items():
-            setattr(owner, name, value)
+        paddle.io.DataLoader = theirs

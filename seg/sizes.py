@@ -3,15 +3,11 @@
 Sizes are (width, height) in pixels, as crop_size and target_size are.
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator
-
 import paddle
 from paddle.nn import Layer
 
 from seg import config as config_file
 from seg import dataset
-from seg.loading import replaced
 from seg.model import UPerNetMAE
 from util.errors import InputError
 
@@ -81,51 +77,6 @@ class Fits:
                 f'and stride), or end val_dataset.transforms with Padding or Resize'
             )
         return data
-
-
-class Named:
-    """The batches of an evaluation; `name` is the picture that is evaluated, None in between."""
-
-    def __init__(self, batches: Iterable, samples: paddle.io.Dataset, order: Iterable[list[int]]):
-        self.batches = batches
-        self.samples = samples
-        self.order = order
-        self.name = None
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator:
-        for indices, batch in zip(self.order, self.batches):
-            self.name = dataset.name_of(self.samples, indices[0])
-            yield batch
-            self.name = None
-
-
-@contextlib.contextmanager
-def naming(samples: paddle.io.Dataset | None) -> Iterator[None]:
-    """Let an InputError while PaddleSeg evaluates a picture of `samples` name the picture.
-
-    PaddleSeg gives the model one picture at a time, without its name.
-    """
-    plain = paddle.io.DataLoader
-    evaluations = []
-
-    def loader(of, *args, batch_sampler=None, **kwargs):
-        batches = plain(of, *args, batch_sampler=batch_sampler, **kwargs)
-        if of is not samples or batch_sampler is None:
-            return batches
-        evaluations.append(Named(batches, samples, batch_sampler))
-        return evaluations[-1]
-
-    with replaced(paddle.io, DataLoader=loader):
-        try:
-            yield
-        except InputError as error:
-            name = evaluations[-1].name if evaluations else None
-            if name is None:  # an error before or between the pictures
-                raise
-            raise InputError(f'{name}: {error}') from None
 
 
 def check_evaluation(samples: paddle.io.Dataset, network: Layer, settings: dict) -> None:

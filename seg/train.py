@@ -26,7 +26,7 @@ from seg.batches import Batches, Samples
 from seg.checkpoints import AVERAGE, MODEL, NO_RESULT, Folders
 from seg.loading import loading
 from seg.progress import Lines
-from seg.sizes import Sizes, check_evaluation, check_transforms, naming, window_of
+from seg.sizes import Sizes, check_evaluation, check_transforms, window_of
 from util import amp, checkpoint, cli, dist, log, program, seeding
 from util.errors import InputError
 from util.recorder import Recorder
@@ -97,7 +97,7 @@ class Validation:
         """Evaluate each model, and write those that are the best so far."""
         for folder, (model, file) in self.models.items():
             dist.broadcast_buffers(model)
-            with run.saver.evaluating(run.progress), loading(self.timeout), naming(self.samples):
+            with run.saver.evaluating(run.progress), loading(self.timeout):
                 miou, accuracy, *_ = evaluate(model, self.samples, **self.settings)
             self._keep(run, folder, miou)
 

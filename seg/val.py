@@ -20,7 +20,7 @@ from paddleseg.datasets import Dataset
 
 from seg import flags
 from seg.loading import loading
-from seg.sizes import check_evaluation, naming
+from seg.sizes import check_evaluation
 from util import cli, program
 from util.errors import InputError
 
@@ -41,7 +41,7 @@ def main(args):
     if args.auc_roc:
         settings['auc_roc'] = True
     try:
-        with loading(args.data_timeout), naming(samples):
+        with loading(args.data_timeout):
             evaluate(model, samples, num_workers=args.num_workers, **settings)
     except InputError:
         print(file=sys.stderr)  # below the progress bar
