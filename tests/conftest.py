@@ -299,15 +299,16 @@ def printed_figures(output):
     return [{name: float(value) for name, value in zip(line[::2], line[1::2])} for line in lines]
 
 
+def assert_same_tree(ours, theirs, where=''):
+    """Assert that two nested dicts of arrays and values are equal bit for bit."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key, value in theirs.items():
+            assert_same_tree(ours[key], value, f'{where}.{key}')
+    else:
+        np.testing.assert_array_equal(ours, theirs, err_msg=where)
+
+
 def assert_same_state(ours, theirs):
     """Assert that two checkpoints are equal bit for bit, except for the flags."""
-
-    def compare(a, b, where):
-        if isinstance(b, dict):
-            assert a.keys() == b.keys(), where
-            for key in b:
-                compare(a[key], b[key], f'{where}.{key}')
-        else:
-            np.testing.assert_array_equal(a, b, err_msg=where)
-
-    compare(*({**weights.read(file), 'args': None} for file in (ours, theirs)), '')
+    assert_same_tree(*({**weights.read(file), 'args': None} for file in (ours, theirs)))

@@ -6,6 +6,8 @@ level) do not count, nor do import statements, docstrings and the heads of funct
 """
 
 import ast
+import functools
+import itertools
 
 import pytest
 from test_layering import SOURCES, TREES, name_of
@@ -36,6 +38,11 @@ def sizes(tree):
     return found
 
 
+@functools.cache
+def sizes_of_files():
+    return {name_of(path): sizes(TREES[path]) for path in FILES}
+
+
 def public_functions(tree):
     """The functions and methods that others may use; `forward` and `main` need no sentence."""
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
@@ -61,7 +68,7 @@ def test_nodes_are_counted(code, expected):
 
 
 def test_a_statement_is_one_thought():
-    statements = sorted(size for path in FILES for size in sizes(TREES[path]))
+    statements = sorted(itertools.chain(*sizes_of_files().values()))
     mean = sum(statements) / len(statements)
     assert mean <= 9.5
     assert statements[int(0.95 * len(statements))] <= 20
@@ -69,12 +76,11 @@ def test_a_statement_is_one_thought():
 
 def test_no_file_is_dense():
     dense = {}
-    for path in FILES:
-        statements = sizes(TREES[path])
+    for name, statements in sizes_of_files().items():
         if len(statements) >= ENOUGH:
             mean = sum(statements) / len(statements)
             if mean > 11:
-                dense[name_of(path)] = round(mean, 1)
+                dense[name] = round(mean, 1)
     assert not dense
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 import toy
-from conftest import slow
+from conftest import assert_same_tree, slow
 from test_seg_train import config, run, scenes  # noqa: F401
 
 import seg  # noqa: F401
@@ -42,15 +42,6 @@ def state(folder):
     return found
 
 
-def assert_same(ours, theirs, where=''):
-    if isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key, value in theirs.items():
-            assert_same(ours[key], value, f'{where}/{key}')
-    else:
-        np.testing.assert_array_equal(ours, theirs, err_msg=where)
-
-
 @pytest.mark.parametrize('workers', [slow(0), 2])
 def test_an_interrupted_run_equals_an_undisturbed_one(train_alone, config, tmp_path, workers):  # noqa: F811
     """From the middle of an epoch: weights, optimizer, schedule and average."""
@@ -60,7 +51,7 @@ def test_an_interrupted_run_equals_an_undisturbed_one(train_alone, config, tmp_p
     train_alone(*flags, '--save_dir', whole)
     train_alone(*flags, '--save_dir', again, '--resume_model', whole / 'iter_3')
     assert set(state(whole / 'iter_5')) == set(FILES)
-    assert_same(state(again / 'iter_5'), state(whole / 'iter_5'))
+    assert_same_tree(state(again / 'iter_5'), state(whole / 'iter_5'))
     before, after = (state(whole / name)['model.pdparams'] for name in ('iter_3', 'iter_5'))
     assert not np.array_equal(before['backbone.cls_token'], after['backbone.cls_token'])
 
@@ -73,7 +64,9 @@ def test_the_best_result_survives_a_resume(train_alone, config, tmp_path):  # no
     more = ['--iters', 4, '--save_dir', tmp_path / 'again', '--resume_model', 'auto']
     train_alone(*flags, *more)
     for place in ('iter_4', 'best_model', 'ema_best_model'):
-        assert_same(state(tmp_path / 'again' / place), state(tmp_path / 'whole' / place), place)
+        assert_same_tree(
+            state(tmp_path / 'again' / place), state(tmp_path / 'whole' / place), place
+        )
 
 
 def test_auto_passes_over_a_damaged_checkpoint_and_begins_anew_without_any(
@@ -195,7 +188,7 @@ def test_paddleseg_reads_a_checkpoint(config, tmp_path):  # noqa: F811
     assert resume(model, optimizer, str(tmp_path / 'iter_1')) == 1
     schedule = received.pop('optimizer')['LR_Scheduler']
     assert schedule['last_epoch'] == 1
-    assert_same({name: tensor.numpy() for name, tensor in received.items()}, saved)
+    assert_same_tree({name: tensor.numpy() for name, tensor in received.items()}, saved)
 
 
 @pytest.mark.slow

@@ -41,6 +41,21 @@ def small_disk():
     return prefix
 
 
+def refused(prefix, program, *flags):
+    """The one line of the error with which a program ends, started behind a prefix."""
+    result = subprocess.run(
+        list(map(str, [*prefix, sys.executable, ROOT / program, *flags])),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
+    assert result.returncode == 2, result.stdout + result.stderr
+    (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
+    return error
+
+
 @pytest.mark.processes
 def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(
     digits, tmp_path, small_disk, tally
@@ -49,19 +64,8 @@ def test_a_full_disk_leaves_the_checkpoints_and_ends_the_run_with_one_line(
     out, flags = tmp_path / 'out', [*TINY, '--data_path', digits, '--epochs', 4]
     out.mkdir()
     (tmp_path / 'out.after').mkdir()
-    program = [sys.executable, ROOT / 'main_pretrain.py', *flags, '--output_dir', out]
-    command = [*small_disk, out, *program]
     with tally('a full disk'):
-        result = subprocess.run(
-            list(map(str, command)),
-            capture_output=True,
-            text=True,
-            timeout=200,
-            cwd=ROOT,
-            env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        )
-        assert result.returncode == 2, result.stdout + result.stderr
-        (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
+        error = refused([*small_disk, out], 'main_pretrain.py', *flags, '--output_dir', out)
         assert (
             'checkpoint-2.pd cannot be written (No space left on device)' in error
             and '--resume auto' in error
@@ -85,18 +89,8 @@ def test_a_full_disk_leaves_the_checkpoints_of_a_segmentation(config, tmp_path, 
     out.mkdir()
     (tmp_path / 'out.after').mkdir()
     flags = ['--config', config(), *'--iters 4 --save_interval 1 --device cpu'.split()]
-    program = [sys.executable, ROOT / 'seg/train.py', *flags, '--save_dir', out]
     with tally('a full disk, seg/train.py'):
-        result = subprocess.run(
-            list(map(str, [*small_disk, out, *program])),
-            capture_output=True,
-            text=True,
-            timeout=200,
-            cwd=ROOT,
-            env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        )
-        assert result.returncode == 2, result.stdout + result.stderr
-        (error,) = (line for line in result.stderr.splitlines() if 'error' in line)
+        error = refused([*small_disk, out], 'seg/train.py', *flags, '--save_dir', out)
         assert f'{out}/iter_3/' in error
         assert 'cannot be written (No space left on device)' in error
         assert '--resume_model auto' in error

@@ -9,8 +9,8 @@ import re
 import signal
 import time
 
-import numpy as np
 import pytest
+from conftest import assert_same_tree
 
 from faults.harness import Run
 from util import weights
@@ -88,15 +88,6 @@ class Segmentation:
         return files | {'training.pd': files['training.pd'] | {'args': None}}
 
 
-def same(ours, theirs, where=''):
-    if isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key, value in theirs.items():
-            same(ours[key], value, f'{where}.{key}')
-    else:
-        np.testing.assert_array_equal(ours, theirs, err_msg=where)
-
-
 def at_random(training, run, place, draw):
     """A random moment of the iteration after `place`, by the run's own lines.
 
@@ -150,7 +141,7 @@ def disturb(training, tally, name, times, by=signal.SIGKILL, seed=0, moment=at_r
     with tally(f'{name}: the end equals the undisturbed run'):
         code, output = training.start('out', resume=True).end(600)
         assert code == 0, output
-        same(training.state('out'), training.state('straight'))
+        assert_same_tree(training.state('out'), training.state('straight'))
         assert training.log('out') == training.log('straight')
         assert not list((training.folder / 'out').glob('.*')), 'temporary files are left'
     return partial
