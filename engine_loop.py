@@ -31,6 +31,7 @@ class Loop:
         optimizer has its own, which `after_step` advances.
     saver, recorder, progress: those of util, or others with the same methods.
     rng: NumPy's generator of the current step.
+    parts: further values of the iteration to print and to average, which `loss_of` may set.
 
     A run counted in iterations is one long epoch; its caller runs `train` for some iterations at a
     time.
@@ -57,6 +58,7 @@ class Loop:
         self.progress = progress
         self.network = dist.wrap(model)
         self.rng = np.random.default_rng()
+        self.parts = {}
         self._start = start
         self._seed = seed
         self._batches = None  # of the current epoch
@@ -117,10 +119,10 @@ class Loop:
 
             # Records and checkpoints
             lr = self.step.optimizer.get_lr()
-            self.progress.update(loss=mean, lr=lr, **self.step.count())
+            self.progress.update(loss=mean, lr=lr, **self.parts, **self.step.count())
             if is_last:
                 after_step()
-                self.recorder.scalars(epoch, **{loss_name: mean, 'lr': lr})
+                self.recorder.scalars(epoch, **{loss_name: mean, 'lr': lr}, **self.parts)
                 self.saver.after_step(self.progress, stop=stop)
 
         self.step.optimizer.clear_grad(set_to_zero=False)
@@ -166,6 +168,7 @@ class Run(Loop):
         schedule: Callable[[float], float] | None = None,
         clip_grad: float | None = None,
         kept: dict[str, Any] | None = None,
+        saver: type[checkpoint.Saver] = checkpoint.Saver,
     ):
         """Prepare the training, restore the state of a resumed run, and print a summary.
 
@@ -174,12 +177,13 @@ class Run(Loop):
         args: the program's flags; those of the groups training, rate and runtime are read.
         schedule: by default the official half-cycle cosine that the flags describe.
         kept: further entries of checkpoints, see Saver.
+        saver: the class that writes them.
         """
         # Find a checkpoint to resume; its effective batch is kept for any number of ranks
         state = resume.find(args.resume, args.output_dir, vars(args))
         data.accumulate(resume.accum_iter(state, data.global_batch, args.accum_iter))
         step = amp.Step(optimizer, data.accum_iter, args.amp, clip_grad)
-        saver = checkpoint.Saver(model, step, vars(args), data.effective_batch, kept)
+        saver = saver(model, step, vars(args), data.effective_batch, kept)
 
         # Restore it before the model is wrapped, and set later checkpoints aside
         start = checkpoint.Position(args.start_epoch)

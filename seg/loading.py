@@ -40,7 +40,15 @@ class Loader:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
-        for number, batch in enumerate(self._batches()):
+        batches = workers.batches(
+            prepare=self._sample,
+            collate=default_collate_fn,
+            order=self.order,
+            count=self.num_workers,
+            name=self._name,
+            timeout=self.timeout,
+        )
+        for number, batch in enumerate(batches):
             self.in_use = number
             yield tensors(batch)
             self.in_use = None
@@ -52,24 +60,6 @@ class Loader:
             return None
         keys = next(itertools.islice(self.order, self.in_use, None))
         return self._name(keys[0])
-
-    def _batches(self) -> Iterator[Any]:
-        if not self.num_workers or not workers.supported():
-            for keys in self.order:
-                yield default_collate_fn([self._sample(key) for key in keys])
-            return
-        pool = workers.Pool(
-            prepare=self._sample,
-            collate=default_collate_fn,
-            order=self.order,
-            count=self.num_workers,
-            name=self._name,
-            timeout=self.timeout,
-        )
-        try:
-            yield from pool
-        finally:
-            pool.close()
 
     def _sample(self, key: Any) -> Any:
         try:

@@ -258,6 +258,8 @@ class TrainLoader:
     global_batch: images per iteration, over all ranks. InputError if the data set is smaller.
     """
 
+    batch_flag = '--batch_size'  # the name of the batch's size in an error
+
     def __init__(
         self,
         samples: TrainSet,

@@ -37,6 +37,26 @@ def supported() -> bool:
     return hasattr(os, 'memfd_create')
 
 
+def batches(
+    prepare: Callable,
+    collate: Callable,
+    order: Iterable[list],
+    count: int,
+    name: Callable[[Any], str],
+    timeout: float = 0,
+) -> Iterator:
+    """The batches of `order`, by a Pool of `count` workers, or prepared here if `count` is 0."""
+    if not count or not supported():
+        for keys in order:
+            yield collate([prepare(key) for key in keys])
+        return
+    pool = Pool(prepare, collate, order, count=count, name=name, timeout=timeout)
+    try:
+        yield from pool
+    finally:
+        pool.close()
+
+
 class Pool:
     """Worker processes; iterating gives the batches of `order`, in this order.
 

@@ -1,0 +1,48 @@
+"""Evaluate a detector, with the flags of PaddleDetection's tools/eval.py.
+
+    python det/eval.py -o weights=WEIGHTS \\
+        -c det/configs/gfl_um_mae/gfl_um_mae_swin_tiny_25e_coco.yml
+
+Prints COCO's average precision of boxes, and of masks where the model makes them.
+"""
+
+import det  # noqa: F401  first of all: it prepares the machine, and registers what configs name
+
+# isort: split
+from det import evaluation, flags
+from util import cli, program
+
+
+def main(args):
+    program.start(args.device, seed=0)
+    values = flags.load(args.config, args.opt)
+    samples, batch_size = flags.samples(values, 'Eval')
+    model, entries = flags.model(values, args.config)
+    figures = evaluation.evaluate(
+        model,
+        samples,
+        batch_size,
+        num_workers=values['worker_num'],
+        timeout=args.data_timeout,
+        categories=entries.get('categories'),
+        output_dir=args.output_eval,
+        save_only=args.save_prediction_only,
+    )
+    if figures:
+        print(evaluation.table(figures, args.classwise))
+
+
+PARSER = cli.parser(__doc__, flags.configuration, cli.device, flags.workers)
+group = PARSER.add_argument_group('results')
+group.add_argument('--classwise', action='store_true', help='also the figures of each class')
+group.add_argument(
+    '--output_eval', default=None, metavar='DIR', help='folder of bbox.json and mask.json'
+)
+group.add_argument(
+    '--save_prediction_only',
+    action='store_true',
+    help='write bbox.json and mask.json without computing figures, for a test server',
+)
+
+if __name__ == '__main__':
+    program.run(main, PARSER)
