@@ -43,7 +43,6 @@ DEFAULT = {
 OUTPUTS = {'classify': ['scores'], 'reconstruct': ['pixels', 'mask'], 'features': ['features']}
 BATCHES = (1, 3)  # numbers of images of the comparison
 TOLERANCE = 1e-4  # of the largest output; float32 of the largest models rounds to some 1e-5
-OPSET = 17  # of ONNX, the first with a LayerNormalization of its own
 
 
 class Classify(paddle.nn.Layer):
@@ -102,7 +101,9 @@ def main(args):
         f'by {apart:.1e} of the largest output at most ({numbers} random images)'
     )
     if args.onnx:
-        apart = write_onnx(folder, inputs, samples, expected)
+        apart = exported.to_onnx(
+            folder, inputs, lambda session: compare(session, samples, expected)
+        )
         print(f'{folder / exported.ONNX} by {apart:.1e}')
 
 
@@ -241,37 +242,6 @@ def compare(function, samples, expected):
             f'the exported model differs from the live one by {apart:.1e} of the largest output; '
             'it was not kept'
         )
-    return apart
-
-
-def write_onnx(folder, inputs, samples, expected):
-    """Write model.onnx and compare it with the live model: the largest difference.
-
-    InputError where paddle2onnx or ONNX Runtime lacks something that this model needs.
-    """
-    exported.onnxruntime()
-    import paddle2onnx
-
-    with tempfile.TemporaryDirectory(dir=folder) as draft:
-        file = Path(draft) / exported.ONNX
-        try:
-            with exported.chatter_to_stderr():
-                # no optimizer: they install packages by themselves, and ONNX Runtime does it too
-                paddle2onnx.export(
-                    str(folder / exported.PROGRAM),
-                    str(folder / exported.PARAMS),
-                    str(file),
-                    opset_version=OPSET,
-                    optimize_tool='none',
-                )
-            session = exported.session(file, list(inputs))
-            apart = compare(session, samples, expected)
-        except Exception as error:
-            raise InputError(
-                f'--onnx: paddle2onnx {paddle2onnx.__version__} cannot convert this model '
-                f'({exported.gist(error)}); what Paddle Inference needs is in {folder}'
-            ) from None
-        file.replace(folder / exported.ONNX)
     return apart
 
 

@@ -36,19 +36,24 @@ class Snapshots(checkpoint.Saver):
 
 
 class Categories:
-    """The ids and names of the classes, in the order of the model's outputs.
+    """The (id, name) of each class, in the order of the model's outputs.
 
     A checkpoint keeps them, and a resumed training compares.
     """
 
     def __init__(self, dataset: COCODataSet):
-        self.ids = list(dataset.category_ids)
-        self.names = list(dataset.classes)
+        self.pairs = [list(pair) for pair in dataset.categories]
 
-    def state_dict(self) -> dict:
-        """The ids and names, for a checkpoint."""
-        return {'ids': self.ids, 'names': self.names}
+    def state_dict(self) -> list[list]:
+        """The pairs, for a checkpoint."""
+        return self.pairs
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: list[list]) -> None:
         """InputError where a checkpoint has other classes."""
-        match_classes(state, self.state_dict(), 'the checkpoint', 'TrainDataset')
+        match_classes(
+            here=self.pairs,
+            there=state,
+            name_here='TrainDataset',
+            name_there='the checkpoint',
+            exact=True,
+        )

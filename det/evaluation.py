@@ -14,18 +14,20 @@ def evaluate(
     *,
     num_workers: int = 0,
     timeout: float = 0,
-    categories: dict | None = None,
+    categories: list | None = None,
     run=None,
     output_dir: str | None = None,
     save_only: bool = False,
 ) -> dict:
     """{'bbox': {'AP': ...}, 'segm': {...}} of a data set, equal on all ranks.
 
-    categories: ids and names of the model's classes, where its file has them; InputError where they
+    categories: (id, name) of the model's classes, where its file has them; InputError where they
     are not those of the data set. run: runs a stage of the model; by default the live model.
     output_dir: folder of bbox.json and mask.json. save_only: write these, and give back {}.
     """
-    metric = Evaluation(samples.dataset, categories)
+    if categories:
+        samples.dataset.use_classes(categories, 'the model')
+    metric = Evaluation(samples.dataset, samples.dataset.with_masks)
     model.eval()
     run = run or live(model)
     order, prepared = batches.evaluated(samples, batch_size, num_workers, timeout)

@@ -1,10 +1,11 @@
 """Flags of the programs of this package, with the names of PaddleDetection's tools."""
 
 import argparse
+from pathlib import Path
 
 import paddle
 
-from det import batches, config, transforms, weights
+from det import annotations, batches, config, transforms, weights
 from det.dataset import COCODataSet
 from util import cli, log
 from util.errors import InputError
@@ -90,3 +91,36 @@ def without_pretrained(values: dict) -> dict:
             section = {**section, 'pretrained': None}
         plain[key] = section
     return plain
+
+
+def test_transforms(values: dict) -> list:
+    """The transforms of a picture without labels: TestReader's, or else EvalReader's."""
+    name = 'TestReader' if values.get('TestReader') else 'EvalReader'
+    return config.section(values, name).get('sample_transforms') or []
+
+
+def categories(values: dict, entries: dict) -> list[tuple[int, str]]:
+    """The (category id, name) of each class of a model.
+
+    entries: of its weight file. Without `categories` there, those of EvalDataset's json, if it
+    exists and has as many classes; otherwise numbers from 1.
+    """
+    count = values['num_classes']
+    if entries.get('categories'):
+        found = [tuple(pair) for pair in entries['categories']]
+    else:
+        found = _of_eval_dataset(values)
+    if found and len(found) != count:
+        raise InputError(
+            f'num_classes is {count}, but there are {len(found)} categories: '
+            f'{", ".join(name for _, name in found[:5])}'
+        )
+    return found or [(number, f'class {number}') for number in range(1, 1 + count)]
+
+
+def _of_eval_dataset(values: dict) -> list[tuple[int, str]]:
+    section = values.get('EvalDataset') or {}
+    path = Path(section.get('dataset_dir', '')) / section.get('anno_path', '')
+    if not path.is_file():
+        return []
+    return annotations.categories_of(annotations.read(path), path)

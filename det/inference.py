@@ -1,10 +1,12 @@
-"""Detections of a model in a batch of pictures."""
+"""Detections of a model, live or exported, in a batch or in one picture."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import paddle
 
+from det import config, flags, transforms
 from det.detections import Detections
 
 
@@ -21,7 +23,7 @@ def live(model: paddle.nn.Layer) -> Callable[..., list[np.ndarray]]:
 
 
 def detect(model: paddle.nn.Layer, run: Callable, batch: dict) -> list[Detections]:
-    """What a model finds in each image of a batch, in pixels of the original pictures.
+    """The objects that a model finds in each image of a batch, in pixels of the original pictures.
 
     run: runs a stage of the model, live or exported.
     """
@@ -29,3 +31,45 @@ def detect(model: paddle.nn.Layer, run: Callable, batch: dict) -> list[Detection
     for name in ('im_shape', 'scale_factor', 'origin_shape'):
         arrays[name] = np.asarray(batch[name])
     return model.detect(run, np.asarray(batch['image']), arrays)
+
+
+@dataclass
+class Detector:
+    """A model that finds objects in pictures, uint8 [height, width, 3], RGB.
+
+    run: runs a stage of the model, live or exported. prepare: the transforms of a picture.
+    categories: (category id, name) of each class.
+    """
+
+    model: paddle.nn.Layer
+    run: Callable
+    prepare: transforms.Chain
+    categories: list[tuple[int, str]]
+
+    def __call__(self, picture: np.ndarray) -> Detections:
+        sample = self.prepare({'image': picture}, np.random.default_rng(0))
+        batch = {name: value[None] for name, value in sample.items()}
+        return detect(self.model, self.run, batch)[0]
+
+
+def from_config(values: dict, path: str) -> Detector:
+    """The live detector of a config, with the weights that its key `weights` names."""
+    model, entries = flags.model(values, path)
+    return Detector(
+        model,
+        live(model),
+        transforms.build(flags.test_transforms(values)),
+        flags.categories(values, entries),
+    )
+
+
+def from_export(folder: str, engine: str) -> Detector:
+    """The detector that det/export.py wrote, run by `inference` or `onnx`."""
+    from det import exporting
+
+    values, about = exporting.description(folder)
+    model = config.build(flags.without_pretrained(values), folder)
+    model.eval()
+    categories = [tuple(pair) for pair in about['categories']]
+    prepare = transforms.build(about['transforms'])
+    return Detector(model, exporting.runner(folder, about, engine), prepare, categories)

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ PRECISIONS = ('fp32', 'bf16')
 CLOSE = {'fp32': 1e-3, 'bf16': 0.1}
 KEPT = 8  # numbers of each output that export.yaml keeps for the comparison
 GPU_MEMORY = 256  # MB that Paddle Inference allocates at first
+OPSET = 17  # of ONNX, the first with a LayerNormalization of its own
 TINY = 1e-30  # against a division by zero
 
 
@@ -190,6 +192,41 @@ def session(file: Path, names: list[str]) -> Callable[[list[np.ndarray]], list[n
         return model.run(None, inputs)
 
     return run
+
+
+def to_onnx(
+    folder: Path,
+    inputs: dict[str, list[int | None]],
+    check: Callable[[Callable], float],
+) -> float:
+    """Write model.onnx beside model.json, if `check` accepts it; returns what `check` gives.
+
+    check: a function of the ONNX model, which takes a list of arrays. InputError where paddle2onnx
+    or ONNX Runtime lacks something that this model needs, or where `check` raises.
+    """
+    onnxruntime()
+    import paddle2onnx
+
+    with tempfile.TemporaryDirectory(dir=folder) as draft:
+        file = Path(draft) / ONNX
+        try:
+            with chatter_to_stderr():
+                # no optimizer: they install packages by themselves, and ONNX Runtime does it too
+                paddle2onnx.export(
+                    str(folder / PROGRAM),
+                    str(folder / PARAMS),
+                    str(file),
+                    opset_version=OPSET,
+                    optimize_tool='none',
+                )
+            result = check(session(file, list(inputs)))
+        except Exception as error:
+            raise InputError(
+                f'--onnx: paddle2onnx {paddle2onnx.__version__} cannot convert this model '
+                f'({gist(error)}); what Paddle Inference needs is in {folder}'
+            ) from None
+        file.replace(folder / ONNX)
+    return result
 
 
 def gist(error: Exception) -> str:
