@@ -35,11 +35,19 @@ SIZES = {
     'huge_patch14': Size(14, 1280, 32, 16, decoder_width=512, decoder_depth=8, decoder_heads=16),
 }
 # The arguments of pyramids, by the encoder's name, which ends in the side of its images. Nano is
-# for tests and the tour: a patch is a pixel, so masks remove units of 4 x 4 pixels
+# for tests and the tour. For images of 32 x 32 a patch is a pixel, so masks remove units of 4 x 4
+# pixels; swin_nano_128 is for detection
 PYRAMIDS = {
     'swin_nano_32': {
         'patch_size': 1,
         'embed_dim': 16,
+        'depths': (2, 1, 2, 1),
+        'num_heads': (1, 2, 4, 8),
+        'posmlp_dim': 16,
+    },
+    'swin_nano_128': {
+        'patch_size': 4,
+        'embed_dim': 24,
         'depths': (2, 1, 2, 1),
         'num_heads': (1, 2, 4, 8),
         'posmlp_dim': 16,
