@@ -60,6 +60,10 @@ class PatchEmbed(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         check_images(x, self.in_chans, self.img_size)
+        return self.project(x)
+
+    def project(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The same for images of any size that `patch_size` divides."""
         x = self.proj(x)  # [N, D, rows, columns]
         return x.flatten(2).transpose([0, 2, 1])  # [N, L, D]
 
@@ -296,6 +300,11 @@ class Pyramid(nn.Layer):
         """The output map of each block."""
         return self.outputs(self.embed(images), self.positions())
 
+    def stage_maps(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        """The last map of each stage, [N, rows, columns, D]."""
+        features = self.features(images)
+        return [features[end] for end in self.ends]
+
     def positions(self) -> paddle.Tensor:
         """The encoder's own description of each patch's place, [1, *places, any width]."""
         raise NotImplementedError
@@ -323,12 +332,10 @@ class PyramidMaps(Pyramid):
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Maps [N, out_width, rows, columns] of images [N, C, height, width]."""
-        features = self.features(x)
         maps = []
-        for name, end in zip(self.projections, self.ends):
-            last = features[end].transpose([0, 3, 1, 2])  # [N, D, rows, columns]
+        for name, last in zip(self.projections, self.stage_maps(x)):
             projection = getattr(self, name)
-            maps.append(projection(last))
+            maps.append(projection(last.transpose([0, 3, 1, 2])))
         return maps
 
 

@@ -10,6 +10,7 @@ Shapes: N images, D width of a stage, H heads, W windows of L = window^2 tokens;
 [N, rows, columns, D].
 """
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import numpy as np
@@ -42,25 +43,32 @@ def window_reverse(windows: paddle.Tensor, grid: tuple[int, int]) -> paddle.Tens
     return x.reshape([-1, rows, columns, D])
 
 
-@lru_cache
-def shifted_window_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
-    """-100 for two tokens that share a window only because the rolled map wraps around, else 0.
+def shifted_window_regions(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
+    """The region of each token of a rolled map, int64 [W, 1, L].
 
-    float32 [W, 1, L, L], added to the scores of the attention.
+    After the roll, the last `shift` rows and columns come from the other end of the map. They share
+    windows with those before them: 3 x 3 regions, which must not attend to each other.
     """
-    # After the roll, the last `shift` rows and columns come from the other end of the map. They
-    # share windows with those before them: 3 x 3 regions, which must not attend to each other
     bands = []
     for side in grid:
         borders = [side - window, side - shift]
         bands.append(np.digitize(np.arange(side), borders))  # [side], 0, 1 or 2
     regions = 3 * bands[0][:, None] + bands[1]  # [rows, columns]
 
-    # Cut the regions into windows, and compare their tokens in pairs
+    # Cut the regions into windows
     down, across = grid[0] // window, grid[1] // window  # windows
     regions = regions.reshape(down, window, across, window)
     regions = regions.transpose(0, 2, 1, 3)  # [down, across, window, window]
-    regions = regions.reshape(-1, 1, window**2)  # [W, 1, L]
+    return regions.reshape(-1, 1, window**2)
+
+
+@lru_cache
+def shifted_window_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
+    """-100 for two tokens that share a window only because the rolled map wraps around, else 0.
+
+    float32 [W, 1, L, L], added to the scores of the attention.
+    """
+    regions = shifted_window_regions(grid, window, shift)
     same = regions[..., None] == regions[..., None, :]  # [W, 1, L, L]
     return np.where(same, 0, -100).astype('float32')
 
@@ -83,22 +91,27 @@ class WindowAttention(Attention):
 
     def forward(self, x: paddle.Tensor, coordinates: paddle.Tensor) -> paddle.Tensor:
         """The attended map; coordinates [1 or N, rows, columns, 2] are multiples of one half."""
+        coordinates = self._roll(coordinates, -self.shift)
+        coordinates = window_partition(coordinates, self.window)  # [1 or N, W, L, 2]
+        bias = self.bias(coordinates)  # [1 or N, W, H, L, L]
+        return self.attend_windows(x, bias)
+
+    def attend_windows(self, x: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
+        """The attended map, for biases [1 or N, 1 or W, H, L, L] of the pairs in each window."""
         grid = tuple(x.shape[1:3])
+        if self.shift:
+            bias = bias + self.mask(grid)
 
         # Roll the map, so that this block's windows lie across those of the block before
         x = self._roll(x, -self.shift)
-        coordinates = self._roll(coordinates, -self.shift)
         x = window_partition(x, self.window)  # [N, W, L, D]
-        coordinates = window_partition(coordinates, self.window)  # [1 or N, W, L, 2]
-
-        bias = self.bias(coordinates)  # [1 or N, W, H, L, L]
-        if self.shift:
-            mask = shifted_window_mask(grid, self.window, self.shift)
-            bias = bias + paddle.to_tensor(mask)
-
         x = super().forward(x, bias)  # [N, W, L, D]
         x = window_reverse(x, grid)
         return self._roll(x, self.shift)
+
+    def mask(self, grid: tuple[int, int]) -> paddle.Tensor:
+        """shifted_window_mask of a map of this size, [W, 1, L, L]."""
+        return paddle.to_tensor(shifted_window_mask(grid, self.window, self.shift))
 
     def _roll(self, x: paddle.Tensor, by: int) -> paddle.Tensor:
         """A map [N, rows, columns, any] moved down and right by `by` tokens, around the edges."""
@@ -140,8 +153,9 @@ class NormedPatchEmbed(PatchEmbed):
         super().__init__(img_size, patch_size, in_chans, embed_dim)
         self.norm = norm_layer(embed_dim)
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.norm(super().forward(x))
+    def project(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The same for images of any size that `patch_size` divides."""
+        return self.norm(super().project(x))
 
 
 class Swin(Pyramid):
@@ -169,25 +183,26 @@ class Swin(Pyramid):
 
         def block(stage: int, index: int, rate: float, merge: PatchMerge | None) -> PyramidBlock:
             sides = [side // 2**stage for side in patch_embed.grid]
-            clipped = _clipped_window(window, sides, stage)
-            shifted = index % 2 == 1 and clipped < min(sides)
-            attention = partial(
-                WindowAttention,
-                posmlp_dim=posmlp_dim,
-                window=clipped,
-                shift=clipped // 2 if shifted else 0,
-            )
+            attention = self.attention(window, sides, stage, index)
             return PyramidBlock(
                 widths[stage],
                 num_heads[stage],
                 mlp_ratio,
                 norm_layer=nn.LayerNorm,
                 drop_path=rate,
-                attention=attention,
+                attention=partial(attention, posmlp_dim=posmlp_dim),
                 downsample=merge,
             )
 
         super().__init__(patch_embed, widths, depths, drop_path_rate, block, merge_norm=norm_layer)
+
+    def attention(
+        self, window: int, sides: list[int], stage: int, index: int
+    ) -> Callable[..., WindowAttention]:
+        """The attention of a block: number `index` of its stage, over maps with these sides."""
+        clipped = _clipped_window(window, sides, stage)
+        shifted = index % 2 == 1 and clipped < min(sides)
+        return partial(WindowAttention, window=clipped, shift=clipped // 2 if shifted else 0)
 
     def positions(self) -> paddle.Tensor:
         """Row and column of each patch, [1, rows, columns, 2]."""
