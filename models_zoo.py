@@ -276,13 +276,14 @@ class Start:
         return '\n'.join(lines)
 
 
-# Parts that a file may lack: heads, decoders, and parameters that only segmentors have
+# Parts that a file may lack: heads, decoders, parameters that only segmentors and detectors have
 BEYOND = re.compile(
     r'(head|fc_norm|decoder\w*|mask_token|vis_mask_token)(\.|$)'
-    r'|(fpn\d|neck|decode_head|auxiliary_head|position_bias)\.|blocks\.\d+\.gamma_\d'
+    r'|(fpn\d|up\d|neck|decode_head|auxiliary_head|bbox_head|position_bias)\.'
+    r'|blocks\.\d+\.gamma_\d'
 )
 # Tensors whose shape depends on the number of classes
-CLASSES = re.compile(r'(head|\w+_head\.conv_seg)\.(weight|bias)')
+CLASSES = re.compile(r'(head|\w+_head\.(conv_seg|gfl_cls))\.(weight|bias)')
 
 
 def start_from(
