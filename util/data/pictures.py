@@ -97,7 +97,7 @@ def converted(picture: Image.Image, mode: str, as_seen: bool = False) -> Image.I
     kind = picture.format
     rawmode = picture.tile[0].args if getattr(picture, 'tile', None) else None
     picture.load()
-    orientation = _orientation(picture) if as_seen else None
+    orientation = orientation_of(picture) if as_seen else None
 
     # In a PNG or GIF one level or colour can mean transparent. It is taken out of the picture's
     # info, because Pillow's conversions would change it to another one.
@@ -126,7 +126,7 @@ def converted(picture: Image.Image, mode: str, as_seen: bool = False) -> Image.I
     return picture.convert(mode)
 
 
-def _orientation(picture: Image.Image) -> int | None:
+def orientation_of(picture: Image.Image) -> int | None:
     """EXIF's code of how the camera was held; None if the file has none or its EXIF is damaged."""
     try:
         return picture.getexif().get(ExifTags.Base.Orientation)
