@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import recipes
-from recipes import ablations, cost, official, ports, segment, um_mae
+from recipes import ablations, cost, detect, official, ports, segment, um_mae
 from util import record as records
 
 GROUPS = {
@@ -11,6 +11,7 @@ GROUPS = {
     'Other code bases': ports,
     'UM-MAE and SimMIM': um_mae,
     'Segmentation on ADE20K': segment,
+    'Detection on COCO': detect,
 }
 # The runs that tell most for their price come first: evaluations of an hour, then days of training
 FIRST = (
@@ -44,7 +45,7 @@ records in this folder; do not edit it by hand. Speed is in [speed.md](speed.md)
 | status | meaning | published results | others |
 |---|---|---|---|
 """
-NOTHING = """No result on ImageNet or ADE20K was measured here. The records under "others" are
+NOTHING = """No result on ImageNet, ADE20K or COCO was measured here. The records under "others" are
 comparisons with the original code on random weights, and two small trainings.
 """
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import det.config
+import det.flags
 import paddle
 import pytest
 from conftest import ROOT
@@ -14,11 +16,13 @@ from test_readme import DOCS, DOORS, LAUNCHER, launched, parser_of, read, table
 import main_pretrain
 import models_zoo
 import recipes
-from recipes import ALL, RECIPES, command, find, wrapped
+from recipes import ALL, RECIPES, ablations, command, find, wrapped
+from recipes.recipe import UNACCUMULATED
 from seg import flags
 from util import optim
 from util.errors import InputError
 
+PUBLIC = re.compile('ade20k|_coco')  # in the names of configs for public data
 RUNNABLE = [recipe for recipe in ALL if recipe.program]
 # {recipe: (effective batch, rate)} of the paper, the official documents and UM-MAE's Makefile
 PUBLISHED = {
@@ -29,6 +33,9 @@ PUBLISHED = {
     r'.*finetune_vit_(large|huge).*': (1024, 4e-3),
     r'um_mae_finetune_.*': (1024, 2e-3),
     r'segment_.*': (16, 1e-4),
+    r'detect_gfl_.*': (16, 1e-4),
+    r'detect_mask_rcnn_.*': (64, 8e-5),
+    r'detect_vitdet_.*': (64, 1e-4),
 }
 # All parameters, with position tables; a file has 4 bytes for each parameter
 PARAMETERS = {
@@ -74,6 +81,9 @@ def built(recipe, args):
             return None
         if recipe.program.startswith('seg/'):
             return flags.build(SegBuilder(flags.configuration(args.config)), 'model', args.config)
+        if recipe.program.startswith('det/'):
+            values = det.config.load(args.config, args.opt)
+            return det.config.build(det.flags.without_pretrained(values), args.config)
         if recipe.program == 'main_pretrain.py':
             model = models_zoo.autoencoder(
                 args.model, img_size=args.input_size, vis_mask_ratio=args.vis_mask_ratio
@@ -120,6 +130,11 @@ def test_effective_batch_and_rate_are_the_published_ones(recipe):
         config = flags.configuration(recipe.flag('--config'))
         assert config.batch_size == recipe.batch_size
         assert config.dic['lr_scheduler']['learning_rate'] == rate
+    elif recipe.program == 'det/train.py':
+        values = det.config.load(recipe.flag('-c'))
+        assert values['TrainReader']['batch_size'] == recipe.batch_size
+        assert values['LearningRate']['base_lr'] == rate
+        assert values['epoch'] == (100 if 'vit_' in recipe.name else 25)
     else:
         args = parsed(recipe)
         assert optim.absolute_lr(args.lr, args.blr, recipe.effective_batch) == pytest.approx(rate)
@@ -138,9 +153,9 @@ def test_what_a_recipe_begins_from_is_a_recipe_or_a_file(recipe):
     assert not recipe.file or start in RECIPES
     if start in RECIPES:
         # such as mae_vit_base_patch16_dec512d2b for vit_base_patch16
-        encoder = recipe.model.removeprefix('UPerNet, ')
+        encoder = recipe.model.rpartition(', ')[2]
         assert f'_{encoder}' in f'_{RECIPES[start].model}'
-        assert RECIPES[start].program == 'main_pretrain.py' or recipe.program == 'seg/train.py'
+        assert RECIPES[start].program == 'main_pretrain.py' or recipe.program in UNACCUMULATED
 
 
 def value(words, flag):
@@ -165,6 +180,8 @@ def test_accumulation_keeps_the_effective_batch(devices, batch_size, accum_iter)
         ('finetune_vit_base', 8, 100),
         ('segment_vit_base', 3, None),
         ('segment_vit_base', 4, 2),
+        ('detect_gfl_swin_tiny', 3, None),
+        ('detect_gfl_swin_tiny', 4, 2),
         ('pretrain_vit_base', 12, None),
     ],
 )
@@ -193,6 +210,17 @@ def test_a_segmentors_devices_share_its_batch():
         value(command(recipe, 4), '--batch_size') == '4'
         and value(command(recipe, 8), '--batch_size') is None
     )
+
+
+def test_a_detectors_devices_share_its_batch():
+    recipe = find('detect_gfl_swin_tiny')
+    words = command(recipe, 4)
+    start = words.index('det/train.py')
+    assert words[start + 1 : start + 3] == ['-o', 'TrainReader.batch_size=4']
+    args = parser_of(recipe.program).parse_args(words[start + 1 :])
+    assert args.opt == ['TrainReader.batch_size=4', 'MAESwin.pretrained=CHECKPOINT']
+    assert value(command(recipe, 8), '-o') == 'MAESwin.pretrained=CHECKPOINT'
+    assert not recipe.evaluates
 
 
 def test_what_is_taken_over_has_a_figure_but_no_command():
@@ -259,7 +287,7 @@ def devices_of(words):
 
 def commands(name, monkeypatch):
     """The training and evaluation commands of a page: program, words behind it, devices."""
-    config = re.search(r'`(seg/configs/\S+160k\.yml)`', read(name).text)
+    config = re.search(r'`((?:seg|det)/configs/\S+(?:160k|_coco)\.yml)`', read(name).text)
     for words in read(name).commands:
         devices = devices_of(words)
         if words[:3] == ['python', '-m', LAUNCHER]:
@@ -275,6 +303,7 @@ def comparable(args):
         'resume': '',
         'resume_model': None,
         'opts': None,
+        'opt': None,
         'model_path': None,
         'num_workers': None,
     }
@@ -287,7 +316,7 @@ def test_every_whole_command_of_the_documentation_is_a_recipes(name, monkeypatch
     for program, words, devices in commands(name, monkeypatch):
         own = 'demo/' in ' '.join(words)
         own |= any(word.startswith(('output', 'WEIGHTS')) for word in words if word != 'output')
-        toy = any(word.startswith('seg/configs') and 'ade20k' not in word for word in words)
+        toy = any('/configs/' in word and not PUBLIC.search(word) for word in words)
         toy |= 'own.yml' in words
         if '...' in words or own or toy:
             continue
@@ -353,6 +382,30 @@ def test_the_table_of_um_mae_is_that_of_its_recipes():
             tuned.batch_size,
             tuned.accum_iter,
         ]
+
+
+def test_published_detectors_have_pairs_of_figures_and_gfl_has_none():
+    found = [recipe for recipe in ALL if recipe.data == 'COCO']
+    for recipe in found:
+        pair = [figure.metric for figure in recipe.figures]
+        assert pair == ([] if 'gfl' in recipe.name else ['box AP', 'mask AP'])
+        assert recipe.program or recipe.figures
+    unverified = {recipe.name for recipe in found if 'unverified' in ' '.join(recipe.notes)}
+    assert {'detect_gfl_swin_tiny', 'detect_mask_rcnn_vit_base'} <= unverified
+    paper = {what: values for _, what, values in ablations.TRANSFER}
+    for size, column in (('base', 0), ('large', 1)):
+        box, mask = find(f'detect_mask_rcnn_vit_{size}').figures
+        assert box.value == paper['COCO with Mask R-CNN, box AP'][column]
+        assert mask.value == paper['COCO with Mask R-CNN, mask AP'][column]
+
+
+def test_the_table_of_detectors_is_that_of_their_recipes():
+    _, *rows = table(read('docs/detect.md').text, 'Mask R-CNN, COCO')
+    recipes_of_rows = [
+        recipe for recipe in ALL if recipe.name.startswith('detect_') and recipe.figures
+    ]
+    shown = [tuple(map(float, row[1:3])) for row in rows]
+    assert shown == [tuple(figure.value for figure in recipe.figures) for recipe in recipes_of_rows]
 
 
 def test_the_table_of_segmentors_is_that_of_their_recipes():
