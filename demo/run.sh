@@ -4,6 +4,8 @@
 #     bash demo/run.sh --model mae_swin_nano_32     # another nano model; default: mae_vit_nano_patch4
 # The second part of the tour, demo/segment.sh, does the same for segmentation.
 #     bash demo/run.sh --seg
+# The third part, demo/detect.sh, does it for detection.
+#     bash demo/run.sh --det
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,8 +16,8 @@ epochs=40
 model=mae_vit_nano_patch4
 case ${1:-} in
     --model) model=${2:?--model needs a name} ;;
-    --seg | '') ;;
-    *) echo "demo/run.sh takes --model NAME or --seg [SEEDS], not $1" >&2 && exit 2 ;;
+    --seg | --det | '') ;;
+    *) echo "demo/run.sh takes --model NAME, --seg [SEEDS] or --det [SEEDS], not $1" >&2 && exit 2 ;;
 esac
 classifier=${model#*_}
 out=demo/output/$model
@@ -25,13 +27,17 @@ weights=$out/pretrain/checkpoint-$((epochs - 1)).pd
 export PYTHONWARNINGS=ignore
 
 step "1 of 7: environment .venv (made once; the download takes minutes)"
-bash requirements/install.sh .venv requirements.txt
+needed=(requirements.txt)
+if [ "${1:-}" = --det ]; then needed+=(requirements/det.txt); fi
+bash requirements/install.sh .venv "${needed[@]}"
 source .venv/bin/activate
-if [ "${1:-}" = --seg ]; then
-    shift
-    source demo/segment.sh
-    exit
-fi
+for part in seg=demo/segment.sh det=demo/detect.sh; do
+    if [ "${1:-}" = "--${part%%=*}" ]; then
+        shift
+        source "${part#*=}"
+        exit
+    fi
+done
 
 step "2 of 7: 1797 scanned digits as an image folder, $digits (made once)"
 if [ -d "$digits" ]; then echo "already there"; else python demo/make_digits.py --out "$digits"; fi

@@ -30,6 +30,7 @@ from util.convert import names
 from util.weights import torch_file
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / 'demo'))  # its programs import their neighbours
 # slow(value, ...): parameters too slow for the default suite
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 TINY_VIT = (

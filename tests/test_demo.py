@@ -337,7 +337,7 @@ def rehearse(tmp_path):
     """
 
     def rehearse(*flags):
-        for file in ('demo/run.sh', 'demo/segment.sh'):
+        for file in ('demo/run.sh', 'demo/segment.sh', 'demo/detect.sh'):
             (tmp_path / file).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / file, tmp_path / file)
         for file, text in {
@@ -374,6 +374,10 @@ SEGMENT = (
     'demo/make_scenes.py main_pretrain.py demo/visualize.py seg/train.py seg/val.py seg/predict.py '
     'demo/score_scenes.py seg/export.py'
 )
+DETECT = (
+    'demo/make_detection.py main_pretrain.py det/train.py det/eval.py demo/score_detection.py '
+    'det/infer.py'
+)
 
 
 @pytest.mark.parametrize(
@@ -381,6 +385,7 @@ SEGMENT = (
     [
         ([], {*CLASSIFY.split()}),
         (['--seg', '2'], {*SEGMENT.split()}),
+        (['--det', '2'], {*DETECT.split()}),
     ],
 )
 def test_every_flag_of_the_tour_is_one_that_its_program_takes(
@@ -412,9 +417,36 @@ def test_the_tour_sums_up_what_its_seeds_gave(rehearse):
     assert 'from pre-trained weights  0.500 \n' in rehearse('--seg')[1]
 
 
-def test_a_wrong_number_of_seeds_is_refused():
+def test_the_tour_of_detection_trains_each_seed_twice(rehearse):
+    commands, output = rehearse('--det')
+    trained = [words for words in commands if 'det/train.py' in words]
+    assert len(trained) == 2 * 2 * 3
+    folders = []
+    for words in trained:
+        assert words[words.index('--seed') + 1] == words[words.index('-o') + 1][-1]
+        folders.append(words[words.index('-o') + 1].removeprefix('save_dir=demo/output/det/'))
+    begun = [words for words in trained if words[-1].endswith('.pd')]
+    assert [folder for folder, words in zip(folders, trained) if words in begun] == [
+        f'{name}/pretrained{seed}' for name in ('gfl', 'mask_rcnn') for seed in range(3)
+    ]
+    pretrained = [
+        dict(itertools.pairwise(words)) for words in commands if 'main_pretrain.py' in words
+    ]
+    for flags, start in zip(pretrained, (begun[0][-1], begun[3][-1])):
+        last = int(flags['--epochs']) - 1
+        assert start.partition('=')[2] == f'{flags["--output_dir"]}/checkpoint-{last}.pd'
+    scored = [words for words in commands if 'demo/score_detection.py' in words]
+    assert [words[-1] for words in scored] == [
+        'demo/output/det/gfl.png',
+        'demo/output/det/mask_rcnn.png',
+    ]
+    assert '3 seed(s)' in output
+
+
+@pytest.mark.parametrize('script', ['segment', 'detect'])
+def test_a_wrong_number_of_seeds_is_refused(script):
     result = subprocess.run(
-        ['bash', 'demo/segment.sh', 'two'], cwd=ROOT, capture_output=True, text=True
+        ['bash', f'demo/{script}.sh', 'two'], cwd=ROOT, capture_output=True, text=True
     )
     assert (result.returncode, result.stdout) == (2, '')
     assert 'a number of seeds from 1, not two' in result.stderr
