@@ -96,21 +96,28 @@ class Attention(nn.Layer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        shape = list(x.shape)  # [.., L, D]
+        q, k, v = self.split(x)
+        return self.join(attend(q, k, v, bias))
+
+    def split(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Queries, keys and values of each head: [.., L, D] -> three times [.., H, L, D/H]."""
+        shape = list(x.shape)
         outer = list(range(x.ndim - 2))  # the axes before the tokens
         tokens = len(outer)
-
-        # Queries, keys and values of each head
         parts, heads, width = tokens + 1, tokens + 2, tokens + 3  # axes
+
         qkv = self.qkv(x)  # [.., L, 3 D]
         qkv = qkv.reshape([*shape[:-1], 3, self.num_heads, self.head_dim])
         qkv = qkv.transpose([parts, *outer, heads, tokens, width])  # [3, .., H, L, D/H]
-        q, k, v = qkv.unbind(0)
+        return qkv.unbind(0)
 
-        # Each head attends on its own; the results are put side by side and mixed by a projection
-        x = attend(q, k, v, bias)  # [.., H, L, D/H]
-        x = x.transpose([*outer, tokens + 1, tokens, tokens + 2])  # [.., L, H, D/H]
-        x = x.reshape(shape)  # [.., L, D]
+    def join(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The heads' results side by side, mixed by a projection: [.., H, L, D/H] -> [.., L, D]."""
+        outer = list(range(x.ndim - 3))
+        heads = len(outer)
+        tokens, width = heads + 1, heads + 2  # axes
+        x = x.transpose([*outer, tokens, heads, width])  # [.., L, H, D/H]
+        x = x.flatten(-2)  # [.., L, D]
         return self.proj(x)
 
 

@@ -279,11 +279,13 @@ class Start:
 # Parts that a file may lack: heads, decoders, parameters that only segmentors and detectors have
 BEYOND = re.compile(
     r'(head|fc_norm|decoder\w*|mask_token|vis_mask_token)(\.|$)'
-    r'|(fpn\d|up\d|neck|decode_head|auxiliary_head|bbox_head|position_bias)\.'
-    r'|blocks\.\d+\.gamma_\d'
+    r'|(fpn\d|up\d|neck|decode_head|auxiliary_head|position_bias|bbox_head|rpn_head|roi_head)\.'
+    r'|blocks\.\d+\.(gamma_\d|attn\.rel_pos_[hw])'
 )
 # Tensors whose shape depends on the number of classes
-CLASSES = re.compile(r'(head|\w+_head\.(conv_seg|gfl_cls))\.(weight|bias)')
+CLASSES = re.compile(
+    r'(head|\w+_head\.(conv_seg|gfl_cls)|roi_head\.\w+\.(fc_cls|fc_reg|conv_logits))\.(weight|bias)'
+)
 
 
 def start_from(
@@ -291,9 +293,10 @@ def start_from(
 ) -> Start:
     """Copy a pre-trained file's tensors into a model, to begin training from them.
 
-    The model is a classifier, a masked autoencoder, a segmentor or its backbone; the file is of any
-    code base that util.convert knows. Position tables of another grid are interpolated. Layers for
-    another number of classes are dropped, and so are the tensors named in `fresh`. InputError for
+    The model is a classifier, a masked autoencoder, a segmentor, a detector or the backbone of one;
+    the file is of any code base that util.convert knows. Position tables of another grid are
+    interpolated; a class token's position is dropped if the model has none. Layers for another
+    number of classes are dropped, and so are the tensors named in `fresh`. InputError for
     another kind of encoder, for a part of the encoder that the file lacks, and for any other
     difference in shape.
     """
@@ -367,13 +370,17 @@ def _interpolate_positions(model: nn.Layer, tensors: dict, flags: dict, path: st
     """
     own = model.state_dict()
     encoder = getattr(model, 'backbone', model)
+    encoder_grid = getattr(encoder, 'position_grid', encoder.patch_embed.grid)
+    class_token_in_file = any(name.endswith('cls_token') for name in tensors)
     resized = []
     for name, table in tensors.items():
         if not name.endswith('pos_embed') or name not in own:
             continue
-        grid = model.grid if name.startswith('decoder') else encoder.patch_embed.grid
+        grid = model.grid if name.startswith('decoder') else encoder_grid
         rows, columns = grid
         cls_token = own[name].shape[1] - rows * columns  # 1 or 0
+        if not cls_token and (class_token_in_file or pos_embed.has_class_token(table)):
+            tensors[name] = table = table[:, 1:]
         patches = table.shape[1] - cls_token
         source = pos_embed.grid_of(patches, models_sizes.image_sides(flags))
         if source == tuple(grid):

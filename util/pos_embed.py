@@ -53,6 +53,15 @@ def grid_of(patches: int, sides: tuple[int, int] | None = None) -> tuple[int, in
     return None
 
 
+def has_class_token(table: np.ndarray) -> bool:
+    """Whether a table [1, T, D] is for a class token and the patches of a square grid.
+
+    ViTDet's files have such a table, though no class token.
+    """
+    positions = table.shape[1]
+    return grid_of(positions) is None and grid_of(positions - 1) is not None
+
+
 def interpolate(
     table: np.ndarray,
     grid: tuple[int, int],
