@@ -11,14 +11,21 @@ import det  # noqa: F401  first of all: it prepares the machine, and registers w
 
 # isort: split
 import argparse
+import re
 from pathlib import Path
 
 from det import config, evaluation, flags, optimizer, schedule
 from det.batches import TrainLoader
 from det.checkpoints import Categories, Snapshots
 from engine_loop import Run
-from util import cli, log, program
+from util import cli, dist, log, program
 from util.errors import InputError
+
+# Keys of a config that change no result: a training may be resumed with others without a warning
+HARMLESS = re.compile(
+    r'^(Eval|Test)|\.(dataset_dir|image_dir|anno_path|pretrained)$'
+    r'|^(log_iter|save_dir|snapshot_epoch|weights|worker_num)$'
+)
 
 
 def main(args):
@@ -82,7 +89,7 @@ def check_classes(values: dict, dataset) -> None:
 
 def settings(args, values: dict, folder: str, log_dir: str) -> argparse.Namespace:
     """What engine_loop.Run reads, and what a checkpoint records: flags and the config's values."""
-    recorded = dict(flatten(values))
+    recorded = {key: value for key, value in flatten(values) if not HARMLESS.search(key)}
     return argparse.Namespace(
         **recorded,
         model=values['architecture'],
@@ -125,6 +132,7 @@ def train_one_epoch(run: Run) -> dict[str, float]:
 def validate(run: Run, model, validated: tuple, values: dict, args) -> dict:
     """COCO's figures of the validation images, on all ranks."""
     samples, batch_size = validated
+    dist.broadcast_buffers(model)
     with run.saver.evaluating(run.progress):
         figures = evaluation.evaluate(
             model,
