@@ -34,6 +34,7 @@ PROGRAMS = [
     'main_parity.py',
     'demo/visualize.py',
     'demo/make_scenes.py',
+    'demo/make_detection.py',
     'demo/reproduce.py',
     'util.convert',
     'recipes',
@@ -42,6 +43,10 @@ PROGRAMS = [
     'seg/val.py',
     'seg/predict.py',
     'seg/export.py',
+    'det/train.py',
+    'det/eval.py',
+    'det/infer.py',
+    'det/export.py',
 ]
 # Not in the repository: the reader's own (capitals, <class>, Chinese), what programs write, and
 # what others publish
@@ -49,8 +54,8 @@ ELSEWHERE = re.compile(
     r"""[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val|names)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
     |(output_dir/)?checkpoint-[\w{}-]+\.pd|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
     |\.venv(-parity)?(/bin/[\w-]+)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/scenes|demo/output/reproduce
-    |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|model\.backbone\.pretrained=.*|/dev/shm
-    |facebookresearch/mae|training\.pd|own\.yml""",
+    |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|[\w.]+\.pretrained=.*|/dev/shm
+    |facebookresearch/mae|training\.pd|own\.yml|dataset/coco|annotations/|(train|val)2017/""",
     re.X,
 )
 FILE = re.compile(r'[^\s`]+(?:\.(?:py|sh|md|txt|toml|pd|pth|png|yaml)|/)|[\w.-]+/[\w./*-]+')
