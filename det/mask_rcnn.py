@@ -21,11 +21,9 @@ from det.roi import WEIGHTS
 from det.targets import decode, has_area
 from util.errors import InputError
 
-LEVELS = 4  # maps that the heads of boxes see
-
 
 class Trunk(nn.Layer):
-    """Four maps of the pyramid; logits [N, L] and deltas [N, L, 4] of the anchors of five."""
+    """The maps of the pyramid but the last; logits [N, L] and deltas [N, L, 4] of all anchors."""
 
     def __init__(self, model: nn.Layer):
         super().__init__()
@@ -34,13 +32,13 @@ class Trunk(nn.Layer):
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         maps = self.neck(self.backbone(images))
         logits, deltas = self.rpn_head(maps)
-        return [*maps[:LEVELS], *logits, *deltas]
+        return [*maps[:-1], *logits, *deltas]
 
 
 class Boxes(nn.Layer):
     """Class probabilities [R, K + 1] and deltas [R, K, 4] of the boxes of one image.
 
-    Inputs: four maps, four arrays of boxes, four counts (Pooler.split).
+    Inputs: the maps, arrays of boxes and counts of each level (Pooler.split).
     """
 
     def __init__(self, roi_head: nn.Layer):
@@ -72,7 +70,8 @@ class Masks(nn.Layer):
 
 def _by_kind(inputs: list[paddle.Tensor]) -> list[list[paddle.Tensor]]:
     """Maps, boxes and counts, which arrive as one list."""
-    return [inputs[:LEVELS], inputs[LEVELS : 2 * LEVELS], inputs[2 * LEVELS :]]
+    levels = len(inputs) // 3
+    return [inputs[:levels], inputs[levels : 2 * levels], inputs[2 * levels :]]
 
 
 @register
@@ -130,7 +129,7 @@ class MAEMaskRCNN(nn.Layer):
 
         shapes = np.asarray(batch['im_shape'])
         proposals = self.rpn_head.proposals(logits, deltas, anchors, shapes)
-        return losses | self.roi_head.losses(maps[:LEVELS], proposals, batch)
+        return losses | self.roi_head.losses(maps[:-1], proposals, batch)
 
     def stages(self) -> dict[str, nn.Layer]:
         """The networks of detection, in their order."""
@@ -148,13 +147,15 @@ class MAEMaskRCNN(nn.Layer):
         run: (name of a stage, arrays) -> arrays. batch: im_shape, scale_factor, origin_shape.
         """
         outputs = run('trunk', images)
-        levels = (len(outputs) - LEVELS) // 2
-        anchors = self.rpn_head.anchors(self.grids(*images.shape[2:]))
+        grids = self.grids(*images.shape[2:])
+        anchors = self.rpn_head.anchors(grids)
+        levels = len(grids)
 
         found = []
         for image in range(len(images)):
             own = [output[image : image + 1] for output in outputs]
-            maps, predicted = own[:LEVELS], [array[0] for array in own[LEVELS:]]
+            maps = own[: levels - 1]
+            predicted = [array[0] for array in own[levels - 1 :]]
             logits, deltas = predicted[:levels], predicted[levels:]
             shapes = {name: array[image] for name, array in batch.items()}
             proposals = self.rpn_head.propose(logits, deltas, anchors, shapes['im_shape'])

@@ -1,7 +1,8 @@
 """Pyramids over a plain ViT's maps, for Mask R-CNN: ViTDet's and that of MAE's table 4.
 
-Both give maps of `out_channel` channels at a quarter to four times the patch (strides 4 to 32 for
-patches of 16), and a fifth, which is the fourth at half its size.
+Both scale maps of the ViT by powers of 2, and give a convolved map of `out_channel` channels for
+each; a last one is the smallest of these at half its size. With patches of 16 pixels the strides
+are 4, 8, 16, 32 and 64.
 Shapes: maps are [N, channels, rows, columns]; D is the width of the ViT.
 """
 
@@ -14,27 +15,24 @@ from ppdet.modeling.shape_spec import ShapeSpec
 from det.layers import ChannelNorm, ConvModule, batch_norm, pytorch_uniform, twice, xavier_uniform
 from util.errors import InputError
 
-
-def _strides(input_shape: list[ShapeSpec]) -> list[float]:
-    """The strides of the four maps and of the fifth, for a ViT whose patches have this side."""
-    patch = input_shape[0].stride
-    return [patch / 4, patch / 2, patch, patch * 2, patch * 4]
+SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
 class Pyramid(nn.Layer):
-    """What both necks share: the shapes of the five maps."""
+    """What both necks share: the shapes of their maps. patch: side of a ViT's patch."""
 
-    def __init__(self, out_channel: int, strides: list[float]):
+    def __init__(self, out_channel: int, patch: int, scales: list[float]):
         super().__init__()
         self.out_channel = out_channel
-        self.strides = strides
+        strides = [patch / scale for scale in scales]
+        self.strides = [*strides, 2 * strides[-1]]
 
     @classmethod
     def from_config(cls, cfg: dict, input_shape: list[ShapeSpec]) -> dict:
         """The arguments that follow from the backbone's maps."""
         return {
             'in_channels': [shape.channels for shape in input_shape],
-            'strides': _strides(input_shape),
+            'patch': input_shape[0].stride,
         }
 
     @property
@@ -47,45 +45,63 @@ class Pyramid(nn.Layer):
 class SimpleFeaturePyramid(Pyramid):
     """ViTDet's pyramid, from the last map alone (detectron2, projects/ViTDet).
 
-    The map is scaled by 4, 2, 1 and 1/2; each then goes through two convolutions with layer
-    normalisation.
+    Each scaled map goes through two convolutions with a normalisation after each.
+    scale_factors: some of 4, 2, 1 and 1/2, the largest first.
     """
 
     def __init__(
         self,
         in_channels: list[int] = (768,),
-        strides: list[float] = (4, 8, 16, 32, 64),
+        patch: int = 16,
+        scale_factors: list[float] = SCALES,
         out_channel: int = 256,
         norm: str = 'LN',
     ):
-        super().__init__(out_channel, list(strides))
-        width = in_channels[-1]
-        half, quarter = width // 2, width // 4
-        self.fpn1 = nn.Sequential(
-            twice(width, half), ChannelNorm(half), nn.GELU(), twice(half, quarter)
-        )
-        self.fpn2 = nn.Sequential(twice(width, half))
-        self.fpn3 = nn.Identity()
-        self.fpn4 = nn.MaxPool2D(2, stride=2)
+        scales = [float(scale) for scale in scale_factors]
+        if not scales or sorted(set(scales) & set(SCALES), reverse=True) != scales:
+            raise InputError(
+                'SimpleFeaturePyramid.scale_factors: some of 4, 2, 1 and 0.5 in this order, '
+                f'not {list(scale_factors)}'
+            )
+        super().__init__(out_channel, patch, scales)
+        self.names = []
         self.lateral_convs = nn.LayerList()
         self.fpn_convs = nn.LayerList()
-        for channels in (quarter, half, width, width):
-            lateral = ConvModule(channels, out_channel, 1, norm, weights=pytorch_uniform(channels))
-            conv = ConvModule(
-                out_channel, out_channel, 3, norm, weights=pytorch_uniform(9 * out_channel)
-            )
+        for scale in scales:
+            layer, channels = _scaling(scale, in_channels[-1])
+            name = f'fpn{1 + SCALES.index(scale)}'
+            self.add_sublayer(name, layer)
+            self.names.append(name)
+
+            # PyTorch's default, because detectron2 has no other here
+            first, second = pytorch_uniform(channels), pytorch_uniform(9 * out_channel)
+            lateral = ConvModule(channels, out_channel, 1, norm, weights=first)
+            conv = ConvModule(out_channel, out_channel, 3, norm, weights=second)
             self.lateral_convs.append(lateral)
             self.fpn_convs.append(conv)
 
     def forward(self, maps: list[paddle.Tensor]) -> list[paddle.Tensor]:
-        last = maps[-1]
-        scales = (self.fpn1, self.fpn2, self.fpn3, self.fpn4)
         outputs = []
-        for scale, lateral, conv in zip(scales, self.lateral_convs, self.fpn_convs):
-            x = lateral(scale(last))
+        for name, lateral, conv in zip(self.names, self.lateral_convs, self.fpn_convs):
+            scaled = getattr(self, name)(maps[-1])
+            x = lateral(scaled)
             outputs.append(conv(x))
         outputs.append(half_size(outputs[-1]))
         return outputs
+
+
+def _scaling(scale: float, width: int) -> tuple[nn.Layer, int]:
+    """The layer that scales a map of D channels, and the channels that it gives."""
+    half, quarter = width // 2, width // 4
+    if scale == 4:
+        norm = ChannelNorm(half)
+        layers = [twice(width, half), norm, nn.GELU(), twice(half, quarter)]
+        return nn.Sequential(*layers), quarter
+    if scale == 2:
+        return nn.Sequential(twice(width, half)), half
+    if scale == 1:
+        return nn.Identity(), width
+    return nn.MaxPool2D(2, stride=2), width
 
 
 @register
@@ -99,11 +115,11 @@ class TapsFPN(Pyramid):
     def __init__(
         self,
         in_channels: list[int] = (768, 768, 768, 768),
-        strides: list[float] = (4, 8, 16, 32, 64),
+        patch: int = 16,
         out_channel: int = 256,
         norm: str = 'BN',
     ):
-        super().__init__(out_channel, list(strides))
+        super().__init__(out_channel, patch, SCALES)
         if len(in_channels) != 4:
             raise InputError(
                 f'TapsFPN: the backbone gives {len(in_channels)} maps, but 4 are needed; '

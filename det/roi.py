@@ -6,6 +6,8 @@ Shapes: N images, R boxes of all images, K classes (the background is class K), 
 boxes are x1 y1 x2 y2 in pixels.
 """
 
+import math
+
 import numpy as np
 import paddle
 from paddle import nn
@@ -26,9 +28,10 @@ MASK_SIDE = 28  # of a predicted mask
 
 
 class Pooler(nn.Layer):
-    """RoIAlign over the first four maps of a pyramid: the larger a box, the smaller its map.
+    """RoIAlign over the maps of a pyramid: the larger a box, the smaller its map.
 
-    A box of `canonical_size` pixels a side takes the third map, one of half that size the second.
+    A box of `canonical_size` pixels a side takes the map of stride 16, one of half that size the
+    map of stride 8, as in arXiv:1612.03144.
     """
 
     def __init__(self, strides: list[float], canonical_size: float):
@@ -39,9 +42,9 @@ class Pooler(nn.Layer):
     def split(self, boxes: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The boxes of N images [n, 4] by level, and their counts by level and image.
 
-        Returns four arrays of boxes, in the order of the images; four of counts int32 [N]; and the
-        place of each box in the concatenation of the four. A level without boxes gets one that is
-        not asked for, because exported models cannot do without.
+        Returns an array of boxes for each level, in the order of the images; their counts int32
+        [N]; and the place of each box in the concatenation of these arrays. A level without boxes
+        gets one that is not asked for, because exported models cannot do without.
         """
         every = np.concatenate(boxes)
         per_image = [len(part) for part in boxes]
@@ -66,7 +69,8 @@ class Pooler(nn.Layer):
         """The number of each box's map, from 0."""
         sides = np.sqrt(geometry.areas(boxes))
         octaves = np.log2(sides / self.canonical_size + 1e-8)
-        levels = np.floor(2 + octaves)
+        canonical = math.log2(16 / self.strides[0])  # number of the map of stride 16
+        levels = np.floor(canonical + octaves)
         return levels.clip(0, len(self.strides) - 1)
 
     def pool(
@@ -170,7 +174,7 @@ class MAERoIHead(nn.Layer):
     overlap: a proposal that overlaps a box by at least this much is positive. batch_size: proposals
     that the losses sample from an image, of which at most `positive_fraction` are positive.
     norm: LN (ViTDet) or BN (MAE's table 4), after each convolution of both heads.
-    canonical_size: the side of a box that takes the third map; 224 for strides 4 to 32.
+    canonical_size: the side of a box that takes the map of stride 16.
     """
 
     __shared__ = ('num_classes',)
@@ -203,7 +207,7 @@ class MAERoIHead(nn.Layer):
         """The arguments that follow from the neck's maps."""
         return {
             'in_channels': input_shape[0].channels,
-            'strides': [shape.stride for shape in input_shape[:4]],
+            'strides': [shape.stride for shape in input_shape[:-1]],
         }
 
     def losses(
