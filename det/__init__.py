@@ -8,4 +8,4 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 
 # isort: split
 # these imports register the components
-from det import backbone, gfl, mask_rcnn, neck, neck_vit, pyramid  # noqa: F401
+from det import backbone, gfl, mask_rcnn, neck, neck_vit, pyramid, rpn  # noqa: F401
