@@ -3,6 +3,7 @@
 Two frameworks in one process starve each other.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -48,24 +49,25 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.parity)
 
 
+def run_reference(folder: Path, script: str, **arrays) -> dict:
+    """Run references/SCRIPT.py on named arrays, in a folder, and return the arrays it computes."""
+    given, computed = folder / 'given.npz', folder / 'computed.npz'
+    np.savez(given, **arrays)
+    ours = ('OMP_', 'FLAGS_', 'MKL_', 'PYTHONWARNINGS')
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    subprocess.run(
+        [PYTHON, REFERENCES / f'{script}.py', given, computed],
+        check=True,
+        env=environ,
+        cwd=folder,
+    )
+    return dict(np.load(computed))
+
+
 @pytest.fixture
 def reference(tmp_path):
     """reference('crop', name=array, ...) runs references/crop.py and returns its arrays."""
-
-    def run(script, **arrays):
-        given, computed = tmp_path / 'given.npz', tmp_path / 'computed.npz'
-        np.savez(given, **arrays)
-        ours = ('OMP_', 'FLAGS_', 'MKL_', 'PYTHONWARNINGS')
-        environ = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        subprocess.run(
-            [PYTHON, REFERENCES / f'{script}.py', given, computed],
-            check=True,
-            env=environ,
-            cwd=tmp_path,
-        )
-        return dict(np.load(computed))
-
-    return run
+    return functools.partial(run_reference, tmp_path)
 
 
 @pytest.fixture
