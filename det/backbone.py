@@ -17,7 +17,7 @@ from ppdet.modeling.shape_spec import ShapeSpec
 
 import models_vit
 import models_zoo
-from layer import Attention, Block, Blocks, LayerNorm, PatchEmbed, attend
+from layer import Attention, Block, Blocks, LayerNorm, PatchEmbed
 from models_swin import window_partition, window_reverse
 from util import log
 from util.errors import InputError
@@ -52,6 +52,14 @@ def distances_between(table: paddle.Tensor, length: int) -> paddle.Tensor:
     distance = places.unsqueeze(1) - places + length - 1  # query minus key, from 0
     # with its first axis, because Paddle 3.3 has no gradient of a product of 4 axes with 3
     return F.embedding(distance, table).unsqueeze(0)
+
+
+def selectors(rows: int, columns: int, dtype: paddle.dtype) -> paddle.Tensor:
+    """For each place of a map, 1 at its row and 1 at its column: [L, rows + columns]."""
+    row = paddle.arange(rows).repeat_interleave(columns)
+    column = paddle.arange(columns).tile([rows])
+    hot = [F.one_hot(row, rows), F.one_hot(column, columns)]
+    return paddle.concat(hot, axis=-1).astype(dtype)
 
 
 class PositionedAttention(Attention):
@@ -95,7 +103,6 @@ class PositionedAttention(Attention):
     def _attend(self, x: paddle.Tensor, rows: int, columns: int) -> paddle.Tensor:
         """Attention among the tokens [.., L, D] of a map with so many rows and columns."""
         q, k, v = self.split(x)  # [.., H, L, d]
-        outer = q.shape[:-2]
 
         # Products of each query with the vectors of all distances, down and across
         places = q.reshape([-1, rows, columns, self.head_dim])  # [B, rows, columns, d]
@@ -106,10 +113,15 @@ class PositionedAttention(Attention):
         by_column = paddle.matmul(places, across, transpose_y=True)
         by_column = by_column.transpose([0, 2, 1, 3])  # [B, rows, columns, columns]
 
-        bias = by_row.unsqueeze(-1) + by_column.unsqueeze(-2)
-        bias = bias.flatten(-2).flatten(1, 2)  # [B, L, L]
-        bias = bias.reshape([-1, *outer[1:], *bias.shape[1:]])  # [.., H, L, L]
-        return self.join(attend(q, k, v, bias))
+        # Its own row and column select the two that a key adds to its product with a query: one
+        # product of longer vectors gives the sum, without a bias of all pairs in memory
+        products = paddle.concat([by_row, by_column], axis=-1)  # [B, rows, columns, rows + columns]
+        products = products.reshape([*q.shape[:-1], rows + columns])
+        selected = selectors(rows, columns, q.dtype).expand([*q.shape[:-1], -1])
+        q = paddle.concat([q * self.head_dim**-0.5, products], axis=-1)
+        k = paddle.concat([k, selected], axis=-1)
+        weights = F.softmax(paddle.matmul(q, k, transpose_y=True), axis=-1)  # [.., H, L, L]
+        return self.join(paddle.matmul(weights, v))
 
 
 @register
