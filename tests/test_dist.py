@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.processes
-def test_buffers_and_sums_are_shared(tmp_path):
+def test_buffers_sums_and_values_are_shared(tmp_path):
     (tmp_path / 'script.py').write_text("""
 import util, paddle
 from util import dist
@@ -35,6 +35,10 @@ for number, reduce in enumerate((False, True)):
     assert ranks_agree() == reduce, 'gradients travel in the last pass of a round, and only then'
 order = evaluation_order(7, dist.rank(), dist.world_size())
 assert dist.sum_over_ranks([float(sum(order)), float(len(order))]) == [21.0, 7.0]
+own = {'rank': dist.rank(), 'text': 'ä' * 5 * dist.rank(), 'number': 0.1}
+assert dist.gather(own) == [
+    {'rank': 0, 'text': '', 'number': 0.1}, {'rank': 1, 'text': 'äääää', 'number': 0.1}
+]
 try:
     dist.agree('the number', [float(dist.rank())])
 except Exception as error:

@@ -6,6 +6,7 @@ With one process nothing is communicated, and every function returns at once.
 import contextlib
 import ctypes
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -14,8 +15,9 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import paddle
 from paddle.distributed.fleet import utils
 
@@ -133,6 +135,23 @@ def sum_over_ranks(values: list[float]) -> list[float]:
 def mean(values: list[float]) -> list[float]:
     """Mean of each value over all ranks."""
     return [value / world_size() for value in sum_over_ranks(values)]
+
+
+def gather(value: Any) -> list:
+    """The value of each rank, in the order of the ranks; a value is one that fits in a json."""
+    if world_size() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), 'uint8')
+    lengths = [0] * world_size()
+    lengths[rank()] = len(text)
+    lengths = [int(length) for length in sum_over_ranks(lengths)]
+
+    # all ranks send as many bytes as the longest text has
+    padded = np.zeros(max(lengths), 'uint8')
+    padded[: len(text)] = text
+    texts: list[paddle.Tensor] = []
+    paddle.distributed.all_gather(texts, paddle.to_tensor(padded))
+    return [json.loads(part.numpy()[:n].tobytes()) for part, n in zip(texts, lengths)]
 
 
 def agree(what: str, values: list[float]) -> None:
