@@ -55,9 +55,10 @@ def read(path: str | Path) -> dict:
         raise InputError(
             f'{path} is {_kind(content)}; COCO has an object with images, annotations, categories'
         )
+    for name in ('images', 'categories'):
+        _check_list(content, name, path)
     content.setdefault('annotations', [])
-    for name in ('images', 'annotations', 'categories'):
-        _list_of(content, name, path)
+    _check_list(content, 'annotations', path)
     return content
 
 
@@ -65,7 +66,7 @@ def _kind(value: Any) -> str:
     return KINDS.get(type(value), shown(value))
 
 
-def _list_of(content: dict, name: str, path: str | Path) -> None:
+def _check_list(content: dict, name: str, path: str | Path) -> None:
     """InputError unless the content has a list of objects of that name."""
     if name not in content:
         raise InputError(f'{path} has no `{name}`; it has {", ".join(content) or "nothing"}')
