@@ -357,6 +357,11 @@ def mae_vit_nano_patch4_dec64d4b(**kwargs) -> MaskedAutoencoderViT:
     return mae_vit_nano_patch4_dec64d2b(decoder_depth=4, **kwargs)
 
 
+def mae_vit_nano_patch8_dec64d2b(**kwargs) -> MaskedAutoencoderViT:
+    """The nano model of detection: images of 64 x 64, patches of 8 x 8."""
+    return _of_size('nano_patch8', **({'img_size': 64} | kwargs))
+
+
 def mae_vit_small_patch16_dec192d4b(**kwargs) -> MaskedAutoencoderViT:
     """ViT-Small with the decoder of the earlier Paddle port: width 192, 4 blocks."""
     return _of_size('small_patch16', **kwargs)
@@ -384,6 +389,7 @@ def mae_vit_huge_patch14_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
 
 # The names that facebookresearch/mae recommends, and like names for others
 mae_vit_nano_patch4 = mae_vit_nano_patch4_dec64d2b
+mae_vit_nano_patch8 = mae_vit_nano_patch8_dec64d2b
 mae_vit_small_patch16 = mae_vit_small_patch16_dec192d4b
 mae_vit_base_patch16 = mae_vit_base_patch16_dec512d8b
 mae_vit_large_patch16 = mae_vit_large_patch16_dec512d8b

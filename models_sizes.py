@@ -24,11 +24,13 @@ class Size:
 
 
 # Vision transformers, by the common part of their names: vit_<name> is the encoder of
-# mae_vit_<name>. Nano is for tests and the tour: images of 32 x 32. Small is of the earlier Paddle
-# port (flytocc/mae-paddle @ be10566), the others are the paper's (arXiv:2111.06377)
+# mae_vit_<name>. Nano is for tests and the tour: patches of 4 for images of 32 x 32, of 8 for
+# detection. Small is of the earlier Paddle port (flytocc/mae-paddle @ be10566), the others are the
+# paper's (arXiv:2111.06377)
 SIZES = {
     # patch, width, depth, heads
     'nano_patch4': Size(4, 96, 4, 3, decoder_width=64, decoder_depth=2, decoder_heads=2),
+    'nano_patch8': Size(8, 96, 4, 3, decoder_width=64, decoder_depth=2, decoder_heads=2),
     'small_patch16': Size(16, 384, 12, 6, decoder_width=192, decoder_depth=4, decoder_heads=3),
     'base_patch16': Size(16, 768, 12, 12, decoder_width=512, decoder_depth=8, decoder_heads=16),
     'large_patch16': Size(16, 1024, 24, 16, decoder_width=512, decoder_depth=8, decoder_heads=16),

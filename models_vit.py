@@ -169,6 +169,11 @@ def vit_nano_patch4(**kwargs) -> VisionTransformer:
     return _of_size('nano_patch4', **({'img_size': 32} | kwargs))
 
 
+def vit_nano_patch8(**kwargs) -> VisionTransformer:
+    """The encoder of mae_vit_nano_patch8: images of 64 x 64, patches of 8 x 8."""
+    return _of_size('nano_patch8', **({'img_size': 64} | kwargs))
+
+
 def vit_small_patch16(**kwargs) -> VisionTransformer:
     """ViT-Small of the earlier Paddle port: width 384, 12 blocks, 6 heads."""
     return _of_size('small_patch16', **kwargs)

@@ -50,7 +50,7 @@ step "4 of 7: train GFL on 60 labelled scenes, $seeds seed(s): from random weigh
 compare gfl $gfl MAESwin.pretrained "$out/um_mae/checkpoint-19.pd"
 
 step "5 of 7: pre-train a nano ViT by MAE (minutes)"
-pretrain mae mae_vit_nano_patch4 12 --input_size 64 --blr 8e-3 --scale .25 .6
+pretrain mae mae_vit_nano_patch8 12 --input_size 64 --blr 8e-3 --scale .25 .6
 
 step "6 of 7: train Mask R-CNN, likewise"
 compare mask_rcnn $mask_rcnn MAEViT.pretrained "$out/mae/checkpoint-11.pd"
