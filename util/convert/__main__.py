@@ -1,11 +1,12 @@
 """Weights from other code bases, and weights for them.
 
-    python -m util.convert SRC DST [--to paddle|torch|timm|hf|mmpretrain|mmseg]
+    python -m util.convert SRC DST [--to paddle|torch|timm|hf|mmpretrain|mmseg|mmdet|detectron2]
 
-SRC is a file of the official code, UM-MAE, timm, Hugging Face or OpenMMLab, in PyTorch's or
-safetensors' format, or a Paddle file; its keys and shapes tell which. It may also be a folder of
-Hugging Face's. DST ends in .pd (paddle), .pth or .safetensors; for hf it may be a folder, which
-`from_pretrained` then reads. The README has the table of what is exact and what is not.
+SRC is a file of the official code, UM-MAE, timm, Hugging Face, OpenMMLab or detectron2, in
+PyTorch's or safetensors' format or a pickle of arrays (.pkl), or a Paddle file; its keys and shapes
+tell which. It may also be a folder of Hugging Face's. DST ends in .pd (paddle), .pth, .safetensors
+or .pkl (detectron2); for hf it may be a folder, which `from_pretrained` then reads. docs/weights.md
+has the table of what is exact and what is not.
 """
 
 from pathlib import Path
@@ -26,6 +27,8 @@ SUFFIXES = {
     'hf': ['', '.safetensors'],
     'mmpretrain': ['.pth', '.safetensors'],
     'mmseg': ['.pth'],
+    'mmdet': ['.pth'],
+    'detectron2': ['.pkl', '.pth'],
 }
 
 

@@ -6,7 +6,9 @@ Paddle, [out, in] in PyTorch.
 """
 
 import re
-from dataclasses import dataclass
+
+from util.convert import tables
+from util.convert.tables import Scheme
 
 # Kinds of models
 ENCODER = 'an encoder'
@@ -15,6 +17,9 @@ PROBE = 'a linear probe'
 POOLED = 'a classifier by global pooling'
 CLASS_TOKEN = 'a classifier by class token'
 SEGMENTOR = 'a segmentor (UPerNet)'
+GFL = 'a detector (GFL)'
+MASK_RCNN = 'a detector (Mask R-CNN)'
+DETECTORS = (GFL, MASK_RCNN)
 # Families of encoders
 VIT = 'a ViT'
 SWIN = 'a Swin of UM-MAE'
@@ -31,7 +36,11 @@ def family(tensors: dict) -> str:
 
 
 def kind(tensors: dict) -> str:
-    """The kind of model that weights under our names belong to, ENCODER to SEGMENTOR."""
+    """The kind of model that weights under our names belong to, ENCODER to MASK_RCNN."""
+    if any(name.startswith('bbox_head.') for name in tensors):
+        return GFL
+    if any(name.startswith('roi_head.') for name in tensors):
+        return MASK_RCNN
     if 'decode_head.conv_seg.weight' in tensors:
         return SEGMENTOR
     if 'head.1.weight' in tensors:
@@ -47,112 +56,76 @@ def kind(tensors: dict) -> str:
 # channels of a segmentor. In pyramids D, H and N differ by stage: B is D of the stage before, D1 is
 # D of the first, and outside the blocks D is that of the last. M is the width of the coordinate
 # MLP; S counts the units that masks remove, of 4 x 4 tokens each.
-
-
-def _with_bias(stem: str, shape: str) -> dict[str, str]:
-    return {f'{stem}.weight': shape, f'{stem}.bias': shape.split()[-1]}
-
-
-def _conv(stem: str, shape: str) -> dict[str, str]:
-    return {f'{stem}.weight': shape, f'{stem}.bias': shape.split()[0]}
-
-
-def _batch_norm(stem: str, width: str) -> dict[str, str]:
-    return {f'{stem}.{part}': width for part in ('weight', 'bias', '_mean', '_variance')}
-
-
-def _normed(stem: str, shape: str) -> dict[str, str]:
-    """A convolution without bias and the batch normalisation behind it."""
-    channels = shape.split()[0]
-    return {f'{stem}.conv.weight': shape, **_batch_norm(f'{stem}.bn', channels)}
-
-
-def _block(stack: str, width: str, hidden: str, attention: dict[str, int]) -> dict[str, str]:
-    """A transformer block. attention: name of an input projection -> its outputs, in widths."""
-    layers = {'norm1': width}
-    for projection, times in attention.items():
-        layers[f'attn.{projection}'] = f'{width} {times}{width}'
-    layers['attn.proj'] = f'{width} {width}'
-    layers['norm2'] = width
-    layers['mlp.fc1'] = f'{width} {hidden}'
-    layers['mlp.fc2'] = f'{hidden} {width}'
-
-    shapes = {}
-    for layer, shape in layers.items():
-        shapes |= _with_bias(f'{stack}.{{}}.{layer}', shape)
-    return shapes
-
-
 _VIT = {
     'cls_token': '1 1 D',
     'pos_embed': '1 T D',
-    **_conv('patch_embed.proj', 'D C P P'),
-    **_block('blocks', 'D', 'H', {'qkv': 3}),
+    **tables.conv('patch_embed.proj', 'D C P P'),
+    **tables.block('blocks', 'D', 'H', {'qkv': 3}),
 }
 _SWIN = {
-    **_conv('patch_embed.proj', 'D1 C P P'),
-    **_with_bias('patch_embed.norm', 'D1'),
-    **_block('blocks', 'D', 'H', {'qkv': 3}),
-    **_conv('blocks.{}.attn.posmlp.0', 'M 2 1 1'),
-    **_conv('blocks.{}.attn.posmlp.2', 'N M 1 1'),
-    **_with_bias('blocks.{}.downsample.norm', 'B'),
-    **_conv('blocks.{}.downsample.proj', 'D B 2 2'),
+    **tables.conv('patch_embed.proj', 'D1 C P P'),
+    **tables.with_bias('patch_embed.norm', 'D1'),
+    **tables.block('blocks', 'D', 'H', {'qkv': 3}),
+    **tables.conv('blocks.{}.attn.posmlp.0', 'M 2 1 1'),
+    **tables.conv('blocks.{}.attn.posmlp.2', 'N M 1 1'),
+    **tables.with_bias('blocks.{}.downsample.norm', 'B'),
+    **tables.conv('blocks.{}.downsample.proj', 'D B 2 2'),
 }
 _PVT = {
     'pos_embed': '1 16S D1',
-    **_conv('patch_embed.proj', 'D1 C P P'),
-    **_block('blocks', 'D', 'H', {'q': 1, 'kv': 2}),
-    **_conv('blocks.{}.attn.sr', 'D D 1 1'),
-    **_with_bias('blocks.{}.attn.norm', 'D'),
-    **_conv('blocks.{}.downsample.proj', 'D B 2 2'),
+    **tables.conv('patch_embed.proj', 'D1 C P P'),
+    **tables.block('blocks', 'D', 'H', {'q': 1, 'kv': 2}),
+    **tables.conv('blocks.{}.attn.sr', 'D D 1 1'),
+    **tables.with_bias('blocks.{}.attn.norm', 'D'),
+    **tables.conv('blocks.{}.downsample.proj', 'D B 2 2'),
 }
-_ENCODERS = {VIT: _VIT, SWIN: _SWIN, PVT: _PVT}
+ENCODERS = {VIT: _VIT, SWIN: _SWIN, PVT: _PVT}
 _DECODER = {
     'mask_token': '1 1 E',
     'decoder_pos_embed': '1 T E',
-    **_with_bias('decoder_embed', 'D E'),
-    **_block('decoder_blocks', 'E', 'F', {'qkv': 3}),
-    **_with_bias('decoder_norm', 'E'),
-    **_with_bias('decoder_pred', 'E O'),
+    **tables.with_bias('decoder_embed', 'D E'),
+    **tables.block('decoder_blocks', 'E', 'F', {'qkv': 3}),
+    **tables.with_bias('decoder_norm', 'E'),
+    **tables.with_bias('decoder_pred', 'E O'),
 }
 _UM_DECODER = {
     **_DECODER,
     'decoder_pos_embed': '1 S E',
-    **_with_bias('decoder_embed', 'D 4E'),
+    **tables.with_bias('decoder_embed', 'D 4E'),
 }
-_SIMMIM = {'mask_token': '1 1 D1', **_with_bias('decoder_pred', 'D 4O')}
+_SIMMIM = {'mask_token': '1 1 D1', **tables.with_bias('decoder_pred', 'D 4O')}
 _SECONDARY = {'vis_mask_token': '1 1 D1'}  # UM-MAE's masking of visible patches
-_HEAD = _with_bias('head', 'D K')
-_PROBE = {'head.0._mean': 'D', 'head.0._variance': 'D', **_with_bias('head.1', 'D K')}
+_HEAD = tables.with_bias('head', 'D K')
+_PROBE = {'head.0._mean': 'D', 'head.0._variance': 'D', **tables.with_bias('head.1', 'D K')}
 # A model has one of these two; a segmentor has neither
-_NORM = _with_bias('norm', 'D')
-_FC_NORM = _with_bias('fc_norm', 'D')
+_NORM = tables.with_bias('norm', 'D')
+_FC_NORM = tables.with_bias('fc_norm', 'D')
 
 
 _SEGMENTOR = {
-    **{f'backbone.{name}': shape for name, shape in _VIT.items()},
+    **tables.prefixed('backbone.', _VIT),
     'backbone.blocks.{}.gamma_1': 'D',
     'backbone.blocks.{}.gamma_2': 'D',
     'backbone.position_bias.{}.table': 'R N',
-    **_conv('neck.upsample_4x.0', 'D D 2 2'),
-    **_batch_norm('neck.upsample_4x.1', 'D'),
-    **_conv('neck.upsample_4x.3', 'D D 2 2'),
-    **_conv('neck.upsample_2x.0', 'D D 2 2'),
-    **_normed('decode_head.psp_modules.0.1', 'Q D 1 1'),
-    **_normed('decode_head.psp_modules.1.1', 'Q D 1 1'),
-    **_normed('decode_head.psp_modules.2.1', 'Q D 1 1'),
-    **_normed('decode_head.psp_modules.3.1', 'Q D 1 1'),
-    **_normed('decode_head.bottleneck', 'Q U 3 3'),
-    **_normed('decode_head.lateral_convs.0', 'Q D 1 1'),
-    **_normed('decode_head.lateral_convs.1', 'Q D 1 1'),
-    **_normed('decode_head.lateral_convs.2', 'Q D 1 1'),
-    **_normed('decode_head.fpn_convs.0', 'Q Q 3 3'),
-    **_normed('decode_head.fpn_convs.1', 'Q Q 3 3'),
-    **_normed('decode_head.fpn_convs.2', 'Q Q 3 3'),
-    **_normed('decode_head.fpn_bottleneck', 'Q 4Q 3 3'),
-    **_conv('decode_head.conv_seg', 'K Q 1 1'),
-    **_normed('auxiliary_head.convs.0', 'A D 3 3'),
-    **_conv('auxiliary_head.conv_seg', 'K A 1 1'),
+    **tables.conv('neck.upsample_4x.0', 'D D 2 2'),
+    **tables.batch_norm('neck.upsample_4x.1', 'D'),
+    **tables.conv('neck.upsample_4x.3', 'D D 2 2'),
+    **tables.conv('neck.upsample_2x.0', 'D D 2 2'),
+    **tables.normed('decode_head.psp_modules.0.1', 'Q D 1 1'),
+    **tables.normed('decode_head.psp_modules.1.1', 'Q D 1 1'),
+    **tables.normed('decode_head.psp_modules.2.1', 'Q D 1 1'),
+    **tables.normed('decode_head.psp_modules.3.1', 'Q D 1 1'),
+    **tables.normed('decode_head.bottleneck', 'Q U 3 3'),
+    **tables.normed('decode_head.lateral_convs.0', 'Q D 1 1'),
+    **tables.normed('decode_head.lateral_convs.1', 'Q D 1 1'),
+    **tables.normed('decode_head.lateral_convs.2', 'Q D 1 1'),
+    **tables.normed('decode_head.fpn_convs.0', 'Q Q 3 3'),
+    **tables.normed('decode_head.fpn_convs.1', 'Q Q 3 3'),
+    **tables.normed('decode_head.fpn_convs.2', 'Q Q 3 3'),
+    **tables.normed('decode_head.fpn_bottleneck', 'Q 4Q 3 3'),
+    **tables.conv('decode_head.conv_seg', 'K Q 1 1'),
+    **tables.normed('auxiliary_head.convs.0', 'A D 3 3'),
+    **tables.conv('auxiliary_head.conv_seg', 'K A 1 1'),
 }
 
 
@@ -165,13 +138,13 @@ def layout(tensors: dict) -> dict[str, str]:
     what = kind(tensors)
     encoder = family(tensors)
     if what == SEGMENTOR:
-        return _numbered(_SEGMENTOR, tensors)
+        return tables.numbered(_SEGMENTOR, tensors)
 
     head = _decoder(encoder, tensors) if what == AUTOENCODER else _HEADS[what]
     pyramid_classifier = encoder != VIT and what in (POOLED, PROBE)
     pooled = 'fc_norm.weight' in tensors or pyramid_classifier
     norm = _FC_NORM if pooled else _NORM
-    return _numbered(_ENCODERS[encoder] | head | norm, tensors)
+    return tables.numbered(ENCODERS[encoder] | head | norm, tensors)
 
 
 def _decoder(encoder: str, tensors: dict) -> dict[str, str]:
@@ -185,77 +158,9 @@ def _decoder(encoder: str, tensors: dict) -> dict[str, str]:
     return decoder | _SECONDARY if 'vis_mask_token' in tensors else decoder
 
 
-def _numbered(shapes: dict[str, str], tensors: dict) -> dict[str, str]:
-    """The same shapes with the numbers of blocks for {} and those of stages behind letters."""
-    # blocks that begin with a downsampling open a new stage
-    merges = set()
-    for name in tensors:
-        if name.startswith('blocks.') and '.downsample.' in name:
-            merges.add(int(name.split('.')[1]))
-
-    whole = {}
-    for name, shape in shapes.items():
-        stack, numbered, part = name.partition('{}')
-        if not numbered:
-            whole[name] = _in_stage(shape, len(merges) + 1)
-            continue
-        for i in range(_depth(stack, tensors)):
-            if i in merges or not part.startswith('.downsample.'):
-                stage = 1 + sum(merge <= i for merge in merges)
-                whole[f'{stack}{i}{part}'] = _in_stage(shape, stage)
-    return whole
-
-
-def _depth(stack: str, tensors: dict) -> int:
-    """The number of blocks in a stack; `stack` is the beginning of their names."""
-    numbers = []
-    for name in tensors:
-        if name.startswith(stack):
-            number = name.removeprefix(stack).partition('.')[0]
-            numbers.append(int(number))
-    return max(numbers, default=-1) + 1
-
-
-def _in_stage(shape: str, stage: int) -> str:
-    """A shape in which D, H and N are those of a stage; B becomes D of the stage before."""
-    shape = shape.replace('B', f'D{stage - 1}')
-    return re.sub(r'([DHN])(?!\d)', rf'\g<1>{stage}', shape)
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """Names of a code base: our stem -> its stem, or its three for query, key and value."""
-
-    label: str
-    stems: dict[str, str | tuple[str, str, str]]
-
-
-def _blocks(ours: str, theirs: str, parts: dict) -> dict:
-    """Stems of a stack of blocks, from those of a block's parts."""
-    stems = {}
-    for part, names in parts.items():
-        if isinstance(names, str):
-            stems[f'{ours}.{{}}.{part}'] = f'{theirs}.{{}}.{names}'
-        else:  # query, key and value
-            stems[f'{ours}.{{}}.{part}'] = tuple(f'{theirs}.{{}}.{name}' for name in names)
-    return stems
-
-
-def _stems(*layouts: dict[str, str]) -> dict[str, str]:
-    """Our stem -> PyTorch's, which differ for the statistics of a batch normalisation alone."""
-    stems = {}
-    for shapes in layouts:
-        for name in shapes:
-            if not name.endswith('.bias'):
-                stem = name.removesuffix('.weight')
-                theirs = stem.replace('._mean', '.running_mean')
-                stems[stem] = theirs.replace('._variance', '.running_var')
-    return stems
-
-
-_LAYOUTS = (*_ENCODERS.values(), _DECODER, _SECONDARY, _HEAD, _PROBE, _NORM, _FC_NORM)
-TORCH = Scheme('PyTorch, official or timm names', _stems(*_LAYOUTS))
-_OWN_STEMS = [*TORCH.stems, *_stems(_SEGMENTOR)]
+_LAYOUTS = (*ENCODERS.values(), _DECODER, _SECONDARY, _HEAD, _PROBE, _NORM, _FC_NORM)
+TORCH = Scheme('PyTorch, official or timm names', tables.stems(*_LAYOUTS))
+_OWN_STEMS = [*TORCH.stems, *tables.stems(_SEGMENTOR)]
 PADDLE = Scheme('Paddle', {stem: stem for stem in _OWN_STEMS})
 
 # A block of Hugging Face's, as transformers up to version 4 names it and as files keep it
@@ -290,17 +195,17 @@ _HUGGING_FACE = {
     'decoder_embed': 'decoder.decoder_embed',
     'decoder_norm': 'decoder.decoder_norm',
     'decoder_pred': 'decoder.decoder_pred',
-    **_blocks('blocks', 'vit.encoder.layer', _SPLIT),
-    **_blocks('decoder_blocks', 'decoder.decoder_layers', _SPLIT),
+    **tables.blocks('blocks', 'vit.encoder.layer', _SPLIT),
+    **tables.blocks('decoder_blocks', 'decoder.decoder_layers', _SPLIT),
 }
 _HUGGING_FACE_SAVED_BY_5 = {
     **_HUGGING_FACE,
-    **_blocks('decoder_blocks', 'decoder.decoder_encoder.layer', _SPLIT),
+    **tables.blocks('decoder_blocks', 'decoder.decoder_encoder.layer', _SPLIT),
 }
 _HUGGING_FACE_IN_MEMORY = {
     **_HUGGING_FACE,
-    **_blocks('blocks', 'vit.layers', _SPLIT_SINCE_5),
-    **_blocks('decoder_blocks', 'decoder.decoder_layers', _SPLIT_SINCE_5),
+    **tables.blocks('blocks', 'vit.layers', _SPLIT_SINCE_5),
+    **tables.blocks('decoder_blocks', 'decoder.decoder_layers', _SPLIT_SINCE_5),
 }
 HUGGING_FACE = Scheme('Hugging Face', _HUGGING_FACE)
 HUGGING_FACE_SAVED_BY_5 = Scheme('Hugging Face, as transformers 5 saves', _HUGGING_FACE_SAVED_BY_5)
@@ -323,7 +228,7 @@ _MMPRETRAIN_ENCODER = {
     'patch_embed.proj': 'backbone.patch_embed.projection',
     'norm': 'backbone.ln1',
     'fc_norm': 'backbone.ln2',
-    **_blocks('blocks', 'backbone.layers', _FFN),
+    **tables.blocks('blocks', 'backbone.layers', _FFN),
 }
 _MMPRETRAIN_DECODER = {
     'mask_token': 'neck.mask_token',
@@ -331,7 +236,7 @@ _MMPRETRAIN_DECODER = {
     'decoder_embed': 'neck.decoder_embed',
     'decoder_norm': 'neck.ln1',
     'decoder_pred': 'neck.decoder_pred',
-    **_blocks('decoder_blocks', 'neck.decoder_blocks', _FFN),
+    **tables.blocks('decoder_blocks', 'neck.decoder_blocks', _FFN),
 }
 _MMPRETRAIN = {**_MMPRETRAIN_ENCODER, 'head': 'head.fc', **_MMPRETRAIN_DECODER}
 _MMPRETRAIN_PROBE = {
@@ -342,7 +247,7 @@ _MMPRETRAIN_PROBE = {
     'head.0._variance': 'neck.bn.running_var',
 }
 _MMSEGMENTOR = {
-    **_stems(_SEGMENTOR),
+    **tables.stems(_SEGMENTOR),
     **{f'backbone.{ours}': theirs for ours, theirs in _MMPRETRAIN_ENCODER.items()},
     'backbone.position_bias.{}.table': 'backbone.layers.{}.attn.relative_position_bias_table',
     'backbone.blocks.{}.gamma_1': 'backbone.layers.{}.gamma_1',
@@ -375,12 +280,16 @@ DROPPED = {
     r'num_batches_tracked$': 'a count that nothing uses',
     r'relative_position_index$': 'numbers that follow from the size',
     r'^data_preprocessor\.': 'mean and deviation of pixels, which are flags here',
+    r'^pixel_(mean|std)$': 'mean and deviation of pixels, which are flags here',
     r'^(vit\.)?pooler\.': 'a pooling layer that MAE does not have',
+    r'^bbox_head\.integral\.project$': 'the numbers from 0 to the largest distance',
+    r'\banchor_generator\.cell_anchors\.': 'numbers that follow from the config',
 }
 # Tensors that only files of PyTorch have: last part of the name -> why they are written
 MADE = {
     'num_batches_tracked': 'PyTorch keeps this count, though nothing uses it',
     'relative_position_index': 'PyTorch keeps this table, though it follows from the size',
+    'project': 'mmdetection keeps these numbers, though they follow from the shapes',
 }
 # Tensors that can be left out where every entry is this number: earlier Paddle ports keep the
 # affine part of a BatchNorm although they switched it off

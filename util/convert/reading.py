@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from util import dist, log, weights
-from util.convert import hugging_face, layout, names
+from util.convert import detectors, hugging_face, layout, names
 from util.convert.report import Report
 from util.convert.shapes import check
+from util.convert.tables import Scheme
 from util.errors import InputError
 from util.progress import bar
 
 AVERAGES = ('model_ema', 'state_dict_ema')  # keys of averaged weights: DeiT's, timm's
 OUR_AVERAGE = 'ema'
 PLAIN = ('model', 'state_dict')
+# Of several that fit a file equally well, the first is taken
+SCHEMES = names.SCHEMES + detectors.SCHEMES
+PADDLE = (names.PADDLE, detectors.PADDLE)
 
 
 def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tuple[dict, Report]:
@@ -40,7 +44,7 @@ def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tupl
         return {'model': tensors}, report
 
     # The file is of the code base that knows the most of its names
-    scheme = max(names.SCHEMES, key=lambda scheme: len(_recognised(scheme, tensors)))
+    scheme = max(SCHEMES, key=lambda scheme: len(_recognised(scheme, tensors)))
     known = _recognised(scheme, tensors)
     if not known:
         keys = list(contents if key is None else contents[key])
@@ -51,10 +55,11 @@ def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tupl
 
     # Our names, and Linear weights as [in, out]
     model = _joined({ours: tensors[name] for name, ours in known.items()}, path)
-    if scheme is names.PADDLE and _is_torch_layout(model):
-        scheme = names.TORCH
-    if scheme is not names.PADDLE:
+    if scheme in PADDLE and _is_torch_layout(model):
+        scheme = names.TORCH if scheme is names.PADDLE else detectors.MMDETECTION
+    if scheme not in PADDLE:
         model = layout.transposed(model)
+    class_position = detectors.take_class_position(model) if scheme.class_position else None
     check(model, path, partial)
 
     label = scheme.label
@@ -62,6 +67,8 @@ def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tupl
         label += ', averaged weights'
     report = Report(str(path), label, names.kind(model), taken=len(known), dropped=dropped)
     contents = _besides_weights(contents, key)
+    if class_position is not None:
+        contents['class_position'] = class_position  # no weight here, but the way back needs it
     contents['model'] = {}
     for name, array in bar(model.items(), 'tensors'):
         contents['model'][name] = array.astype('float32', copy=False)
@@ -133,7 +140,7 @@ def _unwrapped(name: str) -> str:
     return f'vit.{name}' if re.match(names.HUGGING_FACE_BARE, name) else name
 
 
-def _recognised(scheme: names.Scheme, tensors: dict) -> dict[str, str | tuple[str, int]]:
+def _recognised(scheme: Scheme, tensors: dict) -> dict[str, str | tuple[str, int]]:
     """The names that a scheme knows -> ours; (ours, 0, 1 or 2) for a query, key or value."""
     inverse = {}
     for ours, theirs in scheme.stems.items():
@@ -154,7 +161,7 @@ def _recognised(scheme: names.Scheme, tensors: dict) -> dict[str, str | tuple[st
 
 
 def _leftovers(
-    scheme: names.Scheme, known: dict, tensors: dict, path: str | Path, partial: bool
+    scheme: Scheme, known: dict, tensors: dict, path: str | Path, partial: bool
 ) -> dict[str, str]:
     """Names that the scheme does not know -> why they are dropped.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util.convert import names
+from util.convert import detectors, names
 from util.errors import InputError
 
 
@@ -15,8 +15,8 @@ def check(model: dict, path: str | Path, partial: bool = False) -> None:
     That is where one is missing (unless `partial`), unknown or not of floating-point numbers, or
     where its shape contradicts another's.
     """
-    expected = names.layout(model)
     kind = names.kind(model)
+    expected = detectors.layout(model) if kind in names.DETECTORS else names.layout(model)
     missing = [name for name in expected if name not in model]
     if missing and not partial:
         raise InputError(

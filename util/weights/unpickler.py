@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from util.errors import InputError
 
 # (module, name) of the classes and functions that arrays and containers need
@@ -76,6 +78,15 @@ def _path(flavour: type[PurePath]) -> Callable[..., str]:
     return lambda *parts: str(flavour(*parts))
 
 
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    """The array that NumPy pickles as a buffer since protocol 5."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+BUFFERS = {
+    ('numpy.core.numeric', '_frombuffer'): _from_buffer,
+    ('numpy._core.numeric', '_frombuffer'): _from_buffer,
+}
 PATHS = 'Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath'.split()
 
 # Harmless classes of the standard library that programs put among their flags. Each is replaced by
@@ -112,6 +123,8 @@ class Unpickler(pickle.Unpickler):
         """
         if (module, name) in (('argparse', 'Namespace'), ('types', 'SimpleNamespace')):
             return Namespace
+        if (module, name) in BUFFERS:
+            return BUFFERS[module, name]
         if (module, name) in TEXTS:
             return TEXTS[module, name]
         if (module, name) not in ALLOWED:
