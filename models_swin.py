@@ -105,7 +105,8 @@ class WindowAttention(Attention):
         # Roll the map, so that this block's windows lie across those of the block before
         x = self._roll(x, -self.shift)
         x = window_partition(x, self.window)  # [N, W, L, D]
-        x = super().forward(x, bias)  # [N, W, L, D]
+        # by name: in an export Paddle starts super() at the class of self, which may be a subclass
+        x = Attention.forward(self, x, bias)  # [N, W, L, D]
         x = window_reverse(x, grid)
         return self._roll(x, self.shift)
 

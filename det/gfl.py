@@ -264,6 +264,11 @@ class MAEGFL(nn.Layer):
         """The networks that can be exported, by name: images to a list of maps."""
         return {'maps': nn.Sequential(self.backbone, self.neck, self.bbox_head)}
 
+    def stage_inputs(self, height: int, width: int) -> dict[str, dict[str, list[int | None]]]:
+        """The inputs of each stage for images of this size: name -> shape, None for any number."""
+        channels = self.backbone.patch_embed.in_chans
+        return {'maps': {'images': [None, channels, height, width]}}
+
     def detect(
         self, run: Callable[..., list[np.ndarray]], images: np.ndarray, batch: dict
     ) -> list[Detections]:
