@@ -9,13 +9,13 @@ Prints COCO's average precision of boxes, and of masks where the model makes the
 import det  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
-from det import evaluation, flags
-from util import cli, program
+from det import config, evaluation, flags, metrics
+from util import cli, dist, program
 
 
 def main(args):
     program.start(args.device, seed=0)
-    values = flags.load(args.config, args.opt)
+    values = config.load(args.config, args.opt)
     samples, batch_size = flags.samples(values, 'Eval')
     model, entries = flags.model(values, args.config)
     figures = evaluation.evaluate(
@@ -27,9 +27,10 @@ def main(args):
         categories=entries.get('categories'),
         output_dir=args.output_eval,
         save_only=args.save_prediction_only,
+        classwise=args.classwise,
     )
-    if figures:
-        print(evaluation.table(figures, args.classwise))
+    if figures and dist.is_main():
+        print(metrics.table(figures))
 
 
 PARSER = cli.parser(__doc__, flags.configuration, cli.device, flags.workers)

@@ -2,7 +2,7 @@
 
 from det import batches
 from det.inference import detect, live
-from det.metrics import Evaluation
+from det.metrics import FIGURES, Evaluation
 from util import dist
 from util.progress import bar
 
@@ -14,20 +14,20 @@ def evaluate(
     *,
     num_workers: int = 0,
     timeout: float = 0,
-    categories: list | None = None,
+    categories: dict | None = None,
     run=None,
     output_dir: str | None = None,
     save_only: bool = False,
+    classwise: bool = False,
 ) -> dict:
     """{'bbox': {'AP': ...}, 'segm': {...}} of a data set, equal on all ranks.
 
-    categories: (id, name) of the model's classes, where its file has them; InputError where they
+    categories: ids and names of the model's classes, where its file has them; InputError where they
     are not those of the data set. run: runs a stage of the model; by default the live model.
     output_dir: folder of bbox.json and mask.json. save_only: write these, and give back {}.
+    classwise: also the AP of each class.
     """
-    if categories:
-        samples.dataset.use_classes(categories, 'the model')
-    metric = Evaluation(samples.dataset, samples.dataset.with_masks)
+    metric = Evaluation(samples.dataset, categories)
     model.eval()
     run = run or live(model)
     order, prepared = batches.evaluated(samples, batch_size, num_workers, timeout)
@@ -38,4 +38,13 @@ def evaluate(
     metric.gather()
     if output_dir and dist.is_main():
         metric.write(output_dir)
-    return {} if save_only else metric.figures()
+    return {} if save_only else metric.figures(classwise)
+
+
+def flat(figures: dict) -> dict[str, float]:
+    """The figures as one dict, for a line of log.txt: bbox_AP, bbox_AP50 and so on."""
+    named = {}
+    for kind, numbers in figures.items():
+        for name in FIGURES:
+            named[f'{kind}_{name}'] = numbers[name]
+    return named

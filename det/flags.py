@@ -107,7 +107,8 @@ def categories(values: dict, entries: dict) -> list[tuple[int, str]]:
     """
     count = values['num_classes']
     if entries.get('categories'):
-        found = [tuple(pair) for pair in entries['categories']]
+        known = entries['categories']
+        found = list(zip(known['ids'], known['names']))
     else:
         found = _of_eval_dataset(values)
     if found and len(found) != count:

@@ -14,7 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
-from det import config, evaluation, flags, optimizer, schedule
+from det import config, evaluation, flags, metrics, optimizer, schedule
 from det.batches import TrainLoader
 from det.checkpoints import Categories, Snapshots
 from engine_loop import Run
@@ -143,7 +143,7 @@ def validate(run: Run, model, validated: tuple, values: dict, args) -> dict:
             categories=run.saver.kept['categories'].state_dict(),
         )
     if figures:
-        log.info(evaluation.table(figures))
+        log.info(metrics.table(figures))
     return figures
 
 

@@ -3,15 +3,25 @@
 import paddle
 
 import models_zoo
-from util import convert, log
+from det import checkpoints
+from util import convert, log, weights
+from util.assign import assign_weights
 
 
 def assign_from(model: paddle.nn.Layer, path: str) -> dict:
-    """Set every tensor of a detector, and return the file's other entries.
+    """Set every tensor of a detector, and return the file's other entries, such as `categories`.
 
-    InputError where the file holds another kind of model, or tensors of another shape.
+    The file is one of det/train.py, or one that the converter knows. InputError where it holds
+    another kind of model, or tensors of another shape.
     """
-    state, report = convert.read(path)
-    models_zoo.assign(model, state['model'], path)
-    log.info(str(report))
-    return {key: value for key, value in state.items() if key not in ('model', 'optimizer')}
+    state = weights.read(path)
+    tensors = state.get('model', state)
+    own = model.state_dict()
+    if tensors.keys() == own.keys():
+        assign_weights(model, tensors, path)
+        entries = checkpoints.classes_beside(path) if tensors is state else state
+    else:
+        entries, report = convert.read(path)
+        models_zoo.assign(model, entries['model'], path)
+        log.info(str(report))
+    return {key: value for key, value in entries.items() if key not in ('model', 'optimizer')}
