@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from det import config, draw, flags, inference, metrics
+from det import config, draw, flags, inference, masks
 from util import atomic, cli, log, program
 from util.data import pictures
 from util.errors import InputError
@@ -31,19 +31,14 @@ def main(args):
     folder = Path(args.output_dir)
     names = [name for _, name in detector.categories]
     results = []
-    for number, file in enumerate(bar(files, 'pictures')):
+    for file in bar(files, 'pictures'):
         picture = np.asarray(pictures.read_as_seen(file, 3))
         found = detector(picture)
         shown = found.above(args.draw_threshold)
         if args.visualize == 'True':
             save(drawn(picture, shown, names), folder / target(file, args.infer_dir))
         if args.save_results:
-            results.append(
-                {
-                    'file': str(file),
-                    'objects': metrics.coco_results(number, found, detector.categories),
-                }
-            )
+            results.append({'file': str(file), 'objects': described(found, detector.categories)})
         else:
             for score, label in zip(shown.scores, shown.classes):
                 print(f'{file}: {names[label]} {score:.2f}')
@@ -91,6 +86,25 @@ def drawn(picture: np.ndarray, found, names: list[str]):
     """The picture with what was found in it."""
     texts = [f'{names[label]} {score:.2f}' for label, score in zip(found.classes, found.scores)]
     return draw.objects(picture, found.boxes, found.classes, texts, found.masks)
+
+
+def described(found, categories: list[tuple[int, str]]) -> list[dict]:
+    """What was found in a picture, for a json: as in COCO's results, and the names of classes."""
+    objects = []
+    for row in range(len(found)):
+        category_id, name = categories[found.classes[row]]
+        x1, y1, x2, y2 = found.boxes[row].tolist()
+        entry = {
+            'category_id': category_id,
+            'category': name,
+            'bbox': [x1, y1, x2 - x1, y2 - y1],
+            'score': float(found.scores[row]),
+        }
+        if found.masks is not None:
+            rle = masks.encode(found.masks[row])
+            entry['segmentation'] = rle | {'counts': rle['counts'].decode()}
+        objects.append(entry)
+    return objects
 
 
 def save(picture, file: Path) -> None:
