@@ -129,7 +129,8 @@ def build(args):
     state = convert.read(args.resume, use_ema=args.use_ema)[0]
     kind = names.kind(state['model'])
     if kind not in DEFAULT:
-        raise InputError(f'{args.resume} holds {kind}; seg/export.py is for that')
+        package = 'det' if kind in names.DETECTORS else 'seg'
+        raise InputError(f'{args.resume} holds {kind}; {package}/export.py is for that')
     what = args.what or DEFAULT[kind]
     if what == 'reconstruct':
         layer, known, own = reconstruct(args, state['model'])

@@ -89,6 +89,8 @@ def main(args):
 
 def describe(args, tensors, flags):
     """The settings that both sides must agree on: kind, size, heads, loss."""
+    if names.kind(tensors) in (names.SEGMENTOR, *names.DETECTORS):
+        raise InputError(f'{args.src} holds {names.kind(tensors)}; give its encoder alone')
     check_family(args.src, tensors)
     models_sizes.check_square(tensors, flags, args.src)
     kind = names.kind(tensors)

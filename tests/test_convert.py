@@ -21,15 +21,20 @@ COUNTS = dict(zip(KINDS.values(), (30, 50, 32, 32, 34, 113)))
 UM_MAE = 'UM-MAE: Swin, PVT (PyTorch)'
 # The rows of the table in docs/weights.md. '-': the code base has no such model, or we cannot
 # write it
+DETECTORS = {'detector: GFL': names.GFL, 'detector: Mask R-CNN': names.MASK_RCNN}
 BOTH, TO_ONLY, LOSSY, NO, NONE = 'exact / exact', '- / exact', '- / lossy', '- / refused', '- / -'
 MATRIX = {
-    'official (PyTorch)': [BOTH, BOTH, BOTH, BOTH, BOTH, NO],
-    'timm': [BOTH, LOSSY, BOTH, BOTH, NO, NO],
-    'Hugging Face': [BOTH, BOTH, NO, BOTH, NO, NO],
-    'mmpretrain': [BOTH, BOTH, BOTH, BOTH, BOTH, NO],
-    'mmsegmentation': [BOTH, LOSSY, NO, NO, NO, BOTH],
-    'earlier Paddle ports': [BOTH, BOTH, BOTH, BOTH, BOTH, TO_ONLY],
-    UM_MAE: [TO_ONLY, BOTH, BOTH, NONE, TO_ONLY, NONE],  # tests/test_convert_pyramids.py
+    'official (PyTorch)': [BOTH, BOTH, BOTH, BOTH, BOTH, NO, NO, NO],
+    'timm': [BOTH, LOSSY, BOTH, BOTH, NO, NO, NO, NO],
+    'Hugging Face': [BOTH, BOTH, NO, BOTH, NO, NO, NO, NO],
+    'mmpretrain': [BOTH, BOTH, BOTH, BOTH, BOTH, NO, NO, NO],
+    'mmsegmentation': [BOTH, LOSSY, NO, NO, NO, BOTH, NO, NO],
+    'earlier Paddle ports': [BOTH, BOTH, BOTH, BOTH, BOTH, TO_ONLY, TO_ONLY, TO_ONLY],
+    # tests/test_convert_pyramids.py
+    UM_MAE: [TO_ONLY, BOTH, BOTH, NONE, TO_ONLY, NONE, NONE, NONE],
+    # tests/test_convert_detectors.py, as are the last two columns
+    'mmdetection': [NO, NO, NO, NO, NO, NO, BOTH, BOTH],
+    'detectron2': [NO, NO, NO, NO, NO, NO, NO, BOTH],
 }
 TO = {
     'official (PyTorch)': 'torch',

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from paddle.distributed.launch.context import args_envs
-from test_convert import KINDS, MATRIX
+from test_convert import DETECTORS, KINDS, MATRIX
 
 import main_export
 import main_finetune
@@ -174,7 +174,7 @@ def table(text, corner):
 
 def test_the_matrix_of_formats_is_what_the_tests_prove():
     header, *rows = table(read('docs/weights.md').text, 'format')
-    assert header == ['format', *KINDS]
+    assert header == ['format', *KINDS, *DETECTORS]
     assert {row: cells for row, *cells in rows} == MATRIX and len(rows) == len(MATRIX)
 
 
