@@ -5,14 +5,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import det.config
-import det.flags
 import paddle
 import pytest
 from conftest import ROOT
 from paddleseg.cvlibs import SegBuilder
 from test_readme import DOCS, DOORS, LAUNCHER, launched, parser_of, read, table
 
+import det.config
+import det.flags
 import main_pretrain
 import models_zoo
 import recipes
