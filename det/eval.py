@@ -11,10 +11,15 @@ import det  # noqa: F401  first of all: it prepares the machine, and registers w
 # isort: split
 from det import config, evaluation, flags, metrics
 from util import cli, dist, program
+from util.errors import InputError
 
 
 def main(args):
+    if args.save_prediction_only and not args.output_eval:
+        raise InputError('--save_prediction_only needs --output_eval, where bbox.json is written')
     program.start(args.device, seed=0)
+    if args.output_eval:
+        program.make_folder('--output_eval', args.output_eval)
     values = config.load(args.config, args.opt)
     samples, batch_size = flags.samples(values, 'Eval')
     model, entries = flags.model(values, args.config)

@@ -8,6 +8,7 @@ import contextlib
 
 import pytest
 from test_seg_train import config, scenes  # noqa: F401  a segmentor that trains in seconds
+from toy_detector import detection, squares  # noqa: F401  a detector that trains in seconds
 
 ROWS = {}
 

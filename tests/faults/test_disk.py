@@ -102,6 +102,24 @@ def test_a_full_disk_leaves_the_checkpoints_of_a_segmentation(config, tmp_path, 
             weights.read(file)
 
 
+@pytest.mark.processes
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_checkpoints_of_a_detection(detection, tmp_path, small_disk, tally):
+    """Nine checkpoints of 1.9 MB fit."""
+    out = tmp_path / 'out'
+    out.mkdir()
+    (tmp_path / 'out.after').mkdir()
+    flags = ['-c', detection, *'--keep 0 --device cpu -o epoch=12'.split(), f'save_dir={out}']
+    with tally('a full disk, det/train.py'):
+        error = refused([*small_disk, out], 'det/train.py', *flags)
+        assert 'cannot be written (No space left on device)' in error
+        assert '-r auto' in error
+        files = sorted((tmp_path / 'out.after/tiny').glob('checkpoint-*.pd'))
+        assert 4 <= len(files) < 12
+        for file in files:
+            weights.read(file)
+
+
 def pretraining(digits, config, out):
     flags = [*TINY, *'--epochs 5000 --print_freq 1'.split(), '--data_path', digits]
     return ['main_pretrain.py', *flags, '--output_dir', out], 'epoch 3/', 'checkpoint-*.pd'

@@ -88,6 +88,37 @@ class Segmentation:
         return files | {'training.pd': files['training.pd'] | {'args': None}}
 
 
+class Detection:
+    """A training by det/train.py, which resumes by -r auto and logs to log.txt."""
+
+    def __init__(self, config, folder, epochs, processes, workers):
+        self.folder = folder
+        self.options = {'processes': processes, 'logs': folder / 'launch'}
+        self.last, self.begun = epochs - 1, 'effective batch'
+        self.iterations = 2 * epochs
+        self.config = config
+        self.values = f'epoch={epochs} worker_num={workers} TrainReader.batch_size={4 // processes}'
+
+    def start(self, out, resume):
+        more = ['-r', 'auto', '--save_every_iters', '1'] if resume else []
+        values = [*self.values.split(), f'save_dir={self.folder / out}']
+        flags = ['-c', self.config, '--device', 'cpu', '--eval', *more, '-o', *values]
+        return Run('det/train.py', *flags, **self.options)
+
+    def done(self, line):
+        """The iterations that a line of the output says are done, 0 if it says nothing."""
+        found = re.search(r'epoch (\d+)/\d+  \[(\d+)/2\]', line)
+        return 2 * (int(found[1]) - 1) + int(found[2]) if found else 0
+
+    def log(self, out):
+        file = self.folder / out / self.config.stem / 'log.txt'
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    def state(self, out):
+        file = self.folder / out / self.config.stem / f'checkpoint-{self.last}.pd'
+        return {**weights.read(file), 'args': None}
+
+
 def at_random(training, run, place, draw):
     """A random moment of the iteration after `place`, by the run's own lines.
 
@@ -191,6 +222,29 @@ def test_a_segmentation_that_is_asked_to_stop_ends_as_an_undisturbed_one(config,
         1,
         by=signal.SIGUSR1,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('by', [signal.SIGKILL, signal.SIGTERM])
+def test_a_detection_that_is_killed_ends_as_an_undisturbed_one(detection, tmp_path, tally, by):
+    training = Detection(detection, tmp_path, 6, processes=1, workers=1)
+    disturb(training, tally, f'{by.name}, det/train.py, 1 process', 1, by=by)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('processes, workers, times', [(1, 0, 10), (1, 2, 10), (2, 2, 10)])
+def test_kill_9_of_detection(detection, tmp_path, tally, processes, workers, times):
+    what = f'kill -9, det/train.py, {processes} processes, {workers} workers'
+    training = Detection(detection, tmp_path, 2 * times + 5, processes, workers)
+    disturb(training, tally, what, times)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('processes, workers, times', [(1, 2, 5), (2, 0, 5)])
+def test_sigterm_of_detection(detection, tmp_path, tally, processes, workers, times):
+    what = f'SIGTERM, det/train.py, {processes} processes, {workers} workers'
+    training = Detection(detection, tmp_path, 4 * times + 5, processes, workers)
+    disturb(training, tally, what, times, by=signal.SIGTERM)
 
 
 @pytest.mark.faults

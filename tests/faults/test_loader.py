@@ -9,12 +9,13 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from toy_detector import write_config
 
 import main_finetune
 from faults.harness import Run
 from util.augment import crop, transform
 from util.data import folder, loader, pictures
-from util.errors import InputError
+from util.errors import InputError, NonFiniteLoss
 
 SMALL = (
     '--input_size 16 --in_chans 1 --batch_size 4 --device cpu --log_dir= --print_freq 1 --epochs 2'
@@ -172,6 +173,62 @@ def test_a_killed_worker_ends_a_segmentation(config, tmp_path, tally, times):
                 and error.endswith('.png')
             )
             assert 'Traceback' not in output
+
+
+def detect(file, out, **values):
+    """A training of the tiny detector with two workers, started."""
+    values = {'save_dir': out, 'worker_num': 2, 'epoch': 500} | values
+    options = [f'{key}={value}' for key, value in values.items()]
+    flags = '--eval --data_timeout 2 --device cpu'.split()
+    return Run('det/train.py', '-c', file, *flags, '-o', *options)
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.parametrize('part', ['train', pytest.param('val', marks=pytest.mark.faults)])
+def test_a_file_that_never_answers_ends_a_detection(squares, tmp_path, tally, part):
+    data = tmp_path / 'data'
+    shutil.copytree(squares, data)
+    pipe = data / part / '003.png'
+    with tally(f'a file that never answers, det/train.py, {part}'):
+        # the data set looks for files, so that the pipe takes its place afterwards
+        run = detect(write_config(tmp_path / 'tiny.yml', data), tmp_path / 'out')
+        run.until('effective batch')
+        pipe.unlink()
+        os.mkfifo(pipe)
+        code, output = run.end(120)
+        (error,) = (line for line in output.splitlines() if 'error: ' in line)
+        assert code == 2 and str(pipe) in error and 'not read within --data_timeout 2 s' in error, (
+            output
+        )
+        assert 'Traceback' not in output, output
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.parametrize('times', [1, pytest.param(10, marks=pytest.mark.faults)])
+def test_a_killed_worker_ends_a_detection(detection, tmp_path, tally, times):
+    draw = random.Random(0)
+    for _ in range(times):
+        with tally('a loader worker that is killed, det/train.py'):
+            run = detect(detection, tmp_path / 'out', snapshot_epoch=500)
+            run.until(f'epoch {draw.randint(2, 10)}/')
+            begun = time.monotonic()
+            run.kill(draw.choice(run.workers()))
+            code, output = run.end()
+            assert code == 2 and time.monotonic() - begun < 40, output
+            (error,) = (line for line in output.splitlines() if 'error: ' in line)
+            assert 'a loader worker was killed by SIGKILL (out of memory?), at ' in error
+            assert error.endswith('.png') and 'Traceback' not in output
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_a_loss_that_is_nan_ends_a_detection_with_its_exit_code(detection, tmp_path, tally):
+    with tally('a loss that is not finite, det/train.py'):
+        code, output = detect(detection, tmp_path, **{'LearningRate.base_lr': 1e30}).end(120)
+        assert code == NonFiniteLoss.exit_code, output
+        assert 'the loss is nan in' in output and 'Traceback' not in output
 
 
 @pytest.mark.processes
