@@ -8,13 +8,11 @@ import functools
 import os
 import pickle
 import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import KINDS, ROOT
+from conftest import KINDS
 from test_convert import DETECTORS, MATRIX, NO
 from test_convert_pyramids import FAMILIES, WIDTHS, assert_equal, encoder, numbers, with_bias
 
@@ -676,23 +674,20 @@ def test_programs_for_other_models_say_what_the_file_holds(file, name):
 # the program
 
 
-def test_the_program_converts_there_and_back(file, tmp_path):
+def test_the_program_converts_there_and_back(file, tmp_path, capsys):
     theirs = vitdet_file('detectron2')
     source = file(theirs, 'detectron2', '.pkl')
 
     def run(*arguments):
-        command = [sys.executable, '-m', 'util.convert', *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        program.main(program.PARSER.parse_args(list(map(str, arguments))))
+        return capsys.readouterr().out.splitlines()
 
-    ran = run(source, tmp_path / 'x.pd')
-    assert ran.returncode == 0, ran.stderr
+    lines = run(source, tmp_path / 'x.pd')
     kind = f'{names.MASK_RCNN}, {detectors.DETECTRON2.label}'
-    assert ran.stdout.splitlines()[0] == f'{source}: {kind}; {len(theirs)} tensors'
-    ran = run(tmp_path / 'x.pd', tmp_path / 'y.pkl', '--to', 'detectron2')
-    assert ran.returncode == 0, ran.stderr
+    assert lines[0] == f'{source}: {kind}; {len(theirs)} tensors'
+    run(tmp_path / 'x.pd', tmp_path / 'y.pkl', '--to', 'detectron2')
     read = weights.read(tmp_path / 'y.pkl')
     assert_equal(read['model'], theirs)
     assert read['__author__'] == 'third-party' and read['licence'] == program.LICENCE
-    ran = run(tmp_path / 'x.pd', tmp_path / 'y.pkl', '--to', 'mmdet')
-    assert ran.returncode == 2
-    assert ran.stderr.splitlines()[-1].endswith('--to mmdet is written to .pth')
+    with pytest.raises(InputError, match='--to mmdet is written to .pth$'):
+        run(tmp_path / 'x.pd', tmp_path / 'y.pkl', '--to', 'mmdet')
