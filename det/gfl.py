@@ -21,7 +21,7 @@ from ppdet.modeling.shape_spec import ShapeSpec
 from det import atss, losses
 from det.detections import Detections
 from det.gfl_decoder import GFLDecoder
-from det.neck import ConvNorm
+from det.layers import ConvModule
 from util import dist
 from util.errors import InputError
 
@@ -75,8 +75,11 @@ class MAEGFLHead(nn.Layer):
         widths = [in_channels] + [feat_channels] * stacked_convs
 
         def tower() -> nn.LayerList:
-            convs = (ConvNorm(width, feat_channels, 3, 'gn', normal) for width in widths[:-1])
-            return nn.LayerList(convs)
+            convs = nn.LayerList()
+            for width in widths[:-1]:
+                conv = ConvModule(width, feat_channels, 3, norm='GN', relu=True, weights=normal)
+                convs.append(conv)
+            return convs
 
         def last(channels: int, bias: float) -> nn.Conv2D:
             constant = nn.initializer.Constant(bias)
@@ -104,9 +107,9 @@ class MAEGFLHead(nn.Layer):
         for x, scale in zip(maps, self.scales):
             by_class, by_side = x, x
             for conv in self.cls_convs:
-                by_class = F.relu(conv(by_class))
+                by_class = conv(by_class)
             for conv in self.reg_convs:
-                by_side = F.relu(conv(by_side))
+                by_side = conv(by_side)
             scores.append(self.gfl_cls(by_class))
             bins.append(scale(self.gfl_reg(by_side)))
         return scores + bins
@@ -210,8 +213,8 @@ def _by_anchor(maps: list[paddle.Tensor]) -> paddle.Tensor:
     """Maps [N, C, ..] of all levels as float32 [N A, C]."""
     levels = []
     for x in maps:
-        flat = x.flatten(2).transpose([0, 2, 1])  # [N, anchors of the level, C]
-        levels.append(flat.astype('float32'))
+        flat = x.astype('float32').flatten(2)  # [N, C, anchors of the level]
+        levels.append(flat.transpose([0, 2, 1]))
     return paddle.concat(levels, axis=1).flatten(0, 1)
 
 

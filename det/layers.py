@@ -1,6 +1,7 @@
-"""Normalisations and convolutions that the necks and heads of Mask R-CNN share.
+"""Normalisations and convolutions that necks and heads share.
 
-Their initial values are detectron2's. Parameter names are mmcv's ConvModule's.
+Their initial values are detectron2's, unless others are given. Parameter names are those of mmcv's
+ConvModule.
 Shapes: maps are [N, channels, rows, columns].
 """
 
@@ -10,6 +11,8 @@ import paddle
 from paddle import nn
 
 from util.errors import InputError
+
+GROUPS = 32  # of group normalisation
 
 
 class ChannelNorm(nn.Layer):
@@ -34,20 +37,29 @@ def batch_norm(channels: int) -> nn.Layer:
     return nn.SyncBatchNorm(channels) if on_gpu else nn.BatchNorm2D(channels)
 
 
-NORMS = {'LN': ('ln', ChannelNorm), 'BN': ('bn', batch_norm)}
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation with 32 groups; InputError if they do not divide the channels."""
+    if channels % GROUPS:
+        raise InputError(
+            f'{GROUPS} groups of normalisation do not divide {channels} channels; choose a multiple'
+        )
+    return nn.GroupNorm(GROUPS, channels)
+
+
+NORMS = {'LN': ('ln', ChannelNorm), 'BN': ('bn', batch_norm), 'GN': ('gn', group_norm)}
 
 
 def normalisation(kind: str, channels: int) -> nn.Layer:
-    """A normalisation of maps by its name: LN (over channels) or BN (over the batch)."""
+    """A normalisation of maps by its name: LN (channels), BN (the batch) or GN (groups)."""
     if kind not in NORMS:
         raise InputError(f'norm: {kind!r} is unknown; known are {", ".join(NORMS)}')
     return NORMS[kind][1](channels)
 
 
 class ConvModule(nn.Layer):
-    """A convolution that keeps the size, then a normalisation (if any), then ReLU (if asked for).
+    """A convolution that keeps the size at stride 1, then a normalisation and ReLU if asked for.
 
-    norm: LN, BN or None; a normalised convolution has no bias. weights: their initializer, by
+    norm: LN, BN, GN or None; a normalised convolution has no bias. weights: their initializer, by
     default He's for the output channels.
     """
 
@@ -59,12 +71,14 @@ class ConvModule(nn.Layer):
         norm: str | None = None,
         relu: bool = False,
         weights: nn.initializer.Initializer | None = None,
+        stride: int = 1,
     ):
         super().__init__()
         self.conv = nn.Conv2D(
             in_channels,
             channels,
             kernel,
+            stride=stride,
             padding=kernel // 2,
             weight_attr=weights or he_normal(channels * kernel**2),
             bias_attr=False if norm else None,

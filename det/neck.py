@@ -10,68 +10,10 @@ from paddle.nn import functional as F
 from ppdet.core.workspace import register
 from ppdet.modeling.shape_spec import ShapeSpec
 
-from util import dist
+from det.layers import ConvModule
 from util.errors import InputError
 
-GROUPS = 32  # of group normalisation
-
-
-def batch_norm(channels: int) -> nn.Layer:
-    """Batch normalisation over all processes; on CPUs, where Paddle has no kernel for it, each."""
-    on_gpu = paddle.get_device().startswith('gpu')
-    if on_gpu and dist.world_size() > 1:
-        return nn.SyncBatchNorm(channels)
-    return nn.BatchNorm2D(channels)
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 32 groups; InputError if they do not divide the channels."""
-    if channels % GROUPS:
-        raise InputError(
-            f'group normalisation needs a multiple of {GROUPS} channels, got {channels}'
-        )
-    return nn.GroupNorm(GROUPS, channels)
-
-
-# norm_type -> the name of the layer in mmdetection, and the layer
-NORMS = {'sync_bn': ('bn', batch_norm), 'gn': ('gn', group_norm)}
-
-
-class ConvNorm(nn.Layer):
-    """A convolution that keeps the size at stride 1, then the normalisation.
-
-    With a normalisation the convolution has no bias. norm_type: sync_bn, gn or none.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        kernel: int,
-        norm_type: str,
-        weight_attr: nn.initializer.Initializer,
-        stride: int = 1,
-    ):
-        super().__init__()
-        self.conv = nn.Conv2D(
-            in_channels,
-            channels,
-            kernel,
-            stride=stride,
-            padding=kernel // 2,
-            weight_attr=weight_attr,
-            bias_attr=None if norm_type == 'none' else False,
-        )
-        self.norm_name = None
-        if norm_type != 'none':
-            self.norm_name, norm = NORMS[norm_type]
-            setattr(self, self.norm_name, norm(channels))
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = self.conv(x)
-        if self.norm_name is None:
-            return x
-        return getattr(self, self.norm_name)(x)
+NORMS = {'sync_bn': 'BN', 'gn': 'GN', 'none': None}
 
 
 @register
@@ -94,7 +36,7 @@ class MAEFPN(nn.Layer):
         norm_type: str = 'sync_bn',
     ):
         super().__init__()
-        if norm_type not in (*NORMS, 'none'):
+        if norm_type not in NORMS:
             raise InputError(f'MAEFPN: norm_type is sync_bn, gn or none, not {norm_type!r}')
         used = list(in_channels)[start_level:]
         extra = num_outs - len(used)
@@ -109,9 +51,15 @@ class MAEFPN(nn.Layer):
         for _ in range(extra):
             self.strides.append(2 * self.strides[-1])
 
-        def conv(width: int, kernel: int, stride: int = 1) -> ConvNorm:
-            xavier = nn.initializer.XavierUniform()
-            return ConvNorm(width, out_channels, kernel, norm_type, xavier, stride=stride)
+        def conv(width: int, kernel: int, stride: int = 1) -> ConvModule:
+            return ConvModule(
+                width,
+                out_channels,
+                kernel,
+                norm=NORMS[norm_type],
+                weights=nn.initializer.XavierUniform(),
+                stride=stride,
+            )
 
         self.lateral_convs = nn.LayerList(conv(width, 1) for width in used)
         same_size = [conv(out_channels, 3) for _ in used]
