@@ -1,20 +1,31 @@
-"""Files of ViTDet's Mask R-CNN against a PyTorch network that is named as detectron2's."""
+"""Files of detectors against their producers.
+
+GFL's neck and head are mmdetection's. Mask R-CNN is a network in PyTorch that is named as
+detectron2's, which cannot be installed.
+"""
+
+import json
 
 import numpy as np
 import paddle
+import pytest
 from test_convert_detectors import (
+    CHANNELS,
     CLASSES,
     DEPTH,
     HEADS,
     HIDDEN,
+    MAPS,
     OUT,
     PATCH,
     WIDTH,
+    gfl,
     mask_rcnn,
+    state_of,
 )
 from test_convert_pyramids import assert_equal
 
-from util import convert
+from util import convert, weights
 
 from .conftest import report
 
@@ -59,7 +70,7 @@ def test_detectron2s_network_loads_our_file_strictly_and_computes_what_we_comput
         'hidden': HIDDEN,
         'classes': CLASSES,
     }
-    theirs = reference('detectron2', weights=str(tmp_path / 'x.pth'), **arrays, **sizes)
+    theirs = reference('detect_vitdet', weights=str(tmp_path / 'x.pth'), **arrays, **sizes)
     expected = outputs(model, arrays)
     assert theirs.keys() == expected.keys()
     errors = {
@@ -72,3 +83,24 @@ def test_detectron2s_network_loads_our_file_strictly_and_computes_what_we_comput
     for name in ('again.pth', 'again.pkl'):
         state, _ = convert.read(tmp_path / name)
         assert_equal(state['model'], ours)
+
+
+@pytest.mark.parametrize('norm, name', [('sync_bn', 'BN'), ('gn', 'GN')])
+def test_mmdetections_neck_and_head_load_our_file_strictly(reference, tmp_path, norm, name):
+    ours = state_of(gfl('swin', norm))
+    convert.write(tmp_path / 'x.pth', {'model': ours}, 'mmdet')
+    settings = {
+        'width': MAPS,
+        'channels': CHANNELS,
+        'convs': 2,
+        'classes': CLASSES,
+        'norm': name,
+        'kept': 10,
+    }
+    path = str(tmp_path / 'x.pth')
+    theirs = reference('detect_file', weights=path, settings=json.dumps(settings))
+    written = weights.read(path)['state_dict']
+    np.testing.assert_array_equal(written['bbox_head.integral.project'], theirs['project'])
+    again = weights.read(tmp_path / 'again.pth')['state_dict']
+    assert_equal(written, again)
+    assert_equal(convert.read(tmp_path / 'again.pth')[0]['model'], ours)

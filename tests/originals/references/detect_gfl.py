@@ -194,4 +194,5 @@ def main(given, computed):
     np.savez(computed, **arrays)
 
 
-main(*sys.argv[1:])
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -4,7 +4,7 @@ detectron2 itself cannot be installed; names and layers are those of its public 
 (projects/ViTDet, modeling/backbone/vit.py, roi_heads/box_head.py, roi_heads/mask_head.py,
 roi_heads/fast_rcnn.py, proposal_generator/rpn.py).
 
-    python detectron2.py GIVEN.npz COMPUTED.npz
+    python detect_vitdet.py GIVEN.npz COMPUTED.npz
 
 GIVEN: weights, a .pth whose 'model' must be the whole state of the network; width, depth, heads,
 patch, out, hidden, classes int; map [1, width, rows, columns] of the backbone; boxes [R, out, 7,
