@@ -329,6 +329,21 @@ def test_a_detectors_encoder_begins_from_a_classifier(name, tmp_path):
             np.testing.assert_array_equal(own[key].numpy(), value.numpy(), err_msg=key)
 
 
+def test_a_detector_begins_from_a_detector_of_other_classes(tmp_path):
+    trained = detector()
+    path = str(tmp_path / 'detector.pd')
+    paddle.save({'model': trained.state_dict()}, path)
+    paddle.seed(2)
+    neck = MAEFPN([16] * 4, out_channels=32, norm_type='gn')
+    head = MAEGFLHead(4, 32, 32, 1, strides=STRIDES)
+    other = MAEGFL(backbone('swin'), neck, head)
+    start = models_zoo.start_from(other, path)
+    assert start.dropped == ['bbox_head.gfl_cls.weight', 'bbox_head.gfl_cls.bias']
+    for key, value in other.state_dict().items():
+        if 'gfl_cls' not in key:
+            np.testing.assert_array_equal(value.numpy(), trained.state_dict()[key].numpy())
+
+
 @pytest.mark.parametrize(
     'wrong, message',
     [
