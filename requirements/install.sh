@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make a virtual environment that holds the given requirement files and this project:
 #     bash requirements/install.sh .venv requirements.txt [FILE...]
-# Does again only what changed since the last time.
+# Does again only what changed since the last time. The packages of NAME.nodeps.txt, beside a file NAME.txt, are installed
+# after it and without their dependencies, because they ask for versions that cannot be installed together.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 env=$1
@@ -19,10 +20,15 @@ fi
 [ -x "$env/bin/python" ] || "$python" -m venv "$env"
 for file in "$@"; do
     done=$env/$(basename "$file").installed
-    stamp=$("$env/bin/python" --version; cat "$file")
+    alone=${file%.txt}.nodeps.txt
+    if [ ! -f "$alone" ]; then alone=/dev/null; fi
+    stamp=$("$env/bin/python" --version; cat "$file" "$alone")
     if [ "$(cat "$done" 2>/dev/null)" != "$stamp" ]; then
         echo "Installing $file into $env; this may take some minutes ..."
         "$env/bin/pip" install --quiet --disable-pip-version-check -r "$file"
+        if [ -s "$alone" ]; then
+            "$env/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$alone"
+        fi
         echo "$stamp" > "$done"
     fi
 done

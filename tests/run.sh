@@ -19,7 +19,7 @@ case ${1:-} in
     --bench) tests=bench && shift ;;
     --faults) tests=faults && workers=() && shift && set -- tests/faults "$@" ;;
 esac
-bash requirements/install.sh .venv requirements.txt requirements/test.txt
+bash requirements/install.sh .venv requirements.txt requirements/det.txt requirements/test.txt
 if [[ $tests =~ ^(parity|full|bench) ]]; then bash requirements/install.sh .venv-parity requirements/parity.txt; fi
 source .venv/bin/activate
 if [[ $tests == bench ]]; then exec python tests/benchmarks/bench.py "$@"; fi
