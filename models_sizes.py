@@ -38,7 +38,7 @@ SIZES = {
 }
 # The arguments of pyramids, by the encoder's name, which ends in the side of its images. Nano is
 # for tests and the tour. For images of 32 x 32 a patch is a pixel, so masks remove units of 4 x 4
-# pixels; swin_nano_128 is for detection
+# pixels; swin_nano_64 is for detection
 PYRAMIDS = {
     'swin_nano_32': {
         'patch_size': 1,
@@ -47,10 +47,10 @@ PYRAMIDS = {
         'num_heads': (1, 2, 4, 8),
         'posmlp_dim': 16,
     },
-    'swin_nano_128': {
-        'patch_size': 4,
-        'embed_dim': 24,
-        'depths': (2, 1, 2, 1),
+    'swin_nano_64': {
+        'patch_size': 2,
+        'embed_dim': 16,
+        'depths': (1, 1, 2, 1),
         'num_heads': (1, 2, 4, 8),
         'posmlp_dim': 16,
     },

@@ -253,9 +253,9 @@ def swin_nano_32(**kwargs) -> SwinTransformer:
     return SwinTransformer(**PYRAMIDS['swin_nano_32'], **({'img_size': 32} | kwargs))
 
 
-def swin_nano_128(**kwargs) -> SwinTransformer:
-    """The Swin of the tour of detection: images of 128 x 128."""
-    return SwinTransformer(**PYRAMIDS['swin_nano_128'], **({'img_size': 128} | kwargs))
+def swin_nano_64(**kwargs) -> SwinTransformer:
+    """The Swin of the tour of detection: images of 64 x 64."""
+    return SwinTransformer(**PYRAMIDS['swin_nano_64'], **({'img_size': 64} | kwargs))
 
 
 def swin_tiny_256(**kwargs) -> SwinTransformer:

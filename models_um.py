@@ -305,9 +305,9 @@ def mae_swin_nano_32_dec64d2b(**kwargs) -> MaskedAutoencoderSwin:
     return _swin('swin_nano_32', **NANO_DECODER, **({'img_size': 32} | kwargs))
 
 
-def mae_swin_nano_128_dec64d2b(**kwargs) -> MaskedAutoencoderSwin:
-    """The Swin of the tour of detection: images of 128 x 128, a decoder of 2 blocks."""
-    return _swin('swin_nano_128', **NANO_DECODER, **({'img_size': 128} | kwargs))
+def mae_swin_nano_64_dec64d2b(**kwargs) -> MaskedAutoencoderSwin:
+    """The Swin of the tour of detection: images of 64 x 64, a decoder of 2 blocks."""
+    return _swin('swin_nano_64', **NANO_DECODER, **({'img_size': 64} | kwargs))
 
 
 def mae_swin_tiny_256_dec512d2b(**kwargs) -> MaskedAutoencoderSwin:
@@ -340,7 +340,7 @@ def mae_pvt_small_256_dec512d2b(**kwargs) -> MaskedAutoencoderPVT:
 
 
 mae_swin_nano_32 = mae_swin_nano_32_dec64d2b
-mae_swin_nano_128 = mae_swin_nano_128_dec64d2b
+mae_swin_nano_64 = mae_swin_nano_64_dec64d2b
 mae_swin_tiny_256 = mae_swin_tiny_256_dec512d2b
 mae_swin_large_256 = mae_swin_large_256_dec512d8b64pmd
 mae_pvt_nano_32 = mae_pvt_nano_32_dec64d2b

@@ -44,10 +44,10 @@ compare() {
 }
 
 step "3 of 7: pre-train a nano Swin by UM-MAE on scenes without labels (minutes; each line ends with the time left)"
-pretrain um_mae mae_swin_nano_128 20 --input_size 128 --mask_regular --vis_mask_ratio .25 --blr 8e-3 --scale .4 1
+pretrain um_mae mae_swin_nano_64 16 --input_size 64 --mask_regular --vis_mask_ratio .25 --blr 1.6e-2 --scale .2 .6
 
 step "4 of 7: train GFL on 60 labelled scenes, $seeds seed(s): from random weights, then from the pre-trained ones"
-compare gfl $gfl MAESwin.pretrained "$out/um_mae/checkpoint-19.pd"
+compare gfl $gfl MAESwin.pretrained "$out/um_mae/checkpoint-15.pd"
 
 step "5 of 7: pre-train a nano ViT by MAE (minutes)"
 pretrain mae mae_vit_nano_patch8 12 --input_size 64 --blr 8e-3 --scale .25 .6
