@@ -7,6 +7,7 @@ boxes are x1 y1 x2 y2 in pixels.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import paddle
@@ -18,6 +19,7 @@ from ppdet.modeling.shape_spec import ShapeSpec
 
 from det import boxes as geometry
 from det.layers import ConvModule, he_normal, xavier_uniform
+from det.roi_align import is_narrow, roi_align
 from det.targets import encode, generators, sample
 from util import dist
 from util.errors import InputError
@@ -100,10 +102,34 @@ class Pooler(nn.Layer):
     ) -> paddle.Tensor:
         """Features [R, channels, side, side] of the boxes of N images, in their own order."""
         parts, counts, places = self.split(boxes)
-        parts = [paddle.to_tensor(part) for part in parts]
-        counts = [paddle.to_tensor(count) for count in counts]
-        features = self.pool(maps, parts, counts, side)
-        return paddle.gather(features, paddle.to_tensor(places))
+        tensors = [paddle.to_tensor(part) for part in parts]
+        numbers = [paddle.to_tensor(count) for count in counts]
+        features = [self.pool(maps, tensors, numbers, side)]
+
+        # Narrow boxes again, for the sake of their gradients (roi_align.py)
+        every = np.concatenate(boxes)
+        levels = self.levels(every)
+        images = np.repeat(np.arange(len(boxes)), [len(part) for part in boxes])
+        count = sum(len(part) for part in parts)
+        for level, image, group in _narrow(every, levels, images, self.strides):
+            cells = every[group] / self.strides[level]
+            features.append(roi_align(maps[level][image], cells, side))
+            places[group] = count + np.arange(len(group))
+            count += len(group)
+        return paddle.gather(paddle.concat(features), paddle.to_tensor(places))
+
+
+def _narrow(
+    boxes: np.ndarray, levels: np.ndarray, images: np.ndarray, strides: list[float]
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(level, image, numbers of the boxes there that are narrower than a cell)."""
+    scales = np.asarray(strides, 'float32')[levels.astype('int64')]
+    narrow = is_narrow(boxes / scales[:, None])
+    for level in range(len(strides)):
+        for image in np.unique(images):
+            here = narrow & (levels == level) & (images == image)
+            if here.any():
+                yield level, int(image), np.flatnonzero(here)
 
 
 class BoxHead(nn.Layer):

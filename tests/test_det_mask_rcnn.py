@@ -9,6 +9,7 @@ from det import boxes as geometry
 from det import config
 from det.paste import paste
 from det.roi import MAERoIHead, Pooler, mask_targets
+from det.roi_align import roi_align
 from det.rpn import MAERPNHead, anchors_of
 from det.targets import decode, encode, sample
 from util.errors import InputError
@@ -121,6 +122,26 @@ def test_roi_align_is_the_mean_of_samples():
     found = ops.roi_align(image, box, paddle.to_tensor([1], 'int32'), 2, sampling_ratio=0)
     centers = [[2 * y + x - 1.5 for x in (5, 9)] for y in (5, 11)]
     np.testing.assert_allclose(found[0, 0], centers, rtol=1e-5)
+
+
+def test_the_gradient_of_narrow_boxes_is_right_here_and_wrong_in_paddle():
+    """If this fails because Paddle is right, det/roi_align.py can go."""
+    boxes = np.array([[7.1, 3, 7.8, 9.6], [12, 12, 15.5, 16]], 'float32')
+    values = np.random.default_rng(0).normal(size=(2, 16, 16)).astype('float32')
+    x, y = (paddle.to_tensor(values, stop_gradient=False) for _ in range(2))
+    ours = roi_align(x, boxes, 3)
+    count = paddle.to_tensor([2], 'int32')
+    theirs = ops.roi_align(y[None], paddle.to_tensor(boxes), count, 3, sampling_ratio=0)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+    # the features are linear in the map, so their sum is the product of map and gradient
+    for feature in (0, 1):
+        (of_ours,) = paddle.grad(ours[feature, 0].sum(), x, retain_graph=True)
+        (of_theirs,) = paddle.grad(theirs[feature, 0].sum(), y, retain_graph=True)
+        total = ours[feature, 0].sum().item()
+        assert (of_ours * x).sum().item() == pytest.approx(total, rel=1e-4)
+        is_right = (of_theirs * y).sum().item() == pytest.approx(total, rel=1e-4)
+        assert is_right == (feature == 1)
 
 
 @pytest.fixture(scope='module')
