@@ -4,7 +4,7 @@ Every fault is an InputError in one line that names the file and the entry.
 """
 
 import json
-import math
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,24 @@ from det import masks
 from det.masks import shown
 from util.errors import InputError
 
+LARGEST = sys.float_info.max
 KINDS = {dict: 'an object', list: 'a list', str: 'text', int: 'a number', float: 'a number'}
+
+
+@dataclass
+class Place:
+    """Where an entry stands in a file, for messages: FILE: annotations[3] (id 7)."""
+
+    path: str | Path
+    section: str
+    number: int
+    entry: dict
+
+    def __str__(self) -> str:
+        text = f'{self.path}: {self.section}[{self.number}]'
+        if 'id' in self.entry and self.section == 'annotations':
+            text += f' (id {shown(self.entry["id"])})'
+        return text
 
 
 @dataclass
@@ -82,7 +99,7 @@ def categories_of(content: dict, path: str | Path) -> list[tuple[int, str]]:
     """The (id, name) of each category, sorted by id, as the COCO tools number classes."""
     names: dict[int, str] = {}
     for number, entry in enumerate(content['categories']):
-        where = f'{path}: categories[{number}]'
+        where = Place(path, 'categories', number, entry)
         key = _whole(entry, 'id', where)
         name = _text(entry, 'name', where)
         if key in names:
@@ -97,7 +114,7 @@ def images_of(content: dict, path: str | Path) -> list[dict]:
     """The images in the order of the file; height and width are whole numbers or None."""
     places: dict[int, int] = {}
     for number, entry in enumerate(content['images']):
-        where = f'{path}: images[{number}]'
+        where = Place(path, 'images', number, entry)
         key = _whole(entry, 'id', where)
         _text(entry, 'file_name', where)
         if key in places:
@@ -112,15 +129,15 @@ def images_of(content: dict, path: str | Path) -> list[dict]:
     return content['images']
 
 
-def _whole(entry: dict, name: str, where: str) -> int:
+def _whole(entry: dict, name: str, where: Place) -> int:
     value = entry.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if type(value) is not int or abs(value) >= 2**63:
         found = shown(value) if name in entry else 'missing'
         raise InputError(f'{where}: {name} is {found}; expected a whole number')
     return value
 
 
-def _text(entry: dict, name: str, where: str) -> str:
+def _text(entry: dict, name: str, where: Place) -> str:
     value = entry.get(name)
     if not isinstance(value, str) or not value:
         found = shown(value) if name in entry else 'missing'
@@ -148,7 +165,7 @@ class Reader:
         self._count_ids(entries)
         rows = []
         for number, entry in enumerate(entries):
-            row = self._row(entry, f'{self.path}: annotations[{number}]')
+            row = self._row(entry, Place(self.path, 'annotations', number, entry))
             if row is not None:
                 rows.append(row)
 
@@ -166,17 +183,15 @@ class Reader:
 
     def _count_ids(self, entries: list[dict]) -> None:
         """Count ids that pycocotools would take for another object or for none (0)."""
-        ids = [shown(entry.get('id')) for entry in entries]
+        ids = [repr(entry.get('id')) for entry in entries]
         repeated = len(ids) - len(set(ids))
         if repeated:
             self.repaired['annotation ids that occur twice or are missing'] = repeated
         if '0' in ids:
             self.repaired['annotation id 0'] = ids.count('0')
 
-    def _row(self, entry: dict, where: str) -> tuple | None:
+    def _row(self, entry: dict, where: Place) -> tuple | None:
         """One object as the values of a row; None if it belongs to no image or category."""
-        if 'id' in entry:
-            where = f'{where} (id {shown(entry["id"])})'
         image = self.places.get(_whole(entry, 'image_id', where))
         category = self.classes.get(_whole(entry, 'category_id', where))
         if image is None:
@@ -207,7 +222,7 @@ class Reader:
         rle = masks.to_rle(segmentation, *size)
         return float(rle_tools.area(rle))
 
-    def _crowd(self, entry: dict, where: str) -> bool:
+    def _crowd(self, entry: dict, where: Place) -> bool:
         value = entry.get('iscrowd')
         if value is None:
             self.repaired['objects without iscrowd, taken as 0'] += 1
@@ -217,12 +232,11 @@ class Reader:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value of a json is a finite number."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    """Whether a value of a json is a finite number; a json's true and false are none."""
+    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
-def _box(entry: dict, where: str) -> list[float]:
+def _box(entry: dict, where: Place) -> list[float]:
     """The x, y, width, height of an object."""
     box = entry.get('bbox')
     is_box = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))

@@ -16,7 +16,7 @@ FEWEST_NUMBERS = 6  # of a polygon: three corners
 EXPECTED = 'polygons [[x1, y1, x2, y2, ...], ...] or RLE {"size": [height, width], "counts": ...}'
 
 
-def checked(segmentation: Any, height: int, width: int, where: str) -> dict | list | None:
+def checked(segmentation: Any, height: int, width: int, where: object) -> dict | list | None:
     """A segmentation that pycocotools can use, or None if it describes no mask.
 
     Polygons become a list of arrays, RLE a dict. Polygons of less than three corners are left out,
@@ -35,7 +35,7 @@ def checked(segmentation: Any, height: int, width: int, where: str) -> dict | li
     return kept or None
 
 
-def _checked_polygon(polygon: Any, where: str) -> np.ndarray:
+def _checked_polygon(polygon: Any, where: object) -> np.ndarray:
     """The corners of a polygon, float64 [2 * corners]."""
     try:
         corners = np.array(polygon, 'float64')
@@ -49,7 +49,7 @@ def _checked_polygon(polygon: Any, where: str) -> np.ndarray:
     return corners
 
 
-def _checked_rle(rle: dict, height: int, width: int, where: str) -> dict:
+def _checked_rle(rle: dict, height: int, width: int, where: object) -> dict:
     """The RLE as pycocotools compresses it."""
     size = rle.get('size')
     counts = rle.get('counts')
@@ -71,7 +71,7 @@ def _checked_rle(rle: dict, height: int, width: int, where: str) -> dict:
     return compressed
 
 
-def _compressed(counts: list, height: int, width: int, where: str) -> dict:
+def _compressed(counts: list, height: int, width: int, where: object) -> dict:
     """The compressed form of an RLE's numbers, which must add up to the pixels of the image."""
     are_counts = all(isinstance(count, int) and count >= 0 for count in counts)
     if not are_counts or sum(counts) != height * width:

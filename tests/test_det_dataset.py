@@ -319,6 +319,7 @@ ENTRIES = [  # what is changed in a good json, to what, and what the error shoul
     ('images.2.id', 10, r'images\[2\] has the id 10 of images\[0\]'),
     ('images.1.id', GONE, r'images\[1\]: id is missing; expected a whole number'),
     ('images.1.id', '4', r'images\[1\]: id is "4"; expected a whole number'),
+    ('images.1.id', 2**63, r'images\[1\]: id is 9223372036854775808; expected a whole number'),
     ('images.1.id', True, r'images\[1\]: id is true; expected a whole number'),
     ('images.1.file_name', None, r'images\[1\]: file_name is null; expected text'),
     ('images.1.file_name', 'ä.png', 'val.json: 1 of 3 pictures are not in image_dir .*/val: ä.png'),
@@ -332,7 +333,7 @@ ENTRIES = [  # what is changed in a good json, to what, and what the error shoul
 ]
 NO_BOXES = (
     *(GONE, None, 'box', [1, 2, 3], ['1', '2', '3', '4'], [1, 2, float('nan'), 4]),
-    *([1, 2, float('inf'), 4], [[1, 2], 3, 4, 5], {'x': 1}),
+    *([1, 2, float('inf'), 4], [[1, 2], 3, 4, 5], {'x': 1}, [10**400, 1, 1, 1], [True, 1, 1, 1]),
 )
 NO_BOX = r'annotations\[1\] \(id 2\): bbox is .*; expected four finite numbers'
 ENTRIES += [('annotations.1.bbox', value, NO_BOX) for value in NO_BOXES]
