@@ -303,7 +303,7 @@ def test_contributing_names_every_tier_of_the_tests():
 
 @pytest.mark.parametrize('name', PAGES)
 def test_every_model_exists(name):
-    pattern = r'(?:mae_|simmim_)?(?:vit|swin|pvt)_[a-z]+_(?:patch\d+|\d+(?!\d|ep))(?:_dec\w+)?'
+    pattern = r'(?:mae_|simmim_)?(?:vit|swin|pvt)_[a-z]+_(?:patch\d+|\d+(?!\d|e))(?:_dec\w+)?'
     named = set(re.findall(pattern, read(name).text))
     known = models_zoo.AUTOENCODERS | models_zoo.CLASSIFIERS
     assert named <= known.keys(), named - known.keys()
