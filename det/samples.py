@@ -8,8 +8,6 @@ only the picture changes.
 import cv2
 import numpy as np
 
-from det import masks
-
 THINNEST = 0.01  # pixels: what is left of a box after a crop must be wider and higher
 
 Sample = dict
@@ -75,7 +73,7 @@ def crop(sample: Sample, top: int, left: int, size: Edges, tight: bool = False) 
         parts = sample['gt_segm'].cropped(top, left, height, width)
         changed['gt_segm'] = parts
         if tight:
-            boxes = masks.boxes_of(parts.bitmaps())
+            boxes = parts.boxes()
     changed['gt_bbox'] = boxes
     sides = boxes[:, 2:] - boxes[:, :2]
     return chosen(changed, (sides > THINNEST).all(axis=1))
