@@ -53,12 +53,23 @@ def runner(folder: str | Path, about: dict, engine: str) -> Callable[..., list[n
     return run
 
 
+class Listed(paddle.nn.Layer):
+    """A stage that takes its inputs as one list, because Paddle cannot export `*inputs`."""
+
+    def __init__(self, stage: paddle.nn.Layer):
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, inputs: list[paddle.Tensor]) -> list[paddle.Tensor]:
+        return self.stage(*inputs)
+
+
 def write_stage(
-    stage: paddle.nn.Layer, inputs: dict[str, list[int | None]], folder: Path, onnx: bool = False
+    stage: paddle.nn.Layer, inputs: dict[str, list | dict], folder: Path, onnx: bool = False
 ) -> float:
     """Write one stage, and compare it with the live one; the largest relative difference.
 
-    inputs: name -> shape, None for any number. RuntimeError where it differs by more than rounding.
+    inputs: as for util.exported.save. RuntimeError where it differs by more than rounding.
     """
     known = exported.known_input(inputs)
     with paddle.no_grad():
@@ -77,7 +88,7 @@ def write_stage(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as draft:
         draft = Path(draft)
-        exported.save(stage, inputs, draft)
+        exported.save(Listed(stage), inputs, draft, as_list=True)
         exported.describe(draft, _about(inputs, expected))
         model = exported.predictor(draft / exported.PROGRAM, draft / exported.PARAMS)
         apart = compare(lambda arrays: exported.outputs(model, arrays))

@@ -139,6 +139,23 @@ class MAEMaskRCNN(nn.Layer):
             'masks': Masks(self.roi_head),
         }
 
+    def stage_inputs(self, height: int, width: int) -> dict[str, dict[str, list | dict]]:
+        """The inputs of each stage for images of this size, as util.exported.save takes them."""
+        maps, boxes, counts = {}, {}, {}
+        levels = list(zip(self.neck.out_shape, self.grids(height, width)))[:-1]
+        for level, (shape, grid) in enumerate(levels):
+            maps[f'map_{level}'] = [1, shape.channels, *grid]
+            boxes[f'boxes_{level}'] = [None, 4]
+            counts[f'count_{level}'] = {'shape': [1], 'dtype': 'int32', 'known': [2]}
+        classes = np.zeros(2 * len(levels), 'int64')  # of two boxes of each level
+        known = self.roi_head.mask_head.rows(classes).tolist()
+        rows = {'rows': {'shape': [None], 'dtype': 'int64', 'known': known}}
+        return {
+            'trunk': {'images': [None, 3, height, width]},
+            'boxes': maps | boxes | counts,
+            'masks': maps | boxes | counts | rows,
+        }
+
     def detect(
         self, run: Callable[..., list[np.ndarray]], images: np.ndarray, batch: dict
     ) -> list[Detections]:

@@ -7,8 +7,9 @@ import signal
 from types import SimpleNamespace
 
 import numpy as np
+import paddle
 import pytest
-from conftest import assert_same_tree, log_of, slow
+from conftest import ROOT, assert_same_tree, log_of, slow
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -17,8 +18,8 @@ from toy_detector import detection, squares, write_config  # noqa: F401
 import det
 
 # isort: split
+from det import config, export, infer, train
 from det import eval as evaluating
-from det import export, infer, train
 from util import dist, weights
 from util.errors import STOPPED, InputError, NonFiniteLoss
 from util.progress import Progress
@@ -365,6 +366,35 @@ def test_an_exported_model_finds_the_boxes_of_the_live_one(
     assert sum(map(len, live.values())) > 8
     for name, objects in live.items():
         assert_same_boxes(found[name], objects, tolerance=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('engine', ['inference', 'onnx'])
+def test_an_exported_mask_rcnn_finds_boxes_and_masks_of_the_live_one(squares, tmp_path, engine):  # noqa: F811
+    """Its three stages have boxes, their counts and rows as further inputs."""
+    if engine == 'onnx' and not HAS_ONNX:
+        pytest.skip('needs requirements/export.txt')
+    file = ROOT / 'det/configs/mask_rcnn_mae/mask_rcnn_mae_nano_digits.yml'
+    model = config.build(config.load(file), file)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.set_value(paddle.randn(parameter.shape) * 0.05)
+    paddle.save(model.state_dict(), str(tmp_path / 'random.pdparams'))
+
+    options = [f'weights={tmp_path}/random.pdparams', 'MAEMaskRCNN.score_threshold=0.02']
+    model_flags = ['-c', file, '-o', *options]
+    shape = ['--input_shape', 96, 128]
+    onnx = ['--onnx'] if engine == 'onnx' else []
+    run(export, *model_flags, '--output_dir', tmp_path, *shape, *onnx)
+    flags = ['--infer_img', squares / 'val/001.png', '--save_results', '--output_dir']
+    run(infer, *model_flags, *flags, tmp_path / 'live')
+    folder = tmp_path / file.stem
+    run(infer, '--engine', engine, '--model_dir', folder, *flags, tmp_path / 'exported')
+    live, found = (results(tmp_path / name)['001.png'] for name in ('live', 'exported'))
+    assert len(live) > 8
+    assert_same_boxes(found, live, tolerance=1e-3)
+    same = [ours['segmentation'] == theirs['segmentation'] for ours, theirs in zip(found, live)]
+    assert np.mean(same) > 0.9  # a pixel on the edge may differ
 
 
 def test_an_export_takes_any_picture_into_one_size():

@@ -35,17 +35,28 @@ EPSILON = 1e-5  # of group normalisation, Paddle's default
 TINY = 1e-30  # against a division by zero
 
 
-def save(layer: paddle.nn.Layer, inputs: dict[str, list[int | None]], folder: Path) -> None:
+def save(
+    layer: paddle.nn.Layer,
+    inputs: dict[str, list[int | None] | dict],
+    folder: Path,
+    as_list: bool = False,
+) -> None:
     """Write model.json and model.pdiparams.
 
-    inputs: name of each float32 argument of the layer's forward -> its shape, None for any size.
+    inputs: name of each argument of the layer's forward -> its shape, None for any size. An
+    argument that is not float32 is {'shape': ..., 'dtype': ..., 'known': its value in known_input}.
+    as_list: the layer's forward takes all of them as one list.
 
     This replaces the layer's own forward, so compute the live outputs before.
     """
     specs = []
     for name, shape in inputs.items():
+        dtype = 'float32'
+        if isinstance(shape, dict):
+            shape, dtype = shape['shape'], shape['dtype']
         copy = list(shape)  # InputSpec changes it
-        specs.append(paddle.static.InputSpec(copy, 'float32', name))
+        specs.append(paddle.static.InputSpec(copy, dtype, name))
+    specs = [specs] if as_list else specs
     static = paddle.jit.to_static(layer, input_spec=specs, full_graph=True)
     paddle.jit.save(static, str(folder / Path(PROGRAM).stem))
 
@@ -75,10 +86,16 @@ def description(folder: str | Path) -> dict:
     return about
 
 
-def known_input(inputs: dict[str, list[int | None]], batch: int = 2) -> list[np.ndarray]:
-    """Arrays of pseudo-random numbers in (-1, 1), float32, the same on every machine."""
+def known_input(inputs: dict[str, list[int | None] | dict], batch: int = 2) -> list[np.ndarray]:
+    """Arrays of pseudo-random numbers in (-1, 1), float32, the same on every machine.
+
+    `batch` of them stand for any size. Other types have the numbers that `inputs` gives.
+    """
     arrays = []
     for shape in inputs.values():
+        if isinstance(shape, dict):
+            arrays.append(np.array(shape['known'], shape['dtype']))
+            continue
         shape = [batch if side is None else side for side in shape]
         places = np.arange(1, np.prod(shape) + 1)
         fractions, _ = np.modf(np.sin(places) * 1e4)

@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_checkpoints_of_a_detection(detection, tmp_path, 
     with tally('a full disk, det/train.py'):
         error = refused([*small_disk, out], 'det/train.py', *flags)
         assert 'cannot be written (No space left on device)' in error
-        assert '-r auto' in error
+        assert '--resume auto' in error
         files = sorted((tmp_path / 'out.after/tiny').glob('checkpoint-*.pd'))
         assert 4 <= len(files) < 12
         for file in files:
