@@ -19,7 +19,7 @@ import paddle
 import yaml
 from paddle import inference
 
-from util import dist, log
+from util import dist, log, onnx_file
 from util.errors import InputError
 
 PROGRAM, PARAMS, ONNX, ABOUT = 'model.json', 'model.pdiparams', 'model.onnx', 'export.yaml'
@@ -31,7 +31,6 @@ CLOSE = {'fp32': 1e-3, 'bf16': 0.1}
 KEPT = 8  # numbers of each output that export.yaml keeps for the comparison
 GPU_MEMORY = 256  # MB that Paddle Inference allocates at first
 OPSET = 17  # of ONNX, the first with a LayerNormalization of its own
-EPSILON = 1e-5  # of group normalisation, Paddle's default
 TINY = 1e-30  # against a division by zero
 
 
@@ -237,7 +236,7 @@ def to_onnx(
                     opset_version=OPSET,
                     optimize_tool='none',
                 )
-            _repair(file)
+            onnx_file.repair(file)
             result = check(session(file, list(inputs)))
         except Exception as error:
             raise InputError(
@@ -246,30 +245,6 @@ def to_onnx(
             ) from None
         file.replace(folder / ONNX)
     return result
-
-
-def _repair(file: Path) -> None:
-    """Write two numbers that paddle2onnx 2.1.0 leaves open into a model.onnx.
-
-    The epsilon of group normalisations, which become InstanceNormalization, and the value of
-    padding are whatever the memory held. Ours are EPSILON and 0; other ones would fail the check.
-    """
-    import onnx
-
-    model = onnx.load(str(file))
-    padding = set()  # names of the constants
-    for node in model.graph.node:
-        if node.op_type == 'Pad':
-            padding.update(node.input[2:3])
-        elif node.op_type == 'InstanceNormalization':
-            node.ClearField('attribute')  # epsilon is its only one
-            node.attribute.append(onnx.helper.make_attribute('epsilon', EPSILON))
-    for node in model.graph.node:
-        if node.op_type == 'Constant' and node.output[0] in padding:
-            shape = onnx.numpy_helper.to_array(node.attribute[0].t).shape
-            zero = onnx.numpy_helper.from_array(np.zeros(shape, 'float32'))
-            node.attribute[0].t.CopyFrom(zero)
-    onnx.save(model, str(file))
 
 
 def gist(error: Exception) -> str:
