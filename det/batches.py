@@ -41,10 +41,10 @@ class Samples:
         """The prepared sample; InputError names the file where that fails."""
         try:
             return self._of_training(*key) if isinstance(key, tuple) else self._plain(key)
+        except Unreadable as error:  # in training another picture has taken its place
+            raise InputError(f'{error}; evaluation needs every image') from None
         except InputError:
             raise
-        except Unreadable as error:
-            raise InputError(f'{error}; evaluation needs every image') from None
         except Exception as error:
             traceback.print_exc()
             kind = type(error).__name__
