@@ -56,9 +56,10 @@ class Given(paddle.nn.Layer):
 
 def example():
     """Maps and objects of three images, one of them without objects, as arrays by name."""
-    rng = np.random.default_rng(0)
+    # of these maps no value before a ReLU is so near 0 that rounding decides (with seed 0 one is)
+    rng = np.random.default_rng(1)
     height, width = SETTINGS['size']
-    arrays = {'draws': np.array([3, 4, 5])}
+    arrays = {'draws': np.array([10, 11, 12])}
     for i, stride in enumerate(SETTINGS['strides']):
         shape = (3, SETTINGS['channels'], height // stride, width // stride)
         arrays[f'map{i}'] = rng.normal(size=shape).astype('float32')
