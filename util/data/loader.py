@@ -278,7 +278,7 @@ class TrainLoader:
         if not len(self):
             processes = f' on {dist.world_size()} processes' if dist.world_size() > 1 else ''
             raise InputError(
-                f'--batch_size {batch_size}{processes} is larger than '
+                f'{self.batch_flag} {batch_size}{processes} is larger than '
                 f'the data set of {len(samples)} images'
             )
         paddle.io.reader.use_pinned_memory(pin_mem)
