@@ -286,6 +286,7 @@ def test_a_fresh_head_gives_each_class_a_score_of_one_percent():
     assert [scale.scale.item() for scale in head.scales] == [1] * 5
 
 
+@pytest.mark.slow
 def test_the_published_detectors_have_the_originals_sizes():
     """Parameters counted by hand from the settings of UM-MAE's configs."""
     neck = 3 * (768 * 256 + 2 * 256) + 5 * (9 * 256**2 + 2 * 256)
