@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests. Arguments of pytest are passed on:  bash tests/run.sh -k mask
-#     bash tests/run.sh            the default suite: no PyTorch, every program once; 7 minutes on two cores
+#     bash tests/run.sh            the default suite: no PyTorch, each program but det/export.py; 8 minutes on two cores
 #     bash tests/run.sh --slow     what is too slow for it: variants, sizes, interruptions
 #     bash tests/run.sh --parity   against PyTorch references, in an environment of their own (.venv-parity)
 #     bash tests/run.sh --full     what takes long, by hand

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import paddle
 import pytest
-from conftest import ROOT, assert_same_tree, log_of, slow
+from conftest import ROOT, assert_same_tree, log_of
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -345,7 +345,8 @@ def test_pictures_are_drawn_as_they_lie(model_of, squares, tmp_path, capsys):  #
     np.testing.assert_array_equal(drawn, plain)
 
 
-@pytest.mark.parametrize('engine', ['inference', slow('onnx')])
+@pytest.mark.slow
+@pytest.mark.parametrize('engine', ['inference', 'onnx'])
 def test_an_exported_model_finds_the_boxes_of_the_live_one(
     model_of,
     exported,
