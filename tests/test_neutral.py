@@ -155,6 +155,7 @@ def comparison(clone):
     assert list(clone.parent.iterdir()) == [clone]
 
 
+@pytest.mark.slow
 def test_a_change_that_is_not_committed_is_found_from_where_it_acts_on(comparison):
     case, *outputs, last = comparison.communicate(timeout=240)[0].splitlines()
     assert comparison.returncode == 1

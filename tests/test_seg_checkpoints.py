@@ -69,6 +69,7 @@ def test_the_best_result_survives_a_resume(train_alone, config, tmp_path):  # no
         )
 
 
+@pytest.mark.slow
 def test_auto_passes_over_a_damaged_checkpoint_and_begins_anew_without_any(
     train_alone,
     config,  # noqa: F811
