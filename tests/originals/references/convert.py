@@ -6,8 +6,8 @@ GIVEN names files and folders.
 import sys
 from pathlib import Path
 
+import mmpretrain_ready  # noqa: F401  before transformers, timm and mmpretrain
 import numpy as np
-import torch_ready  # noqa: F401  before transformers, timm and mmpretrain
 
 # isort: split
 import mmpretrain.models  # noqa: F401  fills the registry
