@@ -1,7 +1,8 @@
 """The heads of Mask R-CNN that look at boxes (arXiv:1703.06870), as in detectron2's ViTDet.
 
-Parameter names are mmdetection's. Departure from detectron2: with several ranks the losses are
-divided by the mean count over all ranks, so that two ranks equal one with the doubled batch.
+Parameter names are mmdetection's. Each rank divides its losses by the counts of its own samples, as
+detectron2 and mmdetection do; where every image has its full share of samples, two ranks equal one
+with the doubled batch.
 Shapes: N images, R boxes of all images, K classes (the background is class K), F positive boxes;
 boxes are x1 y1 x2 y2 in pixels.
 """
@@ -21,7 +22,6 @@ from det import boxes as geometry
 from det.layers import ConvModule, he_normal, xavier_uniform
 from det.roi_align import is_narrow, roi_align
 from det.targets import encode, generators, sample
-from util import dist
 from util.errors import InputError
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of deltas
@@ -248,13 +248,8 @@ class MAERoIHead(nn.Layer):
             self._check(classes)
             sampled.append(self.assign(boxes, truth, classes, drawn[image]))
 
-        count, count_positive = 0.0, 0.0
-        for image in sampled:
-            count += len(image['boxes'])
-            count_positive += len(image['matches'])
-        count, count_positive = dist.mean([count, count_positive])
-        losses = self._box_losses(maps, sampled, max(count, 1.0))
-        losses['loss_mask'] = self._mask_loss(maps, sampled, batch['gt_segm'], count_positive)
+        losses = self._box_losses(maps, sampled)
+        losses['loss_mask'] = self._mask_loss(maps, sampled, batch['gt_segm'])
         return losses
 
     def _check(self, classes: np.ndarray) -> None:
@@ -302,7 +297,7 @@ class MAERoIHead(nn.Layer):
         }
 
     def _box_losses(
-        self, maps: list[paddle.Tensor], sampled: list[dict], count: float
+        self, maps: list[paddle.Tensor], sampled: list[dict]
     ) -> dict[str, paddle.Tensor]:
         """Cross entropy of the classes, and L1 distance of the positive boxes' deltas."""
         boxes = [image['boxes'] for image in sampled]
@@ -319,6 +314,7 @@ class MAERoIHead(nn.Layer):
         moved = paddle.gather(deltas.flatten(0, 1), paddle.to_tensor(rows))  # [F, 4]
         targets = np.concatenate([image['deltas'] for image in sampled])
         apart = moved.astype('float32') - paddle.to_tensor(targets)
+        count = max(len(classes), 1)
         return {'loss_cls': cross_entropy / count, 'loss_bbox': apart.abs().sum() / count}
 
     def _mask_loss(
@@ -326,7 +322,6 @@ class MAERoIHead(nn.Layer):
         maps: list[paddle.Tensor],
         sampled: list[dict],
         bitmaps: list[np.ndarray],
-        count: float,
     ) -> paddle.Tensor:
         """Binary cross entropy of the masks of the positive boxes, for their true class."""
         boxes, classes, targets = [], [], []
@@ -342,7 +337,7 @@ class MAERoIHead(nn.Layer):
         if not len(classes):
             boxes[0], classes = NOTHING, np.zeros(1, 'int64')
             targets = paddle.zeros([1, MASK_SIDE, MASK_SIDE])
-            weight, count = 0.0, 1.0
+            weight = 0.0
 
         features = self.pooler(maps, boxes, self.mask_head.side)
         rows = paddle.to_tensor(self.mask_head.rows(classes))
@@ -350,7 +345,7 @@ class MAERoIHead(nn.Layer):
         cross_entropy = F.binary_cross_entropy_with_logits(
             logits.astype('float32'), targets, reduction='sum'
         )
-        return cross_entropy * weight / (count * MASK_SIDE**2)
+        return cross_entropy * weight / (len(classes) * MASK_SIDE**2)
 
 
 @paddle.no_grad()

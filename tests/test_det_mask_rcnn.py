@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 import pytest
+from conftest import ROOT
 from paddle.vision import ops
 
 from det import boxes as geometry
@@ -235,3 +236,102 @@ def test_published_configs_can_be_built(name):
     assert model.neck.strides == [4, 8, 16, 32, 64]
     assert isinstance(model.roi_head, MAERoIHead)
     assert model.roi_head.num_classes == 80
+
+
+STEPS = """
+import sys
+
+import util
+import numpy as np
+import paddle
+from test_det_mask_rcnn import NANO, TINY, four_images
+from det import config
+from util import dist
+
+dist.begin()
+paddle.seed(3)
+model = config.build(config.load(NANO, TINY), NANO)
+model.train()
+network = dist.wrap(model)
+share = 4 // dist.world_size()
+first = dist.rank() * share
+
+
+def part(batch, begin, end):
+    return {name: value[begin:end] for name, value in batch.items()}
+
+
+def values(losses):
+    return [loss.item() for loss in losses.values()]
+
+
+# Images whose ranks have samples of unequal numbers: one process takes the two parts in turn
+uneven = four_images((1, 0, 3, 9))
+parts = [part(uneven, first, first + share)] if share == 2 else [
+    part(uneven, 0, 2), part(uneven, 2, 4)
+]
+apart = dist.mean(np.mean([values(model(one)) for one in parts], axis=0).tolist())
+
+before = {name: p.numpy() for name, p in model.named_parameters()}
+sgd = paddle.optimizer.SGD(0.05, parameters=model.parameters())
+batch = part(four_images((4, 6, 9, 5)), first, first + share)
+rows = []
+for _ in range(2):
+    losses = network(batch)
+    sum(losses.values()).backward()
+    sgd.step()
+    sgd.clear_grad()
+    rows.append(dist.mean(values(losses)))
+if dist.is_main():
+    change = {name: p.numpy() - before[name] for name, p in model.named_parameters()}
+    np.savez(sys.argv[1], losses=np.array(rows), apart=np.array(apart), **change)
+"""
+
+
+def four_images(counts):
+    """A batch of images with so many objects, and a seed of the draws for each."""
+    rng = np.random.default_rng(0)
+    batch = {'image': paddle.to_tensor(rng.normal(size=[4, 3, 32, 48]).astype('float32'))}
+    batch |= {'gt_bbox': [], 'gt_class': [], 'gt_segm': []}
+    for count in counts:
+        low = rng.integers(0, [32, 20], [count, 2])
+        boxes = np.concatenate([low, low + rng.integers(5, 12, [count, 2])], axis=1)
+        masks = np.zeros([count, 32, 48], 'uint8')
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes):
+            mask[y1:y2, x1:x2] = 1
+        batch['gt_bbox'].append(boxes.astype('float32'))
+        batch['gt_class'].append(np.arange(count) % 3)
+        batch['gt_segm'].append(masks)
+    return batch | {'im_shape': np.array([[32, 48]] * 4, 'float32'), 'draws': [5, 6, 7, 8]}
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_doubled_batch(run_program, tmp_path):
+    """The comparison uses plain SGD: Adam would turn gradients that are rounding into full steps.
+
+    Each rank divides by the counts of its own samples, as mmdetection does. So two processes equal
+    one where every image has its full share of samples, 4 of 16 positive: at least 4 objects. With
+    fewer, each process equals one that has its part of the images alone.
+    """
+    script = tmp_path / 'steps.py'
+    script.write_text(STEPS)
+    launcher = '-m paddle.distributed.launch --log_level ERROR --nproc_per_node 2'.split()
+    launcher += ['--log_dir', str(tmp_path / 'log')]
+    path = f'{ROOT}:{ROOT / "tests"}'
+    found = []
+    for name, before in (('one', []), ('two', launcher)):
+        file = tmp_path / f'{name}.npz'
+        result = run_program(script, file, launcher=before, PYTHONPATH=path)
+        assert result.returncode == 0, result.stdout + result.stderr
+        found.append(dict(np.load(file)))
+    one, two = found
+    assert one.keys() == two.keys()
+    np.testing.assert_allclose(two.pop('apart'), one.pop('apart'), rtol=1e-5)
+    np.testing.assert_allclose(two.pop('losses'), one.pop('losses'), rtol=1e-4)
+    for name, change in one.items():
+        largest = np.abs(change).max()
+        assert largest > 0, name
+        np.testing.assert_allclose(
+            two[name], change, atol=1e-4 * largest + 1e-7, rtol=0, err_msg=name
+        )
