@@ -24,9 +24,9 @@ import pictures
 import table
 import turns
 
-from models_sizes import SIZES
+from models_sizes import PYRAMIDS, SIZES
 
-STEPS = (*floor.PASSES, 'load', 'folder')  # kinds that measure the time of a batch
+STEPS = (*floor.PASSES, 'detect', 'load', 'folder')  # kinds that measure the time of a batch
 
 
 def main(args):
@@ -75,7 +75,7 @@ def measure(case, rounds, threads, scratch):
         **dataclasses.asdict(case),
         'products': floor.products(case),
         'scratch': str(scratch),
-        'size': dataclasses.asdict(SIZES[case.model]),
+        'size': size(case),
     }
     workers = []
     try:
@@ -104,6 +104,13 @@ def measure(case, rounds, threads, scratch):
     return lines
 
 
+def size(case):
+    """What models_sizes says of the case's model."""
+    if case.model in PYRAMIDS:
+        return PYRAMIDS[case.model]
+    return dataclasses.asdict(SIZES[case.model])
+
+
 def prepare(case, scratch):
     """The files that the case reads."""
     if case.kind in ('load', 'export', 'folder', 'processes', 'epoch'):
@@ -113,7 +120,7 @@ def prepare(case, scratch):
     elif case.kind == 'startup':
         pictures.make(scratch / 'small', case.batch, 32, 32, '.png')
     elif case.kind == 'convert':
-        made = {'kind': 'make', 'side': case.side, 'size': dataclasses.asdict(SIZES[case.model])}
+        made = {'kind': 'make', 'side': case.side, 'size': size(case)}
         subprocess.run(
             [
                 turns.PYTHONS['torch'],

@@ -4,7 +4,7 @@ A case is one line of the table, measured with each of its `sides` in turn. It h
 group. The meaning of `what` depends on the kind:
     export: precision                load: the augmentation, `fast` for --fast_resize
     folder: the engine               processes: their number
-    startup: the program             pretrain, finetune, infer, segment, convert, epoch: unused
+    startup: the program             all others: unused
 """
 
 import dataclasses
@@ -21,8 +21,9 @@ GROUPS = {  # letter -> title
     'i': 'Growth of a pre-training step, ViT-B; batch 8 is above',
     'j': 'Converting a file of 2.6 GB',
     'k': 'Of an epoch of `main_pretrain.py`, ViT-B: lost to saving, logging, waiting for data',
+    'l': 'A training step of detection, GFL, 7 objects an image',
 }
-ALIASES = {'g': 'abe'}  # peak memory is a column of these
+ALIASES = {'g': 'abel'}  # peak memory is a column of these
 BOTH = ('paddle', 'torch')
 
 
@@ -30,9 +31,10 @@ BOTH = ('paddle', 'torch')
 class Case:
     """One line of the table.
 
-    model: a key of models_sizes.SIZES, or for compare.py another autoencoder's full name. cost: the
-    seconds, roughly, that the case takes on two cores; the time left is estimated from it. steps:
-    of a turn. rounds: the turns that count. warm: the turns before them, which do not count.
+    model: a key of models_sizes.SIZES, for `detect` of PYRAMIDS, or for compare.py another
+    autoencoder's full name. cost: the seconds, roughly, that the case takes on two cores; the time
+    left is estimated from it. steps: of a turn. rounds: the turns that count. warm: the turns
+    before them, which do not count.
     """
 
     name: str
@@ -117,6 +119,10 @@ CASES = [
          rounds=2, warm=0, cost=60),
     Case('k_vit_base', 'epoch', '64 images, batch 8',
          batch=8, rounds=1, warm=0, cost=45, sides=('paddle',)),
+    Case('l_nano', 'detect', 'nano Swin, 128 pixels a side, batch 8', 'swin_nano_64', 8, 128,
+         rounds=5, steps=3, cost=40),
+    Case('l_swin_tiny', 'detect', 'Swin-T, 512 pixels a side, batch 1', 'swin_tiny_256', 1, 512,
+         rounds=3, cost=60),
 ]  # fmt: skip
 
 
@@ -137,6 +143,5 @@ def chosen(words: list[str]) -> list[Case]:
 
 def small(case: Case) -> Case:
     """The case with a tiny model, which takes seconds: for the tests."""
-    return dataclasses.replace(
-        case, model='nano_patch4', side=32, batch=min(case.batch, 2), steps=1
-    )
+    model = 'swin_nano_64' if case.kind == 'detect' else 'nano_patch4'
+    return dataclasses.replace(case, model=model, side=32, batch=min(case.batch, 2), steps=1)

@@ -18,6 +18,7 @@ OUTSIDE = ('startup', 'convert', 'folder', 'processes')
 MODULES = {
     'load': '{}_load',
     'segment': '{}_segment',
+    'detect': '{}_detect',
     'epoch': '{}_epoch',
     **dict.fromkeys(OUTSIDE, 'programs'),
 }

@@ -27,16 +27,20 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 
-def build(settings):
-    """The neck and the head of UM-MAE's config, with every tensor perturbed."""
+def recipe(settings):
+    """The neck and the head of UM-MAE's config.
+
+    first: number of the first map that is used, by default 1; maps: how many result, by default 5.
+    """
+    first, maps = settings.get('first', 1), settings.get('maps', 5)
     norm = {'BN': dict(type='BN'), 'GN': dict(type='GN', num_groups=32)}[settings['norm']]
     neck = dict(
         type='FPN',
         in_channels=[settings['width']] * 4,
         out_channels=settings['channels'],
-        start_level=1,
+        start_level=first,
         add_extra_convs='on_output',
-        num_outs=5,
+        num_outs=maps,
         norm_cfg=norm,
     )
     head = dict(
@@ -50,7 +54,7 @@ def build(settings):
             ratios=[1.0],
             octave_base_scale=8,
             scales_per_octave=1,
-            strides=[8, 16, 32, 64, 128],
+            strides=[8 * 2**level for level in range(maps)],
         ),
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
         loss_dfl=dict(type='DistributionFocalLoss', loss_weight=0.25),
@@ -70,6 +74,12 @@ def build(settings):
             max_per_img=settings['kept'],
         ),
     )
+    return neck, head
+
+
+def build(settings):
+    """The neck and the head, with every tensor perturbed."""
+    neck, head = recipe(settings)
     model = nn.Module()
     model.neck = MODELS.build(ConfigDict(neck))
     model.bbox_head = MODELS.build(ConfigDict(head))
@@ -150,16 +160,21 @@ def training(model, maps, given):
     }
 
 
-def steps(model, maps, given, settings):
-    """Steps of the recipe's AdamW, all on the same images."""
+def wrapper(model, settings):
+    """The recipe's AdamW, as mmengine wraps it."""
     free = ('pos_embed', 'norm', 'bias')
-    optimizer = build_optim_wrapper(
+    return build_optim_wrapper(
         model,
         dict(
             optimizer=dict(type='AdamW', lr=settings['rate'], weight_decay=settings['decay']),
             paramwise_cfg=dict(custom_keys={name: dict(decay_mult=0.0) for name in free}),
         ),
-    ).optimizer
+    )
+
+
+def steps(model, maps, given, settings):
+    """Steps of the recipe's AdamW, all on the same images."""
+    optimizer = wrapper(model, settings).optimizer
     names = {p: name for name, p in model.named_parameters()}
     decayed = [
         names[p]
