@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 from paddle.nn.initializer import Constant, Normal, TruncatedNormal
 
+from util import kernels
 from util.dist import recompute
 from util.errors import InputError
 
@@ -78,7 +79,7 @@ def attend(
     scale = q.shape[-1] ** -0.5
     scores = paddle.matmul(q * scale, k, transpose_y=True)  # [.., L, M]
     if bias is not None:
-        scores = scores + bias
+        scores = kernels.add_bias(scores, bias)
     weights = nn.functional.softmax(scores, axis=-1)
     return paddle.matmul(weights, v)  # [.., L, d]
 

@@ -97,6 +97,22 @@ def test_operations_and_their_gradients_are_those_of_numpy(shape, paddles_own):
     close(layer.bias.grad, dz.reshape([-1, 11]).sum(0))
 
 
+@pytest.mark.parametrize('shape', [(1, 1, 3, 4, 4), (1, 5, 3, 4, 4), (1, 5, 1, 4, 4), (1,) * 5])
+def test_a_bias_is_added_along_its_first_axes(shape):
+    """Equal to NumPy's sum bit for bit; the bias's gradient is the sum of that of all scores."""
+    rng = np.random.default_rng(0)
+    whole = [2, 5, 3, 4, 4]
+    scores, bias, dy = (rng.normal(size=s).astype('float32') for s in (whole, shape, whole))
+    SCORES, BIAS = paddle.to_tensor(scores), paddle.to_tensor(bias)
+    SCORES.stop_gradient = BIAS.stop_gradient = False
+    y = kernels.add_bias(SCORES, BIAS)
+    y.backward(paddle.to_tensor(dy))
+    assert np.array_equal(y.numpy(), scores + bias)
+    assert np.array_equal(SCORES.grad.numpy(), dy)
+    repeated = tuple(axis for axis in range(5) if shape[axis] == 1)
+    close(BIAS.grad, dy.sum(repeated, keepdims=True, dtype='float64'))
+
+
 def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monkeypatch):
     paddles_own()
     own = nn.functional.softmax
