@@ -20,7 +20,7 @@ from util import classes, cli, ema, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
-from util.data import folder, loader, pictures
+from util.data import folder, loader, pictures, summary
 
 
 def main(args):
@@ -45,6 +45,8 @@ def main(args):
     held_out = folder.find_labelled(
         args.data_path, 'val', suffixes, args.nb_classes, images.classes
     )
+    log.info(summary.line('training', images))
+    log.info(summary.line('validation', held_out))
     val = validation(args, held_out, plain)
 
     # Batches
@@ -91,7 +93,7 @@ def evaluation_images(args, state):
 
     state: the entries of the weight file besides the weights.
     """
-    return models_labels.evaluation_images(
+    images = models_labels.evaluation_images(
         args.data_path,
         pictures.suffixes(args.in_chans),
         args.nb_classes,
@@ -99,6 +101,8 @@ def evaluation_images(args, state):
         names=state.get('classes'),
         class_names=args.class_names,
     )
+    log.info(summary.line('validation', images))
+    return images
 
 
 def validation(args, images, plain):

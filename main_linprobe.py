@@ -21,7 +21,7 @@ from engine_loop import Run
 from util import classes, cli, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
-from util.data import folder, loader, pictures
+from util.data import folder, loader, pictures, summary
 from util.errors import InputError
 
 
@@ -46,6 +46,8 @@ def main(args):
     held_out = folder.find_labelled(
         args.data_path, 'val', suffixes, args.nb_classes, images.classes
     )
+    log.info(summary.line('training', images))
+    log.info(summary.line('validation', held_out))
     val = evaluation(args, held_out, plain, shared=args.dist_eval)
 
     # A fresh head on the frozen encoder
@@ -99,7 +101,7 @@ def evaluation_images(args, state):
 
     state: the entries of the weight file besides the weights.
     """
-    return models_labels.evaluation_images(
+    images = models_labels.evaluation_images(
         args.data_path,
         pictures.suffixes(args.in_chans),
         args.nb_classes,
@@ -107,6 +109,8 @@ def evaluation_images(args, state):
         names=state.get('classes'),
         class_names=args.class_names,
     )
+    log.info(summary.line('validation', images))
+    return images
 
 
 def evaluation(args, images, plain, shared=False):

@@ -18,9 +18,9 @@ import models_um
 import models_zoo
 from engine_loop import Run
 from engine_pretrain import reconstruct, train_one_epoch
-from util import cli, flags, masking, optim, panels, program
+from util import cli, flags, log, masking, optim, panels, program
 from util.augment import crop, transform
-from util.data import folder, loader, pictures
+from util.data import folder, loader, pictures, summary
 from util.errors import InputError
 
 PICTURES = 4  # images whose reconstruction is shown in VisualDL
@@ -31,7 +31,8 @@ def main(args):
 
     # Images, model and masks
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
-    images = folder.find(args.data_path, 'train', pictures.suffixes(args.in_chans))
+    images = folder.find_unlabelled(args.data_path, pictures.suffixes(args.in_chans))
+    log.info(summary.line('training', images))
     model = models_zoo.autoencoder(
         args.model,
         fix_um_positions=args.fix_um_positions,

@@ -3,12 +3,12 @@
 from imagenet_classes import SYNSETS
 from util.classes import listed
 from util.data import lists
-from util.data.folder import Images, find_labelled
+from util.data.folder import Images, Paths, by_names, find_labelled, typed
 from util.errors import InputError
 
 
 def evaluation_images(
-    data_path: str,
+    data_path: Paths,
     suffixes: tuple[str, ...],
     outputs: int,
     *,
@@ -39,24 +39,24 @@ def evaluation_images(
         return _by_names(images, names)
     if len(folders) != outputs:
         raise InputError(
-            f'{path} does not name its classes, and --data_path {data_path} has {len(folders)} '
-            f'class folders for {outputs} outputs, so it is unknown which belongs to which; give '
-            '--class_names FILE with the name of a folder in each line, in the order of the outputs'
+            f'{path} does not name its classes, and --data_path {typed(data_path)} has '
+            f'{len(folders)} class folders for {outputs} outputs, so it is unknown which belongs '
+            'to which; give --class_names FILE with the name of a folder in each line, in the '
+            'order of the outputs'
         )
     return images
 
 
 def _by_names(images: Images, names: list[str]) -> Images:
     """Images, labelled by the place of their class folder among `names`."""
-    labels = {name: label for label, name in enumerate(names)}
-    unknown = [folder for folder in images.classes if folder not in labels]
+    known = set(names)
+    unknown = [folder for folder in images.classes if folder not in known]
     if unknown:
         raise InputError(
             f'these class folders are not among the names of classes: {listed(unknown)}; '
             f'the names are: {listed(names)}'
         )
-    by_names = [labels[images.classes[label]] for label in images.labels]
-    return Images(images.paths, by_names, names)
+    return by_names(images, names)
 
 
 def read_names(file: str, outputs: int) -> list[str]:

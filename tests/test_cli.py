@@ -88,7 +88,7 @@ OFFICIAL = {
     },
 }
 SHARED = {
-    'data_path': 'X',
+    'data_path': ['X'],
     'device': None,
     'amp': None,
     'save_every': 1,

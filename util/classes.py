@@ -4,18 +4,17 @@ Other classes than before would shift the labels.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from util.data.folder import Images
+from util.data.folder import Images, Paths, common
 from util.errors import InputError
 
 MOST = 5  # differences shown by an error
 
 
-def kept(images: Images, data_path: str, renamed: bool) -> dict[str, Any]:
+def kept(images: Images, data_path: Paths, renamed: bool) -> dict[str, Any]:
     """The parts of a checkpoint that describe the training images.
 
     `classes` are the names of the classes, `examples` one image of each. A list has no names, so an
@@ -109,13 +108,14 @@ def listed(texts: list[str]) -> str:
 class Examples:
     """An image of each label, in the order of the labels; '' for a label without images.
 
-    Images are given by their paths relative to --data_path.
+    Images are given by their paths relative to --data_path, or to the folder that contains all of
+    several.
     """
 
-    def __init__(self, images: Images, data_path: str, renamed: bool = False):
+    def __init__(self, images: Images, data_path: Paths, renamed: bool = False):
         self.images = images
         self.renamed = renamed
-        self.root = os.path.join(Path(data_path), '')
+        self.root = os.path.join(common(data_path), '')
         labels, first = np.unique(images.labels, return_index=True)
         count = int(labels[-1]) + 1
         self.paths = [''] * count

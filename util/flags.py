@@ -298,8 +298,10 @@ def data(p: argparse.ArgumentParser) -> None:
     g.add_argument(
         '--data_path',
         required=True,
+        nargs='+',
         metavar='PATH',
-        help='folder with train/<class>/<image>, or a text file of lines `path` or `path label`',
+        help='folder with train/<class>/<image> or train.txt or train_list.txt (lines of `path '
+        'label`); for pre-training, any folder of images or a list; several are joined',
     )
     g.add_argument(
         '--in_chans',

@@ -2,10 +2,13 @@
 
 Links are followed, except a link to a folder that contains it. Names that begin with a dot
 (`._photo.jpg`, `.DS_Store`, hidden folders) are skipped. Paths are sorted as text.
+
+`left_out`, where a function takes it, counts what was passed over, by the reason.
 """
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from pathlib import Path
@@ -15,21 +18,28 @@ from util import log
 ANY = ('',)  # every name ends in it
 
 
-def walk(folder: str | Path, suffixes: tuple[str, ...] = ANY) -> list[str]:
+def walk(
+    folder: str | Path, suffixes: tuple[str, ...] = ANY, left_out: Counter | None = None
+) -> list[str]:
     """The files with one of the suffixes at any depth below a folder, sorted."""
-    return sorted(_walk(str(folder), _ancestors(folder), suffixes))
+    left_out = Counter() if left_out is None else left_out
+    return sorted(_walk(str(folder), _ancestors(folder), suffixes, left_out))
 
 
-def subfolders(folder: str | Path) -> list[str]:
-    """The names of the folders in a folder, sorted."""
-    folders, _ = _split(str(folder), _ancestors(folder))
-    return [os.path.basename(path) for path, _ in folders]
+def entries(
+    folder: str | Path, suffixes: tuple[str, ...], left_out: Counter | None = None
+) -> tuple[list[str], list[str]]:
+    """The names of the folders in a folder, and its files with one of the suffixes, both sorted."""
+    left_out = Counter() if left_out is None else left_out
+    folders, found = _split(str(folder), _ancestors(folder), left_out)
+    names = [os.path.basename(path) for path, _ in folders]
+    return names, list(_wanted(found, suffixes, left_out))
 
 
 def files(folder: str | Path, suffixes: tuple[str, ...]) -> list[str]:
     """The files with one of the suffixes in a folder itself, sorted."""
-    _, found = _split(str(folder), _ancestors(folder))
-    return [path for path in found if _ends(path, suffixes)]
+    _, found = entries(folder, suffixes)
+    return found
 
 
 def match(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -99,37 +109,62 @@ def _ancestors(folder: str | Path) -> frozenset[str]:
     return frozenset([str(real), *on_disk, *in_name])
 
 
-def _walk(folder: str, ancestors: frozenset[str], suffixes: tuple[str, ...]) -> Iterator[str]:
+def _walk(
+    folder: str, ancestors: frozenset[str], suffixes: tuple[str, ...], left_out: Counter
+) -> Iterator[str]:
     """The files with one of the suffixes in a folder, then those of its folders."""
-    folders, found = _split(folder, ancestors)
-    yield from (path for path in found if _ends(path, suffixes))
+    folders, found = _split(folder, ancestors, left_out)
+    yield from _wanted(found, suffixes, left_out)
     for path, real in folders:
-        yield from _walk(path, ancestors | {real}, suffixes)
+        yield from _walk(path, ancestors | {real}, suffixes, left_out)
 
 
-def _split(folder: str, ancestors: frozenset[str]) -> tuple[list[tuple[str, str]], list[str]]:
+def _wanted(paths: Iterable[str], suffixes: tuple[str, ...], left_out: Counter) -> Iterator[str]:
+    """The paths with one of the suffixes."""
+    for path in paths:
+        if _ends(path, suffixes):
+            yield path
+        else:
+            suffix = os.path.splitext(path)[1].lower()
+            left_out[suffix or 'without a suffix'] += 1
+
+
+def _split(
+    folder: str, ancestors: frozenset[str], left_out: Counter
+) -> tuple[list[tuple[str, str]], list[str]]:
     """The folders in a folder, each with its real path, and the other entries, both sorted.
 
     Folders among the ancestors are left out. A folder that cannot be listed counts as empty, with a
     warning.
     """
     try:
-        with os.scandir(folder) as entries:
-            entries = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(folder) as listing:
+            listing = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
         log.warn(f'{folder} cannot be listed ({error.strerror}) and is skipped')
+        left_out['folders that cannot be listed'] += 1
         return [], []
     folders, found = [], []
-    for entry in entries:
+    for entry in listing:
         if entry.name.startswith('.'):
+            left_out[_hidden(entry)] += 1
             continue
         if not _is_folder(entry):  # a broken link counts as a file; its reader reports it
             found.append(entry.path)
             continue
         real = os.path.realpath(entry.path)
-        if real not in ancestors:
+        if real in ancestors:
+            left_out['circular links'] += 1
+        else:
             folders.append((entry.path, real))
     return folders, found
+
+
+def _hidden(entry: os.DirEntry) -> str:
+    """What an entry is whose name begins with a dot."""
+    if _is_folder(entry):
+        return 'hidden folders'
+    return '._*' if entry.name.startswith('._') else 'hidden files'
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
