@@ -12,6 +12,7 @@ from visualdl import LogReader
 
 import main_pretrain
 from util import program, weights
+from util.data import pictures
 from util.errors import InputError
 
 TINY = (
@@ -206,8 +207,8 @@ def test_bad_input_is_one_line_and_exit_code_2(run_program, tmp_path):
     )
     assert result.returncode == 2 and result.stdout == ''
     assert [line for line in result.stderr.splitlines() if line] == [
-        f'main_pretrain.py: error: {tmp_path}/train has no class folders: '
-        f'images belong in {tmp_path}/train/<class>/'
+        f'main_pretrain.py: error: --data_path {tmp_path}/train: no image '
+        f'({" ".join(pictures.PICTURES)}) in this folder, at any depth'
     ]
 
 

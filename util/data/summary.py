@@ -11,13 +11,14 @@ def line(what: str, images: Images) -> str:
 
     what: the name of the images, as `training`. Of classes of the same size, the first is named.
     """
-    parts = [f'{what}: {len(images)} images']
+    noun = 'image' if len(images) == 1 else 'images'
+    parts = [f'{what}: {len(images)} {noun}']
     if images.labels is not None:
         parts.append(_classes(images))
     reasons = []
     for reason, count in images.left_out.most_common():
         if count:
-            reasons.append(f'{count} {reason}')
+            reasons.append(f'{reason} ({count})')
     if reasons:
         parts.append(f'left out: {listed(reasons)}')
     return '; '.join(parts)
