@@ -50,12 +50,12 @@ def main(args):
     log.info(summary.line('validation', held_out))
     val = evaluation(args, held_out, plain, shared=args.dist_eval)
 
-    # A fresh head on the frozen encoder
+    # A head on the frozen encoder; without --finetune it stays as the model drew it, as upstream
     if args.finetune:
         log.info(models_zoo.start_from(model, args.finetune, use_ema=args.use_ema))
+        model.reset_head(std=0.01)
     if args.knn:
         vote(args, model, images, val, plain)
-    model.reset_head(std=0.01)
     model.probe()
 
     # Batches

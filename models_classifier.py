@@ -23,7 +23,7 @@ class Classifier(nn.Layer):
     def reset_head(self, std: float) -> None:
         """Draw the head's weight with standard deviation `std`, and set its bias to 0.
 
-        Upstream takes 2e-5 for fine-tuning and 0.01 for linear probing.
+        With --finetune, upstream takes 2e-5 for fine-tuning and 0.01 for linear probing.
         """
         initializer.TruncatedNormal(std=std, a=-2.0, b=2.0)(self.head.weight)
         initializer.Constant(0.0)(self.head.bias)

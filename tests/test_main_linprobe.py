@@ -93,6 +93,14 @@ def test_the_head_begins_with_a_deviation_of_a_hundredth(probe):
     )
 
 
+def test_the_head_keeps_the_draw_of_the_model_without_finetune(classify):
+    flags = '--nb_classes 100 --lr 0 --epochs 1'.split()  # upstream resets it with --finetune alone
+    _, out = classify(main_linprobe, *flags)
+    head = weights.read(out / 'checkpoint-0.pd')['model']
+    assert head['head.1.weight'].std() == pytest.approx(0.02, rel=0.05)
+    assert not head['head.1.bias'].any()
+
+
 def test_a_run_resumed_within_an_epoch_ends_as_if_nothing_had_happened(probe):
     flags = ['--epochs', '3', '--save_every_iters', '1']
     log, out = probe(*flags)
