@@ -120,7 +120,7 @@ def finish_epoch(run: Run, epoch: int, stats: dict[str, float], result: dict[str
     best_figures = f'best acc1 {best["acc1"]:.2f}, epoch {best["epoch"]}'
     log.info(f'epoch {epoch}: {figures}  ({best_figures})')
     curves = {f'perf/test_{name}': value for name, value in result.items()}
-    run.recorder.scalars(epoch, **curves)
+    run.recorder.evaluation(epoch, **curves)
 
     record = {
         'train_lr': stats['lr'],

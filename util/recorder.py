@@ -16,7 +16,7 @@ class Recorder:
         another run. They move to log.txt.old.
 
     The horizontal axis of curves is upstream's: 1000 steps are one epoch, so that runs with
-    different batch sizes can be compared.
+    different batch sizes can be compared. Figures of an evaluation are at the epoch itself.
     """
 
     def __init__(self, output_dir: str, log_dir: str, first_epoch: int = 0):
@@ -51,6 +51,12 @@ class Recorder:
         if self.writer:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, int(epoch * 1000))
+
+    def evaluation(self, epoch: int, **values: float) -> None:
+        """Add a point to the curve of each figure of an evaluation."""
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, epoch)
 
     def picture(self, name: str, epoch: float, pixels: np.ndarray) -> None:
         """Show a picture, uint8 [height, width, 3], in VisualDL."""
