@@ -25,6 +25,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import numpy as np
 import paddle
 
+import models_features
 import models_sizes
 import models_zoo
 from util import cli, convert, exported, masking, program, weights
@@ -135,7 +136,7 @@ def build(args):
     if what == 'reconstruct':
         layer, known, own = reconstruct(args, state['model'])
     elif what == 'features' and DEFAULT[kind] != 'classify':
-        layer, known, own = features_of_encoder(args, state)
+        layer, known, own = features_of_encoder(args)
     else:
         layer, known, own = classifier(args, what)
 
@@ -196,25 +197,12 @@ def classifier(args, what):
     return Features(model), known, {}
 
 
-def features_of_encoder(args, state):
+def features_of_encoder(args):
     """A pre-trained encoder as linear probing has it, facts about it, and no part of its own."""
-    known = models_sizes.said_by(state['model'])
-    name = args.model or known.get('model')
-    if not name:
-        raise InputError(f'{args.resume} does not say its model; give --model')
-    side = known['input_size'] if args.input_size is None else args.input_size
-    model = models_zoo.classifier(
-        name,
-        img_size=side,
-        in_chans=known['in_chans'],
-        num_classes=1,
-        global_pool=not name.startswith('vit_'),
+    model, known = models_features.encoder_from(
+        args.resume, args.model, args.input_size, args.use_ema
     )
-    models_zoo.start_from(model, args.resume, use_ema=args.use_ema)
-
-    flags = state.get('args', {})
-    known |= {'model': name, 'sides': [side, side]}
-    known |= {flag: flags.get(flag) for flag in ('mean', 'std')}
+    known['sides'] = [known['input_size'], known['input_size']]
     return Features(model), known, {}
 
 

@@ -1,6 +1,7 @@
-"""Classify pictures: the most probable labels of each.
+"""Classify pictures: the most probable labels of each. Or write their features to a file.
 
     python main_infer.py --model vit_base_patch16 --resume checkpoint-best.pd --img_path PICTURE
+    python main_infer.py --resume checkpoint-0.pd --img_path FOLDER --features features.npz
 
 PICTURE may be a folder or a quoted glob. Pooling, size and classes are those of the checkpoint; a
 checkpoint that does not tell them needs flags. --resume may be a folder that main_export.py has
@@ -20,9 +21,10 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+import models_features
 import models_labels
 import models_zoo
-from util import cli, exported, program
+from util import cli, exported, feature_file, program
 from util.augment import crop, transform
 from util.data import pictures, workers
 from util.errors import InputError
@@ -33,11 +35,11 @@ MOST_WORKERS = 4  # by default; each prepares some hundred images/s
 
 def main(args):
     program.start(args.device, seed=0)
+    check_features(args)
     is_exported = Path(args.resume, exported.ABOUT).exists()
-    scores_of, about, how = from_folder(args) if is_exported else from_weights(args)
+    outputs_of, about, how = from_folder(args) if is_exported else from_weights(args)
     stream = sys.stderr if args.json else sys.stdout
     print(f'Resume checkpoint {args.resume}', file=stream)
-    labels = class_names(args.class_names, about['labels'])
     channels = about['in_chans']
     files = find(args.img_path, channels)
 
@@ -52,18 +54,16 @@ def main(args):
     order = [files[start : start + args.batch_size] for start in starts]
     begin = time.perf_counter()
     batches = read_batches(order, prepare, args.num_workers)
-
-    # Labels, the most probable first
     several = len(files) > 1
-    topk = min(args.topk, len(labels))
     if several:
         batches = bar(batches, 'batches', len(order))
-    for batch, images in zip(order, batches):
-        scores = paddle.to_tensor(scores_of(images))  # [N, K]
-        probabilities = paddle.nn.functional.softmax(scores, axis=1)
-        values, classes = probabilities.topk(topk, axis=1)
-        for file, *best in zip(batch, values.tolist(), classes.tolist()):
-            show(file, *best, labels, args.json, several=several)
+    outputs = ((batch, outputs_of(images)) for batch, images in zip(order, batches))
+
+    if args.features:
+        write_features(args.features, files, outputs)
+    else:
+        labels = class_names(args.class_names, about['labels'])
+        show_labels(outputs, labels, args.topk, args.json, several=several)
     if several:
         seconds = time.perf_counter() - begin
         rate = len(files) / seconds
@@ -71,8 +71,24 @@ def main(args):
         print(f'{took}, {rate:.1f} images/s with reading them ({how})', file=sys.stderr)
 
 
+def check_features(args):
+    """InputError where flags of features and labels contradict, or the file cannot be written."""
+    if not args.features:
+        for flag in ('feature', 'blocks'):
+            if getattr(args, flag):
+                raise InputError(f'--{flag} needs --features FILE, the file to write')
+        return
+    feature_file.check(Path(args.features), per_patch=args.feature == 'patches')
+    for flag in ('json', 'class_names'):
+        if getattr(args, flag):
+            raise InputError(f'--{flag} is for labels, and --features writes none; leave out one')
+
+
 def from_weights(args):
-    """(images [N, C, height, width] -> scores [N, K], facts about the model, what runs it)."""
+    """(images [N, C, height, width] -> outputs, facts about the model, what runs it).
+
+    Outputs are scores [N, K], or arrays of features by their names.
+    """
     if args.engine not in (None, 'live'):
         raise InputError(
             f'--engine {args.engine} takes a folder that main_export.py has written, '
@@ -84,7 +100,34 @@ def from_weights(args):
             '--precision bf16: on a CPU the live model has float32 alone; '
             'main_export.py writes one for which --engine inference has bfloat16'
         )
-    model, about = models_zoo.classifier_from(
+    model, about = load(args)
+    run = models_features.Features(model, args.feature, args.blocks) if args.features else model
+
+    @paddle.no_grad()
+    def outputs_of(images):
+        with paddle.amp.auto_cast(bf16, dtype='bfloat16'):
+            outputs = run(paddle.to_tensor(images))
+        if args.features:
+            return {name: as_array(x) for name, x in outputs.items()}
+        return as_array(outputs)
+
+    return outputs_of, about, f'live, {args.precision}'
+
+
+def as_array(x):
+    """A tensor as a float32 array."""
+    return x.astype('float32').numpy()
+
+
+def load(args):
+    """The model in a weight file, and its properties; for features it may have no head."""
+    if args.features and not models_features.has_head(args.resume):
+        if args.nb_classes or args.global_pool is not None:
+            raise InputError(
+                f'{args.resume} has no head; leave out --nb_classes, --global_pool and --cls_token'
+            )
+        return models_features.encoder_from(args.resume, args.model, args.input_size, args.use_ema)
+    return models_zoo.classifier_from(
         args.resume,
         args.use_ema,
         model=args.model,
@@ -92,14 +135,6 @@ def from_weights(args):
         global_pool=args.global_pool,
         input_size=args.input_size,
     )
-
-    @paddle.no_grad()
-    def scores_of(images):
-        with paddle.amp.auto_cast(bf16, dtype='bfloat16'):
-            scores = model(paddle.to_tensor(images))
-        return scores.astype('float32').numpy()
-
-    return scores_of, about, f'live, {args.precision}'
 
 
 def from_folder(args):
@@ -110,19 +145,36 @@ def from_folder(args):
             '--engine live takes the weights that it was made of'
         )
     about = exported.description(args.resume)
-    if about['what'] != 'classify':
+    if args.features:
+        check_exported_features(args, about)
+    elif about['what'] != 'classify':
         raise InputError(
             f'{args.resume} was exported to {about["what"]}, which gives no classes; '
             'export a classifier'
         )
     check_flags(args, about)
-    about['labels'] = about['classes']
+    about['labels'] = about.get('classes')
     model = exported.Exported(args.resume, args.engine or 'inference', args.precision)
 
-    def scores_of(images):
-        return model(images)[0]
+    def outputs_of(images):
+        output = model(images)[0]
+        return {'features': output} if args.features else output
 
-    return scores_of, about, model.how
+    return outputs_of, about, model.how
+
+
+def check_exported_features(args, about):
+    """InputError where an exported model does not give the features that were asked for."""
+    if about['what'] != 'features':
+        raise InputError(
+            f'{args.resume} was exported to {about["what"]}; '
+            '--features needs a folder of main_export.py --what features'
+        )
+    if args.feature or args.blocks:
+        raise InputError(
+            f'{args.resume} is an exported model, which gives the input of the head alone; '
+            'leave out --feature and --blocks, or name the weights that it was made of'
+        )
 
 
 def check_flags(args, about):
@@ -130,7 +182,7 @@ def check_flags(args, about):
     known = {
         'model': about['model'],
         'input_size': about['input_size'],
-        'nb_classes': len(about['classes']),
+        'nb_classes': len(about.get('classes', [])),
     }
     for name, own in known.items():
         asked = getattr(args, name)
@@ -157,6 +209,25 @@ def read_batches(order, prepare, num_workers):
     if num_workers and workers.supported():
         return workers.Pool(prepare, np.stack, order, num_workers, str)
     return (np.stack([prepare(file) for file in batch]) for batch in order)
+
+
+def write_features(path, files, outputs):
+    """Write the features of all pictures; outputs: (files of a batch, arrays by their names)."""
+    with feature_file.writing(Path(path), [str(file) for file in files]) as sink:
+        for batch, arrays in outputs:
+            sink.add([str(file) for file in batch], arrays)
+    shapes = ', '.join(f'{name} {list(array.shape[1:])}' for name, array in arrays.items())
+    print(f'wrote {path}: {len(files)} rows of {shapes}')
+
+
+def show_labels(outputs, labels, topk, as_json, several):
+    """Print the labels of all pictures; outputs: (files of a batch, scores [N, K])."""
+    topk = min(topk, len(labels))
+    for batch, scores in outputs:
+        probabilities = paddle.nn.functional.softmax(paddle.to_tensor(scores), axis=1)
+        values, classes = probabilities.topk(topk, axis=1)  # the most probable first
+        for file, *best in zip(batch, values.tolist(), classes.tolist()):
+            show(file, *best, labels, as_json, several=several)
 
 
 def show(file, values, indices, labels, as_json, several):
@@ -226,6 +297,29 @@ PARSER.add_argument(
 )
 PARSER.add_argument(
     '--class_names', default=None, metavar='FILE', help='a name a line, in the order of the classes'
+)
+PARSER.add_argument(
+    '--features',
+    default='',
+    metavar='FILE',
+    help='write features instead of labels: a .npz, .parquet or .csv; '
+    '--resume may also be a pre-trained encoder or autoencoder',
+)
+PARSER.add_argument(
+    '--feature',
+    choices=models_features.FEATURES,
+    default=None,
+    help='of the class token, the mean of the patches, or each patch '
+    "(default: what the model's head sees; cls for a pre-trained ViT)",
+)
+PARSER.add_argument(
+    '--blocks',
+    type=cli.number(int, 0),
+    nargs='+',
+    default=None,
+    metavar='N',
+    help='features of these blocks, from 0, without a normalisation '
+    '(default: of the whole encoder)',
 )
 PARSER.add_argument('--json', action='store_true', help='one JSON object a line')
 

@@ -1,0 +1,117 @@
+"""Features of an encoder: of its class token, the mean of its patches, or all patches.
+
+Without blocks, a ViT's tokens are those of timm's `forward_features` (the last block's, through
+`norm` if the model has it). Where `fc_norm` stands before the head, the mean goes through it.
+With blocks, tokens are as these blocks give them, without a normalisation: those of timm's
+`get_intermediate_layers`, numbered from 0 as there.
+Shapes: N images, L patches, D width; maps of pyramids are [N, rows, columns, D].
+"""
+
+import paddle
+
+import models_sizes
+import models_zoo
+from models_classifier import Classifier
+from util import convert
+from util.convert import names
+from util.errors import InputError
+
+FEATURES = ('cls', 'mean', 'patches')
+WITH_HEAD = (names.PROBE, names.POOLED, names.CLASS_TOKEN)
+
+
+class Features:
+    """Images [N, C, height, width] -> features by name: `features`, or `block3` and so on.
+
+    feature: one of FEATURES, None for the one that the head sees; [N, D] for the first two, else
+    [N, L, D]. blocks: their numbers, None for the output of the encoder. InputError if the model
+    lacks one of them.
+    """
+
+    def __init__(
+        self, model: Classifier, feature: str | None = None, blocks: list[int] | None = None
+    ):
+        self.model = model
+        self.has_class_token = hasattr(model, 'cls_token')
+        self.feature = feature or ('mean' if model.global_pool else 'cls')
+        if self.feature == 'cls' and not self.has_class_token:
+            raise InputError(
+                f'--feature cls: a {type(model).__name__} has no class token; '
+                'choose --feature mean or --feature patches'
+            )
+
+        self.blocks = list(dict.fromkeys(blocks or []))  # without repetitions
+        last = len(model.blocks) - 1
+        for block in self.blocks:
+            if block > last:
+                raise InputError(f'--blocks {block}: the model has the blocks 0 to {last}')
+
+    def __call__(self, images: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """The features of these images."""
+        names_of_all = [f'block{block}' for block in self.blocks] or ['features']
+        tokens = self._tokens(images)
+        return {name: self._choose(x) for name, x in zip(names_of_all, tokens)}
+
+    def _tokens(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        """Tokens [N, L, D], with the class token first if there is one."""
+        if self.has_class_token:
+            outputs = self.model.block_features(images)
+        else:
+            outputs = [x.flatten(1, 2) for x in self.model.features(images)]
+        if self.blocks:
+            return [outputs[block] for block in self.blocks]
+        last = outputs[-1]
+        if not self.model.global_pool:
+            last = self.model.norm(last)
+        return [last]
+
+    def _choose(self, tokens: paddle.Tensor) -> paddle.Tensor:
+        """The asked feature of tokens [N, L, D]."""
+        if self.feature == 'cls':
+            return tokens[:, 0]
+        patches = tokens[:, 1:] if self.has_class_token else tokens
+        if self.feature == 'patches':
+            return patches
+        mean = patches.mean(1)  # [N, D]
+        if self.model.global_pool and not self.blocks:
+            mean = self.model.fc_norm(mean)
+        return mean
+
+
+def encoder_from(
+    path: str, name: str | None = None, input_size: int | None = None, use_ema: bool = False
+) -> tuple[Classifier, dict]:
+    """The encoder in the file of a pre-training, as linear probing has it, and its properties.
+
+    Properties: model, input_size, in_chans, and mean and std (None where the file does not say).
+    name and input_size: for files that do not tell them, or for another size. InputError if the
+    file does not tell its model, or holds something else.
+    """
+    state = convert.read(path, use_ema=use_ema)[0]
+    kind = names.kind(state['model'])
+    if kind not in (names.ENCODER, names.AUTOENCODER):
+        raise InputError(f'{path} holds {kind}; name a classifier or a pre-trained encoder')
+    known = models_sizes.said_by(state['model'])
+    name = name or known.get('model')
+    if not name:
+        raise InputError(f'{path} does not say its model; give --model')
+    side = known['input_size'] if input_size is None else input_size
+    model = models_zoo.classifier(
+        name,
+        img_size=side,
+        in_chans=known['in_chans'],
+        num_classes=1,
+        global_pool=not name.startswith('vit_'),
+    )
+    models_zoo.start_from(model, path, use_ema=use_ema)
+    model.eval()
+
+    flags = state.get('args', {})
+    known |= {'model': name, 'input_size': side}
+    known |= {flag: flags.get(flag) for flag in ('mean', 'std')}
+    return model, known
+
+
+def has_head(path: str) -> bool:
+    """Whether a weight file holds a classifier."""
+    return names.kind(convert.read(path)[0]['model']) in WITH_HEAD
