@@ -7,10 +7,14 @@ import subprocess
 import sys
 
 import numpy as np
+import paddle
 import pytest
+import yaml
 from conftest import ROOT
+from PIL import Image
 
 import models_sizes
+import models_zoo
 from util import convert, weights
 from util.convert import __main__ as program
 from util.convert import hugging_face, names
@@ -366,7 +370,12 @@ def test_a_folder_says_how_the_model_is_built_or_is_not_made(run, models, encode
         run(models / 'official_encoder.pth', tmp_path / 'x', '--to', 'hf')
     assert os.listdir(tmp_path) == []
     run(encoder, tmp_path / 'x', '--to', 'hf')
-    assert sorted(os.listdir(tmp_path / 'x')) == ['config.json', 'model.safetensors']
+    assert sorted(os.listdir(tmp_path / 'x')) == [
+        'README.md',
+        'config.json',
+        'model.safetensors',
+        'preprocessor_config.json',
+    ]
     config = json.loads((tmp_path / 'x/config.json').read_text())
     expected = {
         'hidden_size': 96,
@@ -389,3 +398,43 @@ def test_what_config_json_assumes_is_said(encoder, tmp_path):
     assert 'made norm_pix_loss: false in config.json, because SRC does not say it' in str(
         convert.write(tmp_path / 'x', state, 'hf', models_sizes.size_of(state['model']))
     )
+
+
+@pytest.mark.parametrize('global_pool', [False, True])
+def test_a_folder_of_a_classifier_tells_labels_evaluation_and_licence(run, tmp_path, global_pool):
+    """transformers and timm open it in tests/originals/test_open_folder.py."""
+    model = models_zoo.classifier('vit_nano_patch4', num_classes=2, global_pool=global_pool)
+    state = {'model': model.state_dict(), 'classes': ['a cat', 'a dog']}
+    paddle.save(state | {'args': {'mean': [0.1, 0.2, 0.3]}}, str(tmp_path / 'x.pd'))
+    run(tmp_path / 'x.pd', tmp_path / 'x', '--to', 'hf', '--licence', 'CC-BY-NC 4.0')
+
+    config = json.loads((tmp_path / 'x/config.json').read_text())
+    if global_pool:
+        assert config['label_names'] == ['a cat', 'a dog'] and 'model_type' not in config
+        own = {'img_size': 32, 'patch_size': 4, 'embed_dim': 96, 'depth': 4, 'num_heads': 3}
+        assert config['model_args'] == own | {'in_chans': 3, 'global_pool': 'avg'}
+    else:
+        assert config['id2label'] == {'0': 'a cat', '1': 'a dog'}
+        assert config['label2id'] == {'a cat': 0, 'a dog': 1}
+    evaluation = config['pretrained_cfg']
+    assert evaluation['input_size'] == [3, 32, 32] and evaluation['crop_pct'] == 0.875
+    assert evaluation['mean'] == [0.1, 0.2, 0.3] and evaluation['std'] == [0.229, 0.224, 0.225]
+
+    processor = json.loads((tmp_path / 'x/preprocessor_config.json').read_text())
+    assert processor['size'] == {'shortest_edge': 36} and processor['resample'] == Image.BICUBIC
+    assert processor['crop_size'] == {'height': 32, 'width': 32}
+    assert processor['image_mean'] == evaluation['mean']
+    _, header, card = (tmp_path / 'x/README.md').read_text().split('---\n')
+    facts = yaml.safe_load(header)
+    assert facts['license'] == 'cc-by-nc-4.0'
+    assert facts['library_name'] == ('timm' if global_pool else 'transformers')
+    assert 'Licence: CC-BY-NC 4.0' in card and weights.sha256(tmp_path / 'x.pd') in card
+    for name, array in convert.read(tmp_path / 'x')[0]['model'].items():
+        np.testing.assert_array_equal(array, model.state_dict()[name].numpy())
+
+
+def test_a_licence_that_the_hub_does_not_know_is_other(run, encoder, tmp_path):
+    run(encoder, tmp_path / 'x', '--to', 'hf', '--licence', 'ask: "me"')
+    _, header, _ = (tmp_path / 'x/README.md').read_text().split('---\n')
+    facts = yaml.safe_load(header)
+    assert (facts['license'], facts['license_name']) == ('other', 'ask: "me"')

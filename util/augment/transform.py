@@ -63,6 +63,11 @@ class Train:
         return image
 
 
+def crop_share(size: int) -> float:
+    """The part of the shorter side that an evaluation keeps, for images of this size."""
+    return 0.875 if size <= 224 else 1.0
+
+
 class Evaluate:
     """Resize the shorter side (bicubic), cut out the middle, normalise: float32 [C, size, size].
 
@@ -72,7 +77,7 @@ class Evaluate:
     def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
         self.size = size
         self.normalize = Normalize(mean, std)
-        self.short = int(size / 0.875) if size <= 224 else size
+        self.short = int(size / crop_share(size))
 
     def __call__(self, picture: Image.Image | np.ndarray) -> np.ndarray:
         width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size

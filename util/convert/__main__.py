@@ -5,13 +5,14 @@
 SRC is a file of the official code, UM-MAE, timm, Hugging Face, OpenMMLab or detectron2, in
 PyTorch's or safetensors' format or a pickle of arrays (.pkl), or a Paddle file; its keys and shapes
 tell which. It may also be a folder of Hugging Face's. DST ends in .pd (paddle), .pth, .safetensors
-or .pkl (detectron2); for hf it may be a folder, which `from_pretrained` then reads. docs/weights.md
-has the table of what is exact and what is not.
+or .pkl (detectron2); for hf it may be a folder, which transformers then opens, with the preparation
+of pictures. docs/weights.md has the table of what is exact and what is not.
 """
 
 from pathlib import Path
 
 import models_sizes
+import models_zoo
 from util import cli, convert, program
 from util.errors import InputError
 from util.weights import sha256
@@ -41,11 +42,20 @@ def main(args):
     state['source'] = {'file': Path(report.file).name, 'sha256': sha256(report.file)}
     size = models_sizes.size_of(state['model'])
     try:
-        written = convert.write(args.dst, state, args.to, size)
+        written = convert.write(args.dst, state, args.to, size, labels_of(state))
     except OSError as error:
         raise InputError(f'DST {args.dst}: cannot be written ({error.strerror})') from None
     print('wrote', written)
     print(f'licence: {state["licence"]}')
+
+
+def labels_of(state: dict) -> list[str] | None:
+    """A label for each class: the state's own names, or ImageNet's; None without classes."""
+    if 'head.bias' not in state['model']:
+        return None
+    count = len(state['model']['head.bias'])
+    synonyms = models_zoo.labels(state.get('classes'), count)
+    return [', '.join(names) for names in synonyms]
 
 
 def check_destination(src: str, dst: Path, to: str) -> None:

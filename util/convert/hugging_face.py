@@ -1,10 +1,19 @@
-"""Folders that transformers' `from_pretrained` reads: weights and config.json."""
+"""Folders that transformers opens: weights, config.json, preprocessor_config.json, a model card.
 
-import json
+A classifier on the class token is a ViTForImageClassification. One on the mean of the patches is a
+timm model, which transformers opens as TimmWrapperForImageClassification.
+
+Pictures: no processor of transformers 5.23 crops as our evaluation (and torchvision) does. If an
+odd number of pixels is left over, they round the corner down, and torchvision to the even side: a
+shift by one pixel. Only TimmWrapperImageProcessor has torchvision's transforms. AutoImageProcessor
+takes it, for both kinds of classifiers, because their config.json has `pretrained_cfg`.
+"""
+
 import math
 from pathlib import Path
 
 from util import atomic
+from util.augment import crop, transform
 from util.convert import names
 from util.errors import InputError
 from util.weights import safetensors_file
@@ -13,6 +22,27 @@ FILES = ('model.safetensors', 'pytorch_model.bin')
 CLASSES = {
     names.CLASS_TOKEN: 'ViTForImageClassification',
     names.AUTOENCODER: 'ViTMAEForPreTraining',
+}
+ARCHITECTURES = {  # width: timm's name
+    384: 'vit_small_patch16_224',
+    768: 'vit_base_patch16_224',
+    1024: 'vit_large_patch16_224',
+    1280: 'vit_huge_patch14_224',
+}
+EVALUATION = {  # of timm's pretrained_cfg
+    'fixed_input_size': True,
+    'interpolation': 'bicubic',
+    'crop_mode': 'center',
+    'first_conv': 'patch_embed.proj',
+    'classifier': 'head',
+}
+PROCESSOR = {
+    'image_processor_type': 'CLIPImageProcessor',
+    'do_resize': True,
+    'resample': 3,  # Pillow's number of bicubic
+    'do_center_crop': True,
+    'do_rescale': True,
+    'rescale_factor': 1 / 255,
 }
 ALWAYS = {
     'layer_norm_eps': 1e-6,
@@ -41,42 +71,35 @@ def file_in(path: str | Path) -> Path:
     raise InputError(f'{path} is a folder with {contents}; name a weight file')
 
 
-def write(folder: Path, tensors: dict, about: dict, config: dict) -> None:
-    """Write the weights and then config.json; each file is whole or not there."""
+def write(folder: Path, tensors: dict, about: dict, texts: dict[str, str]) -> None:
+    """Write the weights and then files of text; each file is whole or not there."""
     new = not folder.exists()
     folder.mkdir(exist_ok=True)
     try:
         safetensors_file.write(folder / FILES[0], tensors, about)
-        with atomic.writing(folder / 'config.json') as file:
-            file.write(json.dumps(config, indent=2).encode())
+        for name, text in texts.items():
+            with atomic.writing(folder / name) as file:
+                file.write(text.encode())
     except BaseException:
         if new and not any(folder.iterdir()):
             folder.rmdir()
         raise
 
 
-def config(model: dict, size, flags: dict, made: dict[str, str]) -> dict:
+def config(
+    model: dict, size, flags: dict, made: dict[str, str], labels: list[str] | None = None
+) -> dict:
     """The contents of config.json for weights under our names.
 
-    It is for ViTMAEForPreTraining, ViTMAEModel or ViTForImageClassification. size: that of the
-    weights, by models_sizes.size_of; InputError where it is None. `made` learns which entries are
-    assumed because the weights do not tell them.
+    It is for ViTMAEForPreTraining, ViTMAEModel, ViTForImageClassification or timm. size: that of
+    the weights, by models_sizes.size_of. `made` learns which entries are assumed because the
+    weights do not tell them.
     """
-    if size is None:
-        raise InputError(
-            '--to hf: config.json needs the number of heads, which no shape shows, and these '
-            'weights have none of the sizes known here; '
-            'name DST *.safetensors to leave config.json out'
-        )
     kind = names.kind(model)
-    patches = model['pos_embed'].shape[1] - 1
-    side = math.isqrt(patches)
-    if side**2 != patches:
-        raise InputError(
-            '--to hf: config.json is for square images, '
-            f'but the position table has {patches} patches'
-        )
-
+    if kind == names.POOLED:
+        return _timm_config(model, size, flags, _labels(model, labels))
+    side = image_side(model, size)
+    channels = model['patch_embed.proj.weight'].shape[1]
     encoder = {
         'model_type': 'vit' if kind == names.CLASS_TOKEN else 'vit_mae',
         'architectures': [CLASSES.get(kind, 'ViTMAEModel')],
@@ -86,12 +109,93 @@ def config(model: dict, size, flags: dict, made: dict[str, str]) -> dict:
         'intermediate_size': 4 * size.width,
         **ALWAYS,
         'patch_size': size.patch,
-        'num_channels': model['patch_embed.proj.weight'].shape[1],
-        'image_size': side * size.patch,
+        'num_channels': channels,
+        'image_size': side,
     }
-    if kind == names.CLASS_TOKEN:
-        return encoder | {'num_labels': len(model['head.bias'])}
-    return encoder | _decoder(model, size, flags, made)
+    if kind != names.CLASS_TOKEN:
+        return encoder | _decoder(model, size, flags, made)
+    labels = _labels(model, labels)
+    encoder['num_labels'] = len(labels)
+    encoder['id2label'] = {str(number): label for number, label in enumerate(labels)}
+    encoder['label2id'] = {label: number for number, label in enumerate(labels)}
+    encoder['image_processor_type'] = 'TimmWrapperImageProcessor'
+    encoder['pretrained_cfg'] = _pretrained_cfg(side, channels, flags)
+    return encoder
+
+
+def image_side(model: dict, size) -> int:
+    """The side of the images in pixels; InputError where size is None, or they are not square."""
+    if size is None:
+        raise InputError(
+            '--to hf: config.json needs the number of heads, which no shape shows, and these '
+            'weights have none of the sizes known here; '
+            'name DST *.safetensors to leave config.json out'
+        )
+    patches = model['pos_embed'].shape[1] - 1
+    side = math.isqrt(patches)
+    if side**2 != patches:
+        raise InputError(
+            '--to hf: config.json is for square images, '
+            f'but the position table has {patches} patches'
+        )
+    return side * size.patch
+
+
+def _labels(model: dict, labels: list[str] | None) -> list[str]:
+    """The given labels, or else one for each class with its number."""
+    count = len(model['head.bias'])
+    return labels or [f'class {number}' for number in range(count)]
+
+
+def _timm_config(model: dict, size, flags: dict, labels: list[str]) -> dict:
+    """config.json of timm, whose `model_args` make any of its ViTs this one."""
+    side = image_side(model, size)
+    channels = model['patch_embed.proj.weight'].shape[1]
+    arguments = {'img_size': side, 'in_chans': channels, 'global_pool': 'avg'}
+    arguments |= {'patch_size': size.patch, 'embed_dim': size.width}
+    arguments |= {'depth': size.depth, 'num_heads': size.heads}
+
+    classes = {'num_classes': len(labels), 'label_names': labels}
+    architecture = ARCHITECTURES.get(size.width, 'vit_base_patch16_224')
+    return {
+        'architecture': architecture,
+        **classes,
+        'num_features': size.width,
+        'global_pool': 'avg',
+        'model_args': arguments,
+        'pretrained_cfg': _pretrained_cfg(side, channels, flags),
+    }
+
+
+def _pretrained_cfg(side: int, channels: int, flags: dict) -> dict:
+    """timm's description of our evaluation."""
+    pictures = {'input_size': [channels, side, side], 'crop_pct': transform.crop_share(side)}
+    return pictures | EVALUATION | _statistics(channels, flags)
+
+
+def _statistics(channels: int, flags: dict) -> dict:
+    """The mean and std of each channel; nothing where they are not known."""
+    mean, std = flags.get('mean'), flags.get('std')
+    try:
+        mean, std = crop.statistics(channels, mean, std)
+    except InputError:  # many channels, which no processor of pictures reads
+        return {}
+    return {'mean': list(mean), 'std': list(std)}
+
+
+def processor(model: dict, size, flags: dict) -> dict:
+    """preprocessor_config.json, for programs without timm; the crop may be shifted by a pixel."""
+    side = image_side(model, size)
+    channels = model['patch_embed.proj.weight'].shape[1]
+    own = {'do_convert_rgb': channels == 3}
+    own['size'] = {'shortest_edge': int(side / transform.crop_share(side))}
+    own['crop_size'] = {'height': side, 'width': side}
+
+    statistics = _statistics(channels, flags)
+    own['do_normalize'] = bool(statistics)
+    for name, values in statistics.items():
+        own[f'image_{name}'] = values
+    return PROCESSOR | own
 
 
 def _decoder(model: dict, size, flags: dict, made: dict[str, str]) -> dict:

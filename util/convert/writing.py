@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from util import pos_embed
-from util.convert import detectors, hugging_face, layout, names
+from util.convert import detectors, hugging_face, layout, model_card, names
 from util.convert.report import Report
 from util.convert.tables import Scheme
 from util.errors import InputError
@@ -38,7 +38,8 @@ DETECTORS_ALONE = 'it has detectors alone, which begin from the files that --to 
 REFUSED = {
     ('timm', names.PROBE): 'its classifier has no normalisation before the head',
     ('hf', names.PROBE): 'its classifier has no normalisation before the head',
-    ('hf', names.POOLED): 'its classifier sees the class token, not the mean of the patches',
+    ('hf', names.POOLED): 'its classifier sees the class token, not the mean of the patches; '
+    "name a folder, which gets timm's names and opens in transformers as well",
     ('torch', names.SEGMENTOR): NO_SEGMENTOR,
     ('timm', names.SEGMENTOR): NO_SEGMENTOR,
     ('hf', names.SEGMENTOR): NO_SEGMENTOR,
@@ -141,15 +142,20 @@ def _kept_by_pytorch(tensors: dict) -> dict[str, np.ndarray]:
     return counts | indices | distances
 
 
-def write(path: str | Path, state: dict, to: str, size=None) -> Report:
+def write(
+    path: str | Path, state: dict, to: str, size=None, labels: list[str] | None = None
+) -> Report:
     """Write {'model': tensors under our names, ...} for a code base, whole or not at all.
 
     The rest of `state` (flags, class names, licence) is kept where the format has a place for it;
-    the state of training is not. size: by models_sizes.size_of, for a folder of Hugging Face's.
+    the state of training is not. For a folder of Hugging Face's: size by models_sizes.size_of, and
+    a label for each class (None: numbers).
     """
     path = Path(path)
+    to_folder = to == 'hf' and path.suffix == ''
+    by_timm = to_folder and names.kind(state['model']) == names.POOLED
     class_position = state.get('class_position')
-    tensors, report = renamed(state['model'], to, class_position)
+    tensors, report = renamed(state['model'], 'timm' if by_timm else to, class_position)
     report.file = str(path)
     for name in TRAINING:
         if state.get(name):
@@ -163,10 +169,14 @@ def write(path: str | Path, state: dict, to: str, size=None) -> Report:
         else:
             report.dropped[name] = 'more than text, numbers, lists and dicts of them'
 
-    if to == 'hf' and path.suffix == '':
+    if to_folder:
         flags = about.get('args', {})
-        config = hugging_face.config(state['model'], size, flags, report.made)
-        hugging_face.write(path, tensors, about, config)
+        texts = {'README.md': model_card.text(state['model'], size, about)}
+        processor = hugging_face.processor(state['model'], size, flags)
+        texts['preprocessor_config.json'] = json.dumps(processor, indent=2)
+        config = hugging_face.config(state['model'], size, flags, report.made, labels)
+        texts['config.json'] = json.dumps(config, indent=2)
+        hugging_face.write(path, tensors, about, texts)
     elif path.suffix == '.pkl':
         paddle_file.write(path, {'__author__': AUTHOR, **about, 'model': tensors})
     elif to == 'paddle':
