@@ -171,11 +171,13 @@ def write(
 
     if to_folder:
         flags = about.get('args', {})
-        texts = {'README.md': model_card.text(state['model'], size, about)}
-        processor = hugging_face.processor(state['model'], size, flags)
-        texts['preprocessor_config.json'] = json.dumps(processor, indent=2)
         config = hugging_face.config(state['model'], size, flags, report.made, labels)
-        texts['config.json'] = json.dumps(config, indent=2)
+        processor = hugging_face.processor(state['model'], size, flags)
+        texts = {
+            'README.md': model_card.text(state['model'], size, about),
+            'preprocessor_config.json': json.dumps(processor, indent=2),
+            'config.json': json.dumps(config, indent=2),
+        }
         hugging_face.write(path, tensors, about, texts)
     elif path.suffix == '.pkl':
         paddle_file.write(path, {'__author__': AUTHOR, **about, 'model': tensors})

@@ -1,4 +1,4 @@
-"""What transformers computes with a folder of util.convert: pictures, scores, labels, features; offline.
+"""What transformers and timm compute with a folder of util.convert, offline.
 
     python open_folder.py GIVEN.npz COMPUTED.npz
 
