@@ -31,7 +31,8 @@ class Loop:
         optimizer has its own, which `after_step` advances.
     saver, recorder, progress: those of util, or others with the same methods.
     rng: NumPy's generator of the current step.
-    parts: further values of the iteration to print and to average, which `loss_of` may set.
+    parts: further values of the iteration, by names that are the same on all ranks, which `loss_of`
+        may set; they are averaged over the ranks and printed.
 
     A run counted in iterations is one long epoch; its caller runs `train` for some iterations at a
     time.
@@ -133,10 +134,12 @@ class Loop:
     def _agree(self, loss: float) -> tuple[float, bool]:
         """Mean loss over the ranks, and whether a signal has asked one of them to stop.
 
-        One communication suffices. NonFiniteLoss if the mean is not finite; before that, the names
-        of the batch's files are written to a file.
+        One communication suffices; it averages `parts` as well. NonFiniteLoss if the mean is not
+        finite; before that, the names of the batch's files are written to a file.
         """
-        mean, stop, warnings = dist.mean([loss, self.saver.stop_requested, log.pending()])
+        told = [loss, self.saver.stop_requested, log.pending()]
+        mean, stop, warnings, *parts = dist.mean([*told, *self.parts.values()])
+        self.parts = dict(zip(self.parts, parts))
         if not math.isfinite(mean):
             epoch, iteration = self.progress.epoch, self.progress.iteration
             files = self._batches.files(iteration)

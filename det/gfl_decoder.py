@@ -10,6 +10,9 @@ import numpy as np
 from det import boxes
 from det.atss import Grid
 from det.detections import Detections
+from det.targets import has_area
+
+LEAST = -80.0  # of a logit: e^80 is still a float32
 
 
 @dataclass
@@ -39,7 +42,8 @@ class GFLDecoder:
         found = []
         for i in range(len(shapes)):
             of_image = [x[i].astype('float32') for x in maps]
-            found.append(self._decode(of_image, shapes[i], factors[i]))
+            objects = self._decode(of_image, shapes[i], factors[i])
+            found.append(objects)
         return found
 
     def _decode(self, maps: list[np.ndarray], shape: np.ndarray, factor: np.ndarray) -> Detections:
@@ -52,7 +56,7 @@ class GFLDecoder:
         corners = boxes.rescale(boxes.clip(corners, shape), factor)
 
         # Boxes outside the image have no area any more
-        real = np.flatnonzero((corners[:, 2:] > corners[:, :2]).all(axis=1))
+        real = has_area(corners)
         corners, scores, classes = corners[real], scores[real], classes[real]
         kept = boxes.suppress(corners, scores, classes, self.nms_threshold, self.keep_top_k)
         return Detections(corners[kept], scores[kept], classes[kept])
@@ -62,8 +66,10 @@ class GFLDecoder:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes [n, 4], scores [n] and classes [n] of the best pairs of a place and a class."""
         classes, rows, columns = logits.shape
-        logits = logits.reshape(classes, -1).T.reshape(-1)  # pairs, by place and then by class
-        scores = 1 / (1 + np.exp(-logits))
+        by_class = logits.reshape(classes, -1)
+        logits = by_class.T.reshape(-1)  # pairs, by place and then by class
+        powers = np.exp(-logits.clip(min=LEAST))
+        scores = 1 / (1 + powers)
         pairs = np.flatnonzero(scores > self.score_threshold)
         best = np.argsort(-scores[pairs], kind='stable')[: self.nms_top_k]
         pairs = pairs[best]

@@ -71,7 +71,10 @@ class Masks(nn.Layer):
 def _by_kind(inputs: list[paddle.Tensor]) -> list[list[paddle.Tensor]]:
     """Maps, boxes and counts, which arrive as one list."""
     levels = len(inputs) // 3
-    return [inputs[:levels], inputs[levels : 2 * levels], inputs[2 * levels :]]
+    maps = inputs[:levels]
+    boxes = inputs[levels : 2 * levels]
+    counts = inputs[2 * levels :]
+    return [maps, boxes, counts]
 
 
 @register
@@ -124,12 +127,14 @@ class MAEMaskRCNN(nn.Layer):
             )
         maps = self.neck(self.backbone(batch))
         logits, deltas = self.rpn_head(maps)
-        anchors = self.rpn_head.anchors([tuple(x.shape[2:]) for x in maps])
-        losses = self.rpn_head.losses(logits, deltas, anchors, batch)
+        grids = [tuple(x.shape[2:]) for x in maps]
+        anchors = self.rpn_head.anchors(grids)
+        of_proposals = self.rpn_head.losses(logits, deltas, anchors, batch)
 
         shapes = np.asarray(batch['im_shape'])
         proposals = self.rpn_head.proposals(logits, deltas, anchors, shapes)
-        return losses | self.roi_head.losses(maps[:-1], proposals, batch)
+        of_boxes = self.roi_head.losses(maps[:-1], proposals, batch)
+        return of_proposals | of_boxes
 
     def stages(self) -> dict[str, nn.Layer]:
         """The networks of detection, in their order."""
@@ -149,11 +154,12 @@ class MAEMaskRCNN(nn.Layer):
             counts[f'count_{level}'] = {'shape': [1], 'dtype': 'int32', 'known': [2]}
         classes = np.zeros(2 * len(levels), 'int64')  # of two boxes of each level
         known = self.roi_head.mask_head.rows(classes).tolist()
-        rows = {'rows': {'shape': [None], 'dtype': 'int64', 'known': known}}
+        rows = {'shape': [None], 'dtype': 'int64', 'known': known}
+        pooled = maps | boxes | counts
         return {
             'trunk': {'images': [None, 3, height, width]},
-            'boxes': maps | boxes | counts,
-            'masks': maps | boxes | counts | rows,
+            'boxes': pooled,
+            'masks': pooled | {'rows': rows},
         }
 
     def detect(

@@ -200,6 +200,15 @@ def test_a_detection_threshold_is_not_reached_by_equality():
     assert len(GFLDecoder([8], score_threshold=0.49)([scores, bins], batch)[0]) == 1
 
 
+def test_very_negative_logits_score_0_without_a_warning():
+    scores = np.array([-1e4, 2], 'float32').reshape(1, 1, 1, 2)
+    bins = np.ones([1, 8, 1, 2], 'float32')
+    batch = {'im_shape': [[64, 64]], 'scale_factor': [[1, 1]]}
+    with np.errstate(all='raise'):
+        [found] = GFLDecoder([8])([scores, bins], batch)
+    np.testing.assert_allclose(found.scores, [1 / (1 + math.exp(-2))], rtol=1e-6)
+
+
 # ---- losses
 
 
