@@ -41,6 +41,8 @@ def main(args):
         norm_pix_loss=args.norm_pix_loss,
         vis_mask_ratio=args.vis_mask_ratio,
     )
+    if args.start_from:
+        log.info(models_zoo.start_from(model, args.start_from, use_ema=args.use_ema))
     draw_mask = sampler(args, model)
     if args.recompute:
         layer.enable_recompute(model)
@@ -118,6 +120,15 @@ def reconstruction(model, samples, mask_ratio, mean, std):
 
 FLAGS = (flags.training, flags.rate, flags.masking, flags.crop, flags.data, flags.runtime)
 PARSER = cli.parser(__doc__, *FLAGS)
+PARSER.add_argument(
+    '--start_from',
+    '--load_from',
+    default='',
+    metavar='FILE',
+    help='weights to start from: a whole masked autoencoder, or an encoder, which gets a new '
+    'decoder. Positions and channels are adapted. --load_from is its name in UM-MAE',
+)
+cli.average(PARSER)
 PARSER.set_defaults(scale=[0.2, 1.0])
 
 if __name__ == '__main__':

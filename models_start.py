@@ -7,7 +7,7 @@ from paddle import nn
 
 import models_sizes
 from models_classifier import Classifier
-from util import convert, pos_embed
+from util import channels, convert, pos_embed
 from util.assign import assign_weights
 from util.convert import names
 from util.errors import InputError
@@ -19,11 +19,14 @@ class Start:
 
     copied, dropped: names in the file. fresh: names in the model that keep their initial values.
     resized: a description of each position table that was interpolated.
+    adapted: a description of each layer that was adapted to another number of channels, and of a
+        decoder that was left out.
     """
 
     source: str
     copied: list[str]
     resized: list[str]
+    adapted: list[str]
     dropped: list[str]
     fresh: list[str]
 
@@ -31,7 +34,7 @@ class Start:
         copied = len(self.copied)
         of_all = copied + len(self.fresh)
         lines = [f'starts from {self.source}', f'  copied: {copied} of {of_all} tensors']
-        for title in ('resized', 'dropped', 'fresh'):
+        for title in ('resized', 'adapted', 'dropped', 'fresh'):
             entries = getattr(self, title)
             if not entries:
                 continue
@@ -47,6 +50,8 @@ BEYOND = re.compile(
     r'|(fpn\d|up\d|neck|decode_head|auxiliary_head|position_bias|bbox_head|rpn_head|roi_head)\.'
     r'|blocks\.\d+\.(gamma_\d|attn\.rel_pos_[hw])'
 )
+# The decoder of a masked autoencoder
+DECODER = re.compile(r'(decoder_\w+|mask_token)(\.|$)')
 # Tensors whose shape depends on the number of classes
 CLASSES = re.compile(
     r'(head|\w+_head\.(conv_seg|gfl_cls)|roi_head\.\w+\.(fc_cls|fc_reg|conv_logits))\.(weight|bias)'
@@ -60,10 +65,11 @@ def start_from(
 
     The model is a classifier, a masked autoencoder, a segmentor, a detector or the backbone of one;
     the file is of any code base that util.convert knows. Position tables of another grid are
-    interpolated; a class token's position is dropped if the model has none. Layers for another
-    number of classes are dropped, and so are the tensors named in `fresh`. InputError for
-    another kind of encoder, for a part of the encoder that the file lacks, and for any other
-    difference in shape.
+    interpolated; a class token's position is dropped if the model has none. Weights for another
+    number of channels are averaged or repeated. Layers for another number of classes are dropped,
+    and so are a decoder of another size and the tensors named in `fresh`. InputError for another
+    kind of encoder, for a part of the encoder that the file lacks, and for any other difference in
+    shape.
     """
     state, report = convert.read(path, use_ema=use_ema)
     own = model.state_dict()
@@ -71,12 +77,18 @@ def start_from(
         _check_head(model, state['model'], path)
     check_family(own, state['model'], path)
     tensors = _named_as_in(own, state['model'])
+    changes = channels.adapt(own, tensors)
+    decoder = _other_decoder(own, tensors)
+    adapted = [f'{name} {change}' for name, change in changes.items() if name not in decoder]
+    if decoder:
+        adapted.append('a decoder of another size begins fresh')
     resized = _interpolate_positions(model, tensors, state.get('args', {}), path)
 
     # Sort the file's tensors
     copied, dropped = {}, []
     for name, array in tensors.items():
-        if name not in own or name in fresh or _other_classes(name, array, own):
+        unfit = name not in own or name in decoder or _other_classes(name, array, own)
+        if unfit or name in fresh:
             dropped.append(name)
         else:
             copied[name] = array
@@ -90,12 +102,28 @@ def start_from(
             f"{path} does not fit; it lacks {len(missing)} of the model's tensors: {first}"
         )
     assign_weights(model, own | copied, path)
-    return Start(str(report), list(copied), resized, dropped, left)
+    return Start(str(report), list(copied), resized, adapted, dropped, fresh=left)
 
 
 def _other_classes(name: str, array, own: dict) -> bool:
     """Whether a tensor of `own` is for another number of classes than the array."""
     return bool(CLASSES.fullmatch(name)) and list(array.shape) != own[name].shape
+
+
+def _other_decoder(own: dict, tensors: dict) -> list[str]:
+    """The tensors of a masked autoencoder's decoder, if the model has another one; else none.
+
+    A decoder is taken over whole or not at all. Its positions may be for another grid.
+    """
+    theirs = {name: array.shape for name, array in tensors.items() if DECODER.match(name)}
+    ours = {name: tensor.shape for name, tensor in own.items() if DECODER.match(name)}
+    if not ours or theirs.keys() != ours.keys():
+        return list(theirs) if ours else []
+    for name, shape in theirs.items():
+        first = 2 if name == 'decoder_pos_embed' else 0  # of the axes that must agree
+        if list(shape)[first:] != ours[name][first:]:
+            return list(theirs)
+    return []
 
 
 def _check_head(model: Classifier, tensors: dict, path: str) -> None:

@@ -114,7 +114,10 @@ UNIFORM = {
 }
 CLASSES = {'use_ema': False, 'classes_renamed': False, 'class_names': None}
 OURS = {
-    'pretrain': SHARED | UNIFORM | {'masking': 'random', 'save_every': 20, 'scale': [0.2, 1.0]},
+    'pretrain': SHARED
+    | UNIFORM
+    | {'masking': 'random', 'save_every': 20, 'scale': [0.2, 1.0]}
+    | {'start_from': '', 'use_ema': False},
     'linprobe': SHARED | CLASSES | {'input_size': 224, 'knn': 0},
     'finetune': SHARED | CLASSES | {'freeze_blocks': 0, 'ema_decay': 0.0, 'beta2': 0.999},
 }

@@ -11,7 +11,7 @@ from util.checkpoint import Position, ordered
 from util.errors import InputError
 
 # Flags that change no result: a run may be resumed with other values without a warning
-START = 'finetune resume start_epoch'.split()
+START = 'finetune start_from use_ema resume start_epoch'.split()
 OUTPUT = 'output_dir log_dir save_every save_every_iters keep print_freq'.split()
 MACHINE = 'data_path device num_workers pin_mem data_timeout recompute'.split()
 EVALUATION = 'dist_eval knn'.split()
