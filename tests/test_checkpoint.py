@@ -4,7 +4,7 @@ import pytest
 
 import models_zoo
 from util import amp, checkpoint, optim, resume, weights
-from util.assign import assign_weights
+from util.assign import assign_weights, optimizer_state
 from util.errors import InputError
 from util.progress import Progress
 from util.weights import paddle_file
@@ -105,10 +105,17 @@ def test_missing_and_additional_keys_are_named():
         assign_weights(model, tensors | {'head.weight': tensors['norm.weight']}, 'x.pd')
 
 
-def test_weights_alone_cannot_be_resumed(tmp_path):
-    paddle.save({'model': {}}, str(tmp_path / 'x.pd'))
-    with pytest.raises(InputError, match="no 'optimizer'"):
-        resume.find(str(tmp_path / 'x.pd'), '')
+def test_weights_alone_begin_a_training_as_in_the_official_programs(tmp_path, capsys):
+    trained, begun = training(), training()
+    train(*trained, seed=1)
+    paddle.save({'model': trained[0].state_dict()}, str(tmp_path / 'x.pd'))
+    state = resume.find(str(tmp_path / 'x.pd'), '', {'start_epoch': 3})
+    assert resume.restore(state, *begun) == checkpoint.Position(3)
+    assert 'it holds no optimizer state, so training begins at epoch 3' in capsys.readouterr().err
+    for expected, got in zip(trained[0].parameters(), begun[0].parameters()):
+        np.testing.assert_array_equal(expected.numpy(), got.numpy())
+    moments = [state for state in optimizer_state(begun[0], begun[1].optimizer).values() if state]
+    assert not any(state['moment1'].any() for state in moments)
 
 
 def names(folder):

@@ -7,11 +7,9 @@ from conftest import printed_figures
 import main_finetune
 import main_infer
 import main_linprobe
-import main_pretrain
 import models_vit
 import models_zoo
 from util import convert, resume
-from util.errors import InputError
 
 
 @pytest.fixture(scope='module')
@@ -66,21 +64,6 @@ def test_a_masked_autoencoder_loads_from_an_official_file(pairs):
     assert said == says
     for name, tensor in ours.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), theirs.state_dict()[name].numpy())
-
-
-@pytest.mark.parametrize(
-    'program, model', [(main_pretrain, 'mae_vit_nano_patch4'), (main_finetune, 'vit_nano_patch4')]
-)
-def test_training_of_pytorch_is_not_gone_on_with(models, digits, tmp_path, program, model):
-    flags = f'--model {model} --device cpu --log_dir= --num_workers 0 --batch_size 10'.split()
-    flags += ['--resume', models / 'official_autoencoder.pth']
-    flags += ['--data_path', digits, '--output_dir', tmp_path]
-    flags += ['--nb_classes', '3'] if program is main_finetune else []
-    with pytest.raises(
-        InputError,
-        match='cannot resume a training of PyTorch; .* start from its weights with --finetune',
-    ):
-        program.main(program.PARSER.parse_args(list(map(str, flags))))
 
 
 def test_a_classifier_loads_from_a_folder_of_hugging_face(models):

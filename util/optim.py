@@ -80,15 +80,14 @@ def layer_decay_groups(
         if parameter.stop_gradient:
             continue
         layer = layer_of(name.removeprefix('backbone.'), last)
-        decay = weight_decay
-        if parameter.ndim == 1 or name in undecayed:
-            decay = 0.0
+        plain = parameter.ndim == 1 or name in undecayed
 
-        if (layer, decay) not in groups:
+        if (layer, plain) not in groups:
             # Paddle multiplies the optimizer's rate by a group's
             scale = layer_decay ** (last - layer)
-            groups[layer, decay] = {'params': [], 'weight_decay': decay, 'learning_rate': scale}
-        groups[layer, decay]['params'].append(parameter)
+            decay = 0.0 if plain else weight_decay
+            groups[layer, plain] = {'params': [], 'weight_decay': decay, 'learning_rate': scale}
+        groups[layer, plain]['params'].append(parameter)
     return list(groups.values())
 
 

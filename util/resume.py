@@ -1,11 +1,15 @@
-"""Resuming from a checkpoint of util/checkpoint.py: find it, read it, restore it."""
+"""Resuming from a checkpoint: find it, read it, restore it.
+
+Besides the checkpoints of util/checkpoint.py, a named file may be one of the official PyTorch
+programs, or hold weights alone.
+"""
 
 from collections.abc import Collection
 from pathlib import Path
 
 import paddle
 
-from util import classes, log, weights
+from util import classes, convert, log, official_training, weights
 from util.assign import assign_optimizer_state, assign_weights
 from util.checkpoint import Position, ordered
 from util.errors import InputError
@@ -34,7 +38,7 @@ def find(resume: str, output_dir: str, flags: dict | None = None) -> dict:
             raise InputError('--resume auto looks in --output_dir, but --output_dir is empty')
         state = _newest(Path(output_dir))
     else:
-        state = _training_state(resume)
+        state = _from_file(resume, (flags or {}).get('start_epoch', 0))
     warn_of_changes(state.get('args', {}), flags or {})
     return state
 
@@ -42,20 +46,31 @@ def find(resume: str, output_dir: str, flags: dict | None = None) -> dict:
 def _newest(folder: Path) -> dict:
     for path in reversed(ordered(folder)):
         try:
-            return _training_state(path)
+            return _training_state(path, weights.read(path))
         except InputError as error:
             log.warn(f'--resume auto skips a checkpoint: {error}')
     return {}
 
 
-def _training_state(path: str | Path) -> dict:
+def _from_file(path: str, start_epoch: int) -> dict:
+    """The contents of a checkpoint of ours, of the official programs, or of weights alone."""
     state = weights.read(path)
-    optimizer = state.get('optimizer')
-    if isinstance(optimizer, dict) and 'param_groups' in optimizer:
-        raise InputError(
-            f'--resume {path}: cannot resume a training of PyTorch; main_finetune.py and '
-            'main_linprobe.py start from its weights with --finetune'
-        )
+    if official_training.is_one(state):
+        state = _training_state(path, convert.read_and_report(path))
+        return official_training.translated(state)
+    if 'optimizer' in state:
+        return _training_state(path, state)
+
+    # As the official programs: the weights, and nothing else of a training
+    log.warn(
+        f'--resume {path}: it holds no optimizer state, so training begins at epoch {start_epoch} '
+        'with its weights'
+    )
+    model = convert.read_and_report(path)['model']
+    return {'model': model, 'epoch': start_epoch - 1, 'ema': None, 'path': path}
+
+
+def _training_state(path: str | Path, state: dict) -> dict:
     for key, kind in {'model': dict, 'optimizer': dict, 'epoch': int}.items():
         if not isinstance(state.get(key), kind):
             raise InputError(
@@ -107,8 +122,15 @@ def restore(state: dict, model: paddle.nn.Layer, step, kept: dict | None = None)
     classes.compare(state, kept)
 
     # pop frees the arrays
-    assign_weights(model, state.pop('model'), state['path'])
-    assign_optimizer_state(model, step.optimizer, state.pop('optimizer'), state['path'])
+    path = state['path']
+    tensors = state.pop('model')
+    assign_weights(model, tensors, path)
+    optimizer = state.pop('optimizer', None)
+    if official_training.is_one({'optimizer': optimizer}):
+        order = list(tensors)
+        optimizer = official_training.optimizer_state(optimizer, model, step.optimizer, order, path)
+    if optimizer is not None:
+        assign_optimizer_state(model, step.optimizer, optimizer, path)
     step.load_state_dict(state.get('scaler', {}))
     for name, value in kept.items():
         if name not in state:
