@@ -28,7 +28,7 @@ import paddle
 import models_features
 import models_sizes
 import models_zoo
-from util import cli, convert, exported, masking, program, weights
+from util import cli, convert, download, exported, masking, program, weights
 from util.augment import crop, transform
 from util.convert import hugging_face, names
 from util.errors import InputError
@@ -145,7 +145,7 @@ def build(args):
     inputs = {'images': [None, channels, *sides]}
     if what == 'reconstruct':
         inputs['noise'] = [None, layer.model.num_patches]
-    source = Path(hugging_face.file_in(args.resume))
+    source = Path(hugging_face.file_in(download.local(args.resume)))
     about = {
         'what': what,
         'model': known['model'],

@@ -126,7 +126,8 @@ PARSER.add_argument(
     default='',
     metavar='FILE',
     help='weights to start from: a whole masked autoencoder, or an encoder, which gets a new '
-    'decoder. Positions and channels are adapted. --load_from is its name in UM-MAE',
+    'decoder. Positions and channels are adapted. It may be an https address. '
+    '--load_from is its name in UM-MAE',
 )
 cli.average(PARSER)
 PARSER.set_defaults(scale=[0.2, 1.0])

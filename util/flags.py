@@ -137,7 +137,10 @@ def classification(p: argparse.ArgumentParser) -> None:
         '--cls_token', action='store_false', dest='global_pool', help='classify the class token'
     )
     g.add_argument(
-        '--finetune', default='', metavar='FILE', help='pre-trained weights to start from'
+        '--finetune',
+        default='',
+        metavar='FILE',
+        help='pre-trained weights to start from, or their https address',
     )
     average(g)
     g.add_argument(
@@ -352,7 +355,8 @@ def runtime(p: argparse.ArgumentParser) -> None:
         '--resume',
         default='',
         metavar='FILE',
-        help='checkpoint to resume from; `auto`: the newest undamaged one in --output_dir, if any',
+        help='checkpoint to resume from, or its https address; `auto`: the newest undamaged one in '
+        '--output_dir, if any',
     )
     g.add_argument(
         '--start_epoch',

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import paddle
 
-from util import classes, convert, log, official_training, weights
+from util import classes, convert, download, log, official_training, weights
 from util.assign import assign_optimizer_state, assign_weights
 from util.checkpoint import Position, ordered
 from util.errors import InputError
@@ -26,7 +26,7 @@ HARMLESS = {*START, *OUTPUT, *MACHINE, *EVALUATION, *INERT}
 def find(resume: str, output_dir: str, flags: dict | None = None) -> dict:
     """The checkpoint to resume from; {} for none.
 
-    resume: a file, or 'auto' for the newest undamaged checkpoint in output_dir, or ''.
+    resume: a file, its address, 'auto' for the newest undamaged checkpoint in output_dir, or ''.
     flags: the program's. Warns where they differ from those of the checkpoint.
 
     The key `path` of the result names the file.
@@ -38,6 +38,7 @@ def find(resume: str, output_dir: str, flags: dict | None = None) -> dict:
             raise InputError('--resume auto looks in --output_dir, but --output_dir is empty')
         state = _newest(Path(output_dir))
     else:
+        resume = str(download.local(resume))
         state = _from_file(resume, (flags or {}).get('start_epoch', 0))
     warn_of_changes(state.get('args', {}), flags or {})
     return state

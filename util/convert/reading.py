@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util import dist, log, weights
+from util import dist, download, log, weights
 from util.convert import detectors, hugging_face, layout, names
 from util.convert.report import Report
 from util.convert.shapes import check
@@ -25,7 +25,8 @@ PADDLE = (names.PADDLE, detectors.PADDLE)
 def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tuple[dict, Report]:
     """A weight file's contents with its tensors under 'model', named as here, and a report on them.
 
-    All numbers become float32. A folder is one that `save_pretrained` wrote.
+    All numbers become float32. A folder is one that `save_pretrained` wrote; an https or http
+    address is downloaded once.
 
     partial: leave out tensors that no model here has, and accept that some are missing.
     use_ema: take the average of a file that has one beside its plain weights.
@@ -33,7 +34,7 @@ def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tupl
     InputError where the keys are of no known model, where tensors are left over or missing, and
     where a shape contradicts the others.
     """
-    path = hugging_face.file_in(path)
+    path = hugging_face.file_in(download.local(path))
     contents = weights.read(path)
     key = _chosen(contents, path, use_ema)
     tensors = _tensors(contents, key, path)
