@@ -18,8 +18,9 @@ mkdir -p "$out"
 
 # pretrain NAME MODEL EPOCHS FLAGS...: pre-train on the scenes without labels; the weights are $out/NAME/checkpoint-*.pd
 pretrain() {
-    python main_pretrain.py --data_path "$scenes/unlabelled" --model "$2" --epochs "$3" --batch_size 32 --norm_pix_loss \
-        --hflip 0 --warmup_epochs 1 --num_workers 1 --print_freq 100 --output_dir "$out/$1" --log_dir "$out/$1" "${@:4}"
+    python -m paddle.distributed.launch --log_level ERROR --log_dir "$out/log" main_pretrain.py \
+        --data_path "$scenes/unlabelled" --model "$2" --epochs "$3" --batch_size 16 --norm_pix_loss --hflip 0 \
+        --warmup_epochs 3 --num_workers 1 --print_freq 100 --output_dir "$out/$1" --log_dir "$out/$1" "${@:4}"
 }
 
 # train NAME CONFIG SEED [KEY=VALUE]: train a detector on 60 labelled scenes; NAME receives what it finds in 100 others
@@ -43,11 +44,11 @@ compare() {
         --out "$out/$1.png" | tee "$out/$1.txt"
 }
 
-step "3 of 7: pre-train a nano Swin by UM-MAE on scenes without labels (minutes; each line ends with the time left)"
-pretrain um_mae mae_swin_nano_64 16 --input_size 64 --mask_regular --vis_mask_ratio .25 --blr 1.6e-2 --scale .2 .6
+step "3 of 7: pre-train a nano Swin by UM-MAE on scenes without labels (a quarter of an hour; each line ends with the time left)"
+pretrain um_mae mae_swin_nano_64 100 --input_size 64 --mask_regular --vis_mask_ratio .25 --blr 1.6e-2 --scale .2 .6
 
 step "4 of 7: train GFL on 60 labelled scenes, $seeds seed(s): from random weights, then from the pre-trained ones"
-compare gfl $gfl MAESwin.pretrained "$out/um_mae/checkpoint-15.pd"
+compare gfl $gfl MAESwin.pretrained "$out/um_mae/checkpoint-99.pd"
 
 step "5 of 7: pre-train a nano ViT by MAE (minutes)"
 pretrain mae mae_vit_nano_patch8 12 --input_size 64 --blr 8e-3 --scale .25 .6

@@ -1,0 +1,85 @@
+"""A guard against trivial detectors: pre-training helps, and a few scenes are learnt by heart."""
+
+import json
+import statistics
+
+import pytest
+
+from demo import make_detection, score_detection
+
+CONFIG = 'det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml'
+WEIGHTS = 'demo/weights/mae_swin_nano_64_scenes.pd'  # by the tour's own command, see its record
+AS_IT_IS = (  # the training scenes without augmentation
+    '[{Resize: {target_size: [96, 128]}}, '
+    '{NormalizeImage: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}, '
+    '{Pad: {size: [96, 128]}}]'
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    """The tour's scenes with labels."""
+    folder = tmp_path_factory.mktemp('tour') / 'detection'
+    make_detection.main(folder, seed=0, unlabelled=0)
+    return folder
+
+
+@pytest.fixture
+def box_ap(run_program, scenes, tmp_path):
+    """box_ap(KEY=VALUE ..., seed=, truth=) -> the AP of boxes after a training."""
+
+    def run(program, *flags):
+        result = run_program(program, '-c', CONFIG, '--device', 'cpu', *flags, timeout=900)
+        assert result.returncode == 0, result.stderr
+
+    def box_ap(*overrides, seed=0, truth='val'):
+        out = tmp_path / f'{len(list(tmp_path.iterdir()))}'
+        labels = f'annotations/instances_{truth}2017.json'
+        data = [
+            'worker_num=0',
+            f'TrainDataset.dataset_dir={scenes}',
+            f'EvalDataset.dataset_dir={scenes}',
+            f'EvalDataset.image_dir={truth}2017',
+            f'EvalDataset.anno_path={labels}',
+        ]
+        run('det/train.py', '--seed', seed, '-o', f'save_dir={out}', *data, *overrides)
+        (weights,) = out.rglob('model_final.pdparams')
+        run('det/eval.py', '--output_eval', out, '-o', f'weights={weights}', *data)
+        found = json.loads((out / score_detection.FILES['bbox']).read_text())
+        return score_detection.figures(score_detection.read(scenes / labels), found, 'bbox')[0]
+
+    return box_ap
+
+
+def test_few_scenes_are_learnt_by_heart(box_ap, scenes):
+    """From random weights; AP is that of the 8 scenes themselves."""
+    labels = scenes / 'annotations/instances_train2017.json'
+    truth = json.loads(labels.read_text())
+    crowded = {entry['image_id'] for entry in truth['annotations'] if entry['iscrowd']}
+    with_digits = {entry['image_id'] for entry in truth['annotations']} - crowded
+    eight = set(sorted(with_digits)[:8])
+    truth['images'] = [image for image in truth['images'] if image['id'] in eight]
+    truth['annotations'] = [entry for entry in truth['annotations'] if entry['image_id'] in eight]
+    (scenes / 'annotations/instances_eight2017.json').write_text(json.dumps(truth))
+    (scenes / 'eight2017').symlink_to(scenes / 'train2017')
+
+    ap = box_ap(
+        'epoch=240',
+        'TrainDataset.anno_path=annotations/instances_eight2017.json',
+        f'TrainReader.sample_transforms={AS_IT_IS}',
+        truth='eight',
+    )
+    assert ap >= 0.7
+
+
+def test_with_57_labelled_scenes_pre_training_gains_5_points(box_ap):
+    """The mean over three seeds, with the settings of demo/detect.sh."""
+    begin = {'random': [], 'pretrained': [f'MAESwin.pretrained={WEIGHTS}']}
+    ap = {
+        name: [box_ap(*weights, seed=seed) for seed in range(3)] for name, weights in begin.items()
+    }
+    print(ap)
+    gain = statistics.mean(ap['pretrained']) - statistics.mean(ap['random'])
+    assert gain >= 0.05, ap
