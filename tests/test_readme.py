@@ -51,8 +51,8 @@ PROGRAMS = [
 # Not in the repository: the reader's own (capitals, <class>, Chinese), what programs write, and
 # what others publish
 ELSEWHERE = re.compile(
-    r"""[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val|names)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
-    |(output_dir/)?checkpoint-[\w{}-]+\.pd|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
+    r"""https?:.*|[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val|names)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
+    |(output_dir/)?checkpoint-[\w{}-]+\.(pd|pth)|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
     |\.venv(-parity)?(/bin/[\w-]+)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/(scenes|detection)|demo/output/reproduce
     |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|[\w.]+\.pretrained=.*|/dev/shm
     |facebookresearch/mae|training\.pd|own\.yml|dataset/coco|annotations/|(train|val)2017/""",
