@@ -304,3 +304,9 @@ def test_a_folder_without_images_is_an_error_for_pre_training(tmp_path):
         folder.find_unlabelled([str(tmp_path / 'A')], SUFFIXES)
     with pytest.raises(InputError, match='nowhere: no such folder or list file'):
         folder.find_unlabelled([str(tmp_path / 'nowhere')], SUFFIXES)
+
+
+def test_images_of_validation_are_not_pre_trained_on_by_mistake(tmp_path):
+    make(tmp_path, 'Train/a/1.png', 'val/a/2.png')
+    with pytest.raises(InputError, match='has val/ but neither the folder train/'):
+        folder.find_unlabelled(str(tmp_path), SUFFIXES)

@@ -93,7 +93,7 @@ def find_unlabelled(data_path: Paths, suffixes: tuple[str, ...]) -> Images:
     """The images to pre-train on; labels do not matter and may be missing.
 
     data_path: as for `find` with the split 'train', or any folder with images at any depth.
-    Several are joined.
+    Several are joined. InputError where only val/ is there: its images must not be trained on.
     """
     parts = []
     for path in _each(data_path):
@@ -104,6 +104,11 @@ def find_unlabelled(data_path: Paths, suffixes: tuple[str, ...]) -> Images:
             parts.append(read_list(root, suffixes))
         elif list_file and not _has_classes(folder):
             parts.append(read_list(list_file, suffixes))
+        elif (root / 'val').is_dir() and not folder.is_dir():
+            raise InputError(
+                f'--data_path {path}: has val/ but {_missing("train").removeprefix("found ")}; '
+                'name the folder with the images to pre-train on'
+            )
         else:
             parts.append(_everything(folder if folder.is_dir() else root, suffixes))
     if len(parts) == 1:
