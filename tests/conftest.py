@@ -132,7 +132,38 @@ def run_program():
 
 
 @pytest.fixture
-def on_two_processes(run_program, tmp_path):
+def two_processes(tmp_path):
+    """What stands between `python` and a program to run it on two processes."""
+    words = '-m paddle.distributed.launch --log_level ERROR --nproc_per_node 2'.split()
+    return [*words, '--log_dir', str(tmp_path / 'launch')]
+
+
+@pytest.fixture
+def one_and_two(run_program, two_processes, tmp_path):
+    """one_and_two(text of a script) -> the arrays that it wrote on one process, and on two.
+
+    The script's argument is the .npz to write.
+    """
+
+    def run(text):
+        script = tmp_path / 'steps.py'
+        script.write_text(text)
+        path = f'{ROOT}:{ROOT / "tests"}'
+        found = []
+        for name, launcher in (('one', []), ('two', two_processes)):
+            file = tmp_path / f'{name}.npz'
+            result = run_program(script, file, launcher=launcher, PYTHONPATH=path)
+            assert result.returncode == 0, result.stdout + result.stderr
+            found.append(dict(np.load(file)))
+        one, two = found
+        assert one.keys() == two.keys()
+        return one, two
+
+    return run
+
+
+@pytest.fixture
+def on_two_processes(run_program, two_processes, tmp_path):
     """on_two_processes('main_finetune', [flags of a run], ...) -> the main process's output.
 
     The runs follow each other in the same two processes.
@@ -145,9 +176,7 @@ def on_two_processes(run_program, tmp_path):
             f'for flags in {[list(map(str, flags)) for flags in runs]}:\n'
             '    program.main(program.PARSER.parse_args(flags))\n'
         )
-        launcher = '-m paddle.distributed.launch --log_level ERROR --nproc_per_node 2'.split()
-        launcher += ['--log_dir', str(tmp_path / 'launch')]
-        result = run_program(script, launcher=launcher, PYTHONPATH=str(ROOT))
+        result = run_program(script, launcher=two_processes, PYTHONPATH=str(ROOT))
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 

@@ -408,7 +408,7 @@ if dist.is_main():
 
 @pytest.mark.processes
 @pytest.mark.slow
-def test_two_processes_equal_one_with_the_doubled_batch(run_program, tmp_path):
+def test_two_processes_equal_one_with_the_doubled_batch(one_and_two):
     """The comparison uses group normalisation, no drop path and plain SGD.
 
     Batch normalisation over processes needs GPUs, drop path is drawn for each rank, and Adam would
@@ -416,19 +416,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(run_program, tmp_path):
     begin at 1/2: while those of all positive anchors of a rank add up to less than 1, the losses of
     boxes are divided by 1, in the original as well, so that more processes learn more slowly.
     """
-    script = tmp_path / 'steps.py'
-    script.write_text(STEPS)
-    launcher = '-m paddle.distributed.launch --log_level ERROR --nproc_per_node 2'.split()
-    launcher += ['--log_dir', str(tmp_path / 'log')]
-    path = f'{ROOT}:{ROOT / "tests"}'
-    found = []
-    for name, before in (('one', []), ('two', launcher)):
-        file = tmp_path / f'{name}.npz'
-        result = run_program(script, file, launcher=before, PYTHONPATH=path)
-        assert result.returncode == 0, result.stdout + result.stderr
-        found.append(dict(np.load(file)))
-    one, two = found
-    assert one.keys() == two.keys()
+    one, two = one_and_two(STEPS)
     np.testing.assert_allclose(two['losses'], one['losses'], rtol=1e-5)
     assert (np.diff(one['losses'].sum(axis=1)) < 0).all()
     assert np.abs(one['bbox_head.gfl_cls.bias']).max() > 1e-3  # it was 0 before

@@ -3,7 +3,6 @@
 import numpy as np
 import paddle
 import pytest
-from conftest import ROOT
 from paddle.vision import ops
 
 from det import boxes as geometry
@@ -307,26 +306,14 @@ def four_images(counts):
 
 @pytest.mark.processes
 @pytest.mark.slow
-def test_two_processes_equal_one_with_the_doubled_batch(run_program, tmp_path):
+def test_two_processes_equal_one_with_the_doubled_batch(one_and_two):
     """The comparison uses plain SGD: Adam would turn gradients that are rounding into full steps.
 
     Each rank divides by the counts of its own samples, as mmdetection does. So two processes equal
     one where every image has its full share of samples, 4 of 16 positive: at least 4 objects. With
     fewer, each process equals one that has its part of the images alone.
     """
-    script = tmp_path / 'steps.py'
-    script.write_text(STEPS)
-    launcher = '-m paddle.distributed.launch --log_level ERROR --nproc_per_node 2'.split()
-    launcher += ['--log_dir', str(tmp_path / 'log')]
-    path = f'{ROOT}:{ROOT / "tests"}'
-    found = []
-    for name, before in (('one', []), ('two', launcher)):
-        file = tmp_path / f'{name}.npz'
-        result = run_program(script, file, launcher=before, PYTHONPATH=path)
-        assert result.returncode == 0, result.stdout + result.stderr
-        found.append(dict(np.load(file)))
-    one, two = found
-    assert one.keys() == two.keys()
+    one, two = one_and_two(STEPS)
     np.testing.assert_allclose(two.pop('apart'), one.pop('apart'), rtol=1e-5)
     np.testing.assert_allclose(two.pop('losses'), one.pop('losses'), rtol=1e-4)
     for name, change in one.items():

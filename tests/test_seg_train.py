@@ -157,7 +157,9 @@ def test_bad_input_is_named(config, tmp_path, flags, message):
 
 @pytest.mark.processes
 @pytest.mark.slow
-def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp_path):
+def test_two_processes_equal_one_with_the_doubled_batch(
+    config, run_program, two_processes, tmp_path
+):
     """The comparison uses group normalisation, no drop path and plain SGD.
 
     Batch normalisation over processes needs GPUs, drop path is drawn for each rank, and Adam would
@@ -176,9 +178,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, run_program, tmp
         'from util import program\n'
         'program.run(train.main, train.PARSER)\n'
     )
-    launcher = '-m paddle.distributed.launch --log_level ERROR --nproc_per_node 2'.split()
-    launcher += ['--log_dir', str(tmp_path / 'log')]
-    for batch, before in ((4, []), (2, launcher)):
+    for batch, before in ((4, []), (2, two_processes)):
         flags = f'--iters 3 --device cpu --batch_size {batch}'.split()
         flags += ['--config', file, '--save_dir', tmp_path / f'by{batch}']
         result = run_program(script, *flags, launcher=before)
