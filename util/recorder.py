@@ -48,15 +48,16 @@ class Recorder:
 
     def scalars(self, epoch: float, **values: float) -> None:
         """Add a point to the curve of each value. `epoch` has a fraction."""
-        if self.writer:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, int(epoch * 1000))
+        self._points(int(epoch * 1000), values)
 
     def evaluation(self, epoch: int, **values: float) -> None:
         """Add a point to the curve of each figure of an evaluation."""
+        self._points(epoch, values)
+
+    def _points(self, step: int, values: dict[str, float]) -> None:
         if self.writer:
             for name, value in values.items():
-                self.writer.add_scalar(name, value, epoch)
+                self.writer.add_scalar(name, value, step)
 
     def picture(self, name: str, epoch: float, pixels: np.ndarray) -> None:
         """Show a picture, uint8 [height, width, 3], in VisualDL."""
