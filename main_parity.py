@@ -35,7 +35,6 @@ KEY_BIAS = (
     'notice of them. Gradients are measured against the whole tensor; after the steps they are '
     'left out, since Adam makes rates of whatever is not 0'
 )
-CLASSIFIERS = (names.PROBE, names.POOLED, names.CLASS_TOKEN)
 
 
 def main(args):
@@ -95,7 +94,7 @@ def describe(args, tensors, flags):
     models_sizes.check_square(tensors, flags, args.src)
     kind = names.kind(tensors)
     heads, decoder_heads = heads_of(args, tensors, kind)
-    if args.data_path and kind not in CLASSIFIERS:
+    if args.data_path and kind not in names.CLASSIFIERS:
         raise InputError(f'--data_path is for classifiers; {args.src} holds {kind}')
     norm_pix_loss = args.norm_pix_loss
     if norm_pix_loss is None:

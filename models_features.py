@@ -17,7 +17,6 @@ from util.convert import names
 from util.errors import InputError
 
 FEATURES = ('cls', 'mean', 'patches')
-WITH_HEAD = (names.PROBE, names.POOLED, names.CLASS_TOKEN)
 
 
 class Features:
@@ -114,4 +113,4 @@ def encoder_from(
 
 def has_head(path: str) -> bool:
     """Whether a weight file holds a classifier."""
-    return names.kind(convert.read(path)[0]['model']) in WITH_HEAD
+    return names.kind(convert.read(path)[0]['model']) in names.CLASSIFIERS

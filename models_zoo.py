@@ -156,7 +156,7 @@ def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifi
     state = convert.read_and_report(path, use_ema)
     tensors = state['model']
     kind = names.kind(tensors)
-    if kind not in (names.PROBE, names.POOLED, names.CLASS_TOKEN):
+    if kind not in names.CLASSIFIERS:
         raise InputError(f'{path} holds {kind}, which has no classes; fine-tune it first')
     models_sizes.check_square(tensors, state.get('args', {}), path)
 

@@ -19,6 +19,7 @@ CLASS_TOKEN = 'a classifier by class token'
 SEGMENTOR = 'a segmentor (UPerNet)'
 GFL = 'a detector (GFL)'
 MASK_RCNN = 'a detector (Mask R-CNN)'
+CLASSIFIERS = (PROBE, POOLED, CLASS_TOKEN)
 DETECTORS = (GFL, MASK_RCNN)
 # Families of encoders
 VIT = 'a ViT'
