@@ -127,7 +127,8 @@ def write(layer, inputs, about, folder, comparison):
 
 def build(args):
     """(the layer to write, the shapes of its inputs, the contents of export.yaml)."""
-    state = convert.read(args.resume, use_ema=args.use_ema)[0]
+    converted = convert.read(args.resume, use_ema=args.use_ema)
+    state = converted[0]
     kind = names.kind(state['model'])
     if kind not in DEFAULT:
         package = 'det' if kind in names.DETECTORS else 'seg'
@@ -136,7 +137,7 @@ def build(args):
     if what == 'reconstruct':
         layer, known, own = reconstruct(args, state['model'])
     elif what == 'features' and DEFAULT[kind] != 'classify':
-        layer, known, own = features_of_encoder(args)
+        layer, known, own = features_of_encoder(args, converted)
     else:
         layer, known, own = classifier(args, what)
 
@@ -197,11 +198,9 @@ def classifier(args, what):
     return Features(model), known, {}
 
 
-def features_of_encoder(args):
+def features_of_encoder(args, converted):
     """A pre-trained encoder as linear probing has it, facts about it, and no part of its own."""
-    model, known = models_features.encoder_from(
-        args.resume, args.model, args.input_size, args.use_ema
-    )
+    model, known = models_features.encoder_from(converted, args.resume, args.model, args.input_size)
     known['sides'] = [known['input_size'], known['input_size']]
     return Features(model), known, {}
 

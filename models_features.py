@@ -10,10 +10,11 @@ Shapes: N images, L patches, D width; maps of pyramids are [N, rows, columns, D]
 import paddle
 
 import models_sizes
+import models_start
 import models_zoo
 from models_classifier import Classifier
-from util import convert
 from util.convert import names
+from util.convert.report import Report
 from util.errors import InputError
 
 FEATURES = ('cls', 'mean', 'patches')
@@ -78,15 +79,19 @@ class Features:
 
 
 def encoder_from(
-    path: str, name: str | None = None, input_size: int | None = None, use_ema: bool = False
+    converted: tuple[dict, Report],
+    path: str,
+    name: str | None = None,
+    input_size: int | None = None,
 ) -> tuple[Classifier, dict]:
     """The encoder in the file of a pre-training, as linear probing has it, and its properties.
 
+    converted: what convert.read has given for the file `path`.
     Properties: model, input_size, in_chans, and mean and std (None where the file does not say).
     name and input_size: for files that do not tell them, or for another size. InputError if the
     file does not tell its model, or holds something else.
     """
-    state = convert.read(path, use_ema=use_ema)[0]
+    state = converted[0]
     kind = names.kind(state['model'])
     if kind not in (names.ENCODER, names.AUTOENCODER):
         raise InputError(f'{path} holds {kind}; name a classifier or a pre-trained encoder')
@@ -102,15 +107,10 @@ def encoder_from(
         num_classes=1,
         global_pool=not name.startswith('vit_'),
     )
-    models_zoo.start_from(model, path, use_ema=use_ema)
+    models_start.start_with(model, converted, path)
     model.eval()
 
     flags = state.get('args', {})
     known |= {'model': name, 'input_size': side}
     known |= {flag: flags.get(flag) for flag in ('mean', 'std')}
     return model, known
-
-
-def has_head(path: str) -> bool:
-    """Whether a weight file holds a classifier."""
-    return names.kind(convert.read(path)[0]['model']) in names.CLASSIFIERS

@@ -10,6 +10,7 @@ from models_classifier import Classifier
 from util import channels, convert, pos_embed
 from util.assign import assign_weights
 from util.convert import names
+from util.convert.report import Report
 from util.errors import InputError
 
 
@@ -71,7 +72,14 @@ def start_from(
     kind of encoder, for a part of the encoder that the file lacks, and for any other difference in
     shape.
     """
-    state, report = convert.read(path, use_ema=use_ema)
+    return start_with(model, convert.read(path, use_ema=use_ema), path, fresh)
+
+
+def start_with(
+    model: nn.Layer, converted: tuple[dict, Report], path: str, fresh: tuple[str, ...] = ()
+) -> Start:
+    """As `start_from`, with what convert.read has given for the file `path`."""
+    state, report = converted
     own = model.state_dict()
     if isinstance(model, Classifier):
         _check_head(model, state['model'], path)

@@ -57,7 +57,7 @@ def _from_file(path: str, start_epoch: int) -> dict:
     """The contents of a checkpoint of ours, of the official programs, or of weights alone."""
     state = weights.read(path)
     if official_training.is_one(state):
-        state = _training_state(path, convert.read_and_report(path))
+        state = _training_state(path, convert.read_and_report(path, contents=state))
         return official_training.translated(state)
     if 'optimizer' in state:
         return _training_state(path, state)
@@ -67,7 +67,7 @@ def _from_file(path: str, start_epoch: int) -> dict:
         f'--resume {path}: it holds no optimizer state, so training begins at epoch {start_epoch} '
         'with its weights'
     )
-    model = convert.read_and_report(path)['model']
+    model = convert.read_and_report(path, contents=state)['model']
     return {'model': model, 'epoch': start_epoch - 1, 'ema': None, 'path': path}
 
 

@@ -22,7 +22,9 @@ SCHEMES = names.SCHEMES + detectors.SCHEMES
 PADDLE = (names.PADDLE, detectors.PADDLE)
 
 
-def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tuple[dict, Report]:
+def read(
+    path: str | Path, partial: bool = False, use_ema: bool = False, contents: dict | None = None
+) -> tuple[dict, Report]:
     """A weight file's contents with its tensors under 'model', named as here, and a report on them.
 
     All numbers become float32. A folder is one that `save_pretrained` wrote; an https or http
@@ -30,12 +32,13 @@ def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tupl
 
     partial: leave out tensors that no model here has, and accept that some are missing.
     use_ema: take the average of a file that has one beside its plain weights.
+    contents: what weights.read has given, if the file was read before.
 
     InputError where the keys are of no known model, where tensors are left over or missing, and
     where a shape contradicts the others.
     """
     path = hugging_face.file_in(download.local(path))
-    contents = weights.read(path)
+    contents = weights.read(path) if contents is None else contents
     key = _chosen(contents, path, use_ema)
     tensors = _tensors(contents, key, path)
     if names.kind(tensors) == names.SEGMENTOR and names.family(tensors) != names.VIT:
@@ -76,12 +79,12 @@ def read(path: str | Path, partial: bool = False, use_ema: bool = False) -> tupl
     return contents, report
 
 
-def read_and_report(path: str | Path, use_ema: bool = False) -> dict:
+def read_and_report(path: str | Path, use_ema: bool = False, contents: dict | None = None) -> dict:
     """A weight file's contents as `read` gives them.
 
     For a file of another code base the main process prints the report on stderr.
     """
-    contents, report = read(path, use_ema=use_ema)
+    contents, report = read(path, use_ema=use_ema, contents=contents)
     foreign = not report.format.startswith(names.PADDLE.label)
     if dist.is_main() and (report.dropped or foreign):
         print(report, file=sys.stderr)
