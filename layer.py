@@ -16,18 +16,11 @@ import paddle
 from paddle import nn
 from paddle.nn.initializer import Constant, Normal, TruncatedNormal
 
-from util import kernels
+from util import kernels, sizes
 from util.dist import recompute
 from util.errors import InputError
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-6)  # Paddle's default is 1e-5
-
-
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a size given as one number or two."""
-    if isinstance(size, int):
-        return size, size
-    return tuple(size)
 
 
 def check_images(x: paddle.Tensor, in_chans: int, img_size: tuple[int, int]) -> None:
@@ -47,13 +40,9 @@ class PatchEmbed(nn.Layer):
         self, img_size: int | tuple[int, int], patch_size: int, in_chans: int, embed_dim: int
     ):
         super().__init__()
-        self.img_size = pair(img_size)
+        self.img_size = sizes.pair(img_size)
         self.patch_size = patch_size
-        for side, length in zip(('height', 'width'), self.img_size):
-            if length % patch_size or length < patch_size:
-                raise InputError(
-                    f'image {side} {length} is no multiple of the patch size {patch_size}'
-                )
+        sizes.check_multiple(img_size, patch_size, f'the patch size {patch_size}')
         self.grid = tuple(length // patch_size for length in self.img_size)
         self.num_patches = self.grid[0] * self.grid[1]
         self.in_chans = in_chans
@@ -270,12 +259,9 @@ class Pyramid(nn.Layer):
     ):
         super().__init__()
         halvings = len(depths) - 1
-        for side in patch_embed.grid:
-            if side % 2**halvings:
-                raise InputError(
-                    f'{side} patches per side cannot be halved {halvings} times; '
-                    'choose another size'
-                )
+        multiple = patch_embed.patch_size * 2**halvings
+        need = f'{multiple}, because patches are halved {halvings} times'
+        sizes.check_multiple(patch_embed.img_size, multiple, need)
         self.patch_embed = patch_embed
         self.widths = tuple(widths)
         self.width = widths[-1]

@@ -28,7 +28,7 @@ import paddle
 import models_features
 import models_sizes
 import models_zoo
-from util import cli, convert, download, exported, masking, program, weights
+from util import cli, convert, download, exported, masking, program, sizes, weights
 from util.augment import crop, transform
 from util.convert import hugging_face, names
 from util.errors import InputError
@@ -141,20 +141,22 @@ def build(args):
     else:
         layer, known, own = classifier(args, what)
 
-    channels, sides = known['in_chans'], known['sides']
+    channels, sides = known['in_chans'], sizes.pair(known['input_size'])
     mean, std = crop.statistics(channels, known.get('mean'), known.get('std'))
     inputs = {'images': [None, channels, *sides]}
     if what == 'reconstruct':
         inputs['noise'] = [None, layer.model.num_patches]
+    if known.get('patch_size'):
+        own = {'patch_size': known['patch_size']} | own
     source = Path(hugging_face.file_in(download.local(args.resume)))
     about = {
         'what': what,
         'model': known['model'],
         'inputs': inputs,
         'outputs': OUTPUTS[what],
-        'input_size': sides[0],
+        'input_size': sizes.plain(sides),
         'in_chans': channels,
-        'resize': transform.Evaluate(sides[0], mean, std).short,
+        'resize': sizes.plain(transform.Evaluate(sides, mean, std).resize),
         'mean': list(mean),
         'std': list(std),
         **own,
@@ -167,7 +169,12 @@ def build(args):
 def reconstruct(args, tensors):
     """A masked autoencoder as a layer, facts about it, and its own part of export.yaml."""
     model, flags = models_zoo.autoencoder_from(
-        args.resume, args.model, args.norm_pix_loss, args.use_ema
+        args.resume,
+        args.model,
+        args.norm_pix_loss,
+        args.use_ema,
+        input_size=args.input_size,
+        patch_size=args.patch_size,
     )
     masking.check(model.num_patches, args.mask_ratio, model.num_visible)
     own_name = flags.get('model')
@@ -176,7 +183,7 @@ def reconstruct(args, tensors):
     known = {
         **flags,
         'model': args.model or own_name,
-        'sides': model.img_size,
+        'input_size': model.img_size,
         'in_chans': model.in_chans,
     }
     own = {
@@ -190,9 +197,12 @@ def reconstruct(args, tensors):
 def classifier(args, what):
     """A classifier as a layer, facts about it, and its own part of export.yaml."""
     model, known = models_zoo.classifier_from(
-        args.resume, args.use_ema, model=args.model, input_size=args.input_size
+        args.resume,
+        args.use_ema,
+        model=args.model,
+        input_size=args.input_size,
+        patch_size=args.patch_size,
     )
-    known['sides'] = [known['input_size'], known['input_size']]
     if what == 'classify':
         return Classify(model), known, {'classes': known['labels']}
     return Features(model), known, {}
@@ -200,8 +210,9 @@ def classifier(args, what):
 
 def features_of_encoder(args, converted):
     """A pre-trained encoder as linear probing has it, facts about it, and no part of its own."""
-    model, known = models_features.encoder_from(converted, args.resume, args.model, args.input_size)
-    known['sides'] = [known['input_size'], known['input_size']]
+    model, known = models_features.encoder_from(
+        converted, args.resume, args.model, args.input_size, patch_size=args.patch_size
+    )
     return Features(model), known, {}
 
 
@@ -254,9 +265,7 @@ PARSER.add_argument(
 PARSER.add_argument(
     '--model', default=None, metavar='NAME', help='needed where the weights do not say it'
 )
-PARSER.add_argument(
-    '--input_size', type=cli.number(int, 1), default=None, help="default: the weights' own"
-)
+sizes.flags(PARSER)
 PARSER.add_argument(
     '--mask_ratio',
     type=cli.number(float, 0, 1),

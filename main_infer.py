@@ -24,7 +24,7 @@ from tqdm import tqdm
 import models_features
 import models_labels
 import models_zoo
-from util import cli, convert, exported, feature_file, program
+from util import cli, convert, exported, feature_file, program, sizes
 from util.augment import crop, transform
 from util.convert import names
 from util.data import pictures, workers
@@ -134,6 +134,7 @@ def load(args):
         nb_classes=args.nb_classes,
         global_pool=args.global_pool,
         input_size=args.input_size,
+        patch_size=args.patch_size,
     )
 
 
@@ -143,7 +144,9 @@ def headless(args, converted):
         raise InputError(
             f'{args.resume} has no head; leave out --nb_classes, --global_pool and --cls_token'
         )
-    return models_features.encoder_from(converted, args.resume, args.model, args.input_size)
+    return models_features.encoder_from(
+        converted, args.resume, args.model, args.input_size, patch_size=args.patch_size
+    )
 
 
 def from_folder(args):
@@ -191,12 +194,18 @@ def check_flags(args, about):
     known = {
         'model': about['model'],
         'input_size': about['input_size'],
+        'patch_size': about.get('patch_size'),
         'nb_classes': len(about.get('classes', [])),
     }
     for name, own in known.items():
         asked = getattr(args, name)
-        if asked not in (None, own):
-            raise InputError(f'{args.resume} has {name} {own}, but {name} {asked} was asked for')
+        if asked is None or asked == own:
+            continue
+        if name == 'input_size':
+            own, asked = sizes.words(own), sizes.words(asked)
+        if own is None:
+            raise InputError(f'{args.resume} does not say its {name}; leave --{name} out')
+        raise InputError(f'{args.resume} has {name} {own}, but {name} {asked} was asked for')
 
 
 def find(path, channels):
@@ -288,9 +297,7 @@ PARSER.add_argument(
 PARSER.add_argument(
     '--nb_classes', type=cli.number(int, 1), default=None, help="default: the weights' own"
 )
-PARSER.add_argument(
-    '--input_size', type=cli.number(int, 1), default=None, help="default: the weights' own"
-)
+sizes.flags(PARSER)
 PARSER.add_argument(
     '--global_pool', action='store_true', default=None, help="pooling; default: the weights' own"
 )

@@ -30,6 +30,7 @@ def main(args):
     model = models_zoo.classifier(
         args.model,
         img_size=args.input_size,
+        patch_size=args.patch_size,
         in_chans=args.in_chans,
         num_classes=args.nb_classes,
         global_pool=args.global_pool,

@@ -24,7 +24,7 @@ import numpy as np
 import models_sizes
 from parity import climb, ladder, process, reprod
 from parity.accuracy import accuracy
-from util import cli, convert, program, provenance, weights
+from util import cli, convert, program, provenance, sizes, weights
 from util import record as records
 from util.convert import names
 from util.errors import InputError
@@ -59,7 +59,7 @@ def main(args):
         rungs = list(bar(rungs, 'rungs', climb.count(settings)))
         figures = {}
         if args.data_path and len(rungs) > 1:
-            theirs['heads'] = settings['heads']
+            theirs |= {'heads': settings['heads'], 'sides': settings['sides']}
             scores = partial(process.scores, args.python, scratch / 'part', theirs)
             judged = accuracy(
                 args.data_path,
@@ -91,7 +91,8 @@ def describe(args, tensors, flags):
     if names.kind(tensors) in (names.SEGMENTOR, *names.DETECTORS):
         raise InputError(f'{args.src} holds {names.kind(tensors)}; give its encoder alone')
     check_family(args.src, tensors)
-    models_sizes.check_square(tensors, flags, args.src)
+    sides = sizes.image_sides(flags, args.input_size)
+    models_sizes.check_positions(tensors, args.src, sides)
     kind = names.kind(tensors)
     heads, decoder_heads = heads_of(args, tensors, kind)
     if args.data_path and kind not in names.CLASSIFIERS:
@@ -109,16 +110,25 @@ def describe(args, tensors, flags):
         'norm_pix_loss': bool(norm_pix_loss),
         'clip_grad': np.inf if args.clip_grad is None else args.clip_grad,
         'layer_decay': 0.75 if size.startswith(('large', 'huge')) else 0.65,
-        **shapes(tensors),
+        **shapes(args, tensors, sides, kind),
     }
 
 
-def shapes(tensors):
+def shapes(args, tensors, sides, kind):
     """The part of the settings that the shapes of a ViT tell."""
-    known = models_sizes.said_by(tensors)
+    known = models_sizes.said_by(tensors, sides)
+    models_sizes.check_asked(
+        args.src, known, {'input_size': args.input_size, 'patch_size': args.patch_size}
+    )
+    height, width = sizes.pair(known['input_size'])
+    if kind == names.AUTOENCODER and height != width:
+        raise InputError(
+            f'{args.src} reconstructs images of {height} x {width}: the original that it would be '
+            'compared with takes squares alone'
+        )
     head_bias = tensors.get('head.1.bias', tensors.get('head.bias', []))
     return {
-        'side': known['input_size'],
+        'sides': (height, width),
         'channels': known['in_chans'],
         'classes': len(head_bias),
         'width': tensors['cls_token'].shape[-1],
@@ -244,6 +254,7 @@ PARSER.add_argument(
 PARSER.add_argument(
     '--seed', type=cli.number(int, 0), default=0, help='of images, targets and masks'
 )
+sizes.flags(PARSER)
 PARSER.add_argument(
     '--heads',
     type=cli.number(int, 1),

@@ -18,7 +18,7 @@ import models_um
 import models_zoo
 from engine_loop import Run
 from engine_pretrain import reconstruct, train_one_epoch
-from util import cli, flags, log, masking, optim, panels, program
+from util import cli, flags, log, masking, optim, panels, program, sizes
 from util.augment import crop, transform
 from util.data import folder, loader, pictures, summary
 from util.errors import InputError
@@ -37,6 +37,7 @@ def main(args):
         args.model,
         fix_um_positions=args.fix_um_positions,
         img_size=args.input_size,
+        patch_size=args.patch_size,
         in_chans=args.in_chans,
         norm_pix_loss=args.norm_pix_loss,
         vis_mask_ratio=args.vis_mask_ratio,
@@ -81,11 +82,10 @@ def main(args):
 
 def sampler(args, model):
     """A function that draws the mask of an image; InputError if the flags do not fit the model."""
-    rows = model.grid[0]
-    if args.token_size not in (None, rows):
+    if args.token_size and sizes.pair(args.token_size) != model.grid:
         raise InputError(
-            f'--token_size {args.token_size}: {args.model} has {rows} patches per side at '
-            f'--input_size {args.input_size}; leave --token_size out'
+            f'--token_size {args.token_size}: {args.model} has {sizes.shown(model.grid)} patches '
+            f'at --input_size {sizes.words(args.input_size)}; leave --token_size out'
         )
     if isinstance(model, models_um.UniformMasking) and not args.mask_regular:
         raise InputError(f'--model {args.model} needs uniform masks; add --mask_regular')

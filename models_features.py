@@ -13,6 +13,7 @@ import models_sizes
 import models_start
 import models_zoo
 from models_classifier import Classifier
+from util import sizes
 from util.convert import names
 from util.convert.report import Report
 from util.errors import InputError
@@ -82,27 +83,32 @@ def encoder_from(
     converted: tuple[dict, Report],
     path: str,
     name: str | None = None,
-    input_size: int | None = None,
+    input_size: sizes.Size | None = None,
+    patch_size: int | None = None,
 ) -> tuple[Classifier, dict]:
     """The encoder in the file of a pre-training, as linear probing has it, and its properties.
 
     converted: what convert.read has given for the file `path`.
-    Properties: model, input_size, in_chans, and mean and std (None where the file does not say).
-    name and input_size: for files that do not tell them, or for another size. InputError if the
-    file does not tell its model, or holds something else.
+    Properties: model, input_size, patch_size (of a vision transformer), in_chans, and mean and std
+    (None where the file does not say).
+    name and input_size: for files that do not tell them, or for another size. patch_size must be
+    the file's, if given. InputError if the file does not tell its model, or holds something else.
     """
     state = converted[0]
     kind = names.kind(state['model'])
     if kind not in (names.ENCODER, names.AUTOENCODER):
         raise InputError(f'{path} holds {kind}; name a classifier or a pre-trained encoder')
-    known = models_sizes.said_by(state['model'])
+    flags = state.get('args', {})
+    models_sizes.check_positions(state['model'], path, sizes.image_sides(flags, input_size))
+    known = models_sizes.said_by(state['model'], sizes.image_sides(flags))
     name = name or known.get('model')
     if not name:
         raise InputError(f'{path} does not say its model; give --model')
-    side = known['input_size'] if input_size is None else input_size
+    size = known['input_size'] if input_size is None else input_size
     model = models_zoo.classifier(
         name,
-        img_size=side,
+        img_size=size,
+        patch_size=patch_size or known.get('patch_size'),
         in_chans=known['in_chans'],
         num_classes=1,
         global_pool=not name.startswith('vit_'),
@@ -110,7 +116,6 @@ def encoder_from(
     models_start.start_with(model, converted, path)
     model.eval()
 
-    flags = state.get('args', {})
-    known |= {'model': name, 'input_size': side}
+    known |= {'model': name, 'input_size': size}
     known |= {flag: flags.get(flag) for flag in ('mean', 'std')}
     return model, known

@@ -14,9 +14,9 @@ import paddle
 from paddle import nn
 from paddle.nn import initializer
 
-from layer import Block, Blocks, LayerNorm, PatchEmbed, init_linears, pair
+from layer import Block, Blocks, LayerNorm, PatchEmbed, init_linears
 from models_sizes import SIZES
-from util import masking, pos_embed
+from util import masking, pos_embed, sizes
 from util.errors import InputError
 
 
@@ -42,7 +42,7 @@ class Reconstruction(nn.Layer):
 
         patch_size: side in pixels. vis_mask_ratio: see secondary_masking.
         """
-        self.img_size = pair(img_size)
+        self.img_size = sizes.pair(img_size)
         self.patch_size = patch_size
         self.in_chans = in_chans
         self.grid = tuple(side // patch_size for side in self.img_size)
@@ -327,18 +327,18 @@ class MaskedAutoencoderViT(Reconstruction):
 
 def _of_size(name: str, **kwargs) -> MaskedAutoencoderViT:
     size = SIZES[name]
-    decoder = {
+    defaults = {
+        'patch_size': size.patch,
         'decoder_embed_dim': size.decoder_width,
         'decoder_depth': size.decoder_depth,
         'decoder_num_heads': size.decoder_heads,
     }
     return MaskedAutoencoderViT(
-        patch_size=size.patch,
         embed_dim=size.width,
         depth=size.depth,
         num_heads=size.heads,
         norm_layer=LayerNorm,
-        **(decoder | kwargs),
+        **(defaults | kwargs),
     )
 
 

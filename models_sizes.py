@@ -6,7 +6,7 @@
 import math
 from dataclasses import dataclass
 
-from util import pos_embed
+from util import pos_embed, sizes
 from util.errors import InputError
 
 
@@ -88,13 +88,15 @@ PYRAMIDS = {
 def name_of(tensors: dict) -> str | None:
     """The name in SIZES of a vision transformer's weights; None if their size is not there.
 
-    It is known by patch side, width and depth.
+    It is known by width and depth; of names for several patch sides, by the patch side, too. A
+    patch side that no name has is one that --patch_size asked for.
     """
     patch, width, depth, _ = _measures(tensors)
-    for name, size in SIZES.items():
-        if (size.patch, size.width, size.depth) == (patch, width, depth):
+    found = [name for name, size in SIZES.items() if (size.width, size.depth) == (width, depth)]
+    for name in found:
+        if SIZES[name].patch == patch:
             return name
-    return None
+    return found[0] if found else None
 
 
 def size_of(tensors: dict) -> Size | None:
@@ -104,29 +106,30 @@ def size_of(tensors: dict) -> Size | None:
     return SIZES.get(name_of(tensors))
 
 
-def said_by(tensors: dict) -> dict:
-    """The flags that follow from the shapes of weights. Images are taken to be square.
+def said_by(tensors: dict, sides: tuple[int, int] | None = None) -> dict:
+    """The flags that follow from the shapes of weights, for images of (height, width) `sides`.
 
-    Always `in_chans`; `model`, the encoder's name, if it is a known one; `input_size`, if the
-    weights depend on it or the name contains it.
+    Always `in_chans`; `model`, the encoder's name, if it is a known one; `patch_size` of a vision
+    transformer; `input_size`, if `sides` are given, the weights depend on it or the name contains
+    it. A position table that does not fit `sides` is taken for a square's.
     """
     flags = {'in_chans': _measures(tensors)[3]}
     if 'cls_token' in tensors:
-        return flags | _vit_flags(tensors)
-    return flags | _pyramid_flags(tensors)
+        return flags | _vit_flags(tensors, sides)
+    return flags | _pyramid_flags(tensors, sides)
 
 
-def _vit_flags(tensors: dict) -> dict:
+def _vit_flags(tensors: dict, sides: tuple[int, int] | None) -> dict:
     patch, _, _, _ = _measures(tensors)
     positions = tensors['pos_embed'].shape[1] - 1  # without the class token's
-    flags = {'input_size': math.isqrt(positions) * patch}
+    flags = {'input_size': _image_of(positions, patch, sides), 'patch_size': patch}
     name = name_of(tensors)
     if name:
         flags['model'] = f'vit_{name}'
     return flags
 
 
-def _pyramid_flags(tensors: dict) -> dict:
+def _pyramid_flags(tensors: dict, sides: tuple[int, int] | None) -> dict:
     patch, width, depth, channels = _measures(tensors)
     flags = {}
 
@@ -138,28 +141,25 @@ def _pyramid_flags(tensors: dict) -> dict:
         if name.startswith(family) and measures == (patch, width, depth):
             flags['model'] = name
             flags['input_size'] = int(name.rpartition('_')[2])
+    if sides:
+        flags['input_size'] = sizes.plain(sides)
 
     # A table of positions decides: of a PVT's patches, or of the units that a decoder predicts
     if 'pos_embed' in tensors:
-        flags['input_size'] = math.isqrt(tensors['pos_embed'].shape[1]) * patch
+        patches = tensors['pos_embed'].shape[1]
+        flags['input_size'] = _image_of(patches, patch, sides)
     elif 'decoder_pos_embed' in tensors:
         pixels = tensors['decoder_pred.weight'].shape[1] // channels  # of a unit
         units = tensors['decoder_pos_embed'].shape[1]
-        flags['input_size'] = math.isqrt(units) * math.isqrt(pixels)
+        flags['input_size'] = _image_of(units, math.isqrt(pixels), sides)
     return flags
 
 
-def image_sides(flags: dict) -> tuple[int, int] | None:
-    """(height, width) of images by a file's flags, ours, timm's and others'; None if absent."""
-    for name in ('input_size', 'img_size', 'image_size'):
-        value = flags.get(name)
-        sides = [value, value] if isinstance(value, int) else value
-        if not isinstance(sides, (list, tuple)) or len(sides) not in (2, 3):
-            continue
-        height, width = sides[-2:]  # timm's input_size has the channels first
-        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-            return height, width
-    return None
+def _image_of(patches: int, patch: int, sides: tuple[int, int] | None) -> int | list[int]:
+    """The size of the image that is cut into a number of patches, as a flag has it."""
+    side = math.isqrt(patches)
+    rows, columns = pos_embed.grid_of(patches, sides) or (side, side)
+    return sizes.plain((rows * patch, columns * patch))
 
 
 def autoencoder_of(tensors: dict) -> str | None:
@@ -198,27 +198,62 @@ def _measures(tensors: dict) -> tuple[int, int, int, int]:
     return patch, width, depth, channels
 
 
-def check_square(tensors: dict, flags: dict, path: str) -> None:
-    """InputError if a file's position table is not one for square images.
+def check_positions(
+    tensors: dict, path: str, sides: tuple[int, int] | None, grid: tuple[int, int] | None = None
+) -> None:
+    """InputError if nothing tells the grid of a file's position table, or if it is not `grid`.
 
-    The flags of the file may tell other sides; without them a table is taken for a square's.
+    sides: (height, width) of images by the file's flags; without them a table is a square's.
+    grid: rows and columns of the model's patches, which must be the file's. It also explains a
+    table of the right length that is no square's.
     """
     if 'pos_embed' not in tensors:
         return
     length = tensors['pos_embed'].shape[1]
     patches = length - 1 if 'cls_token' in tensors else length
-    side = math.isqrt(patches)
-    grid = pos_embed.grid_of(patches, image_sides(flags))
-    if grid == (side, side):
+    found = pos_embed.grid_of(patches, sides)
+    if found is None and grid and patches == grid[0] * grid[1]:
         return
-    if grid is None:
-        found = (
-            f'of which {patches} are for patches. That is no square number, '
-            'and the file gives no sides'
+    if found is None:
+        raise InputError(
+            f'{path}: pos_embed has {length} positions, of which {patches} are for patches. That '
+            'is no square number, and the file gives no sides; give them by --input_size H W'
         )
-    else:
-        found = f'for {grid[0]} x {grid[1]} patches by the image sides in the file'
-    raise InputError(
-        f'{path}: pos_embed has {length} positions, {found}; '
-        f'the model takes square images and has {side} x {side} patches'
-    )
+    if grid and found != tuple(grid):
+        patch, _, _, _ = _measures(tensors)
+        size = sizes.words([side * patch for side in found])
+        raise InputError(
+            f'{path}: pos_embed is for {sizes.shown(found)} patches, and the model has '
+            f'{sizes.shown(grid)}; give --input_size {size}'
+        )
+
+
+def check_asked(path: str, known: dict, asked: dict) -> None:
+    """Add to `known` what was asked for; InputError where it contradicts what is known already."""
+    for name, value in asked.items():
+        if value is None or known.setdefault(name, value) == value:
+            continue
+        own = known[name]
+        if name == 'input_size':
+            own, value = sizes.words(own), sizes.words(value)
+        raise InputError(f'{path} has {name} {own}, but {name} {value} was asked for')
+
+
+def check_patches(own: dict, tensors: dict, path: str) -> None:
+    """Raise InputError if the encoder in a file has another patch size than the model's."""
+    found = _patch_size(tensors)
+    wanted = _patch_size(own)
+    if found and wanted and found != wanted:
+        raise InputError(
+            f'{path} has patches of {found} x {found} pixels, and the model of '
+            f'{wanted} x {wanted}; their weights cannot be resized. Choose another --model, or '
+            f'give --patch_size {found} for a ViT'
+        )
+
+
+def _patch_size(tensors: dict) -> int | None:
+    """The patch side by the weight of the patch projection; None if there is none."""
+    for name in ('patch_embed.proj.weight', 'backbone.patch_embed.proj.weight'):
+        if name in tensors:
+            return tensors[name].shape[-1]
+    return None

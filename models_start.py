@@ -7,7 +7,7 @@ from paddle import nn
 
 import models_sizes
 from models_classifier import Classifier
-from util import channels, convert, pos_embed
+from util import channels, convert, pos_embed, sizes
 from util.assign import assign_weights
 from util.convert import names
 from util.convert.report import Report
@@ -84,6 +84,7 @@ def start_with(
     if isinstance(model, Classifier):
         _check_head(model, state['model'], path)
     check_family(own, state['model'], path)
+    models_sizes.check_patches(own, state['model'], path)
     tensors = _named_as_in(own, state['model'])
     changes = channels.adapt(own, tensors)
     decoder = _other_decoder(own, tensors)
@@ -172,6 +173,7 @@ def _interpolate_positions(model: nn.Layer, tensors: dict, flags: dict, path: st
     own = model.state_dict()
     encoder = getattr(model, 'backbone', model)
     encoder_grid = getattr(encoder, 'position_grid', encoder.patch_embed.grid)
+    sides = sizes.image_sides(flags)
     class_token_in_file = any(name.endswith('cls_token') for name in tensors)
     resized = []
     for name, table in tensors.items():
@@ -180,10 +182,12 @@ def _interpolate_positions(model: nn.Layer, tensors: dict, flags: dict, path: st
         grid = model.grid if name.startswith('decoder') else encoder_grid
         rows, columns = grid
         cls_token = own[name].shape[1] - rows * columns  # 1 or 0
-        if not cls_token and (class_token_in_file or pos_embed.has_class_token(table)):
+        if not cls_token and (class_token_in_file or pos_embed.has_class_token(table, sides)):
             tensors[name] = table = table[:, 1:]
         patches = table.shape[1] - cls_token
-        source = pos_embed.grid_of(patches, models_sizes.image_sides(flags))
+        source = pos_embed.grid_of(patches, sides)
+        if source is None and patches == rows * columns:
+            source = tuple(grid)  # nothing but the model tells the sides
         if source == tuple(grid):
             continue
         if source is None:

@@ -20,6 +20,7 @@ from paddle import nn
 from layer import Attention, LayerNorm, PatchEmbed, PatchMerge, Pyramid, PyramidBlock
 from models_classifier import PyramidClassifier
 from models_sizes import PYRAMIDS
+from util import sizes
 from util.errors import InputError
 
 
@@ -180,10 +181,11 @@ class Swin(Pyramid):
         norm_layer=LayerNorm,
     ):
         patch_embed = NormedPatchEmbed(img_size, patch_size, in_chans, embed_dim, norm_layer)
+        self.check_windows(patch_embed.img_size, patch_size, len(depths), window)
         widths = tuple(embed_dim * 2**stage for stage in range(len(depths)))
 
         def block(stage: int, index: int, rate: float, merge: PatchMerge | None) -> PyramidBlock:
-            sides = [side // 2**stage for side in patch_embed.grid]
+            sides = _map_of(patch_embed.grid, stage)
             attention = self.attention(window, sides, stage, index)
             return PyramidBlock(
                 widths[stage],
@@ -197,11 +199,32 @@ class Swin(Pyramid):
 
         super().__init__(patch_embed, widths, depths, drop_path_rate, block, merge_norm=norm_layer)
 
+    def check_windows(
+        self, img_size: tuple[int, int], patch_size: int, stages: int, window: int
+    ) -> None:
+        """InputError with the nearest sizes unless windows divide the map of each stage."""
+        grid = tuple(side // patch_size for side in img_size)
+        multiple = 2 ** (stages - 1)  # of patches; Pyramid refuses others
+        stage = _undivided(grid, stages, window)
+        if stage is None or any(side % multiple for side in grid):
+            return
+        sides = _map_of(grid, stage)
+        clipped = min(window, *sides)
+        fitting = [
+            tuple(side * patch_size for side in other)
+            for other in _divided(grid, multiple, stages, window)
+        ]
+        take = ' or '.join(map(sizes.words, fitting))
+        raise InputError(
+            f'windows of {clipped} x {clipped} do not divide a map of {sizes.shown(sides)} '
+            f'(stage {stage + 1}); take an input size of {take}'
+        )
+
     def attention(
         self, window: int, sides: list[int], stage: int, index: int
     ) -> Callable[..., WindowAttention]:
         """The attention of a block: number `index` of its stage, over maps with these sides."""
-        clipped = _clipped_window(window, sides, stage)
+        clipped = min(window, *sides)  # at most the whole map
         shifted = index % 2 == 1 and clipped < min(sides)
         return partial(WindowAttention, window=clipped, shift=clipped // 2 if shifted else 0)
 
@@ -226,16 +249,39 @@ class Swin(Pyramid):
         return self.blocks.outputs(x, of_blocks)
 
 
-def _clipped_window(window: int, sides: list[int], stage: int) -> int:
-    """The window of a stage, at most the whole map; InputError if it does not divide the map."""
-    rows, columns = sides
-    clipped = min(window, rows, columns)
-    if rows % clipped or columns % clipped:
-        raise InputError(
-            f'windows of {clipped} x {clipped} do not divide a map of {rows} x {columns} '
-            f'(stage {stage + 1}); choose another image size'
-        )
-    return clipped
+def _map_of(grid: tuple[int, int], stage: int) -> list[int]:
+    """Rows and columns of the map of a stage, for a grid of patches."""
+    return [side // 2**stage for side in grid]
+
+
+def _undivided(grid: tuple[int, int], stages: int, window: int) -> int | None:
+    """The first stage whose map windows do not divide, for a grid of patches; None if they do."""
+    for stage in range(stages):
+        rows, columns = _map_of(grid, stage)
+        clipped = min(window, rows, columns)
+        if not clipped or rows % clipped or columns % clipped:
+            return stage
+    return None
+
+
+def _divided(
+    grid: tuple[int, int], multiple: int, stages: int, window: int
+) -> list[tuple[int, int]]:
+    """The two nearest grids of which windows divide all maps; squares if `grid` is one."""
+    most = max(grid) + multiple * window
+    candidates = []
+    for rows in range(multiple, most, multiple):
+        for columns in range(multiple, most, multiple):
+            if grid[0] == grid[1] and rows != columns:
+                continue
+            if _undivided((rows, columns), stages, window) is None:
+                candidates.append((rows, columns))
+
+    def distance(other):
+        apart = abs(other[0] - grid[0]) + abs(other[1] - grid[1])
+        return apart, -other[0] * other[1]  # of two as near, the larger one
+
+    return sorted(sorted(candidates, key=distance)[:2])
 
 
 class SwinTransformer(PyramidClassifier, Swin):

@@ -19,9 +19,10 @@ from paddle.nn import initializer
 
 import models_pvt
 import models_swin
-from layer import LayerNorm, check_images, init_pyramid, pair, upsample_mask
+from layer import LayerNorm, check_images, init_pyramid, upsample_mask
 from models_mae import Reconstruction
 from models_sizes import PYRAMIDS
+from util import sizes
 from util.errors import InputError
 
 
@@ -185,14 +186,9 @@ class UniformMasking(Reconstruction):
 
 def _half(img_size: int | tuple[int, int], multiple: int) -> tuple[int, int]:
     """Half of each side; InputError if a side is not divisible by `multiple`."""
-    sides = pair(img_size)
-    for side in sides:
-        if side % multiple:
-            raise InputError(
-                f'image side {side} is no multiple of {multiple}, '
-                'which uniform masking needs with this model'
-            )
-    return tuple(side // 2 for side in sides)
+    need = f'{multiple}, which uniform masking needs with this model'
+    sizes.check_multiple(img_size, multiple, need)
+    return tuple(side // 2 for side in sizes.pair(img_size))
 
 
 class MaskedAutoencoderSwin(UniformMasking, models_swin.Swin):
@@ -242,6 +238,11 @@ class MaskedAutoencoderSwin(UniformMasking, models_swin.Swin):
                 f'windows of {window} x {window} tokens, shifted by half, cut through patches of '
                 f'{side} x {side} tokens; choose a multiple of {2 * side}'
             )
+
+    def check_windows(self, img_size: tuple[int, int], patch_size: int, *windows) -> None:
+        """As for a classifier, told in sizes of the whole image; the encoder sees one of half."""
+        whole = tuple(2 * side for side in img_size)
+        super().check_windows(whole, 2 * patch_size, *windows)
 
     def embedded_token(self) -> paddle.Tensor:
         """vis_mask_token [1, 1, D], normalised as the embedded patches are."""

@@ -155,12 +155,11 @@ class VisionTransformer(Classifier, Encoder):
 def _of_size(name: str, **kwargs) -> VisionTransformer:
     size = SIZES[name]
     return VisionTransformer(
-        **kwargs,
-        patch_size=size.patch,
         embed_dim=size.width,
         depth=size.depth,
         num_heads=size.heads,
         norm_layer=LayerNorm,
+        **({'patch_size': size.patch} | kwargs),
     )
 
 

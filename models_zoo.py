@@ -20,7 +20,7 @@ from imagenet_classes import id2class
 from models_classifier import Classifier
 from models_mae import Reconstruction
 from models_start import check_family, start_from  # noqa: F401  callers look for it here
-from util import convert
+from util import convert, sizes
 from util.assign import assign_weights
 from util.convert import names
 from util.errors import InputError
@@ -48,7 +48,7 @@ AUTOENCODERS = _variants(
 
 def classifier(name: str, **kwargs) -> Classifier:
     """A new classifier by its name; InputError with all names if the name is unknown."""
-    return _choose(CLASSIFIERS, name)(**kwargs)
+    return _build(_choose(CLASSIFIERS, name), name, **kwargs)
 
 
 def autoencoder(name: str, fix_um_positions: bool = False, **kwargs) -> Reconstruction:
@@ -63,7 +63,18 @@ def autoencoder(name: str, fix_um_positions: bool = False, **kwargs) -> Reconstr
                 f'--fix_um_positions: the positions of {name} are right already; leave it out'
             )
         kwargs['fix_um_positions'] = True
-    return variant(**kwargs)
+    return _build(variant, name, **kwargs)
+
+
+def _build(variant: Callable, name: str, patch_size: int | None = None, **kwargs) -> nn.Layer:
+    """The model of a variant; a vision transformer may have another patch size than its name."""
+    if patch_size is None:
+        return variant(**kwargs)
+    if variant.__module__ not in (models_vit.__name__, models_mae.__name__):
+        raise InputError(
+            f'--patch_size {patch_size}: {name} has patches of one size; only ViTs have others'
+        )
+    return variant(patch_size=patch_size, **kwargs)
 
 
 def _choose(variants: dict[str, Callable], name: str) -> Callable:
@@ -78,12 +89,14 @@ def autoencoder_from(
     name: str | None = None,
     norm_pix_loss: bool | None = None,
     use_ema: bool = False,
+    **asked,
 ) -> tuple[Reconstruction, dict]:
     """The masked autoencoder in a weight file, and the flags it was trained with ({} if unknown).
 
-    name and norm_pix_loss are for files without flags. Channels and (square) image size follow from
-    the shapes. InputError if name or norm_pix_loss is needed but missing, or contradicts the
-    file, or if the file holds an encoder only.
+    name and norm_pix_loss are for files without flags. Channels and patch size follow from the
+    shapes, and the image size from them and the flags. asked: input_size and patch_size, None is
+    ignored. InputError if something is needed but missing, or contradicts the file, or if the file
+    holds an encoder only.
     """
     state = convert.read_and_report(path, use_ema)
     tensors = state['model']
@@ -96,14 +109,16 @@ def autoencoder_from(
             '(of the official files: *_full and mae_visualize_*)'
         )
 
-    models_sizes.check_square(tensors, flags, path)
+    sides = sizes.image_sides(flags, asked.get('input_size'))
+    models_sizes.check_positions(tensors, path, sides)
     recorded = flags.get('model')
     if recorded not in AUTOENCODERS:  # another code base's name; the shapes tell ours
         recorded = models_sizes.autoencoder_of(tensors)
     name = _settle(path, '--model', recorded, name)
     norm_pix_loss = _settle(path, '--norm_pix_loss', flags.get('norm_pix_loss'), norm_pix_loss)
 
-    known = flags | models_sizes.said_by(tensors)
+    known = models_sizes.said_by(tensors, sides)
+    models_sizes.check_asked(path, known, asked)
     secondary = {}
     if 'vis_mask_token' in tensors:
         secondary = {'vis_mask_ratio': flags.get('vis_mask_ratio') or 0.25}
@@ -112,6 +127,7 @@ def autoencoder_from(
         fix_um_positions=flags.get('fix_um_positions', False),
         norm_pix_loss=norm_pix_loss,
         img_size=known['input_size'],
+        patch_size=known.get('patch_size'),
         in_chans=known['in_chans'],
         **secondary,
     )
@@ -147,9 +163,10 @@ def _settle(path: str, flag: str, recorded, asked):
 def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifier, dict]:
     """The classifier in a weight file, ready to infer, and its properties.
 
-    Properties: model, nb_classes, global_pool, input_size, in_chans, `labels` (a list of synonyms
-    for each class), and the other flags that the file records, such as mean and std.
-    asked: the first four of these, for files that lack them; None is ignored.
+    Properties: model, nb_classes, global_pool, input_size, patch_size (of a vision transformer),
+    in_chans, `labels` (a list of synonyms for each class), and the other flags that the file
+    records, such as mean and std.
+    asked: the first five of these, for files that lack them; None is ignored.
     InputError if one is needed but missing, or contradicts the file, or if the file holds no
     classifier.
     """
@@ -158,20 +175,19 @@ def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifi
     kind = names.kind(tensors)
     if kind not in names.CLASSIFIERS:
         raise InputError(f'{path} holds {kind}, which has no classes; fine-tune it first')
-    models_sizes.check_square(tensors, state.get('args', {}), path)
+    flags = state.get('args', {})
+    sides = sizes.image_sides(flags, asked.get('input_size'))
+    models_sizes.check_positions(tensors, path, sides)
 
-    known = _properties(state.get('args', {}), tensors, kind)
-    for name, value in asked.items():
-        if value is None:
-            continue
-        if known.setdefault(name, value) != value:
-            raise InputError(f'{path} has {name} {known[name]}, but {name} {value} was asked for')
+    known = _properties(flags, tensors, kind, sides)
+    models_sizes.check_asked(path, known, asked)
     if 'model' not in known:
         raise InputError(f'{path} does not say its model; give --model')
 
     model = classifier(
         known['model'],
         img_size=known['input_size'],
+        patch_size=known.get('patch_size'),
         in_chans=known['in_chans'],
         num_classes=known['nb_classes'],
         global_pool=known['global_pool'],
@@ -184,9 +200,10 @@ def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifi
     return model, known
 
 
-def _properties(flags: dict, tensors: dict, kind: str) -> dict:
+def _properties(flags: dict, tensors: dict, kind: str, sides: tuple[int, int] | None) -> dict:
     """A classifier's properties: the flags that its file records, overridden by the shapes."""
     known = dict(flags)
+    known.pop('patch_size', None)  # the shapes tell it
     if known.get('model') not in CLASSIFIERS:
         known.pop('model', None)  # another code base's name
 
@@ -194,10 +211,7 @@ def _properties(flags: dict, tensors: dict, kind: str) -> dict:
     known['nb_classes'] = len(tensors[head])
     known['global_pool'] = 'fc_norm.weight' in tensors
 
-    by_shapes = models_sizes.said_by(tensors)
-    if 'pos_embed' not in tensors and 'input_size' in known:
-        by_shapes.pop('input_size', None)  # without a position table, weights fit any size
-    return known | by_shapes
+    return known | models_sizes.said_by(tensors, sides)
 
 
 def labels(own: list[str] | None, count: int) -> list[list[str]]:
@@ -235,6 +249,10 @@ def assign_from(model: nn.Layer, path: str, use_ema: bool = False) -> dict:
     if not path:
         raise InputError('--eval needs --resume FILE, the weights to evaluate')
     state = convert.read_and_report(path, use_ema)
-    models_sizes.check_square(state['model'], state.get('args', {}), path)
-    assign(model, state['model'], path)
+    tensors = state['model']
+    check_family(model.state_dict(), tensors, path)
+    models_sizes.check_patches(model.state_dict(), tensors, path)
+    sides = sizes.image_sides(state.get('args', {}))
+    models_sizes.check_positions(tensors, path, sides, model.patch_embed.grid)
+    assign(model, tensors, path)
     return {key: value for key, value in state.items() if key not in ('model', 'optimizer')}

@@ -33,7 +33,7 @@ def main(args):
     mask_ratio = trained['mask_ratio']
 
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
-    center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
+    center = crop.CenterCrop(model.img_size, crop.Normalize(mean, std))
     train = load(args.data_path, 'train', center, model.in_chans)
     val = load(args.data_path, 'val', center, model.in_chans)
 

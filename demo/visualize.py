@@ -17,7 +17,7 @@ from PIL import Image
 
 import models_zoo
 from engine_pretrain import reconstruct
-from util import cli, masking, panels, program
+from util import cli, masking, panels, program, sizes
 from util.augment import crop
 from util.data import pictures
 from util.errors import InputError
@@ -35,12 +35,17 @@ NOTES = {
 def main(args):
     program.start(args.device, args.seed)
     model, trained = models_zoo.autoencoder_from(
-        args.resume, args.model, args.norm_pix_loss, args.use_ema
+        args.resume,
+        args.model,
+        args.norm_pix_loss,
+        args.use_ema,
+        input_size=args.input_size,
+        patch_size=args.patch_size,
     )
     kind = kind_of_masks(trained, args.mask_ratio)
     noise_of = masking.sampler(model.grid, args.mask_ratio, kind, model.num_visible)
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
-    center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
+    center = crop.CenterCrop(model.img_size, crop.Normalize(mean, std))
 
     rng = np.random.default_rng(args.seed)
     rows = []
@@ -110,6 +115,7 @@ PARSER.add_argument(
     'the weight file does not say it',
 )
 PARSER.add_argument('--no_norm_pix_loss', action='store_false', dest='norm_pix_loss')
+sizes.flags(PARSER)
 PARSER.add_argument(
     '--mask_ratio',
     type=cli.number(float, 0, 1),

@@ -189,6 +189,9 @@ class MAESwin(DetectionMaps, models_swin.Swin):
         self.add_projections(fpn_out_dim)
         self.start(pretrained, pretrained_ema)
 
+    def check_windows(self, *sizes) -> None:
+        """Any size fits, because maps are padded to a multiple of the window."""
+
     def attention(
         self, window: int, sides: list[int], stage: int, index: int
     ) -> Callable[..., PaddedWindowAttention]:

@@ -47,7 +47,7 @@ def accuracy(
         class_names=class_names,
     )
     mean, std = crop.statistics(channels, flags.get('mean'), flags.get('std'))
-    plain = transform.Evaluate(settings['side'], mean, std)
+    plain = transform.Evaluate(settings['sides'], mean, std)
     model = build(settings, state['model'], path)
     model.eval()
 

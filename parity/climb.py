@@ -24,9 +24,8 @@ LENGTHS = (
 def inputs(settings: dict, batch_size: int | None, seed: int) -> dict:
     """The arrays and values that both models get; batch_size None is the usual one."""
     rng = np.random.default_rng(seed)
-    side = settings['side']
     batch = [STEPS, batch_size or BATCH.get(settings['kind'], 2)]
-    images = rng.normal(size=[*batch, settings['channels'], side, side]).astype('float32')
+    images = rng.normal(size=[*batch, settings['channels'], *settings['sides']]).astype('float32')
     noise = rng.random([*batch, settings['patches']]).astype('float32')
     if settings['classes']:  # probabilities
         targets = rng.dirichlet(np.ones(settings['classes']), size=batch)
@@ -36,6 +35,7 @@ def inputs(settings: dict, batch_size: int | None, seed: int) -> dict:
         'images': images,
         'noise': noise,
         'targets': targets.astype('float32'),
+        'sides': settings['sides'],
         'heads': settings['heads'],
         'decoder_heads': settings['decoder_heads'],
         'norm_pix_loss': settings['norm_pix_loss'],

@@ -18,7 +18,7 @@ def build(settings: dict, tensors: dict, path: str) -> paddle.nn.Layer:
     kind = settings['kind']
     hidden = len(tensors['blocks.0.mlp.fc1.bias'])
     encoder = {
-        'img_size': settings['side'],
+        'img_size': settings['sides'],
         'patch_size': settings['patch'],
         'in_chans': settings['channels'],
         'embed_dim': settings['width'],

@@ -5,7 +5,7 @@ The recipes of MAE remove three quarters of the patches; the formulas use that a
 
 from models_sizes import SIZES, Size
 from recipes.recipe import IMAGES, Recipe
-from util import masking
+from util import masking, sizes
 
 # 10^12 operations per second on one V100, loading and evaluation included. From the times published
 # by facebookresearch/mae: ViT-L pre-trained for 800 epochs; fine-tuning, by the encoder's width;
@@ -26,16 +26,18 @@ def block(tokens: int, width: int) -> int:
 
 
 def multiply_adds(
-    model: str, side: int = 224, mask_ratio: float = 0.75, classes: int = 1000
+    model: str, input_size: sizes.Size = 224, mask_ratio: float = 0.75, classes: int = 1000
 ) -> int | None:
     """Multiply-adds of one image in a forward pass; None for models other than MAE's ViT.
 
-    Norms, softmax and biases are not counted. side: pixels of the square image.
+    Norms, softmax and biases are not counted. input_size: pixels of a square's side, or height and
+    width.
     """
     size = SIZES.get(model.removeprefix('mae_').removeprefix('vit_'))
     if size is None:
         return None
-    patches = (side // size.patch) ** 2
+    rows, columns = (side // size.patch for side in sizes.pair(input_size))
+    patches = rows * columns
     pixels = 3 * size.patch**2  # in a patch, of three channels
     embedding = patches * pixels * size.width
 

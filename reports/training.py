@@ -12,7 +12,7 @@ import main_pretrain
 import recipes
 from recipes import cost
 from recipes.recipe import LAUNCH
-from util import provenance, resume, weights
+from util import provenance, resume, sizes, weights
 from util.errors import InputError
 
 # Programs whose trainings have records. Their parsers have the defaults that a recipe leaves out
@@ -374,13 +374,13 @@ def _words_of_flag(name: str, value) -> list[str]:
 
 
 def _size(tensors: dict, flags: dict, weight_file: str | Path) -> dict:
-    side = flags.get('input_size', 224)
+    input_size = flags.get('input_size', 224)
     size = {
         'parameters': int(sum(array.size for array in tensors.values())),
-        'input': f'{side} x {side}',
+        'input': sizes.shown(input_size),
     }
-    if flags.get('in_chans', 3) == 3:  # the formula is for RGB
-        macs = cost.multiply_adds(flags['model'], side)
+    if flags.get('in_chans', 3) == 3 and not flags.get('patch_size'):  # as the formula expects
+        macs = cost.multiply_adds(flags['model'], input_size)
         if macs:
             size['GFLOPs an image, forward'] = round(2 * macs / 1e9, 2)
     size['file, MB'] = round(Path(weight_file).stat().st_size / 1e6, 1)

@@ -34,7 +34,7 @@ class PositionBias(nn.Layer):
 
 @manager.BACKBONES.add_component
 class MAEViT(models_vit.Encoder):
-    """Maps [N, D, rows, columns] of images [N, C, img_size, img_size], the outputs of some blocks.
+    """Maps [N, D, rows, columns] of images [N, C, height, width], the outputs of some blocks.
 
     out_indices: numbers of those blocks, from 0. init_values: the first value of layer scale.
     pretrained: weights of an encoder, or of a model that has one, of any code base that
@@ -44,7 +44,7 @@ class MAEViT(models_vit.Encoder):
 
     def __init__(
         self,
-        img_size: int = 512,
+        img_size: int | tuple[int, int] = 512,
         patch_size: int = 16,
         in_channels: int = 3,
         embed_dim: int = 768,

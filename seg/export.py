@@ -23,7 +23,7 @@ from paddleseg.cvlibs import SegBuilder
 from paddleseg.utils import logger
 
 from seg import flags, infer
-from util import cli, exported, program
+from util import cli, exported, program, sizes
 from util.errors import InputError
 
 OPERATIONS = {
@@ -81,23 +81,23 @@ def main(args):
     logger.info(f'The inference model is saved in {folder}; {report}')
 
 
-def input_shape(asked: list[int] | None, img_size: int | None) -> list[int]:
+def input_shape(asked: list[int] | None, img_size: sizes.Size | None) -> list[int]:
     """The shape of the exported model's input, [batch, channels, height, width], -1 for any size.
 
-    asked: --input_shape. img_size: the window's side of a model that takes one size.
+    asked: --input_shape. img_size: the window of a model that takes one size.
     """
+    height, width = sizes.pair(img_size or -1)
     if not asked:
-        side = img_size or -1
-        return [-1, 3, side, side]
+        return [-1, 3, height, width]
     if len(asked) != 4:
         raise InputError(
             f'--input_shape takes four numbers, batch 3 height width, not {len(asked)}'
         )
 
     flag = f'--input_shape {" ".join(map(str, asked))}'
-    if img_size and asked[2:] != [img_size, img_size]:
+    if img_size and asked[2:] != [height, width]:
         raise InputError(
-            f'{flag}: this model takes windows of {img_size} x {img_size} pixels, because it has '
+            f'{flag}: this model takes windows of {height} x {width} pixels, because it has '
             'positions for one size; a window slides over larger images'
         )
     if asked[1] < 1:

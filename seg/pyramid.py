@@ -19,7 +19,7 @@ from util import log
 
 @manager.BACKBONES.add_component
 class MAESwin(PyramidMaps, models_swin.Swin):
-    """Maps of images [N, C, img_size, img_size] by Swin.
+    """Maps of images [N, C, height, width] of img_size by Swin.
 
     All normalisations have epsilon 1e-5, as in UM-MAE. pretrained: weights of a fine-tuned
     classifier, or of another model with such an encoder, of any code base that util.convert knows;
@@ -29,7 +29,7 @@ class MAESwin(PyramidMaps, models_swin.Swin):
 
     def __init__(
         self,
-        img_size: int = 512,
+        img_size: int | tuple[int, int] = 512,
         patch_size: int = 4,
         in_channels: int = 3,
         embed_dim: int = 96,
@@ -66,14 +66,14 @@ class MAESwin(PyramidMaps, models_swin.Swin):
 
 @manager.BACKBONES.add_component
 class MAEPVT(PyramidMaps, models_pvt.PVT):
-    """Maps of images [N, C, img_size, img_size] by PVT with learnt positions.
+    """Maps of images [N, C, height, width] of img_size by PVT with learnt positions.
 
     pretrained, pretrained_ema: as for MAESwin; positions are interpolated to this grid.
     """
 
     def __init__(
         self,
-        img_size: int = 512,
+        img_size: int | tuple[int, int] = 512,
         patch_size: int = 4,
         in_channels: int = 3,
         embed_dims: tuple[int, ...] = (64, 128, 320, 512),

@@ -100,6 +100,7 @@ SHARED = {
     'mean': None,
     'std': None,
     'recompute': False,
+    'patch_size': None,
     'hflip': 0.5,
     'scale': [0.08, 1.0],
     'fast_resize': False,

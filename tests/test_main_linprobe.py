@@ -200,7 +200,7 @@ def test_the_crop_of_one_draw_is_what_training_uses(probe, monkeypatch):
         crop, 'single_draw_box', lambda *args: drawn.append(args[:2] + args[3:]) or own(*args)
     )
     probe('--epochs', '1')
-    assert [(width, height, *scale) for width, height, scale in drawn] == [(32, 32, 0.08, 1.0)] * 30
+    assert drawn == [(32, 32, [0.08, 1.0], (3 / 4, 4 / 3))] * 30
 
 
 @pytest.mark.parametrize(

@@ -270,13 +270,13 @@ def test_a_probe_trains_the_head_alone(classify, pretrained, digits, capsys, mod
 # errors
 
 PRETRAINING = {
-    'size': (SWIN, '--input_size 40', 'image side 40 is no multiple of 16'),
+    'size': (SWIN, '--input_size 40', 'image height 40 is no multiple of 16'),
     'window': (
         SIMMIM_SWIN,
         '--input_size 40',
         'windows of 16 x 16 do not divide a map of 40 x 40 (stage 1)',
     ),
-    'halves': (SIMMIM_PVT, '--input_size 36', '36 patches per side cannot be halved 3 times'),
+    'halves': (SIMMIM_PVT, '--input_size 36', 'image height 36 is no multiple of 8'),
     'ratio': (
         SWIN,
         '--mask_ratio .6',
@@ -306,7 +306,7 @@ PRETRAINING = {
     'token size': (
         SWIN,
         '--token_size 16',
-        '--token_size 16: mae_swin_nano_32 has 8 patches per side at --input_size 32',
+        '--token_size 16: mae_swin_nano_32 has 8 x 8 patches at --input_size 32',
     ),
     'another model': (
         PVT,

@@ -294,7 +294,7 @@ def test_every_parameter_starts_from_the_distribution_of_um_mae(kind, family):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_what_uniform_masking_cannot_do_is_named(family):
-    with pytest.raises(InputError, match='image side 40 is no multiple of 16'):
+    with pytest.raises(InputError, match='image width 40 is no multiple of 16'):
         nano(family, img_size=(32, 40))
     model = nano(family)
     with pytest.raises(InputError, match='mask ratio 0.7.* three of every 2 x 2'):

@@ -116,61 +116,79 @@ def test_a_length_that_nobody_explains_is_one_line(file, classify, begin, grid):
     assert str(error.value) == f'{path}: {SAID}the model has {grid} patches'
 
 
-def infer(path, classify):
+def infer(path, classify, *size):
     flags = f'--resume {path} --img_path . --device cpu'
-    main_infer.main(main_infer.PARSER.parse_args(flags.split()))
+    main_infer.main(main_infer.PARSER.parse_args([*flags.split(), *size]))
 
 
-def compare(path, classify):
+def compare(path, classify, *size):
     flags = f'{path} --python /bin/sh --device cpu'
-    main_parity.main(main_parity.PARSER.parse_args(flags.split()))
+    main_parity.main(main_parity.PARSER.parse_args([*flags.split(), *size]))
 
 
-def evaluate(path, classify):
-    classify(main_finetune, '--eval', '--resume', path)
+def evaluate(path, classify, *size):
+    classify(main_finetune, '--eval', '--resume', path, *size)
 
 
-def visualize(path, classify):
+def visualize(path, classify, *size):
     models_zoo.autoencoder_from(str(path), norm_pix_loss=True)
 
 
-NO_SIDES = 'are for patches. That is no square number, and the file gives no sides'
-TABLES = [
-    (
-        4,
-        9,
-        {'img_size': [16, 36]},
-        '37 positions, for 4 x 9 patches by the image sides in the file',
-        6,
-    ),
-    (6, 8, {}, f'49 positions, of which 48 {NO_SIDES}', 6),
-    (4, 8, {'input_size': 32}, f'33 positions, of which 32 {NO_SIDES}', 5),
-]
+NO_SIDES = (
+    'are for patches. That is no square number, and the file gives no sides; '
+    'give them by --input_size H W'
+)
 
 
-@pytest.mark.parametrize('rows, columns, flags, found, side', TABLES)
+@pytest.mark.parametrize('rows, columns, flags', [(6, 8, {}), (4, 8, {'input_size': 32})])
 @pytest.mark.parametrize('program', [infer, compare, evaluate, visualize])
-def test_programs_that_take_square_images_refuse_other_tables(
-    encoder, classify, tmp_path, program, rows, columns, flags, found, side
+def test_a_table_whose_sides_nobody_tells_is_one_line(
+    encoder, classify, tmp_path, program, rows, columns, flags
 ):
+    path = written(encoder, tmp_path, rows, columns, flags, program in (infer, evaluate))
+    patches = rows * columns
+    with pytest.raises(InputError) as error:
+        program(path, classify)
+    said = f'{path}: pos_embed has {patches + 1} positions, of which {patches} {NO_SIDES}'
+    assert str(error.value) == said
+
+
+def written(encoder, tmp_path, rows, columns, flags, classifies):
+    """A file with flags and position tables for a grid, a classifier or a whole autoencoder."""
     tensors = weights.read(encoder)['model']
-    tables = {
+    tensors = tensors | {
         name: np.zeros([1, rows * columns + 1, tensors[name].shape[-1]], 'float32')
         for name in ('pos_embed', 'decoder_pos_embed')
     }
-    tensors = tensors | tables
-    if program in (infer, evaluate):
+    if classifies:
         beyond = ('decoder', 'mask_token')
         tensors = {name: a for name, a in tensors.items() if not name.startswith(beyond)}
         tensors['head.weight'] = np.zeros([96, 3], 'float32')
         tensors['head.bias'] = np.zeros([3], 'float32')
-    path = tmp_path / 'x.pd'
-    paddle_file.write(path, {'model': tensors, 'args': flags})
+    paddle_file.write(tmp_path / 'x.pd', {'model': tensors, 'args': flags})
+    return tmp_path / 'x.pd'
+
+
+def test_the_sides_of_a_file_are_those_of_its_model(encoder, tmp_path):
+    """4 x 9 patches are as many as 6 x 6, so the sides in the file decide, or those asked for."""
+    recorded = written(encoder, tmp_path, 4, 9, {'img_size': [16, 36]}, classifies=False)
+    model, _ = models_zoo.autoencoder_from(str(recorded), norm_pix_loss=True)
+    assert (model.grid, model.img_size) == ((4, 9), (16, 36))
+    with pytest.raises(InputError, match='has input_size 16 36, but input_size 36 16 was asked'):
+        models_zoo.autoencoder_from(str(recorded), norm_pix_loss=True, input_size=[36, 16])
+
+    silent = written(encoder, tmp_path, 4, 9, {}, classifies=False)
+    assert models_zoo.autoencoder_from(str(silent), norm_pix_loss=True)[0].grid == (6, 6)
+    model, _ = models_zoo.autoencoder_from(str(silent), norm_pix_loss=True, input_size=[36, 16])
+    assert model.grid == (9, 4)
+
+
+def test_weights_are_evaluated_at_their_own_size(encoder, classify, tmp_path):
+    path = written(encoder, tmp_path, 4, 9, {'input_size': [16, 36]}, classifies=True)
     with pytest.raises(InputError) as error:
-        program(path, classify)
+        evaluate(path, classify, '--input_size', '24')
     assert str(error.value) == (
-        f'{path}: pos_embed has {found}; '
-        f'the model takes square images and has {side} x {side} patches'
+        f'{path}: pos_embed is for 4 x 9 patches, and the model has 6 x 6; give --input_size 16 36'
     )
 
 

@@ -6,6 +6,7 @@ except --data_path (the official one is a folder of its authors) and --device.
 
 import argparse
 
+from util import sizes
 from util.cli import Renamed, average, data_timeout, device, number
 
 # Types of flags
@@ -38,12 +39,7 @@ def training(p: argparse.ArgumentParser) -> None:
         default=1,
         help='iterations whose gradients are accumulated for one optimizer step',
     )
-    g.add_argument(
-        '--input_size',
-        type=positive,
-        default=224,
-        help='side of the square images, in pixels',
-    )
+    sizes.flags(g, default=224)
     g.add_argument(
         '--amp',
         choices=['off', 'float16', 'bfloat16'],

@@ -53,13 +53,13 @@ def grid_of(patches: int, sides: tuple[int, int] | None = None) -> tuple[int, in
     return None
 
 
-def has_class_token(table: np.ndarray) -> bool:
-    """Whether a table [1, T, D] is for a class token and the patches of a square grid.
+def has_class_token(table: np.ndarray, sides: tuple[int, int] | None = None) -> bool:
+    """Whether a table [1, T, D] is for a class token and the patches of an image (height, width).
 
-    ViTDet's files have such a table, though no class token.
+    ViTDet's files have such a table, though no class token. sides: as for grid_of.
     """
     positions = table.shape[1]
-    return grid_of(positions) is None and grid_of(positions - 1) is not None
+    return grid_of(positions, sides) is None and grid_of(positions - 1, sides) is not None
 
 
 def interpolate(

@@ -1,6 +1,5 @@
 """The model in a weight file: timm's or transformers', built from its shapes."""
 
-import math
 import re
 import sys
 from functools import partial
@@ -42,7 +41,7 @@ class Original:
         head = tensors.get('head.1.bias', tensors.get('head.bias'))
         hidden = len(tensors['blocks.0.mlp.fc1.bias'])
         self.model = VisionTransformer(
-            img_size=side_of(tensors['pos_embed'], patch),
+            img_size=self.image_size(),
             patch_size=patch,
             in_chans=channels,
             num_classes=0 if head is None else len(head),
@@ -97,13 +96,18 @@ class Original:
                 renamed[re.sub(BARE, 'vit.', name)] = tensor
         return renamed
 
+    def image_size(self):
+        """Height and width of the images; the side alone of squares, which transformers needs."""
+        height, width = self.given['sides'].tolist()
+        return height if height == width else (height, width)
+
     def _class_and_config(self, tensors):
         """The class of transformers for these tensors, and a config with their sizes."""
         embeddings = 'vit.embeddings'
         projection = tensors[f'{embeddings}.patch_embeddings.projection.weight']
         width, channels, patch, _ = projection.shape
         encoder = {
-            'image_size': side_of(tensors[f'{embeddings}.position_embeddings'], patch),
+            'image_size': self.image_size(),
             'patch_size': patch,
             'num_channels': channels,
             'hidden_size': width,
@@ -178,11 +182,6 @@ class Original:
         """The scores [N, K] of images; features [N, D] where there is no head."""
         out = self.model(images)
         return out.logits if self.code_base == 'Hugging Face' else out
-
-
-def side_of(positions, patch):
-    """The side in pixels of the square images that a position table [1, 1 + L, D] is for."""
-    return math.isqrt(positions.shape[1] - 1) * patch
 
 
 def depth_of(tensors, pattern):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from util import log
+from util import log, sizes
 from util.errors import InputError
 
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
@@ -85,8 +85,8 @@ def random_box(
         if 0 < w <= width and 0 < h <= height:
             return _random_place(width, height, w, h, rng)
 
-    w = min(width, round(height * ratio[1]))
-    h = min(height, round(width / ratio[0]))
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
     left = (width - w) // 2
     top = (height - h) // 2
     return left, top, left + w, top + h
@@ -196,21 +196,25 @@ class Normalize:
 
 
 class CropAndFlip:
-    """Random resized crop to `size` x `size` pixels, mirrored with probability `hflip`.
+    """Random resized crop to `size` pixels, mirrored with probability `hflip`.
 
+    size: a side, or (height, width). The crop's aspect ratio is that of `size` times 3/4 to 4/3, so
+    that rectangles are not distorted more than squares (torchvision leaves out the former).
     scale: smallest and largest share of the area. box: random_box, or single_draw_box for the
     linear probe. fast: use fast_resized_crop for PIL pictures.
     """
 
     def __init__(
         self,
-        size: int,
+        size: sizes.Size,
         scale: tuple[float, float],
         hflip: float = 0.5,
         box: Callable = random_box,
         fast: bool = False,
     ):
-        self.size = (size, size)
+        self.size = sizes.pair(size)
+        aspect = self.size[1] / self.size[0]
+        self.ratio = (3 / 4 * aspect, 4 / 3 * aspect)
         self.scale = scale
         self.hflip = hflip
         self.box = box
@@ -225,7 +229,7 @@ class CropAndFlip:
     ) -> Image.Image | np.ndarray:
         is_array = isinstance(picture, np.ndarray)
         width, height = picture.shape[1::-1] if is_array else picture.size
-        box = self.box(width, height, rng, self.scale)
+        box = self.box(width, height, rng, self.scale, self.ratio)
         resize = fast_resized_crop if self.fast and not is_array else resized_crop
         part = resize(picture, box, self.size)
 
@@ -235,16 +239,21 @@ class CropAndFlip:
 
 
 class CenterCrop:
-    """The largest square in the middle, resized and normalised: float32 [C, size, size]."""
+    """The largest part in the middle of the shape of `size`, resized to it and normalised.
 
-    def __init__(self, size: int, normalize: Normalize):
-        self.size = (size, size)
+    size: a side, or (height, width). The result is float32 [C, height, width].
+    """
+
+    def __init__(self, size: sizes.Size, normalize: Normalize):
+        self.size = sizes.pair(size)
         self.normalize = normalize
 
     def __call__(self, picture: Image.Image | np.ndarray) -> np.ndarray:
         width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
-        side = min(width, height)
-        left = (width - side) // 2
-        top = (height - side) // 2
-        square = (left, top, left + side, top + side)
-        return self.normalize(resized_crop(picture, square, self.size))
+        rows, columns = self.size
+        w = min(width, max(1, round(height * columns / rows)))
+        h = min(height, max(1, round(width * rows / columns)))
+        left = (width - w) // 2
+        top = (height - h) // 2
+        middle = (left, top, left + w, top + h)
+        return self.normalize(resized_crop(picture, middle, self.size))

@@ -6,6 +6,7 @@ Pictures are PIL's, 0..255, or arrays float32 [height, width, C], 0..1.
 import numpy as np
 from PIL import Image
 
+from util import sizes
 from util.augment import policies
 from util.augment.color import ColorJitter
 from util.augment.crop import CropAndFlip, Normalize, resized_crop
@@ -24,7 +25,7 @@ class Train:
     """Crop and flip, policy or colour jitter, normalise, erase, in the order of timm 1.0.22.
 
     aa: timm's string, or 'none'. Images of other than 1 or 3 channels can only be cropped, flipped,
-    normalised and erased. The result is float32 [C, size, size].
+    normalised and erased. The result is float32 [C, height, width].
     """
 
     def __init__(
@@ -63,34 +64,39 @@ class Train:
         return image
 
 
-def crop_share(size: int) -> float:
-    """The part of the shorter side that an evaluation keeps, for images of this size."""
-    return 0.875 if size <= 224 else 1.0
+def crop_share(size: sizes.Size) -> float:
+    """The part of the resized picture's sides that an evaluation keeps, for images of this size."""
+    return 0.875 if min(sizes.pair(size)) <= 224 else 1.0
 
 
 class Evaluate:
-    """Resize the shorter side (bicubic), cut out the middle, normalise: float32 [C, size, size].
+    """Resize (bicubic), cut out the middle, normalise: float32 [C, height, width].
 
-    For a size up to 224, the shorter side becomes size / 0.875 (256 for 224), otherwise `size`.
+    size: a side, or (height, width). The picture keeps its aspect ratio, and just covers `resize`.
+    That is size / 0.875 (256 for 224) where the shorter side of `size` is up to 224, else `size`.
     """
 
-    def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
-        self.size = size
+    def __init__(self, size: sizes.Size, mean: tuple[float, ...], std: tuple[float, ...]):
+        self.size = sizes.pair(size)
         self.normalize = Normalize(mean, std)
-        self.short = int(size / crop_share(size))
+        share = crop_share(self.size)
+        self.resize = tuple(int(side / share) for side in self.size)
 
     def __call__(self, picture: Image.Image | np.ndarray) -> np.ndarray:
         width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
         # torchvision truncates the longer side and rounds the crop's corner
-        short = self.short
-        long = int(short * max(width, height) / min(width, height))
-        w, h = (short, long) if width <= height else (long, short)
-        left = round((w - self.size) / 2)
-        top = round((h - self.size) / 2)
-        right = left + self.size
-        bottom = top + self.size
+        h, w = self.resize
+        if width * h <= height * w:
+            h = int(w * height / width)
+        else:
+            w = int(h * width / height)
+        rows, columns = self.size
+        left = round((w - columns) / 2)
+        top = round((h - rows) / 2)
+        right = left + columns
+        bottom = top + rows
 
-        if w * h > max(MOST_PIXELS, MOST_CROPS * self.size**2):
+        if w * h > max(MOST_PIXELS, MOST_CROPS * rows * columns):
             part = resized_part(picture, (h, w), (left, top, right, bottom))
             return self.normalize(part)
         picture = resized_crop(picture, (0, 0, width, height), (h, w))

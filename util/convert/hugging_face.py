@@ -9,10 +9,9 @@ shift by one pixel. Only TimmWrapperImageProcessor has torchvision's transforms.
 takes it, for both kinds of classifiers, because their config.json has `pretrained_cfg`.
 """
 
-import math
 from pathlib import Path
 
-from util import atomic
+from util import atomic, pos_embed, sizes
 from util.augment import crop, transform
 from util.convert import names
 from util.errors import InputError
@@ -98,8 +97,13 @@ def config(
     kind = names.kind(model)
     if kind == names.POOLED:
         return _timm_config(model, size, flags, _labels(model, labels))
-    side = image_side(model, size)
-    channels = model['patch_embed.proj.weight'].shape[1]
+    sides = image_sides(model, size, flags)
+    patch, channels = _patch_and_channels(model)
+    if kind != names.CLASS_TOKEN and sides[0] != sides[1]:
+        raise InputError(
+            '--to hf: a ViTMAE of transformers is for square images, '
+            f'but these are of {sizes.shown(sides)} pixels'
+        )
     encoder = {
         'model_type': 'vit' if kind == names.CLASS_TOKEN else 'vit_mae',
         'architectures': [CLASSES.get(kind, 'ViTMAEModel')],
@@ -108,9 +112,9 @@ def config(
         'num_attention_heads': size.heads,
         'intermediate_size': 4 * size.width,
         **ALWAYS,
-        'patch_size': size.patch,
+        'patch_size': patch,
         'num_channels': channels,
-        'image_size': side,
+        'image_size': sizes.plain(sides),
     }
     if kind != names.CLASS_TOKEN:
         return encoder | _decoder(model, size, flags, made)
@@ -119,12 +123,12 @@ def config(
     encoder['id2label'] = {str(number): label for number, label in enumerate(labels)}
     encoder['label2id'] = {label: number for number, label in enumerate(labels)}
     encoder['image_processor_type'] = 'TimmWrapperImageProcessor'
-    encoder['pretrained_cfg'] = _pretrained_cfg(side, channels, flags)
+    encoder['pretrained_cfg'] = _pretrained_cfg(sides, channels, flags)
     return encoder
 
 
-def image_side(model: dict, size) -> int:
-    """The side of the images in pixels; InputError where size is None, or they are not square."""
+def image_sides(model: dict, size, flags: dict) -> tuple[int, int]:
+    """(height, width) of the images; InputError where size is None, or nobody tells the grid."""
     if size is None:
         raise InputError(
             '--to hf: config.json needs the number of heads, which no shape shows, and these '
@@ -132,13 +136,20 @@ def image_side(model: dict, size) -> int:
             'name DST *.safetensors to leave config.json out'
         )
     patches = model['pos_embed'].shape[1] - 1
-    side = math.isqrt(patches)
-    if side**2 != patches:
+    grid = pos_embed.grid_of(patches, sizes.image_sides(flags))
+    if grid is None:
         raise InputError(
-            '--to hf: config.json is for square images, '
-            f'but the position table has {patches} patches'
+            '--to hf: config.json needs the size of the images, but the position table has '
+            f'{patches} patches, which is no square number, and the file gives no sides'
         )
-    return side * size.patch
+    patch, _ = _patch_and_channels(model)
+    return grid[0] * patch, grid[1] * patch
+
+
+def _patch_and_channels(model: dict) -> tuple[int, int]:
+    """The side of the patches, and the number of channels."""
+    _, channels, patch, _ = model['patch_embed.proj.weight'].shape
+    return patch, channels
 
 
 def _labels(model: dict, labels: list[str] | None) -> list[str]:
@@ -149,10 +160,10 @@ def _labels(model: dict, labels: list[str] | None) -> list[str]:
 
 def _timm_config(model: dict, size, flags: dict, labels: list[str]) -> dict:
     """config.json of timm, whose `model_args` make any of its ViTs this one."""
-    side = image_side(model, size)
-    channels = model['patch_embed.proj.weight'].shape[1]
-    arguments = {'img_size': side, 'in_chans': channels, 'global_pool': 'avg'}
-    arguments |= {'patch_size': size.patch, 'embed_dim': size.width}
+    sides = image_sides(model, size, flags)
+    patch, channels = _patch_and_channels(model)
+    arguments = {'img_size': sizes.plain(sides), 'in_chans': channels, 'global_pool': 'avg'}
+    arguments |= {'patch_size': patch, 'embed_dim': size.width}
     arguments |= {'depth': size.depth, 'num_heads': size.heads}
 
     classes = {'num_classes': len(labels), 'label_names': labels}
@@ -163,13 +174,13 @@ def _timm_config(model: dict, size, flags: dict, labels: list[str]) -> dict:
         'num_features': size.width,
         'global_pool': 'avg',
         'model_args': arguments,
-        'pretrained_cfg': _pretrained_cfg(side, channels, flags),
+        'pretrained_cfg': _pretrained_cfg(sides, channels, flags),
     }
 
 
-def _pretrained_cfg(side: int, channels: int, flags: dict) -> dict:
+def _pretrained_cfg(sides: tuple[int, int], channels: int, flags: dict) -> dict:
     """timm's description of our evaluation."""
-    pictures = {'input_size': [channels, side, side], 'crop_pct': transform.crop_share(side)}
+    pictures = {'input_size': [channels, *sides], 'crop_pct': transform.crop_share(sides)}
     return pictures | EVALUATION | _statistics(channels, flags)
 
 
@@ -183,10 +194,15 @@ def _statistics(channels: int, flags: dict) -> dict:
     return {'mean': list(mean), 'std': list(std)}
 
 
-def processor(model: dict, size, flags: dict) -> dict:
-    """preprocessor_config.json, for programs without timm; the crop may be shifted by a pixel."""
-    side = image_side(model, size)
-    channels = model['patch_embed.proj.weight'].shape[1]
+def processor(model: dict, size, flags: dict) -> dict | None:
+    """preprocessor_config.json, for programs without timm; the crop may be shifted by a pixel.
+
+    None for images that are not square: CLIPImageProcessor resizes without regard to their shape.
+    """
+    side, width = image_sides(model, size, flags)
+    if side != width:
+        return None
+    _, channels = _patch_and_channels(model)
     own = {'do_convert_rgb': channels == 3}
     own['size'] = {'shortest_edge': int(side / transform.crop_share(side))}
     own['crop_size'] = {'height': side, 'width': side}

@@ -14,8 +14,11 @@ classify = pipeline('image-classification', model='FOLDER')  # this folder
 print(classify('picture.jpg'))
 ```
 
-The pictures are prepared by timm's transforms, so timm must be installed. Without it, take
-`CLIPImageProcessor.from_pretrained('FOLDER')`, which can shift the crop by one pixel.
+The pictures are prepared by timm's transforms, so timm must be installed.
+"""
+WITHOUT_TIMM = """\
+Without it, take `CLIPImageProcessor.from_pretrained('FOLDER')`, which can shift the crop by one
+pixel.
 """
 FEATURES = """
 ```python
@@ -27,8 +30,11 @@ model = {model}.from_pretrained('FOLDER')
 """
 
 
-def text(model: dict, size, about: dict) -> str:
-    """The model card of weights under our names; about: their licence, source and so on."""
+def text(model: dict, size, about: dict, has_processor: bool = True) -> str:
+    """The model card of weights under our names; about: their licence, source and so on.
+
+    has_processor: whether the folder has a preprocessor_config.json.
+    """
     kind = names.kind(model)
     licence = str(about.get('licence') or 'not known')
     short = licence.lower().replace(' ', '-')
@@ -43,7 +49,7 @@ def text(model: dict, size, about: dict) -> str:
     # JSON is valid YAML, whatever the text of the licence
     entries = [f'{name}: {json.dumps(value)}' for name, value in header.items()]
 
-    usage = CLASSIFY
+    usage = CLASSIFY + WITHOUT_TIMM if has_processor else CLASSIFY
     if not classifies:
         pretrained = kind == names.AUTOENCODER
         usage = FEATURES.format(model='ViTMAEForPreTraining' if pretrained else 'ViTMAEModel')

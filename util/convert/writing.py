@@ -134,6 +134,11 @@ def _kept_by_pytorch(tensors: dict) -> dict[str, np.ndarray]:
         elif name.endswith('relative_position_bias_table'):
             patches = tensors['backbone.pos_embed'].shape[1] - 1
             side = math.isqrt(patches)
+            if len(tensors[name]) != (2 * side - 1) ** 2 + 3:
+                raise InputError(
+                    f'{name} has {len(tensors[name])} distances, which are not those of a square '
+                    'grid: a file of PyTorch needs an index of them, which only squares get here'
+                )
             index = pos_embed.relative_positions(side, side)
             indices[name.replace('bias_table', 'index')] = index
         elif name == 'bbox_head.gfl_reg.bias':
@@ -174,10 +179,11 @@ def write(
         config = hugging_face.config(state['model'], size, flags, report.made, labels)
         processor = hugging_face.processor(state['model'], size, flags)
         texts = {
-            'README.md': model_card.text(state['model'], size, about),
-            'preprocessor_config.json': json.dumps(processor, indent=2),
+            'README.md': model_card.text(state['model'], size, about, bool(processor)),
             'config.json': json.dumps(config, indent=2),
         }
+        if processor:
+            texts['preprocessor_config.json'] = json.dumps(processor, indent=2)
         hugging_face.write(path, tensors, about, texts)
     elif path.suffix == '.pkl':
         paddle_file.write(path, {'__author__': AUTHOR, **about, 'model': tensors})
