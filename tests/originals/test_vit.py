@@ -6,8 +6,11 @@ import pathlib
 import zipfile
 
 import numpy as np
+import paddle
 import pytest
 
+import models_sizes
+import models_zoo
 from util import convert, weights
 from util.weights import torch_file
 
@@ -118,3 +121,31 @@ def test_both_are_evaluated_on_the_same_pixels(made, climbed, digits, tmp_path):
     )
     np.testing.assert_allclose(ours['logits'], theirs['logits'], atol=1e-5)
     assert 'logits: passed' in (log / 'forward_diff.log').read_text()
+
+
+@pytest.mark.parametrize('kind, patch', [('pooled', 4), ('token', 8), ('hf', 4)])
+def test_rectangles_and_other_patches_pass_every_rung(climbed, tmp_path, kind, patch):
+    """timm's VisionTransformer with img_size=(height, width), and transformers' with image_size."""
+    paddle.seed(0)
+    model = models_zoo.classifier(
+        'vit_nano_patch4',
+        img_size=(24, 40),
+        patch_size=patch,
+        num_classes=10,
+        global_pool=kind == 'pooled',
+    )
+    tensors = {}
+    for name, value in model.state_dict().items():
+        tensors[name] = (value + 0.02 * paddle.randn(value.shape)).numpy()
+    state = {'model': tensors, 'args': {'input_size': [24, 40]}}
+    if kind == 'hf':
+        file = tmp_path / 'hf/model.safetensors'
+        convert.write(file.parent, state, 'hf', models_sizes.size_of(tensors))
+        flags = ['--input_size', 24, 40]
+    else:
+        file = tmp_path / 'x.pth'
+        convert.write(file, state, 'torch')
+        flags = []
+    result, rungs = climbed(file, *flags)
+    assert result.returncode == 0, result.stdout
+    assert list(rungs) == LADDER
