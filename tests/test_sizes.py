@@ -12,9 +12,10 @@ import main_finetune
 import main_infer
 import main_linprobe
 import main_pretrain
+import models_sizes
 import models_zoo
 from demo import visualize
-from util import exported, masking, pos_embed, weights
+from util import convert, exported, masking, pos_embed, weights
 from util.augment import crop, transform
 from util.errors import InputError
 
@@ -223,6 +224,55 @@ def test_the_reconstruction_of_a_rectangle_is_exported(trained, tmp_path):
     main_export.main(main_export.PARSER.parse_args(words.split()))
     about = exported.description(tmp_path)
     assert about['inputs'] == {'images': [None, 1, 16, 24], 'noise': [None, 6]}
+
+
+def test_pre_training_goes_on_from_a_rectangle_to_another(trained, digits, tmp_path, capsys):
+    words = f'{PRETRAIN} --input_size 24 24 --patch_size 8 --in_chans 1 --num_workers 0'
+    words += f' --batch_size 15 --device cpu --log_dir= --output_dir= --data_path {digits}'
+    words += f' --start_from {trained[0]}'
+    main_pretrain.main(main_pretrain.PARSER.parse_args(words.split()))
+    said = capsys.readouterr().out
+    assert 'resized: pos_embed 6 to 9 patches, decoder_pos_embed 6 to 9 patches' in said
+    with pytest.raises(InputError, match='has patches of 8 x 8 pixels, and the model of 4 x 4'):
+        words = words.replace('--patch_size 8', '--patch_size 4')
+        main_pretrain.main(main_pretrain.PARSER.parse_args(words.split()))
+
+
+def test_features_of_a_rectangle_and_their_export(trained, digits, tmp_path):
+    """The encoder's features of each patch, 2 x 3; the exported encoder gives the class token's."""
+    found = {}
+    for name, flags in {'patches': '--feature patches', 'cls': '--patch_size 8'}.items():
+        file = tmp_path / f'{name}.npz'
+        words = f'--resume {trained[0]} --img_path {digits / "val/1"} --features {file} {flags}'
+        main_infer.main(main_infer.PARSER.parse_args([*words.split(), '--device', 'cpu']))
+        found[name] = np.load(file)['features']
+    assert found['patches'].shape[1:] == (6, 96)
+
+    words = f'--resume {trained[0]} --out {tmp_path / "out"} --what features --device cpu'
+    main_export.main(main_export.PARSER.parse_args(words.split()))
+    words = f'--resume {tmp_path / "out"} --img_path {digits / "val/1"} --device cpu'
+    words += f' --features {tmp_path / "served.npz"} --input_size 16 24'
+    main_infer.main(main_infer.PARSER.parse_args(words.split()))
+    served = np.load(tmp_path / 'served.npz')['features']
+    np.testing.assert_allclose(served, found['cls'], atol=1e-4)
+
+
+def test_the_folder_for_transformers_tells_the_rectangle(trained, tmp_path):
+    """timm's transforms resize rectangles as our evaluation does, and CLIPImageProcessor cannot."""
+    state = weights.read(trained[1])
+    size = models_sizes.size_of(state['model'])
+    convert.write(tmp_path / 'hf', state, 'hf', size)
+    config = json.loads((tmp_path / 'hf/config.json').read_text())
+    assert config['model_args']['img_size'] == [16, 24]
+    assert config['model_args']['patch_size'] == 8
+    assert config['pretrained_cfg']['input_size'] == [1, 16, 24]
+    assert config['pretrained_cfg']['crop_pct'] == 0.875
+    assert not (tmp_path / 'hf/preprocessor_config.json').exists()
+    assert 'CLIPImageProcessor' not in (tmp_path / 'hf/README.md').read_text()
+
+    state = weights.read(trained[0])
+    with pytest.raises(InputError, match='for square images, but these are of 16 x 24 pixels'):
+        convert.write(tmp_path / 'mae', state, 'hf', size)
 
 
 def test_weights_of_another_patch_size_are_refused(trained):
