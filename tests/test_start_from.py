@@ -131,7 +131,7 @@ def test_what_cannot_begin_is_one_line(pretrain, encoder, classify):
     tuned = classify(main_finetune)[1] / 'checkpoint-latest.pd'
     with pytest.raises(InputError, match="lacks 2 of the model's tensors: norm.bias, norm.weight"):
         pretrain('--start_from', tuned)
-    with pytest.raises(InputError, match='patch_embed.proj.weight is .* there, .* here'):
+    with pytest.raises(InputError, match='has patches of 4 x 4 pixels, and the model of 8 x 8'):
         pretrain('--start_from', encoder, '--model', 'mae_vit_nano_patch8')
     with pytest.raises(InputError, match='--use_ema: .* holds no average'):
         pretrain('--start_from', encoder, '--use_ema')
