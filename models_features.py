@@ -99,7 +99,6 @@ def encoder_from(
     if kind not in (names.ENCODER, names.AUTOENCODER):
         raise InputError(f'{path} holds {kind}; name a classifier or a pre-trained encoder')
     flags = state.get('args', {})
-    models_sizes.check_positions(state['model'], path, sizes.image_sides(flags, input_size))
     known = models_sizes.said_by(state['model'], sizes.image_sides(flags))
     name = name or known.get('model')
     if not name:
