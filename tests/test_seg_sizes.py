@@ -302,3 +302,17 @@ def test_a_prediction_without_a_window_names_a_picture_of_another_size(own, tmp_
         run(
             predict, '--config', file, '--image_path', picture, '--save_dir', tmp_path / 'o', *WHOLE
         )
+
+
+def test_a_model_of_rectangles_trains_evaluates_and_is_exported(own, tmp_path):
+    """img_size is (height, width); the sizes of transforms are (width, height), as PaddleSeg's."""
+    crop, padding = CROP | {'crop_size': [48, 32]}, PADDING | {'target_size': [48, 32]}
+    file = own([crop, NORMALIZE, padding], window=[32, 48])
+    out = tmp_path / 'out'
+    run(train, '--config', file, '--save_dir', out, '--iters', 1, '--batch_size', 1)
+    trained = out / 'iter_1/model.pdparams'
+    slide = '--is_slide --crop_size 48 32 --stride 24 16'.split()
+    run(val, '--config', file, '--model_path', trained, *slide)
+    run(export, '--config', file, '--model_path', trained, '--save_dir', tmp_path / 'exported')
+    described = yaml.safe_load((tmp_path / 'exported/deploy.yaml').read_text())
+    assert described['Deploy']['input_shape'] == [-1, 3, 32, 48]

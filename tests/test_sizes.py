@@ -219,6 +219,17 @@ def test_programs_record_the_size_and_read_it_again(trained, digits, tmp_path, c
         main_infer.main(main_infer.PARSER.parse_args(words.split()))
 
 
+def test_onnx_of_a_rectangle_equals_the_live_model(trained, tmp_path):
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('paddle2onnx')
+    words = f'--resume {trained[1]} --out {tmp_path} --device cpu --onnx'
+    main_export.main(main_export.PARSER.parse_args(words.split()))
+    images = np.random.default_rng(0).standard_normal([3, 1, 16, 24], dtype='float32')
+    found = exported.Exported(tmp_path, 'onnx')(images)[0]
+    live = models_zoo.classifier_from(trained[1])[0](paddle.to_tensor(images))
+    np.testing.assert_allclose(found, live.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_the_reconstruction_of_a_rectangle_is_exported(trained, tmp_path):
     words = f'--resume {trained[0]} --out {tmp_path} --device cpu'
     main_export.main(main_export.PARSER.parse_args(words.split()))
