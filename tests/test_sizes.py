@@ -269,7 +269,7 @@ def test_features_of_a_rectangle_and_their_export(trained, digits, tmp_path):
 
 
 def test_the_folder_for_transformers_tells_the_rectangle(trained, tmp_path):
-    """timm's transforms resize rectangles as our evaluation does, and CLIPImageProcessor cannot."""
+    """timm's transforms resize rectangles to the size of ours, and CLIPImageProcessor cannot."""
     state = weights.read(trained[1])
     size = models_sizes.size_of(state['model'])
     convert.write(tmp_path / 'hf', state, 'hf', size)
