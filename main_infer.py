@@ -24,9 +24,8 @@ from tqdm import tqdm
 import models_features
 import models_labels
 import models_zoo
-from util import cli, convert, exported, feature_file, program, sizes
+from util import cli, exported, feature_file, program, sizes
 from util.augment import crop, transform
-from util.convert import names
 from util.data import pictures, workers
 from util.errors import InputError
 from util.progress import bar
@@ -122,12 +121,8 @@ def as_array(x):
 
 def load(args):
     """The model in a weight file, and its properties; for features it may have no head."""
-    if args.features:
-        converted = convert.read(args.resume, use_ema=args.use_ema)
-        if names.kind(converted[0]['model']) not in names.CLASSIFIERS:
-            return headless(args, converted)
-        del converted  # room for another reading
-    return models_zoo.classifier_from(
+    model_from = models_features.model_from if args.features else models_zoo.classifier_from
+    return model_from(
         args.resume,
         args.use_ema,
         model=args.model,
@@ -135,17 +130,6 @@ def load(args):
         global_pool=args.global_pool,
         input_size=args.input_size,
         patch_size=args.patch_size,
-    )
-
-
-def headless(args, converted):
-    """The encoder that convert.read has given, and its properties."""
-    if args.nb_classes or args.global_pool is not None:
-        raise InputError(
-            f'{args.resume} has no head; leave out --nb_classes, --global_pool and --cls_token'
-        )
-    return models_features.encoder_from(
-        converted, args.resume, args.model, args.input_size, patch_size=args.patch_size
     )
 
 

@@ -13,7 +13,7 @@ import models_sizes
 import models_start
 import models_zoo
 from models_classifier import Classifier
-from util import sizes
+from util import convert, sizes
 from util.convert import names
 from util.convert.report import Report
 from util.errors import InputError
@@ -49,16 +49,16 @@ class Features:
 
     def __call__(self, images: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """The features of these images."""
+        return self.of(block_tokens(self.model, images))
+
+    def of(self, outputs: list[paddle.Tensor]) -> dict[str, paddle.Tensor]:
+        """The features of images with these block_tokens."""
         names_of_all = [f'block{block}' for block in self.blocks] or ['features']
-        tokens = self._tokens(images)
+        tokens = self._tokens(outputs)
         return {name: self._choose(x) for name, x in zip(names_of_all, tokens)}
 
-    def _tokens(self, images: paddle.Tensor) -> list[paddle.Tensor]:
-        """Tokens [N, L, D], with the class token first if there is one."""
-        if self.has_class_token:
-            outputs = self.model.block_features(images)
-        else:
-            outputs = [x.flatten(1, 2) for x in self.model.features(images)]
+    def _tokens(self, outputs: list[paddle.Tensor]) -> list[paddle.Tensor]:
+        """Tokens [N, L, D] of the asked blocks, or of the encoder."""
         if self.blocks:
             return [outputs[block] for block in self.blocks]
         last = outputs[-1]
@@ -77,6 +77,68 @@ class Features:
         if self.model.global_pool and not self.blocks:
             mean = self.model.fc_norm(mean)
         return mean
+
+
+def block_tokens(model: Classifier, images: paddle.Tensor) -> list[paddle.Tensor]:
+    """Tokens [N, L, D] after each block, with the class token first if there is one."""
+    if hasattr(model, 'cls_token'):
+        return model.block_features(images)
+    return [x.flatten(1, 2) for x in model.features(images)]
+
+
+class ManyFeatures:
+    """Images -> by name, every feature that an evaluation of a frozen encoder may want.
+
+    `cls` and `mean` are those of the encoder's output; `cls b11` and `mean b11` those of block 11,
+    for each of the last `blocks` blocks; with `patches`, PATCHES are all patches of the output. A
+    model without class token has no `cls`.
+    """
+
+    PATCHES = 'patches'
+
+    def __init__(self, model: Classifier, blocks: int, patches: bool = False):
+        if blocks > len(model.blocks):
+            raise InputError(f'--blocks {blocks}: the model has {len(model.blocks)} blocks')
+        self.model = model
+        last = len(model.blocks) - 1
+        pools = ['cls', 'mean'] if hasattr(model, 'cls_token') else ['mean']
+        self.parts = {}
+        for pool in pools:
+            self.parts[pool] = Features(model, pool)
+        for block in range(last, last - blocks, -1):
+            for pool in pools:
+                self.parts[f'{pool} b{block}'] = Features(model, pool, [block])
+        if patches:
+            self.parts[self.PATCHES] = Features(model, 'patches')
+
+    def __call__(self, images: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """The features of these images; the encoder runs once."""
+        outputs = block_tokens(self.model, images)
+        found = {}
+        for name, part in self.parts.items():
+            (found[name],) = part.of(outputs).values()
+        return found
+
+
+def model_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifier, dict]:
+    """The model in a weight file that has an encoder, ready for Features, and its properties.
+
+    asked: see models_zoo.classifier_from; a file without a head takes model, input_size
+    and patch_size alone.
+    Properties: at least model, input_size, in_chans, and mean and std if the file says them.
+    """
+    converted = convert.read(path, use_ema=use_ema)
+    if names.kind(converted[0]['model']) in names.CLASSIFIERS:
+        del converted  # room for another reading
+        return models_zoo.classifier_from(path, use_ema, **asked)
+
+    for head in ('nb_classes', 'global_pool'):
+        if asked.get(head) is not None:
+            raise InputError(
+                f'{path} has no head; leave out --nb_classes, --global_pool and --cls_token'
+            )
+    own = [asked.get(flag) for flag in ('model', 'input_size', 'patch_size')]
+    return encoder_from(converted, path, *own)
 
 
 def encoder_from(
@@ -104,17 +166,33 @@ def encoder_from(
     if not name:
         raise InputError(f'{path} does not say its model; give --model')
     size = known['input_size'] if input_size is None else input_size
-    model = models_zoo.classifier(
-        name,
-        img_size=size,
-        patch_size=patch_size or known.get('patch_size'),
-        in_chans=known['in_chans'],
-        num_classes=1,
-        global_pool=not name.startswith('vit_'),
-    )
+    patch_size = patch_size or known.get('patch_size')
+    model = headless(name, known['in_chans'], size, patch_size)
     models_start.start_with(model, converted, path)
-    model.eval()
 
     known |= {'model': name, 'input_size': size}
     known |= {flag: flags.get(flag) for flag in ('mean', 'std')}
     return model, known
+
+
+def headless(
+    name: str,
+    in_chans: int,
+    input_size: sizes.Size | None = None,
+    patch_size: int | None = None,
+) -> Classifier:
+    """A new encoder with random weights, as linear probing has it; its head has no meaning.
+
+    input_size, patch_size: None for the usual ones of the model.
+    """
+    size = {} if input_size is None else {'img_size': input_size}
+    model = models_zoo.classifier(
+        name,
+        patch_size=patch_size,
+        in_chans=in_chans,
+        num_classes=1,
+        global_pool=not name.startswith('vit_'),
+        **size,
+    )
+    model.eval()
+    return model
