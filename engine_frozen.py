@@ -7,7 +7,7 @@ Shapes: N images, T training images, D features, K classes.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from paddle.nn import functional as F
 
 from util import dist, optim
 from util.data import rows
-from util.data.loader import evaluation_order
+from util.data.loader import EvalLoader, EvalSet, evaluation_order
 from util.progress import bar
 
+COUNT = 20  # k and the temperature of k-NN, where a single figure is wanted
+TEMPERATURE = 0.07
 QUERIES = 1024  # validation images whose neighbours are searched at a time
 KEYS = 65536  # training images that they are compared with at a time
 STEPS = 1000  # of logistic regression, at most
@@ -41,13 +43,32 @@ class Split:
         return self.at(np.arange(len(self.labels)))
 
 
-@paddle.no_grad()
-def extract(features_of: Callable, batches, folder: Path, kinds: dict[str, str]) -> dict:
-    """Write the features of all images, and return them by name: Split.
+def loaders(images: tuple, in_chans: int, plain: Callable, **reading) -> list[EvalLoader]:
+    """Batches of training and validation images without augmentation, shared by the ranks.
 
-    features_of: images [N, C, height, width] -> tensors by name. batches: an EvalLoader that is
-    shared by the ranks. kinds: the numpy type in which each feature is kept.
+    plain: picture -> image. reading: batch_size, num_workers and timeout of the loaders.
     """
+    samples = [EvalSet(part, in_chans, plain) for part in images]
+    return [EvalLoader(part, shared=True, **reading) for part in samples]
+
+
+def extract(
+    features_of: Callable, batches: list[EvalLoader], folder: Path, kinds: dict[str, str]
+) -> dict[str, tuple[Split, Split]]:
+    """Write the features of all images below a folder; by name, those for training and validation.
+
+    features_of: images [N, C, height, width] -> tensors by name. batches: those of `loaders`.
+    kinds: the numpy type of each feature.
+    """
+    train, val = batches
+    known = _extract(features_of, train, folder / 'train', kinds)
+    asked = _extract(features_of, val, folder / 'val', kinds)
+    return {name: (known[name], asked[name]) for name in kinds}
+
+
+@paddle.no_grad()
+def _extract(features_of: Callable, batches, folder: Path, kinds: dict[str, str]) -> dict:
+    """Write the features of all images of a loader, and return them by name: Split."""
     images = batches.samples.images
     with rows.Writer(folder, len(images), kinds) as writer:
         for pixels, _ in bar(batches, 'batches'):
@@ -88,6 +109,20 @@ def knn(train: Split, val: Split, counts: list[int], temperature: float) -> dict
     dist.barrier()  # ranks may have had unequal work
     sums = dist.sum_over_ranks(list(hits.values()))
     return {count: 100 * total / len(val.labels) for count, total in zip(counts, sums)}
+
+
+def online(features_of: Callable, names: Iterable[str], batches: list, output_dir: str) -> dict:
+    """Accuracy of COUNT nearest neighbours by each named feature, as `knn_<name>`, in training.
+
+    features_of, batches: as for `extract`; output_dir: see rows.folder.
+    """
+    found = {}
+    with rows.folder(output_dir) as folder:
+        features = extract(features_of, batches, folder, dict.fromkeys(names, '<f4'))
+        for name, (train, val) in features.items():
+            count = min(COUNT, len(train.labels))
+            found[f'knn_{name}'] = knn(train, val, [count], TEMPERATURE)[count]
+    return found
 
 
 def normalised(features: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ validation images; --output_dir receives every figure in frozen.json.
 
 import functools
 import json
-import math
 from pathlib import Path
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
@@ -24,7 +23,7 @@ import models_probes
 from util import atomic, cli, dist, flags, log, program, provenance
 from util.accuracies import METHODS, Figure, table, warn_of_edges
 from util.augment import crop, transform
-from util.data import folder, loader, pictures, rows, subset, summary
+from util.data import folder, pictures, rows, subset, summary
 from util.errors import InputError
 
 PATCHES = models_features.ManyFeatures.PATCHES
@@ -106,21 +105,16 @@ def find_images(args, channels):
 
     parts: (labels, draw) -> the places of these training images among those that are used.
     """
-    suffixes = pictures.suffixes(channels)
-    any_number = math.inf  # of classes
-    images = folder.find_labelled(args.data_path, 'train', suffixes, any_number)
-    held_out = folder.find_labelled(args.data_path, 'val', suffixes, any_number, images.classes)
+    images, held_out = folder.find_both(args.data_path, pictures.suffixes(channels))
     log.info(summary.line('training', images))
     log.info(summary.line('validation', held_out))
     labels = np.array(images.labels)
-    if len(np.unique(labels)) < 2:
-        raise InputError(f'--data_path {folder.typed(args.data_path)}: one class; two are needed')
 
     parts = {}
     for asked in dict.fromkeys(args.labels):
         draws = 1 if asked == subset.ALL else args.draws
         for draw in range(draws):
-            parts[asked, draw] = subset.choose(labels, asked, args.seed + draw)
+            parts[asked, draw] = subset.choose(labels, asked, args.seed + draw, images.classes)
     used = np.unique(np.concatenate(list(parts.values())))
     parts = {key: np.searchsorted(used, places) for key, places in parts.items()}
     return (subset.of(images, used), held_out), parts
@@ -146,18 +140,15 @@ def extract(args, place, model, about, images):
     recorded = {key: about.get(key) for key in ('mean', 'std') if about.get(key)}
     mean, std = crop.trained_statistics(recorded, about['in_chans'], args.mean, args.std)
     plain = transform.Evaluate(about['input_size'], mean, std)
-    found = []
-    for split, part in zip(('train', 'val'), images):
-        batches = loader.EvalLoader(
-            loader.EvalSet(part, about['in_chans'], plain),
-            batch_size=args.batch_size,
-            num_workers=args.num_workers,
-            shared=True,
-            timeout=args.data_timeout,
-        )
-        found.append(engine_frozen.extract(features_of, batches, place / split, kinds))
-    train, val = found
-    return {feature: (train[feature], val[feature]) for feature in kinds}
+    batches = engine_frozen.loaders(
+        images,
+        about['in_chans'],
+        plain,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        timeout=args.data_timeout,
+    )
+    return engine_frozen.extract(features_of, batches, place, kinds)
 
 
 # Methods
@@ -300,7 +291,7 @@ PARSER.add_argument(
 PARSER.add_argument(
     '--temperature',
     type=cli.number(float, 1e-3),
-    default=0.07,
+    default=engine_frozen.TEMPERATURE,
     help='of the vote of the neighbours, exp(cosine / temperature)',
 )
 PARSER.add_argument(

@@ -13,14 +13,16 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import numpy as np
 import paddle
 
+import engine_frozen
 import layer
+import models_features
 import models_um
 import models_zoo
 from engine_loop import Run
 from engine_pretrain import reconstruct, train_one_epoch
 from util import cli, flags, log, masking, optim, panels, program, sizes
 from util.augment import crop, transform
-from util.data import folder, loader, pictures, summary
+from util.data import folder, loader, pictures, subset, summary
 from util.errors import InputError
 
 PICTURES = 4  # images whose reconstruction is shown in VisualDL
@@ -33,6 +35,7 @@ def main(args):
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     images = folder.find_unlabelled(args.data_path, pictures.suffixes(args.in_chans))
     log.info(summary.line('training', images))
+    labelled = labelled_batches(args, mean, std) if args.knn_every else None
     model = models_zoo.autoencoder(
         args.model,
         fix_um_positions=args.fix_um_positions,
@@ -74,6 +77,8 @@ def main(args):
     for epoch in run.epochs():
         stats = train_one_epoch(run, args.mask_ratio)
         record = {'train_lr': stats['lr'], 'train_loss': stats['loss'], 'epoch': epoch}
+        if labelled and (epoch + 1) % args.knn_every == 0:
+            record |= nearest_neighbours(args, run, model, labelled)
         shown = partial(
             reconstruction, model, samples, mask_ratio=args.mask_ratio, mean=mean, std=std
         )
@@ -100,6 +105,45 @@ def sampler(args, model):
             'take a smaller one'
         )
     return draw
+
+
+def labelled_batches(args, mean, std):
+    """Batches of labelled training and validation images without augmentation, for --knn_every."""
+    path = args.knn_path or args.data_path
+    try:
+        train, val = folder.find_both(path, pictures.suffixes(args.in_chans))
+        labels = np.array(train.labels)
+        places = subset.choose(labels, args.knn_labels, args.seed, train.classes)
+    except InputError as error:
+        reason = str(error)
+        if args.knn_path:
+            reason = reason.replace('--data_path', '--knn_path')
+        raise InputError(f'--knn_every needs labelled images: {reason}') from None
+    return engine_frozen.loaders(
+        (subset.of(train, places), val),
+        args.in_chans,
+        transform.Evaluate(args.input_size, mean, std),
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        timeout=args.data_timeout,
+    )
+
+
+def nearest_neighbours(args, run, model, batches):
+    """Print the k-NN accuracy of the features after an epoch, and return it for log.txt."""
+    features = models_features.ManyFeatures(models_features.encoder_of(model), blocks=0)
+
+    def features_of(images):
+        with run.step.autocast():
+            return features(images)
+
+    epoch = run.progress.epoch
+    with run.saver.evaluating(run.progress):
+        found = engine_frozen.online(features_of, features.parts, batches, args.output_dir)
+    shown = '  '.join(f'{name} {acc1:.2f}' for name, acc1 in found.items())
+    log.info(f'epoch {epoch}: {shown}')
+    run.recorder.evaluation(epoch, **{f'perf/{name}': acc1 for name, acc1 in found.items()})
+    return found
 
 
 def reconstruction(model, samples, mask_ratio, mean, std):
@@ -130,6 +174,30 @@ PARSER.add_argument(
     '--load_from is its name in UM-MAE',
 )
 cli.average(PARSER)
+PARSER.add_argument(
+    '--knn_every',
+    type=flags.count,
+    default=0,
+    metavar='EPOCHS',
+    help='after every so many epochs, classify labelled images by the nearest neighbours of their '
+    'features; 0 turns it off',
+)
+PARSER.add_argument(
+    '--knn_path',
+    nargs='+',
+    default=None,
+    metavar='PATH',
+    help='the labelled images, with train/<class>/ and val/<class>/ (default: those of '
+    '--data_path)',
+)
+PARSER.add_argument(
+    '--knn_labels',
+    type=subset.amount,
+    default=subset.ALL,
+    metavar='PART',
+    help='the training images that vote: all, a share of each class as 10%%, or images a class '
+    'as 20',
+)
 PARSER.set_defaults(scale=[0.2, 1.0])
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ import models_sizes
 import models_start
 import models_zoo
 from models_classifier import Classifier
+from models_mae import Reconstruction
 from util import convert, sizes
 from util.convert import names
 from util.convert.report import Report
@@ -173,6 +174,15 @@ def encoder_from(
     known |= {'model': name, 'input_size': size}
     known |= {flag: flags.get(flag) for flag in ('mean', 'std')}
     return model, known
+
+
+def encoder_of(model: Reconstruction) -> Classifier:
+    """A copy of the encoder in a masked autoencoder, as encoder_from makes it of a checkpoint."""
+    tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    flags = {'input_size': list(model.img_size)}
+    what = 'the masked autoencoder'
+    encoder, _ = encoder_from(({'model': tensors, 'args': flags}, Report(what)), what)
+    return encoder
 
 
 def headless(

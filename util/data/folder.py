@@ -1,5 +1,6 @@
 """Find images: class folders, any folder of unlabelled images, or text files that list them."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -338,7 +339,7 @@ def find_labelled(
     data_path: Paths,
     split: str,
     suffixes: tuple[str, ...],
-    nb_classes: int,
+    nb_classes: float,
     classes: list[str] | None = None,
 ) -> Images:
     """As `find`, for classification: every image has a label below nb_classes, else InputError."""
@@ -361,3 +362,13 @@ def find_labelled(
             f'but --nb_classes is {nb_classes}'
         )
     return images
+
+
+def find_both(data_path: Paths, suffixes: tuple[str, ...]) -> tuple[Images, Images]:
+    """The training and validation images of the same classes; InputError for less than two."""
+    any_number = math.inf
+    train = find_labelled(data_path, 'train', suffixes, any_number)
+    val = find_labelled(data_path, 'val', suffixes, any_number, train.classes)
+    if len(set(train.labels)) < 2:
+        raise InputError(f'--data_path {typed(data_path)}: one class; at least two are needed')
+    return train, val

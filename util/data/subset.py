@@ -37,8 +37,10 @@ def _number(text: str) -> float:
     return count
 
 
-def choose(labels: np.ndarray, asked: str, seed: int) -> np.ndarray:
+def choose(labels: np.ndarray, asked: str, seed: int, names: list[str] | None = None) -> np.ndarray:
     """The places of the chosen images, in ascending order.
+
+    names: those of the classes, for an error.
 
     Each class is drawn by itself, from a generator seeded with (seed, label), so a smaller part is
     within a larger one of the same seed. A share is rounded, and is at least one image a class.
@@ -54,8 +56,9 @@ def choose(labels: np.ndarray, asked: str, seed: int) -> np.ndarray:
         if number < 1:
             count = max(1, round(number * len(places)))
         if count > len(places):
+            name = names[label] if names else label
             raise InputError(
-                f'--labels {asked}: class {label} has only {len(places)} training images'
+                f'{asked} labels of each class: class {name} has only {len(places)} training images'
             )
         rng = np.random.default_rng([seed, int(label)])
         chosen.append(rng.permutation(places)[:count])
