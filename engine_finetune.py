@@ -3,7 +3,6 @@
 import contextlib
 import math
 
-import numpy as np
 import paddle
 from paddle.nn import functional as F
 
@@ -74,34 +73,6 @@ def report_evaluation(path: str, result: dict[str, float]) -> None:
     log.info(f'Resume checkpoint {path}')
     figures = [f'{name} {value:.4f}' for name, value in result.items()]
     log.info('  '.join(figures))
-
-
-@paddle.no_grad()
-def nearest_neighbours(model, train, val, count: int) -> float:
-    """Accuracy of a vote of each image's `count` nearest training images, in percent.
-
-    Nearest by the cosine of the features that the head would see. train, val: batches of images and
-    labels.
-    """
-    from sklearn.neighbors import KNeighborsClassifier  # imported here because it takes a second
-
-    model.eval()
-    features, labels = _features(model, train)
-    vote = KNeighborsClassifier(count, metric='cosine').fit(features, labels)
-
-    features, labels = _features(model, val)
-    hits = (vote.predict(features) == labels).sum()
-    hits, images = dist.sum_over_ranks([float(hits), float(len(labels))])
-    return 100 * hits / images
-
-
-def _features(model, batches) -> tuple[np.ndarray, np.ndarray]:
-    """Features [images, D] and labels [images] of all batches."""
-    features, labels = [], []
-    for batch, batch_labels in bar(batches, 'batches'):
-        features.append(model.forward_features(batch).numpy())
-        labels.append(batch_labels.numpy())
-    return np.concatenate(features), np.concatenate(labels)
 
 
 def finish_epoch(run: Run, epoch: int, stats: dict[str, float], result: dict[str, float]) -> None:

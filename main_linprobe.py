@@ -10,19 +10,12 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 # isort: split
 import models_labels
 import models_zoo
-from engine_finetune import (
-    evaluate,
-    finish_epoch,
-    nearest_neighbours,
-    report_evaluation,
-    train_one_epoch,
-)
+from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
 from util import classes, cli, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures, summary
-from util.errors import InputError
 
 
 def main(args):
@@ -49,14 +42,12 @@ def main(args):
     )
     log.info(summary.line('training', images))
     log.info(summary.line('validation', held_out))
-    val = evaluation(args, held_out, plain, shared=args.dist_eval)
+    val = validation(args, held_out, plain)
 
     # A head on the frozen encoder; without --finetune it stays as the model drew it, as upstream
     if args.finetune:
         log.info(models_zoo.start_from(model, args.finetune, use_ema=args.use_ema))
         model.reset_head(std=0.01)
-    if args.knn:
-        vote(args, model, images, val, plain)
     model.probe()
 
     # Batches
@@ -92,7 +83,7 @@ def evaluate_only(args, model):
     trained = state.get('args', {})
     mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
-    val = evaluation(args, evaluation_images(args, state), plain, shared=args.dist_eval)
+    val = validation(args, evaluation_images(args, state), plain)
     result = evaluate(model, val, shared=args.dist_eval)
     report_evaluation(args.resume, result)
 
@@ -114,14 +105,14 @@ def evaluation_images(args, state):
     return images
 
 
-def evaluation(args, images, plain, shared=False):
-    """Batches of images without augmentation; if shared, only this rank's part of them."""
+def validation(args, images, plain):
+    """Batches of validation images; with --dist_eval, only this rank's part of them."""
     samples = loader.EvalSet(images, args.in_chans, plain)
     return loader.EvalLoader(
         samples,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
-        shared=shared,
+        shared=args.dist_eval,
         timeout=args.data_timeout,
     )
 
@@ -138,15 +129,6 @@ def augmentation(args, mean, std):
     return transform.Train(cropping, mean, std)
 
 
-def vote(args, model, images, val, plain):
-    """Print the accuracy of a vote of the nearest training images, for --knn."""
-    if args.knn > len(images):
-        raise InputError(f'--knn {args.knn} is more than the {len(images)} training images')
-    train = evaluation(args, images, plain)
-    share = nearest_neighbours(model, train, val, args.knn)
-    log.info(f'{args.knn} nearest neighbours of the frozen features: acc1 {share:.2f}')
-
-
 FLAGS = (
     flags.training,
     flags.rate,
@@ -157,11 +139,7 @@ FLAGS = (
 )
 PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(
-    '--knn',
-    type=cli.number(int, 0),
-    default=0,
-    help='also classify by this number of nearest neighbours among the features of the training '
-    'images; 0 turns it off',
+    '--knn', action=cli.Renamed, const='main_frozen.py', help='now in main_frozen.py'
 )
 PARSER.set_defaults(
     model='vit_large_patch16',

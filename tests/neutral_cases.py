@@ -42,7 +42,7 @@ CASES = {
     ],
     'finetune-swin': [FINETUNE + '--lr 3e-3 --clip_grad 1 --model swin_nano_32'],
     'linprobe': [
-        'main_linprobe.py --nb_classes 10 --lr 1 --cls_token --knn 20 --model vit_nano_patch4 '
+        'main_linprobe.py --nb_classes 10 --lr 1 --cls_token --model vit_nano_patch4 '
         '--finetune {pretrained}/checkpoint-3.pd ' + TRAIN
     ],
     'eval': [

@@ -118,8 +118,9 @@ OURS = {
     'pretrain': SHARED
     | UNIFORM
     | {'masking': 'random', 'save_every': 20, 'scale': [0.2, 1.0]}
-    | {'start_from': '', 'use_ema': False},
-    'linprobe': SHARED | CLASSES | {'input_size': 224, 'knn': 0},
+    | {'start_from': '', 'use_ema': False}
+    | {'knn_every': 0, 'knn_path': None, 'knn_labels': 'all'},
+    'linprobe': SHARED | CLASSES | {'input_size': 224},
     'finetune': SHARED | CLASSES | {'freeze_blocks': 0, 'ema_decay': 0.0, 'beta2': 0.999},
 }
 
@@ -215,7 +216,6 @@ CLASSIFY_NONSENSE = (
         *((name, flags) for name in PROGRAMS for flags in COMMON_NONSENSE),
         *(('pretrain', flags) for flags in NONSENSE),
         *(('finetune', flags) for flags in CLASSIFY_NONSENSE),
-        ('linprobe', '--knn -1'),
         ('linprobe', '--mixup 0.8'),
     ],
 )
@@ -236,3 +236,10 @@ def test_um_maes_bf16_says_what_to_use(program, capsys):
         PROGRAMS[program].parse_args(['--bf16'])
     assert error.value.code == 2
     assert 'error: --bf16: use --amp bfloat16 instead' in capsys.readouterr().err
+
+
+def test_the_probes_knn_says_where_it_is_now(capsys):
+    with pytest.raises(SystemExit) as error:
+        PROGRAMS['linprobe'].parse_args(['--knn', '20'])
+    assert error.value.code == 2
+    assert 'error: --knn: use main_frozen.py instead' in capsys.readouterr().err

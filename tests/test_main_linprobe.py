@@ -2,11 +2,10 @@
 
 import functools
 import itertools
-import re
 
 import numpy as np
 import pytest
-from conftest import assert_same_state, classifier, figures_by_hand, pixels, printed_figures
+from conftest import assert_same_state, classifier, figures_by_hand, printed_figures
 
 import main_linprobe
 from util import weights
@@ -118,28 +117,6 @@ def test_figures_are_those_of_a_count_by_hand_and_of_eval(probed, probe, digits,
     assert printed_figures(capsys.readouterr().out) == [pytest.approx(by_hand, abs=1e-4)]
 
 
-@pytest.mark.parametrize('count', [8, 13])
-def test_nearest_neighbours_are_those_of_a_search_by_hand(probe, probed, digits, capsys, count):
-    probe('--knn', count, '--epochs', '1')
-    printed = re.search(rf'{count} nearest neighbours .*: acc1 ([\d.]+)', capsys.readouterr().out)
-    # the probe's backbone is that of the encoder
-    model = classifier(probed[1] / 'checkpoint-latest.pd', global_pool=False)
-
-    def features(split):
-        files = sorted((digits / split).glob('*/*'))
-        rows = np.stack(
-            [model.forward_features(pixels(file)).numpy()[0].astype('float64') for file in files]
-        )
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.array(
-            [int(file.parent.name) for file in files]
-        )
-
-    (known, labels), (asked, right) = features('train'), features('val')
-    nearest = np.argsort(-asked @ known.T, axis=1)[:, :count]
-    guesses = np.array([np.bincount(row).argmax() for row in labels[nearest]])
-    assert 30 < 100 * np.mean(guesses == right) == pytest.approx(float(printed[1]))
-
-
 @pytest.mark.parametrize(
     'flag',
     (
@@ -157,7 +134,7 @@ def test_a_flag_that_changes_training_changes_the_losses(log_with, flag):
 @pytest.mark.parametrize(
     'flag',
     (
-        '--num_workers 2, --dist_eval, --knn 3, --print_freq 1, --save_every 2, --amp off, '
+        '--num_workers 2, --dist_eval, --print_freq 1, --save_every 2, --amp off, '
         '--recompute, --cls_token'
     ).split(', '),
 )
@@ -216,7 +193,6 @@ def test_the_crop_of_one_draw_is_what_training_uses(probe, monkeypatch):
         ),
         ('--resume {class_token}', '{class_token} does not fit the model'),
         ('--data_path {missing}', 'only one of the two has: 2'),
-        ('--knn 31', '--knn 31 is more than the 30 training images'),
     ],
 )
 def test_bad_input_is_named(probe, flawed, flags, message):

@@ -13,6 +13,7 @@ from conftest import ROOT
 from PIL import Image
 
 import main_finetune
+import main_frozen
 import main_infer
 import main_linprobe
 import main_pretrain
@@ -427,8 +428,10 @@ def run(program, *flags):
 
 
 def test_programs_that_need_every_picture_name_the_array(arrays, of_arrays, tmp_path):
-    """The programs are --eval of both trainings, --knn, inference as JSON, and visualize.py."""
+    """Both --eval, main_frozen.py, inference as JSON, and visualize.py."""
     common = [*FLAGS.split(), *CHANNELS, '--data_path', arrays, '--batch_size', 8]
+    frozen = ['--model', 'vit_nano_patch4', '--input_size', 16, '--in_chans', 4, *CHANNELS]
+    frozen += ['--num_workers', 0, '--output_dir', tmp_path]
     bad = arrays / 'val/1/003.npy'
     out = ['--img_path', bad.parent, '--device', 'cpu', '--resume']
     runs = (
@@ -438,7 +441,7 @@ def test_programs_that_need_every_picture_name_the_array(arrays, of_arrays, tmp_
             [*common, '--eval', '--global_pool', '--resume', of_arrays / 'probe.pd'],
             bad,
         ),
-        (main_linprobe, [*common, '--knn', 2], arrays / 'train/1/007.npy'),
+        (main_frozen, [*frozen, '--data_path', arrays], arrays / 'train/1/007.npy'),
         (main_infer, [*out, of_arrays / 'classifier.pd', '--json'], bad),
         (visualize, [*out, of_arrays / 'autoencoder.pd', '--out', tmp_path / 'x.png'], bad),
     )
