@@ -58,19 +58,28 @@ class PatchEmbed(nn.Layer):
         return x.flatten(2).transpose([0, 2, 1])  # [N, L, D]
 
 
-def attend(
-    q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, bias: paddle.Tensor | None = None
+def attention_weights(
+    q: paddle.Tensor, k: paddle.Tensor, bias: paddle.Tensor | None = None
 ) -> paddle.Tensor:
-    """Scaled dot-product attention: for each query [.., L, d], a weighted mean of the values.
+    """The weight of each key [.., M, d] for each query [.., L, d]: [.., L, M], rows sum to 1.
 
-    Keys and values are [.., M, d]; `bias` [.., L, M] is added to the scores before the softmax.
+    `bias` [.., L, M] is added to the scores before the softmax.
     """
     scale = q.shape[-1] ** -0.5
     scores = paddle.matmul(q * scale, k, transpose_y=True)  # [.., L, M]
     if bias is not None:
         scores = kernels.add_bias(scores, bias)
-    weights = nn.functional.softmax(scores, axis=-1)
-    return paddle.matmul(weights, v)  # [.., L, d]
+    return nn.functional.softmax(scores, axis=-1)
+
+
+def attend(
+    q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, bias: paddle.Tensor | None = None
+) -> paddle.Tensor:
+    """Scaled dot-product attention: for each query [.., L, d], a weighted mean of the values.
+
+    Keys and values are [.., M, d], `bias` [.., L, M].
+    """
+    return paddle.matmul(attention_weights(q, k, bias), v)  # [.., L, d]
 
 
 class Attention(nn.Layer):

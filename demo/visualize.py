@@ -1,39 +1,87 @@
-"""Show how a masked autoencoder reconstructs pictures.
+"""Show what a model does with pictures: reconstructions, attention, neighbours, features.
 
     python demo/visualize.py --img_path PICTURE --resume CHECKPOINT --seed 1 --out panels.png
+    python demo/visualize.py --img_path PICTURE --resume CHECKPOINT --visible 0,5,9
+    python demo/visualize.py --show attention --img_path PICTURE --resume CHECKPOINT
+    python demo/visualize.py --show neighbours --among FOLDER --img_path PICTURE --resume CHECKPOINT
 
-PICTURE may be a folder. Each row shows a picture: original, masked, reconstruction, and
-reconstruction with the visible patches.
+PICTURE may be a folder; each row of the result shows one of its pictures. --show says what:
+
+    reconstruction  original, masked, reconstruction, and reconstruction with the visible patches;
+                    the mask is random, or your own (--visible, --mask_file)
+    attention       what each head of a block looks at (ViT)
+    rollout         attention, multiplied over the blocks (ViT)
+    pca             the principal components of the patches' features, as colours
+    neighbours      the pictures of the folder --among with the nearest features
 """
 
+import argparse
 from pathlib import Path
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
 import numpy as np
+import own_mask
 import paddle
+import show_attention
+import show_neighbours
+import show_pca
 from PIL import Image
 
+import models_features
 import models_zoo
 from engine_pretrain import reconstruct
 from util import cli, masking, panels, program, sizes
-from util.augment import crop
+from util.augment import crop, transform
 from util.data import pictures
 from util.errors import InputError
 from util.progress import bar
 
 MOST = 8  # rows of one picture
+MASK_RATIO = 0.75
 # norm_pix_loss -> how the shown pixels follow from the prediction
 NOTES = {
     True: 'pixels: predicted normalised by patch, '
     'put back with the mean and spread of the true patch',
     False: 'pixels: as predicted',
 }
+# what is shown -> the flags that it alone, or it and some others, take
+FLAGS = {
+    'reconstruction': ('mask_ratio', 'visible', 'mask_file', 'norm_pix_loss'),
+    'attention': ('block', 'query'),
+    'rollout': ('query',),
+    'pca': ('block',),
+    'neighbours': ('among', 'count', 'block', 'feature'),
+}
 
 
 def main(args):
+    check_flags(args)
     program.start(args.device, args.seed)
+    show = reconstruction if args.show == 'reconstruction' else of_features
+    rows, picture = show(args)
+    try:
+        Image.fromarray(picture).save(args.out)
+    except (OSError, ValueError) as error:
+        raise InputError(f'--out {args.out}: cannot write this picture ({error})') from None
+    print(f'{rows} rows written to {args.out}')
+
+
+def check_flags(args):
+    """InputError for a flag that has no effect on what is shown, or one that is missing."""
+    for flags in FLAGS.values():
+        for flag in flags:
+            given = getattr(args, flag) is not None
+            if given and flag not in FLAGS[args.show]:
+                takers = ' or '.join(show for show in FLAGS if flag in FLAGS[show])
+                raise InputError(f'--{flag} belongs to --show {takers}, not to {args.show}')
+    if args.show == 'neighbours' and args.among is None:
+        raise InputError('--show neighbours needs --among FOLDER, the pictures to search')
+
+
+def reconstruction(args):
+    """The number of rows and a sheet of reconstructions."""
     model, trained = models_zoo.autoencoder_from(
         args.resume,
         args.model,
@@ -42,8 +90,7 @@ def main(args):
         input_size=args.input_size,
         patch_size=args.patch_size,
     )
-    kind = kind_of_masks(trained, args.mask_ratio)
-    noise_of = masking.sampler(model.grid, args.mask_ratio, kind, model.num_visible)
+    mask_ratio, noise_of = masks(args, model, trained)
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
     center = crop.CenterCrop(model.img_size, crop.Normalize(mean, std))
 
@@ -53,18 +100,70 @@ def main(args):
         pixels = center(pictures.read_as_seen(file, model.in_chans))  # [C, height, width]
         image = paddle.to_tensor(pixels[None])
         noise = paddle.to_tensor(noise_of(rng)[None])
-        shown, mask = reconstruct(model, image, args.mask_ratio, noise)
+        shown, mask = reconstruct(model, image, mask_ratio, noise)
         rows.append([image.numpy(), shown.numpy(), mask.numpy()])
-    images, shown, masks = (np.concatenate(arrays) for arrays in zip(*rows))
+    images, shown, removed = (np.concatenate(arrays) for arrays in zip(*rows))
 
-    share = masks[:, 0].mean()
+    share = removed[:, 0].mean()
     note = f'{share:.0%} of the pixels removed; {NOTES[model.norm_pix_loss]}'
-    picture = panels.draw(images, shown, masks, mean, std, note=note)
-    try:
-        Image.fromarray(picture).save(args.out)
-    except (OSError, ValueError) as error:
-        raise InputError(f'--out {args.out}: cannot write this picture ({error})') from None
-    print(f'{len(rows)} rows written to {args.out}')
+    return len(rows), panels.draw(images, shown, removed, mean, std, note=note)
+
+
+def masks(args, model, trained):
+    """The mask ratio, and a function that draws a picture's noise from a generator."""
+    if args.visible is None and args.mask_file is None:
+        mask_ratio = MASK_RATIO if args.mask_ratio is None else args.mask_ratio
+        kind = kind_of_masks(trained, mask_ratio)
+        return mask_ratio, masking.sampler(model.grid, mask_ratio, kind, model.num_visible)
+    if args.visible is not None:
+        visible = own_mask.from_numbers(args.visible, model.grid)
+    else:
+        visible = own_mask.from_picture(args.mask_file, model.grid)
+    noise, mask_ratio = own_mask.for_model(visible, model)
+    return mask_ratio, lambda rng: noise
+
+
+def of_features(args):
+    """The number of rows and a sheet of anything but reconstructions."""
+    model, about = models_features.model_from(
+        args.resume,
+        args.use_ema,
+        model=args.model,
+        input_size=args.input_size,
+        patch_size=args.patch_size,
+    )
+    channels = about['in_chans']
+    mean, std = crop.statistics(channels, about.get('mean'), about.get('std'))
+    evaluated = transform.Evaluate(about['input_size'], mean, std)
+
+    def read(file):
+        return evaluated(pictures.read_as_seen(file, channels))  # [C, height, width]
+
+    def as_pixels(images):
+        return panels.as_pixels(images, mean, std)
+
+    files = find(args.img_path, channels)
+    if args.show == 'neighbours':
+        blocks = None if args.block is None else [args.block]
+        features = models_features.Features(model, args.feature, blocks)
+        among = find(args.among, channels, '--among', most=None)
+        count = args.count or 5
+        return len(files), show_neighbours.sheet(
+            features, read, as_pixels, files=files, among=among, count=count
+        )
+
+    images = np.stack([read(file) for file in bar(files, 'pictures')])
+    pixels = as_pixels(images)
+    query = args.query
+    if query is None:
+        query = 'mean' if model.global_pool else 'cls'  # what the head sees
+    if args.show == 'attention':
+        sheet = show_attention.heads(model, images, pixels, args.block, query)
+    elif args.show == 'rollout':
+        sheet = show_attention.rollout(model, images, pixels, query)
+    else:
+        sheet = show_pca.sheet(model, images, pixels, args.block)
+    return len(files), sheet
 
 
 def kind_of_masks(trained: dict, mask_ratio: float) -> str:
@@ -76,18 +175,43 @@ def kind_of_masks(trained: dict, mask_ratio: float) -> str:
     return kind
 
 
-def find(img_path: Path, in_chans: int) -> list[Path]:
-    """The file itself, or the folder's pictures; of more than MOST, some that are evenly spread."""
-    if not img_path.exists():
-        raise InputError(f'--img_path {img_path}: no such file or folder')
-    files = pictures.find(img_path, in_chans)
+def find(
+    path: Path, in_chans: int, flag: str = '--img_path', most: int | None = MOST
+) -> list[Path]:
+    """The file itself, or the folder's pictures; of more than `most`, some that are evenly spread.
+
+    flag: the one that named the path, for errors.
+    """
+    if not path.exists():
+        raise InputError(f'{flag} {path}: no such file or folder')
+    files = pictures.find(path, in_chans)
     if not files:
         suffixes = ' '.join(pictures.suffixes(in_chans))
-        raise InputError(f'--img_path {img_path}: no picture in this folder ({suffixes})')
-    if len(files) > MOST:
-        print(f'{len(files)} pictures found; {MOST} of them, evenly spread, are shown')
-    chosen = np.linspace(0, len(files) - 1, min(MOST, len(files)))
+        raise InputError(f'{flag} {path}: no picture in this folder ({suffixes})')
+    if most is None or len(files) <= most:
+        return files
+    print(f'{len(files)} pictures found; {most} of them, evenly spread, are shown')
+    chosen = np.linspace(0, len(files) - 1, most)
     return [files[i] for i in chosen.astype(int)]
+
+
+def numbers(text: str) -> list[int]:
+    """The type of --visible: whole numbers between commas."""
+    found = [int(word) for word in text.split(',')]
+    if min(found) < 0:
+        raise argparse.ArgumentTypeError(f'{text}: patches are counted from 0')
+    return found
+
+
+def query_of(text: str) -> str | int:
+    """The type of --query: cls, mean or the number of a patch."""
+    if text in ('cls', 'mean'):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f'{text} is neither cls, nor mean, nor the number of a patch'
+        )
+    return int(text)
 
 
 PARSER = cli.parser(__doc__, cli.device, cli.average)
@@ -99,7 +223,10 @@ PARSER.add_argument(
     help='a picture, or a folder of pictures',
 )
 PARSER.add_argument(
-    '--resume', required=True, metavar='FILE', help='weights with encoder and decoder'
+    '--resume',
+    required=True,
+    metavar='FILE',
+    help='weights; for reconstructions with encoder and decoder',
 )
 PARSER.add_argument(
     '--model',
@@ -116,11 +243,56 @@ PARSER.add_argument(
 )
 PARSER.add_argument('--no_norm_pix_loss', action='store_false', dest='norm_pix_loss')
 sizes.flags(PARSER)
-PARSER.add_argument(
+PARSER.add_argument('--show', choices=list(FLAGS), default='reconstruction', help='see above')
+MASKS = PARSER.add_mutually_exclusive_group()
+MASKS.add_argument(
     '--mask_ratio',
     type=cli.number(float, 0, 1),
-    default=0.75,
-    help='share of the patches that is removed',
+    default=None,
+    help=f'share of the patches that is removed (default: {MASK_RATIO})',
+)
+MASKS.add_argument(
+    '--visible',
+    type=numbers,
+    default=None,
+    metavar='0,5,9',
+    help='keep just these patches, counted row by row from 0',
+)
+MASKS.add_argument(
+    '--mask_file',
+    type=Path,
+    default=None,
+    metavar='PNG',
+    help='keep the patches that are white in this picture, remove the black ones',
+)
+PARSER.add_argument(
+    '--block',
+    type=cli.number(int, 0),
+    default=None,
+    help='whose attention or features, from 0 (default: the last, or the output of the encoder)',
+)
+PARSER.add_argument(
+    '--query',
+    type=query_of,
+    default=None,
+    help='who looks: cls, mean (all patches, averaged), or the number of a patch '
+    "(default: what the model's head sees; cls for a pre-trained ViT)",
+)
+PARSER.add_argument(
+    '--among', type=Path, default=None, metavar='FOLDER', help='where neighbours are searched'
+)
+PARSER.add_argument(
+    '--count',
+    type=cli.number(int, 1),
+    default=None,
+    help='neighbours of each picture (default: 5)',
+)
+PARSER.add_argument(
+    '--feature',
+    choices=['cls', 'mean'],
+    default=None,
+    help='the features that neighbours share: of the class token, or the mean of the patches '
+    "(default: what the model's head sees; cls for a pre-trained ViT)",
 )
 PARSER.add_argument('--seed', type=cli.number(int, 0), default=1, help='seed of the masks')
 PARSER.add_argument('--out', type=Path, default=Path('reconstruction.png'), help='picture to write')

@@ -1,4 +1,4 @@
-"""Pictures that show reconstructions to people."""
+"""Sheets of captioned panels that show people what a model does, such as its reconstructions."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,9 +22,7 @@ def draw(
     """One row per image: original, masked, reconstruction, reconstruction + visible patches.
 
     images, reconstructions: [N, C, height, width] on the model's scale; mean and std undo the
-    normalisation. masks: [N, C, height, width], 1 = removed. If C is not 1 or 3, the first three
-    channels are shown, or the first one. note: a line of text below the panels.
-    Returns uint8 [height, width, 3].
+    normalisation. masks: [N, C, height, width], 1 = removed. note: see `sheet`.
     """
     visible = images * (1 - masks)
     columns = {
@@ -33,38 +31,17 @@ def draw(
         'reconstruction': reconstructions,
         'reconstruction + visible': visible + reconstructions * masks,
     }
-    shown = [_visible(batch, mean, std) for batch in columns.values()]
-    removed = masks[:, :1].transpose(0, 2, 3, 1) > 0  # [N, height, width, 1]
-    shown[1] = np.where(removed, 128, shown[1]).astype('uint8')  # grey
-
-    # the canvas: a line of captions, the panels, and a line for the note
-    factor = -(-SMALLEST // images.shape[2])  # rounded up
-    factor = max(1, factor)
-    height = images.shape[2] * factor
-    width = images.shape[3] * factor
-    canvas_width = len(shown) * (width + GAP) + GAP
-    canvas_height = CAPTION + len(images) * (height + GAP) + GAP
-    if note:
-        canvas_height += CAPTION
-    canvas = Image.new('RGB', (canvas_width, canvas_height), 'white')
-
-    draw = ImageDraw.Draw(canvas)
-    for column, (caption, batch) in enumerate(zip(columns, shown)):
-        left = GAP + column * (width + GAP)
-        middle = (left + width // 2, CAPTION // 2 + 1)
-        draw.text(middle, caption, fill='black', anchor='mm', font=_font(caption, width))
-        for row, pixels in enumerate(batch):
-            top = CAPTION + GAP + row * (height + GAP)
-            panel = Image.fromarray(pixels).resize((width, height), Image.NEAREST)
-            canvas.paste(panel, (left, top))
-    if note:
-        start = (GAP, canvas_height - CAPTION // 2)
-        draw.text(start, note, fill='black', anchor='lm', font=_font(note, canvas_width))
-    return np.asarray(canvas)
+    shown = [as_pixels(batch, mean, std) for batch in columns.values()]
+    shown[1] = cover(shown[1], masks)
+    rows = [list(row) for row in zip(*shown)]
+    return sheet(rows, list(columns), note)
 
 
-def _visible(batch: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Normalised [N, C, height, width] -> uint8 [N, height, width, 3]."""
+def as_pixels(batch: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Normalised images [N, C, height, width] as uint8 [N, height, width, 3].
+
+    If C is not 1 or 3, the first three channels are shown, or the first one.
+    """
     pixels = batch.transpose(0, 2, 3, 1)  # [N, height, width, C]
     pixels = pixels * np.asarray(std, 'float32') + np.asarray(mean, 'float32')
     pixels = pixels[..., :3]
@@ -72,6 +49,61 @@ def _visible(batch: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...])
         pixels = pixels[..., :1].repeat(3, axis=-1)
     levels = pixels.clip(0, 1) * 255
     return levels.round().astype('uint8')
+
+
+def cover(pixels: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Pixels [N, height, width, 3], grey where masks [N, C, height, width] are 1."""
+    removed = masks[:, :1].transpose(0, 2, 3, 1) > 0  # [N, height, width, 1]
+    return np.where(removed, 128, pixels).astype('uint8')
+
+
+def sheet(
+    rows: list[list[np.ndarray]],
+    captions: list[str],
+    note: str = '',
+    titles: list[list[str]] | None = None,
+) -> np.ndarray:
+    """Panels in rows and columns: uint8 [height, width, 3].
+
+    rows: panels uint8 [height, width, 3], all of one size; a row may be shorter than others.
+    captions: a line above each column. titles: a line below each panel, in the order of `rows`.
+    note: lines of text below all.
+    """
+    height, width, _ = rows[0][0].shape
+    factor = -(-SMALLEST // height)  # rounded up
+    factor = max(1, factor)
+    height *= factor
+    width *= factor
+    row_height = height + GAP + (CAPTION if titles else 0)
+    lines = note.splitlines()
+    canvas_width = len(captions) * (width + GAP) + GAP
+    above_note = CAPTION + len(rows) * row_height + GAP
+    canvas = Image.new('RGB', (canvas_width, above_note + CAPTION * len(lines)), 'white')
+
+    draw = ImageDraw.Draw(canvas)
+    for column, caption in enumerate(captions):
+        middle = GAP + column * (width + GAP) + width // 2
+        _write(draw, caption, (middle, CAPTION // 2 + 1), width, anchor='mm')
+    for row, panels in enumerate(rows):
+        top = CAPTION + GAP + row * row_height
+        for column, pixels in enumerate(panels):
+            left = GAP + column * (width + GAP)
+            panel = Image.fromarray(pixels).resize((width, height), Image.NEAREST)
+            canvas.paste(panel, (left, top))
+            if titles:
+                middle = (left + width // 2, top + height + CAPTION // 2)
+                _write(draw, titles[row][column], middle, width, anchor='mm')
+    for number, line in enumerate(lines):
+        start = (GAP, above_note + CAPTION * number + CAPTION // 2)
+        _write(draw, line, start, canvas_width - GAP, anchor='lm')
+    return np.asarray(canvas)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, text: str, place: tuple[int, int], width: int, anchor: str
+) -> None:
+    """Write a line of text that should not be wider than `width`; anchor as Pillow names it."""
+    draw.text(place, text, fill='black', anchor=anchor, font=_font(text, width))
 
 
 def _font(text: str, width: int) -> ImageFont.ImageFont:
