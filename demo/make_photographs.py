@@ -11,28 +11,12 @@ licences. Validation has an upright band of each, which no crop for training tou
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-try:
-    import skimage.data
-except ImportError:
-    sys.exit(
-        'make_photographs.py: scikit-image is missing; pip install -r requirements/weights.txt'
-    )
-
-PHOTOGRAPHS = {
-    'astronaut': skimage.data.astronaut,
-    'cat': skimage.data.chelsea,
-    'coffee': skimage.data.coffee,
-    'rocket': skimage.data.rocket,
-    'china': lambda: load_sample_image('china.jpg'),
-    'flower': lambda: load_sample_image('flower.jpg'),
-}
 BAND = (0.55, 0.8)  # of the width: held out
 COUNTS = {'train': 450, 'val': 16}  # crops of each photograph
 SIDES = {'train': (64, 144), 'val': (64, 108)}  # of a crop in the photograph, in pixels
@@ -42,11 +26,11 @@ WRITTEN = {'train': 96, 'val': 64}
 
 def main(out: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
+    count = 0
     # renamed at the end: half a data set must not look like a whole one
     unfinished = out.with_name(f'{out.name}.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
-    for name, load in PHOTOGRAPHS.items():
-        photograph = load()  # uint8 [height, width, 3]
+    for name, photograph in photographs().items():
         for split, parts in split_parts(photograph).items():
             folder = unfinished / split / name
             folder.mkdir(parents=True)
@@ -54,8 +38,23 @@ def main(out: Path, seed: int) -> None:
                 part = choose(rng, parts)
                 crop = square(rng, part, SIDES[split], WRITTEN[split])
                 crop.save(folder / f'{number:03}.png')
+            count += COUNTS[split]
     unfinished.rename(out)
-    print(f'{len(PHOTOGRAPHS) * sum(COUNTS.values())} crops written to {out}')
+    print(f'{count} crops written to {out}')
+
+
+def photographs() -> dict[str, np.ndarray]:
+    """The photographs by name, uint8 [height, width, 3]."""
+    import skimage.data  # imported here because this script alone needs it
+
+    return {
+        'astronaut': skimage.data.astronaut(),
+        'cat': skimage.data.chelsea(),
+        'coffee': skimage.data.coffee(),
+        'rocket': skimage.data.rocket(),
+        'china': load_sample_image('china.jpg'),
+        'flower': load_sample_image('flower.jpg'),
+    }
 
 
 def split_parts(photograph: np.ndarray) -> dict[str, list[np.ndarray]]:
@@ -97,4 +96,7 @@ if __name__ == '__main__':
     target = args.out.resolve()
     if target.exists():
         PARSER.error(f'--out {target} exists already; name a new folder')
-    main(target, args.seed)
+    try:
+        main(target, args.seed)
+    except ModuleNotFoundError as error:
+        PARSER.error(f'{error.name} is missing: pip install -r requirements/weights.txt')
