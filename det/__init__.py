@@ -9,7 +9,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 # isort: split
 from det import repairs
 
-repairs.apply()
+repairs.import_parts()
 
 # isort: split
 # these imports register the components

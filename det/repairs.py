@@ -1,41 +1,37 @@
-"""Repairs of PaddleDetection 2.6.0 on Paddle 3: one function each, with its reason."""
+"""Repairs of PaddleDetection 2.6.0: how it is imported."""
 
-import contextlib
-import io
 import sys
-import warnings
+from importlib import util
+from pathlib import Path
+from types import ModuleType
 
-from PIL import ImageFile
-
-UNUSED = 'Warning: Unable to use '  # lap, numba, motmetrics: for trackers
-
-
-def apply() -> None:
-    """Import PaddleDetection for the first time, without the effects that importing it has."""
-    truncated = ImageFile.LOAD_TRUNCATED_IMAGES
-    with warnings.catch_warnings():  # it turns all warnings off, those of other modules too
-        quiet_import()
-    keep_truncated(truncated)
+PACKAGES = ('ppdet', 'ppdet.modeling')  # their __init__.py would import everything
+INSTALL = 'bash requirements/install.sh .venv requirements.txt requirements/det.txt'
 
 
-def keep_truncated(before: bool) -> None:
-    """Importing PaddleDetection lets Pillow read the half of a picture, with grey for the rest.
+def import_parts() -> None:
+    """Import the parts of PaddleDetection that `det` uses, and nothing else of it.
 
-    So a damaged picture would be trained on, and nobody would notice it.
+    `import ppdet` takes three seconds more, because it imports all models and trackers. It also
+    prints warnings about trackers, turns off Python's warnings, and lets Pillow read half of a
+    damaged picture. It still works after this, with the same registry.
     """
-    ImageFile.LOAD_TRUNCATED_IMAGES = before
+    if PACKAGES[0] in sys.modules:
+        return
+    found = util.find_spec(PACKAGES[0])
+    if found is None:
+        raise ModuleNotFoundError(f'PaddleDetection is missing: {INSTALL}', name=PACKAGES[0])
 
-
-def quiet_import() -> None:
-    """Importing PaddleDetection prints a line for each package that only its trackers need.
-
-    These lines are dropped, and everything else is passed on.
-    """
-    printed = io.StringIO()
+    # An empty package in the place of each real one, for as long as its parts are imported
+    site = Path(found.origin).parents[1]
+    for name in PACKAGES:
+        package = ModuleType(name)
+        package.__path__ = [str(site.joinpath(*name.split('.')))]
+        sys.modules[name] = package
     try:
-        with contextlib.redirect_stdout(printed):
-            import ppdet  # noqa: F401
+        import ppdet.core.workspace
+        import ppdet.modeling.bbox_utils
+        import ppdet.modeling.shape_spec  # noqa: F401
     finally:
-        for line in printed.getvalue().splitlines(keepends=True):
-            if not line.startswith(UNUSED):
-                sys.stdout.write(line)
+        for name in PACKAGES:
+            del sys.modules[name]
