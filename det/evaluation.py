@@ -1,9 +1,11 @@
 """COCO's figures of a model, over all processes."""
 
 from det import batches
+from det.dataset import COCODataSet
 from det.inference import detect, live
 from det.metrics import FIGURES, Evaluation
 from util import dist
+from util.errors import InputError
 from util.progress import bar
 
 
@@ -27,6 +29,8 @@ def evaluate(
     output_dir: folder of bbox.json and mask.json. save_only: write these, and give back {}.
     classwise: also the AP of each class.
     """
+    if not save_only:
+        check_masks(model, samples.dataset)
     metric = Evaluation(samples.dataset, categories)
     model.eval()
     run = run or live(model)
@@ -39,6 +43,15 @@ def evaluate(
     if output_dir and dist.is_main():
         metric.write(output_dir)
     return {} if save_only else metric.figures(classwise)
+
+
+def check_masks(model, dataset: COCODataSet) -> None:
+    """InputError if the model makes masks, but the data set was read without its own."""
+    if 'masks' in model.stages() and not dataset.with_masks:
+        raise InputError(
+            'the model makes masks: with_masks: true in EvalDataset reads those of '
+            f'{dataset.anno_path}'
+        )
 
 
 def flat(figures: dict) -> dict[str, float]:

@@ -51,7 +51,10 @@ def main(args):
     )
     rates = schedule.build(config.section(values, 'LearningRate'), len(data), values['epoch'])
     made, clip_grad = optimizer.build(config.section(values, 'OptimizerBuilder'), model)
-    validated = flags.samples(values, 'Eval') if args.eval else None
+    validated = None
+    if args.eval:
+        validated = flags.samples(values, 'Eval')
+        evaluation.check_masks(model, validated[0].dataset)
 
     # The loop
     kept = {'categories': Categories(samples.dataset), 'best': {}}

@@ -8,6 +8,7 @@ import pytest
 from demo import make_detection, score_detection
 
 CONFIG = 'det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml'
+MASK_RCNN = 'det/configs/mask_rcnn_mae/mask_rcnn_mae_nano_digits.yml'
 WEIGHTS = 'demo/weights/mae_swin_nano_64_scenes.pd'  # by the tour's own command, see its record
 AS_IT_IS = (  # the training scenes without augmentation
     '[{Resize: {target_size: [96, 128]}}, '
@@ -51,6 +52,26 @@ def box_ap(run_program, scenes, tmp_path):
         return score_detection.figures(score_detection.read(scenes / labels), found, 'bbox')[0]
 
     return box_ap
+
+
+def test_mask_rcnn_is_trained_and_evaluated(run_program, tmp_path):
+    """By the tour's commands, on a few scenes and without the pre-training."""
+    scenes, out = tmp_path / 'scenes', tmp_path / 'out'
+    make_detection.main(scenes, seed=0, counts={'train': 8, 'val': 4}, unlabelled=0)
+    common = ['-c', MASK_RCNN, '--device', 'cpu', '-o', 'worker_num=0']
+    common += [f'TrainDataset.dataset_dir={scenes}', f'EvalDataset.dataset_dir={scenes}']
+    trained = run_program('det/train.py', '--eval', *common, f'save_dir={out}', 'epoch=1')
+    assert trained.returncode == 0, trained.stderr
+    (weights,) = out.rglob('model_final.pdparams')
+    result = run_program('det/eval.py', '--output_eval', out, *common, f'weights={weights}')
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()[-2:]] == ['bbox', 'segm']
+    assert {file.name for file in out.glob('*.json')} == set(score_detection.FILES.values())
+
+    blind = run_program(
+        'det/eval.py', *common, f'weights={weights}', 'EvalDataset.with_masks=False'
+    )
+    assert 'with_masks: true in EvalDataset' in blind.stderr
 
 
 def test_few_scenes_are_learnt_by_heart(box_ap, scenes):
