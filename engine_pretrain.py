@@ -1,8 +1,13 @@
-"""Masked pre-training: the loss of a batch, and the reconstruction of a few images."""
+"""Masked pre-training: the loss of a batch, the basis of its target, a few reconstructions."""
 
+import numpy as np
 import paddle
 
 from engine_loop import Run
+from util import dist, log, pca
+from util.progress import bar
+
+PCA_IMAGES = 2000  # whose patches make the basis of a PCA: 392,000 patches of 224 x 224 images
 
 
 def train_one_epoch(run: Run, mask_ratio: float) -> dict[str, float]:
@@ -18,6 +23,29 @@ def train_one_epoch(run: Run, mask_ratio: float) -> dict[str, float]:
         return loss
 
     return run.train(loss_of, loss_name='train_loss')
+
+
+@paddle.no_grad()
+def fit_pca(model, samples) -> None:
+    """Set the basis of a PCA target, from crops of epoch 0 of up to PCA_IMAGES training images.
+
+    They are spread evenly over the training set. Every rank gets the basis of rank 0. InputError
+    where the patches vary in fewer directions than the target has.
+    """
+    count = min(PCA_IMAGES, len(samples))
+    indices = np.linspace(0, len(samples) - 1, count).astype(int)
+
+    def patches():
+        for index in bar(indices.tolist(), 'images for the PCA'):
+            image, _, _ = samples[0, index]
+            part = model.patchify(paddle.to_tensor(image[None]))  # [1, L, p*p*C]
+            yield part[0].numpy()
+
+    mean, basis = pca.components(patches(), model.pca_target)
+    model.pca_mean.set_value(mean)
+    model.pca_basis.set_value(basis)
+    dist.broadcast_buffers(model)
+    log.info(f'target: the first {model.pca_target} components of a PCA of {count} images')
 
 
 @paddle.no_grad()

@@ -16,7 +16,7 @@ import models_labels
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
-from util import classes, cli, ema, flags, log, optim, program
+from util import ablation_flags, classes, cli, ema, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
@@ -165,6 +165,7 @@ def begin_from(args, model):
 FLAGS = (
     flags.training,
     flags.rate,
+    ablation_flags.adamw,
     flags.regularization,
     flags.crop,
     flags.augmentation,

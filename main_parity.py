@@ -86,6 +86,14 @@ def main(args):
         sys.exit(1)
 
 
+# Tensors of a ViT's autoencoder that no package has, and what they mean
+OURS_ALONE = {
+    'vis_mask_token': "UM-MAE's secondary masking",
+    'encoder_mask_token': 'mask tokens in its encoder',
+    'pca_basis': 'a PCA as its target',
+}
+
+
 def describe(args, tensors, flags):
     """The settings that both sides must agree on: kind, size, heads, loss."""
     if names.kind(tensors) in (names.SEGMENTOR, *names.DETECTORS):
@@ -140,9 +148,12 @@ def shapes(args, tensors, sides, kind):
 def check_family(path, tensors):
     """InputError for models whose original is in no package."""
     family = names.family(tensors)
-    if family == names.VIT and 'vis_mask_token' not in tensors:
-        return
-    what = family if family != names.VIT else "a ViT with UM-MAE's secondary masking"
+    what = family
+    if family == names.VIT:
+        found = [part for name, part in OURS_ALONE.items() if name in tensors]
+        if not found:
+            return
+        what = f'a ViT with {found[0]}'
     raise InputError(f'{path} holds {what}: there is no package of the original to compare with')
 
 
@@ -152,7 +163,8 @@ def heads_of(args, tensors, kind):
     heads, decoder_heads = args.heads, args.decoder_heads
     if size:
         heads = heads or size.heads
-        decoder_heads = decoder_heads or size.decoder_heads
+        width, _ = models_sizes.decoder_of(tensors) if kind == names.AUTOENCODER else (0, 0)
+        decoder_heads = decoder_heads or size.heads_of_decoder(width or size.decoder_width)
     elif kind != names.AUTOENCODER:
         decoder_heads = decoder_heads or 1  # there is no decoder
     if not heads or not decoder_heads:

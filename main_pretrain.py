@@ -19,8 +19,8 @@ import models_features
 import models_um
 import models_zoo
 from engine_loop import Run
-from engine_pretrain import reconstruct, train_one_epoch
-from util import cli, flags, log, masking, optim, panels, program, sizes
+from engine_pretrain import fit_pca, reconstruct, train_one_epoch
+from util import ablation_flags, cli, flags, log, masking, optim, panels, program, sizes
 from util.augment import crop, transform
 from util.data import folder, loader, pictures, subset, summary
 from util.errors import InputError
@@ -36,15 +36,7 @@ def main(args):
     images = folder.find_unlabelled(args.data_path, pictures.suffixes(args.in_chans))
     log.info(summary.line('training', images))
     labelled = labelled_batches(args, mean, std) if args.knn_every else None
-    model = models_zoo.autoencoder(
-        args.model,
-        fix_um_positions=args.fix_um_positions,
-        img_size=args.input_size,
-        patch_size=args.patch_size,
-        in_chans=args.in_chans,
-        norm_pix_loss=args.norm_pix_loss,
-        vis_mask_ratio=args.vis_mask_ratio,
-    )
+    model = autoencoder(args)
     if args.start_from:
         log.info(models_zoo.start_from(model, args.start_from, use_ema=args.use_ema))
     draw_mask = sampler(args, model)
@@ -52,10 +44,7 @@ def main(args):
         layer.enable_recompute(model)
 
     # Batches
-    cropping = crop.CropAndFlip(
-        args.input_size, scale=args.scale, hflip=args.hflip, fast=args.fast_resize
-    )
-    augment = transform.Train(cropping, mean, std)
+    augment = augmentation(args, mean, std)
 
     def target(index, rng):
         return draw_mask(rng)
@@ -71,8 +60,10 @@ def main(args):
 
     # Training
     groups = optim.decay_groups(model, args.weight_decay)
-    optimizer = optim.adamw(groups, beta2=0.95)
-    run = Run(model, optimizer, data, args)
+    optimizer = optim.adamw(groups, args.beta2)
+    run = Run(model, optimizer, data, args, clip_grad=args.clip_grad)
+    if model.needs_pca:  # a resumed run has its basis already
+        fit_pca(model, samples)
 
     for epoch in run.epochs():
         stats = train_one_epoch(run, args.mask_ratio)
@@ -83,6 +74,36 @@ def main(args):
             reconstruction, model, samples, mask_ratio=args.mask_ratio, mean=mean, std=std
         )
         run.finish_epoch(epoch, record, picture=shown)
+
+
+def autoencoder(args):
+    """The model that the flags describe."""
+    return models_zoo.autoencoder(
+        args.model,
+        fix_um_positions=args.fix_um_positions,
+        img_size=args.input_size,
+        patch_size=args.patch_size,
+        in_chans=args.in_chans,
+        norm_pix_loss=args.norm_pix_loss,
+        vis_mask_ratio=args.vis_mask_ratio,
+        decoder_depth=args.decoder_depth,
+        decoder_embed_dim=args.decoder_dim,
+        encoder_mask_tokens=args.encoder_mask_tokens,
+        pca_target=args.pca_target,
+    )
+
+
+def augmentation(args, mean, std):
+    """The transform of the training images."""
+    hflip = 0 if args.augmentation == 'none' else args.hflip
+    cropping = crop.CropAndFlip(
+        args.input_size,
+        scale=args.scale,
+        hflip=hflip,
+        box=crop.BOXES[args.augmentation],
+        fast=args.fast_resize,
+    )
+    return transform.Train(cropping, mean, std, color_jitter=args.color_jitter)
 
 
 def sampler(args, model):
@@ -162,7 +183,16 @@ def reconstruction(model, samples, mask_ratio, mean, std):
     return panels.draw(images.numpy(), shown.numpy(), masks.numpy(), mean, std)
 
 
-FLAGS = (flags.training, flags.rate, flags.masking, flags.crop, flags.data, flags.runtime)
+FLAGS = (
+    flags.training,
+    flags.rate,
+    ablation_flags.adamw,
+    flags.masking,
+    ablation_flags.ablation,
+    flags.crop,
+    flags.data,
+    flags.runtime,
+)
 PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(
     '--start_from',
@@ -198,7 +228,7 @@ PARSER.add_argument(
     help='the training images that vote: all, a share of each class as 10%%, or images a class '
     'as 20',
 )
-PARSER.set_defaults(scale=[0.2, 1.0])
+PARSER.set_defaults(scale=[0.2, 1.0], beta2=0.95)
 
 if __name__ == '__main__':
     program.run(main, PARSER)

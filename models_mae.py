@@ -4,8 +4,10 @@ Parameter names, order and shapes equal facebookresearch/mae models_mae.py @ efb
 Linear weights [in, out]).
 Departures, each with its test in tests/test_models_mae.py unless another file is named: the noise
 of the mask can be given; images need not be square nor have three channels; visible patches can be
-replaced by a token, as in UM-MAE (arXiv:2205.10063, tests/test_models_um.py).
-Shapes: N images, C channels, L patches, V visible patches, D width, p patch side.
+replaced by a token, as in UM-MAE (arXiv:2205.10063, tests/test_models_um.py); the encoder can see
+mask tokens (table 1c of the paper), and other targets are in models_target.py.
+Shapes: N images, C channels, L patches, V visible patches, D width, p patch side, T values of a
+patch's target (p*p*C pixels, or fewer).
 """
 
 import math
@@ -16,12 +18,13 @@ from paddle.nn import initializer
 
 from layer import Block, Blocks, LayerNorm, PatchEmbed, init_linears
 from models_sizes import SIZES
+from models_target import PatchTarget
 from util import masking, pos_embed, sizes
 from util.errors import InputError
 
 
-class Reconstruction(nn.Layer):
-    """The shared part of all masked autoencoders: masks, patches, the decoder and the loss.
+class Reconstruction(PatchTarget):
+    """The shared part of all masked autoencoders: masks, the decoder and the loss.
 
     A model inherits it, calls `configure`, adds an encoder and a decoder, and implements
     forward_encoder and forward_decoder.
@@ -37,17 +40,19 @@ class Reconstruction(nn.Layer):
         in_chans: int,
         norm_pix_loss: bool,
         vis_mask_ratio: float,
+        pca_target: int = 0,
     ) -> None:
         """Set the size of images [N, in_chans, *img_size] and of the patches that masks remove.
 
-        patch_size: side in pixels. vis_mask_ratio: see secondary_masking.
+        patch_size: side in pixels. vis_mask_ratio: see secondary_masking. norm_pix_loss and
+        pca_target: see PatchTarget.
         """
         self.img_size = sizes.pair(img_size)
         self.patch_size = patch_size
         self.in_chans = in_chans
         self.grid = tuple(side // patch_size for side in self.img_size)
-        self.norm_pix_loss = norm_pix_loss
         self.vis_mask_ratio = vis_mask_ratio
+        self.configure_target(norm_pix_loss, pca_target)
 
     @property
     def num_patches(self) -> int:
@@ -91,10 +96,10 @@ class Reconstruction(nn.Layer):
             Block(embed_dim, num_heads, mlp_ratio, norm_layer=norm_layer) for _ in range(depth)
         )
         self.decoder_norm = norm_layer(embed_dim)
-        self.decoder_pred = nn.Linear(embed_dim, self.patch_size**2 * self.in_chans)
+        self.decoder_pred = nn.Linear(embed_dim, self.target_width)
 
     def decode(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Pixels [N, L, p*p*C] of tokens [N, L, D], to which the positions are already added."""
+        """Prediction [N, L, T] of tokens [N, L, D], to which the positions are already added."""
         x = self.decoder_blocks(x)
         x = self.decoder_norm(x)
         return self.decoder_pred(x)
@@ -105,42 +110,6 @@ class Reconstruction(nn.Layer):
         fan_in = math.prod(weight.shape[1:])
         xavier = initializer.XavierUniform(fan_in=fan_in, fan_out=weight.shape[0])
         xavier(weight)
-
-    def patchify(self, imgs: paddle.Tensor) -> paddle.Tensor:
-        """Cut images into patches: [N, C, height, width] -> [N, L, p*p*C].
-
-        Patches are in row-major order; within a patch: row, column, channel.
-        """
-        p = self.patch_size
-        rows, columns = self.grid
-        C = imgs.shape[1]
-        x = imgs.reshape([-1, C, rows, p, columns, p])
-        x = x.transpose([0, 2, 4, 3, 5, 1])  # [N, rows, columns, p, p, C]
-        return x.reshape([-1, rows * columns, p * p * C])
-
-    def unpatchify(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Undo patchify: [N, L, p*p*C] -> [N, C, height, width]."""
-        p = self.patch_size
-        rows, columns = self.grid
-        C = x.shape[2] // p**2
-        x = x.reshape([-1, rows, columns, p, p, C])
-        x = x.transpose([0, 5, 1, 3, 2, 4])  # [N, C, rows, p, columns, p]
-        return x.reshape([-1, C, rows * p, columns * p])
-
-    def pictures(
-        self, imgs: paddle.Tensor, pred: paddle.Tensor, mask: paddle.Tensor
-    ) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """The prediction and the mask (1 = removed) as pictures [N, C, height, width].
-
-        pred [N, L, p*p*C], mask [N, L]. Normalised predictions get the mean and the standard
-        deviation of the patches of `imgs`.
-        """
-        if self.norm_pix_loss:
-            mean, std = self.patch_statistics(imgs)
-            pred = pred * std + mean
-        mask = mask.unsqueeze(-1)  # [N, L, 1]
-        mask = mask.expand([-1, -1, pred.shape[2]])  # [N, L, p*p*C]
-        return self.unpatchify(pred), self.unpatchify(mask)
 
     def random_masking(
         self, N: int, mask_ratio: float, noise: paddle.Tensor | None = None
@@ -179,36 +148,24 @@ class Reconstruction(nn.Layer):
         rank = paddle.argsort(order, axis=1)  # [N, L]
         return rank < replaced
 
-    def patch_statistics(self, imgs: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Mean and std, each [N, L, 1], of each patch; std is sqrt(unbiased variance + 1e-6)."""
-        patches = self.patchify(imgs)  # [N, L, p*p*C]
-        mean = patches.mean(-1, keepdim=True)
-        squares = (patches - mean).square().sum(-1, keepdim=True)
-        variance = squares / (patches.shape[-1] - 1)
-        return mean, (variance + 1e-6).sqrt()
-
     def forward_loss(
         self, imgs: paddle.Tensor, pred: paddle.Tensor, mask: paddle.Tensor
     ) -> paddle.Tensor:
         """Mean error over the removed patches, a scalar; NaN if the mask removes none.
 
-        imgs [N, C, height, width] as the encoder saw them, pred [N, L, p*p*C], mask [N, L].
+        imgs [N, C, height, width] as the encoder saw them, pred [N, L, T], mask [N, L].
         """
         # Squares of pixel differences and sums over a batch need float32
         with paddle.amp.auto_cast(False):
-            target = self.patchify(imgs)  # [N, L, p*p*C]
-            if self.norm_pix_loss:
-                mean, std = self.patch_statistics(imgs)
-                target = (target - mean) / std
-
-            loss = self.error(pred.astype('float32') - target)  # [N, L, p*p*C]
+            target = self.target(imgs)  # [N, L, T]
+            loss = self.error(pred.astype('float32') - target)  # [N, L, T]
             loss = loss.mean(-1)  # [N, L], mean error of each patch
             return (loss * mask).sum() / mask.sum()
 
     def forward(
         self, imgs: paddle.Tensor, mask_ratio: float = 0.75, noise: paddle.Tensor | None = None
     ) -> tuple:
-        """(loss, prediction [N, L, p*p*C], mask [N, L], 1 = removed); `noise` fixes the mask."""
+        """(loss, prediction [N, L, T], mask [N, L], 1 = removed); `noise` fixes the mask."""
         latent, mask, ids_restore = self.forward_encoder(imgs, mask_ratio, noise)
         pred = self.forward_decoder(latent, ids_restore)
         loss = self.forward_loss(imgs, pred, mask)
@@ -233,15 +190,28 @@ class MaskedAutoencoderViT(Reconstruction):
         norm_layer=nn.LayerNorm,
         norm_pix_loss: bool = False,
         vis_mask_ratio: float = 0.0,
+        encoder_mask_tokens: bool = False,
+        pca_target: int = 0,
     ):
         super().__init__()
-        self.configure(img_size, patch_size, in_chans, norm_pix_loss, vis_mask_ratio)
+        self.encoder_mask_tokens = encoder_mask_tokens
+        self.configure(
+            img_size,
+            patch_size,
+            in_chans,
+            norm_pix_loss=norm_pix_loss,
+            vis_mask_ratio=vis_mask_ratio,
+            pca_target=pca_target,
+        )
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
 
         # Tokens and fixed positions, in upstream's order
         self.cls_token = self.create_token(embed_dim)
         self.pos_embed = self.create_fixed_positions(embed_dim, self.grid, cls_token=True)
-        self.mask_token = self.create_token(decoder_embed_dim)
+        if encoder_mask_tokens:
+            self.encoder_mask_token = self.create_token(embed_dim)
+        else:
+            self.mask_token = self.create_token(decoder_embed_dim)
         self.decoder_pos_embed = self.create_fixed_positions(
             decoder_embed_dim, self.grid, cls_token=True
         )
@@ -282,7 +252,8 @@ class MaskedAutoencoderViT(Reconstruction):
     ) -> tuple:
         """Latents [N, 1 + V, D] of the class token and the visible patches; mask, ids_restore.
 
-        The last two are those of random_masking.
+        The last two are those of random_masking. With encoder_mask_tokens the latents are of all
+        patches, [N, 1 + L, D].
         """
         x = self.patch_embed(imgs)
         N, _, D = x.shape  # [N, L, D]
@@ -293,10 +264,16 @@ class MaskedAutoencoderViT(Reconstruction):
             replaced = self.secondary_masking(mask, ids_keep.shape[1]).unsqueeze(-1)  # [N, L, 1]
             x = paddle.where(replaced, self.vis_mask_token.astype(x.dtype), x)
 
+        # Table 1c: the removed patches stay in the sequence, as a token
+        if self.encoder_mask_tokens:
+            removed = mask.astype('bool').unsqueeze(-1)  # [N, L, 1]
+            x = paddle.where(removed, self.encoder_mask_token.astype(x.dtype), x)
+
         # Add the positions without the class token's, and keep the visible patches
         x = x + self.pos_embed[:, 1:]
-        index = ids_keep.unsqueeze(-1).expand([-1, -1, D])
-        x = paddle.take_along_axis(x, index, axis=1)  # [N, V, D]
+        if not self.encoder_mask_tokens:
+            index = ids_keep.unsqueeze(-1).expand([-1, -1, D])
+            x = paddle.take_along_axis(x, index, axis=1)  # [N, V, D]
 
         # Prepend the class token
         cls_token = self.cls_token + self.pos_embed[:, :1]
@@ -307,8 +284,20 @@ class MaskedAutoencoderViT(Reconstruction):
         return x, mask, ids_restore
 
     def forward_decoder(self, x: paddle.Tensor, ids_restore: paddle.Tensor) -> paddle.Tensor:
-        """Prediction [N, L, p*p*C] for every patch, from the encoder's latents [N, 1 + V, D]."""
+        """Prediction [N, L, T] for every patch, from the encoder's latents [N, 1 + V, D]."""
         x = self.decoder_embed(x)
+        if not self.encoder_mask_tokens:
+            x = self.insert_mask_tokens(x, ids_restore)
+
+        # Decode with the class token, and leave it out of the prediction
+        pred = self.decode(x + self.decoder_pos_embed)
+        return pred[:, 1:]
+
+    def insert_mask_tokens(self, x: paddle.Tensor, ids_restore: paddle.Tensor) -> paddle.Tensor:
+        """Class token, then all patches in the image's order: [N, 1 + V, D] -> [N, 1 + L, D].
+
+        A mask token stands for each removed patch.
+        """
         N, L = ids_restore.shape
         D = x.shape[2]
 
@@ -318,20 +307,17 @@ class MaskedAutoencoderViT(Reconstruction):
         patches = paddle.concat([x[:, 1:], mask_tokens], axis=1)  # [N, L, D], without class token
         index = ids_restore.unsqueeze(-1).expand([N, L, D])
         patches = paddle.take_along_axis(patches, index, axis=1)
-
-        # Decode with the class token, and leave it out of the prediction
-        x = paddle.concat([x[:, :1], patches], axis=1)  # [N, 1 + L, D]
-        pred = self.decode(x + self.decoder_pos_embed)
-        return pred[:, 1:]
+        return paddle.concat([x[:, :1], patches], axis=1)  # [N, 1 + L, D]
 
 
 def _of_size(name: str, **kwargs) -> MaskedAutoencoderViT:
     size = SIZES[name]
+    width = kwargs.get('decoder_embed_dim', size.decoder_width)
     defaults = {
         'patch_size': size.patch,
-        'decoder_embed_dim': size.decoder_width,
+        'decoder_embed_dim': width,
         'decoder_depth': size.decoder_depth,
-        'decoder_num_heads': size.decoder_heads,
+        'decoder_num_heads': size.heads_of_decoder(width),
     }
     return MaskedAutoencoderViT(
         embed_dim=size.width,
@@ -349,12 +335,12 @@ def mae_vit_nano_patch4_dec64d2b(**kwargs) -> MaskedAutoencoderViT:
 
 def mae_vit_nano_patch4_dec64d1b(**kwargs) -> MaskedAutoencoderViT:
     """The nano model with a decoder of 1 block."""
-    return mae_vit_nano_patch4_dec64d2b(decoder_depth=1, **kwargs)
+    return mae_vit_nano_patch4_dec64d2b(**({'decoder_depth': 1} | kwargs))
 
 
 def mae_vit_nano_patch4_dec64d4b(**kwargs) -> MaskedAutoencoderViT:
     """The nano model with a decoder of 4 blocks."""
-    return mae_vit_nano_patch4_dec64d2b(decoder_depth=4, **kwargs)
+    return mae_vit_nano_patch4_dec64d2b(**({'decoder_depth': 4} | kwargs))
 
 
 def mae_vit_nano_patch8_dec64d2b(**kwargs) -> MaskedAutoencoderViT:
@@ -374,7 +360,7 @@ def mae_vit_base_patch16_dec512d8b(**kwargs) -> MaskedAutoencoderViT:
 
 def mae_vit_base_patch16_dec512d2b(**kwargs) -> MaskedAutoencoderViT:
     """ViT-Base with the shallow decoder of UM-MAE: width 512, 2 blocks."""
-    return _of_size('base_patch16', decoder_depth=2, **kwargs)
+    return _of_size('base_patch16', **({'decoder_depth': 2} | kwargs))
 
 
 def mae_vit_large_patch16_dec512d8b(**kwargs) -> MaskedAutoencoderViT:

@@ -22,6 +22,16 @@ class Size:
     decoder_depth: int
     decoder_heads: int
 
+    def heads_of_decoder(self, width: int) -> int:
+        """The heads of a decoder of another width: each is as wide as in the usual decoder."""
+        width_of_head = self.decoder_width // self.decoder_heads
+        heads, left_over = divmod(width, width_of_head)
+        if left_over or not heads:
+            raise InputError(
+                f'--decoder_dim {width} is no multiple of {width_of_head}, the width of a head'
+            )
+        return heads
+
 
 # Vision transformers, by the common part of their names: vit_<name> is the encoder of
 # mae_vit_<name>. Nano is for tests and the tour: patches of 4 for images of 32 x 32, of 8 for
@@ -182,13 +192,30 @@ def autoencoder_of(tensors: dict) -> str | None:
 def _mae_vit(encoder: str, tensors: dict) -> str:
     """The name of a masked autoencoder, with its decoder unless that is the usual one."""
     size = SIZES[encoder.removeprefix('vit_')]
+    width, depth = decoder_of(tensors)
+    if (width, depth) == (size.decoder_width, size.decoder_depth):
+        return f'mae_{encoder}'
+    return f'mae_{encoder}_dec{width}d{depth}b'
+
+
+def decoder_of(tensors: dict) -> tuple[int, int]:
+    """Width and number of blocks of the decoder in the weights of a masked autoencoder."""
     depth = 0
     for name in tensors:
         if name.startswith('decoder_blocks.') and name.endswith('norm1.weight'):
             depth += 1
-    if depth == size.decoder_depth:
-        return f'mae_{encoder}'
-    return f'mae_{encoder}_dec{size.decoder_width}d{depth}b'
+    return len(tensors['decoder_norm.bias']), depth
+
+
+def vit_options(tensors: dict) -> dict:
+    """Arguments of models_mae.MaskedAutoencoderViT that the weights of one show."""
+    width, depth = decoder_of(tensors)
+    options = {'decoder_embed_dim': width, 'decoder_depth': depth}
+    if 'encoder_mask_token' in tensors:
+        options['encoder_mask_tokens'] = True
+    if 'pca_basis' in tensors:
+        options['pca_target'] = tensors['pca_basis'].shape[1]
+    return options
 
 
 def _measures(tensors: dict) -> tuple[int, int, int, int]:

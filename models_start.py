@@ -47,12 +47,12 @@ class Start:
 
 # Parts that a file may lack: heads, decoders, parameters that only segmentors and detectors have
 BEYOND = re.compile(
-    r'(head|fc_norm|decoder\w*|mask_token|vis_mask_token)(\.|$)'
+    r'(head|fc_norm|decoder\w*|\w*mask_token|pca_\w+)(\.|$)'
     r'|(fpn\d|up\d|neck|decode_head|auxiliary_head|position_bias|bbox_head|rpn_head|roi_head)\.'
     r'|blocks\.\d+\.(gamma_\d|attn\.rel_pos_[hw])'
 )
 # The decoder of a masked autoencoder
-DECODER = re.compile(r'(decoder_\w+|mask_token)(\.|$)')
+DECODER = re.compile(r'(decoder_\w+|mask_token|pca_\w+)(\.|$)')
 # Tensors whose shape depends on the number of classes
 CLASSES = re.compile(
     r'(head|\w+_head\.(conv_seg|gfl_cls)|roi_head\.\w+\.(fc_cls|fc_reg|conv_logits))\.(weight|bias)'

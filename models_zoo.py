@@ -46,6 +46,15 @@ AUTOENCODERS = _variants(
 )
 
 
+# Options of the paper's ablations, for MAE with a ViT alone
+VIT_ONLY = {
+    'decoder_depth': '--decoder_depth',
+    'decoder_embed_dim': '--decoder_dim',
+    'encoder_mask_tokens': '--encoder_mask_tokens',
+    'pca_target': '--pca_target',
+}
+
+
 def classifier(name: str, **kwargs) -> Classifier:
     """A new classifier by its name; InputError with all names if the name is unknown."""
     return _build(_choose(CLASSIFIERS, name), name, **kwargs)
@@ -54,9 +63,15 @@ def classifier(name: str, **kwargs) -> Classifier:
 def autoencoder(name: str, fix_um_positions: bool = False, **kwargs) -> Reconstruction:
     """A new masked autoencoder by its name; InputError with all names if the name is unknown.
 
-    fix_um_positions: see models_um.py.
+    fix_um_positions: see models_um.py. Of the options in VIT_ONLY, those that are None, 0 or False
+    leave the model as its name says.
     """
     variant = _choose(AUTOENCODERS, name)
+    for option, flag in VIT_ONLY.items():
+        if not kwargs.get(option):
+            kwargs.pop(option, None)
+        elif variant.__module__ != models_mae.__name__:
+            raise InputError(f'{flag} is for the models mae_vit_*, not for {name}; leave it out')
     if fix_um_positions:
         if variant.__module__ != models_um.__name__:
             raise InputError(
@@ -114,14 +129,16 @@ def autoencoder_from(
     recorded = flags.get('model')
     if recorded not in AUTOENCODERS:  # another code base's name; the shapes tell ours
         recorded = models_sizes.autoencoder_of(tensors)
+    if recorded and recorded not in AUTOENCODERS:  # a decoder without a name; `options` has it
+        recorded = recorded.rpartition('_dec')[0]
     name = _settle(path, '--model', recorded, name)
     norm_pix_loss = _settle(path, '--norm_pix_loss', flags.get('norm_pix_loss'), norm_pix_loss)
 
     known = models_sizes.said_by(tensors, sides)
     models_sizes.check_asked(path, known, asked)
-    secondary = {}
+    options = models_sizes.vit_options(tensors) if 'cls_token' in tensors else {}
     if 'vis_mask_token' in tensors:
-        secondary = {'vis_mask_ratio': flags.get('vis_mask_ratio') or 0.25}
+        options['vis_mask_ratio'] = flags.get('vis_mask_ratio') or 0.25
     model = autoencoder(
         name,
         fix_um_positions=flags.get('fix_um_positions', False),
@@ -129,7 +146,7 @@ def autoencoder_from(
         img_size=known['input_size'],
         patch_size=known.get('patch_size'),
         in_chans=known['in_chans'],
-        **secondary,
+        **options,
     )
     assign_weights(model, tensors, path)
     return model, flags

@@ -40,12 +40,6 @@ from util.progress import bar
 
 MOST = 8  # rows of one picture
 MASK_RATIO = 0.75
-# norm_pix_loss -> how the shown pixels follow from the prediction
-NOTES = {
-    True: 'pixels: predicted normalised by patch, '
-    'put back with the mean and spread of the true patch',
-    False: 'pixels: as predicted',
-}
 # what is shown -> the flags that it alone, or it and some others, take
 FLAGS = {
     'reconstruction': ('mask_ratio', 'visible', 'mask_file', 'norm_pix_loss'),
@@ -105,7 +99,7 @@ def reconstruction(args):
     images, shown, removed = (np.concatenate(arrays) for arrays in zip(*rows))
 
     share = removed[:, 0].mean()
-    note = f'{share:.0%} of the pixels removed; {NOTES[model.norm_pix_loss]}'
+    note = f'{share:.0%} of the pixels removed; {note_of(model)}'
     return len(rows), panels.draw(images, shown, removed, mean, std, note=note)
 
 
@@ -164,6 +158,18 @@ def of_features(args):
     else:
         sheet = show_pca.sheet(model, images, pixels, args.block)
     return len(files), sheet
+
+
+def note_of(model) -> str:
+    """How the shown pixels follow from the prediction."""
+    if model.norm_pix_loss:
+        return (
+            'pixels: predicted normalised by patch, '
+            'put back with the mean and spread of the true patch'
+        )
+    if model.pca_target:
+        return f'pixels: from {model.pca_target} predicted coefficients of a PCA of patches'
+    return 'pixels: as predicted'
 
 
 def kind_of_masks(trained: dict, mask_ratio: float) -> str:

@@ -113,10 +113,21 @@ UNIFORM = {
     'token_size': None,
     'fix_um_positions': False,
 }
+ABLATIONS = {
+    'decoder_depth': None,
+    'decoder_dim': None,
+    'encoder_mask_tokens': False,
+    'pca_target': 0,
+    'augmentation': 'random_crop',
+    'color_jitter': None,
+    'clip_grad': None,
+    'beta2': 0.95,
+}
 CLASSES = {'use_ema': False, 'classes_renamed': False, 'class_names': None}
 OURS = {
     'pretrain': SHARED
     | UNIFORM
+    | ABLATIONS
     | {'masking': 'random', 'save_every': 20, 'scale': [0.2, 1.0]}
     | {'start_from': '', 'use_ema': False}
     | {'knn_every': 0, 'knn_path': None, 'knn_labels': 'all'},

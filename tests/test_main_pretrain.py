@@ -78,7 +78,9 @@ def test_visualdl_has_curves_on_the_epoch_1000_axis_and_pictures(pretrain, tmp_p
 CHANGES = (
     '--mask_ratio 0.5, --masking block, --masking grid, --norm_pix_loss, --blr 1e-2, --lr 0.1, '
     '--min_lr 0.1, --warmup_epochs 0, --weight_decay 50 --lr 0.01, --accum_iter 3, --seed 1, '
-    '--batch_size 10, --input_size 32, --in_chans 3, --mean 0.1, --std 0.5'
+    '--batch_size 10, --input_size 32, --in_chans 3, --mean 0.1, --std 0.5, --clip_grad 1e-3, '
+    '--beta2 0.5, --decoder_depth 1, --decoder_dim 32, --encoder_mask_tokens, --pca_target 2, '
+    '--augmentation fixed_crop, --augmentation none, --color_jitter 0.4'
 )
 
 

@@ -16,6 +16,15 @@ amount = number(float, 0)
 share = number(float, 0, 1)  # [0, 1)
 closed_share = number(float, 0, 1.0001)  # 1 is allowed
 
+
+def halves(text: str) -> float:
+    """A flag's type: 0, 0.5, 1, 1.5 and so on; an int where it is whole."""
+    value = amount(text)
+    if value % 0.5:
+        raise argparse.ArgumentTypeError(f'{text} is no number of halves, such as 2 or 2.5')
+    return int(value) if value.is_integer() else value
+
+
 INERT = 'accepted so that official commands run; no effect: paddle.distributed.launch decides this'
 
 
@@ -170,18 +179,6 @@ def regularization(p: argparse.ArgumentParser) -> None:
         help='share of samples that skip the last block; earlier blocks less',
     )
     g.add_argument(
-        '--clip_grad',
-        type=amount,
-        default=None,
-        help='largest norm of the gradients (default: no limit)',
-    )
-    g.add_argument(
-        '--beta2',
-        type=share,
-        default=0.999,
-        help="AdamW's beta2; the paper has .95 for training from scratch",
-    )
-    g.add_argument(
         '--layer_decay',
         type=amount,
         default=0.75,
@@ -189,9 +186,10 @@ def regularization(p: argparse.ArgumentParser) -> None:
     )
     g.add_argument(
         '--freeze_blocks',
-        type=count,
+        type=halves,
         default=0,
-        help='blocks that keep their pre-trained weights',
+        help='blocks that keep their pre-trained weights, and the embedding with them; 11.5 of 12 '
+        'trains the MLP of the last block alone',
     )
     g.add_argument(
         '--ema_decay',

@@ -19,6 +19,7 @@ from util.errors import InputError
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
 GREY = {'mean': (0.449,), 'std': (0.226,)}  # ImageNet's, averaged over the channels
 ATTEMPTS = 10  # draws for one box
+FIXED = 7 / 8  # side of a crop of fixed size, as a share of the shorter side: 224 of 256
 
 
 def statistics(
@@ -104,6 +105,28 @@ def single_draw_box(
     w = min(w, width)
     h = min(h, height)
     return _random_place(width, height, w, h, rng)
+
+
+def fixed_box(
+    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """A square of FIXED times the shorter side, anywhere in the image; `scale` has no effect."""
+    side = max(1, round(FIXED * min(width, height)))
+    return _random_place(width, height, side, side, rng)
+
+
+def middle_box(
+    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """As fixed_box, but in the middle of the image."""
+    side = max(1, round(FIXED * min(width, height)))
+    left = (width - side) // 2
+    top = (height - side) // 2
+    return left, top, left + side, top + side
+
+
+# The crops of --augmentation (arXiv:2111.06377, table 1e)
+BOXES = {'random_crop': random_box, 'fixed_crop': fixed_box, 'none': middle_box}
 
 
 def _random_size(

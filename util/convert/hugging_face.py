@@ -222,11 +222,12 @@ def _decoder(model: dict, size, flags: dict, made: dict[str, str]) -> dict:
         )
     blocks = [name for name in model if name.startswith('decoder_blocks.')]
     depth = sum(name.endswith('.norm1.weight') for name in blocks)
+    width = len(model['decoder_norm.bias']) if blocks else size.decoder_width
     return {
-        'decoder_hidden_size': size.decoder_width,
+        'decoder_hidden_size': width,
         'decoder_num_hidden_layers': depth or size.decoder_depth,
-        'decoder_num_attention_heads': size.decoder_heads,
-        'decoder_intermediate_size': 4 * size.decoder_width,
+        'decoder_num_attention_heads': size.heads_of_decoder(width),
+        'decoder_intermediate_size': 4 * width,
         'norm_pix_loss': bool(flags.get('norm_pix_loss', False)),
         'mask_ratio': flags.get('mask_ratio', 0.75),
     }

@@ -49,7 +49,8 @@ def kind(tensors: dict) -> str:
     if 'head.weight' in tensors:
         pooled = 'fc_norm.weight' in tensors or family(tensors) != VIT
         return POOLED if pooled else CLASS_TOKEN
-    return AUTOENCODER if 'mask_token' in tensors else ENCODER
+    masked = 'mask_token' in tensors or 'encoder_mask_token' in tensors
+    return AUTOENCODER if masked else ENCODER
 
 
 # Shapes in Paddle's layout: D width, H hidden, C channels, P patch side, T tokens, K classes,
@@ -96,6 +97,8 @@ _UM_DECODER = {
 }
 _SIMMIM = {'mask_token': '1 1 D1', **tables.with_bias('decoder_pred', 'D 4O')}
 _SECONDARY = {'vis_mask_token': '1 1 D1'}  # UM-MAE's masking of visible patches
+_IN_ENCODER = {'encoder_mask_token': '1 1 D'}  # in the place of `mask_token`
+_PCA = {'pca_mean': 'X', 'pca_basis': 'X O'}  # of the pixels of a patch, X of them
 _HEAD = tables.with_bias('head', 'D K')
 _PROBE = {'head.0._mean': 'D', 'head.0._variance': 'D', **tables.with_bias('head.1', 'D K')}
 # A model has one of these two; a segmentor has neither
@@ -151,7 +154,12 @@ def layout(tensors: dict) -> dict[str, str]:
 def _decoder(encoder: str, tensors: dict) -> dict[str, str]:
     """The shapes of a masked autoencoder's tensors outside its encoder."""
     if encoder == VIT:
-        decoder = _DECODER
+        decoder = dict(_DECODER)
+        if 'encoder_mask_token' in tensors:
+            del decoder['mask_token']
+            decoder |= _IN_ENCODER
+        if 'pca_basis' in tensors:
+            decoder |= _PCA
     elif any(name.startswith('decoder_embed.') for name in tensors):
         decoder = _UM_DECODER
     else:
@@ -161,7 +169,7 @@ def _decoder(encoder: str, tensors: dict) -> dict[str, str]:
 
 _LAYOUTS = (*ENCODERS.values(), _DECODER, _SECONDARY, _HEAD, _PROBE, _NORM, _FC_NORM)
 TORCH = Scheme('PyTorch, official or timm names', tables.stems(*_LAYOUTS))
-_OWN_STEMS = [*TORCH.stems, *tables.stems(_SEGMENTOR)]
+_OWN_STEMS = [*TORCH.stems, *tables.stems(_SEGMENTOR, _IN_ENCODER, _PCA)]
 PADDLE = Scheme('Paddle', {stem: stem for stem in _OWN_STEMS})
 
 # A block of Hugging Face's, as transformers up to version 4 names it and as files keep it

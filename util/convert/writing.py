@@ -29,7 +29,13 @@ SPECIAL = {
 }
 OF_DETECTORS = ('mmdet', 'detectron2')
 ENCODER_ALONE = ('timm', 'mmseg')  # code bases without a masked autoencoder's decoder
-DECODER = ('decoder', 'mask_token', 'vis_mask')  # what its names begin with
+DECODER = (
+    'decoder',
+    'mask_token',
+    'vis_mask',
+    'encoder_mask_token',
+    'pca_',
+)  # what its names begin with
 PYRAMIDS = ('paddle', 'torch', 'mmdet')  # code bases with the Swin and PVT of UM-MAE
 NO_SEGMENTOR = 'it has no such segmentor'
 NO_CLASSIFIER = 'it has no classifiers'
