@@ -16,6 +16,8 @@ from layer import init_pyramid
 from util import optim
 from util.errors import InputError
 
+MLP_PARTS = ('norm2', 'mlp')  # of a block
+
 
 class Classifier(nn.Layer):
     """Class scores [N, K] of images [N, C, height, width]: `forward_features`, then `head`."""
@@ -37,19 +39,25 @@ class Classifier(nn.Layer):
         width = self.head.weight.shape[0]
         self.head = nn.Sequential(FeatureNorm(width), self.head)
 
-    def freeze_blocks(self, count: int) -> None:
+    def freeze_blocks(self, count: float) -> None:
         """Freeze the embedding and the first `count` blocks; 0 freezes nothing.
 
-        Partial fine-tuning, arXiv:2111.06377, figure 9.
+        After half a block comes its MLP: of that block the attention is frozen, and the MLP with
+        its normalisation is trained. Partial fine-tuning, arXiv:2111.06377, figure 9.
         """
         if not 0 <= count <= len(self.blocks):
             raise InputError(f'--freeze_blocks {count}: the model has {len(self.blocks)} blocks')
         if count == 0:
             return
+        whole = int(count)
+        halved = f'blocks.{whole}.' if count > whole else None  # the block whose MLP is trained
         last = len(self.blocks) + 1  # the layer of the head
         for name, parameter in self.named_parameters():
-            if optim.layer_of(name, last) <= count:
+            if optim.layer_of(name, last) <= whole:
                 parameter.stop_gradient = True
+            elif halved and name.startswith(halved):
+                part = name.removeprefix(halved).partition('.')[0]
+                parameter.stop_gradient = part not in MLP_PARTS
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         features = self.forward_features(x)  # [N, D]

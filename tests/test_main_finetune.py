@@ -61,6 +61,8 @@ def test_the_log_is_as_the_official_program_writes_it(log_with):
     assert log[1]['epoch'] == 1
     assert log[1]['n_parameters'] == blocks + (16 * 96 + 96) + 18 * 96 + 2 * 96 + (96 * 3 + 3)
     assert log_with('--freeze_blocks 4')[0]['n_parameters'] == 2 * 96 + 96 * 3 + 3
+    mlp = 2 * 96 + 8 * 96**2 + 5 * 96  # of the last block, with its normalisation
+    assert log_with('--freeze_blocks 3.5')[0]['n_parameters'] == mlp + 2 * 96 + 96 * 3 + 3
 
 
 def test_rates_in_the_log_are_those_of_the_recipe(log_with):
@@ -234,12 +236,19 @@ def test_448_pixels_take_an_encoder_of_224(tmp_path):
     assert model(paddle.randn([1, 1, 448, 448])).shape == [1, 3]
 
 
-def test_frozen_blocks_stay_bit_by_bit_and_all_others_move(finetune, encoder):
-    _, out = finetune('--finetune', encoder, '--freeze_blocks', '2')
+@pytest.mark.parametrize(
+    'count, frozen',
+    [
+        ('2', ('blocks.0.', 'blocks.1.')),
+        ('1.5', ('blocks.0.', 'blocks.1.norm1.', 'blocks.1.attn.')),
+    ],
+)
+def test_frozen_blocks_stay_bit_by_bit_and_all_others_move(finetune, encoder, count, frozen):
+    _, out = finetune('--finetune', encoder, '--freeze_blocks', count)
     trained, file = (
         weights.read(path)['model'] for path in (out / 'checkpoint-latest.pd', encoder)
     )
-    frozen = ('cls_token', 'pos_embed', 'patch_embed.', 'blocks.0.', 'blocks.1.')
+    frozen = ('cls_token', 'pos_embed', 'patch_embed.', *frozen)
     for name in trained.keys() - HEAD:
         assert np.array_equal(trained[name], file[name]) == name.startswith(frozen), name
 
@@ -399,6 +408,7 @@ BAD = {
     ),
     'model': ('--model vit_bass', "no model 'vit_bass'; choose from pvt_nano_32,"),
     'blocks': ('--freeze_blocks 99', '--freeze_blocks 99: the model has 4 blocks'),
+    'half a block too many': ('--freeze_blocks 4.5', '--freeze_blocks 4.5: the model has 4 blocks'),
 }
 
 
