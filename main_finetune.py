@@ -6,13 +6,19 @@
         --reprob 0.25 --mixup 0.8 --cutmix 1.0 --dist_eval
     python main_finetune.py --eval --resume checkpoint-best.pd --data_path DATA \\
         --model vit_base_patch16
+    python main_finetune.py --eval --robustness --resume checkpoint-best.pd \\
+        --data_path imagenet-c imagenet-a imagenet-r sketch --model vit_base_patch16
 """
+
+import functools
 
 import util  # noqa: F401  first of all, because it prepares the machine before Paddle is imported
 
 # isort: split
+import engine_robustness
 import layer
 import models_labels
+import models_variants
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
@@ -21,6 +27,7 @@ from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures, summary
+from util.errors import InputError
 
 
 def main(args):
@@ -34,6 +41,9 @@ def main(args):
         drop_path_rate=args.drop_path,
         global_pool=args.global_pool,
     )
+    if args.robustness:
+        evaluate_variants(args, model)
+        return
     if args.eval:
         evaluate_only(args, model)
         return
@@ -87,6 +97,30 @@ def evaluate_only(args, model):
     val = validation(args, evaluation_images(args, state), plain)
     result = evaluate(model, val, shared=args.dist_eval)
     report_evaluation(args.resume, result)
+
+
+def evaluate_variants(args, model):
+    """Evaluate the weights of --resume on variants of ImageNet, for --eval --robustness."""
+    if not args.eval:
+        raise InputError('--robustness evaluates a trained classifier; add --eval and --resume')
+    variants = models_variants.find(args.data_path)
+    state = models_zoo.assign_from(model, args.resume, args.use_ema)
+    names = models_labels.output_names(args.nb_classes, state.get('classes'), args.class_names)
+    mean, std = crop.trained_statistics(state.get('args', {}), args.in_chans, args.mean, args.std)
+    suffixes = pictures.suffixes(args.in_chans)
+
+    table = {}
+    for variant in variants:
+        plain = transform.Evaluate(args.input_size, mean, std)
+        if variant.is_corrupted:  # cropped already
+            plain = crop.CenterCrop(args.input_size, crop.Normalize(mean, std))
+        chosen = models_variants.outputs_of(model, names, variant.classes)
+        batches = functools.partial(validation, args, plain=plain)
+        parts = variant.images(suffixes)
+        found = engine_robustness.accuracies(chosen, parts, batches, shared=args.dist_eval)
+        table[variant.name] = engine_robustness.figures(found)
+        log.info(engine_robustness.line(variant.name, table[variant.name]))
+    engine_robustness.write(args.output_dir, args.resume, table)
 
 
 def evaluation_images(args, state):
@@ -174,6 +208,12 @@ FLAGS = (
     flags.runtime,
 )
 PARSER = cli.parser(__doc__, *FLAGS)
+PARSER.add_argument(
+    '--robustness',
+    action='store_true',
+    help='with --eval: each folder of --data_path is a variant of ImageNet: -C (its mean '
+    'corruption error is printed), -A, -R, -Sketch or another one with the same classes',
+)
 PARSER.set_defaults(
     model='vit_large_patch16', epochs=50, min_lr=1e-6, warmup_epochs=5, save_every=1
 )

@@ -59,6 +59,16 @@ def _by_names(images: Images, names: list[str]) -> Images:
     return by_names(images, names)
 
 
+def output_names(outputs: int, names: list[str] | None, class_names: str | None) -> list[str]:
+    """The class folder of each output: of --class_names, else of the weight file, else ImageNet's.
+
+    names: the classes that the weight file lists, if any. [] where nothing tells them.
+    """
+    if class_names:
+        return read_names(class_names, outputs)
+    return names or (SYNSETS if outputs == len(SYNSETS) else [])
+
+
 def read_names(file: str, outputs: int) -> list[str]:
     """The names in the file of --class_names, one for each of a model's outputs."""
     entries = lists.read(file, 'list of class names', name=f'--class_names {file}')

@@ -132,7 +132,9 @@ OURS = {
     | {'start_from': '', 'use_ema': False}
     | {'knn_every': 0, 'knn_path': None, 'knn_labels': 'all'},
     'linprobe': SHARED | CLASSES | {'input_size': 224},
-    'finetune': SHARED | CLASSES | {'freeze_blocks': 0, 'ema_decay': 0.0, 'beta2': 0.999},
+    'finetune': SHARED
+    | CLASSES
+    | {'freeze_blocks': 0, 'ema_decay': 0.0, 'beta2': 0.999, 'robustness': False},
 }
 
 INERT = (

@@ -1,8 +1,10 @@
-"""ImageNet's ids agree with timm's table."""
+"""ImageNet's ids, and the classes of ImageNet-A and -R, agree with timm's tables."""
 
 import subprocess
 
-from imagenet_classes import SYNSETS
+import pytest
+
+from imagenet_classes import IMAGENET_A, IMAGENET_R, SYNSETS
 
 from .conftest import PYTHON
 
@@ -10,10 +12,19 @@ from .conftest import PYTHON
 SCRIPT = """
 import importlib.util, pathlib
 folder = pathlib.Path(importlib.util.find_spec('timm').origin).parent
-print((folder / 'data/_info/imagenet_synsets.txt').read_text())
+print((folder / 'data/_info/{}.txt').read_text())
 """
 
 
-def test_the_table_of_ids_is_timms():
-    result = subprocess.run([PYTHON, '-c', SCRIPT], check=True, capture_output=True, text=True)
-    assert result.stdout.split() == SYNSETS
+@pytest.mark.parametrize(
+    'file, ids',
+    [
+        ('imagenet_synsets', SYNSETS),
+        ('imagenet_a_synsets', IMAGENET_A),
+        ('imagenet_r_synsets', IMAGENET_R),
+    ],
+)
+def test_the_table_of_ids_is_timms(file, ids):
+    script = SCRIPT.format(file)
+    result = subprocess.run([PYTHON, '-c', script], check=True, capture_output=True, text=True)
+    assert result.stdout.split() == ids
