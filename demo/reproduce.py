@@ -12,9 +12,9 @@ Every cell is a run of main_pretrain.py, main_finetune.py or main_linprobe.py in
 below --out, with its log.txt. A complete cell is not run again, so an interrupted reproduction
 resumes. At the end the program writes results.json, results.md and results.png.
 
---full asks more of the paper's questions, which take hours: decoder depth, normalised pixels, kinds
-of masks, length of pre-training, partial fine-tuning, and Swins. results_full.png shows them above
-the paper's results.
+--full asks more of the paper's questions, which take hours: decoder depth and width, mask tokens in
+the encoder, targets, augmentation, kinds of masks, length of pre-training, partial fine-tuning, and
+Swins. results_full.png shows them above the paper's results.
 """
 
 import functools

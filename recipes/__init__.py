@@ -12,11 +12,11 @@ they can replace that result.
 
 import difflib
 
-from recipes import detect, official, ports, segment, small, um_mae
+from recipes import detect, official, paper, ports, segment, small, um_mae
 from recipes.recipe import Figure, Recipe, command, wrapped
 from util.errors import InputError
 
-FAMILIES = (small, official, ports, um_mae, segment, detect)
+FAMILIES = (small, official, paper, ports, um_mae, segment, detect)
 ALL = [recipe for family in FAMILIES for recipe in family.RECIPES]
 RECIPES = {recipe.name: recipe for recipe in ALL}
 __all__ = ['ALL', 'RECIPES', 'Figure', 'Recipe', 'command', 'find', 'wrapped']

@@ -1,7 +1,9 @@
-"""Results of the paper that the programs and models here cannot repeat.
+"""The paper's ablations, transfer and robustness: its results, and the flags that repeat them.
 
-arXiv:2111.06377, version 3.
+arXiv:2111.06377, version 3. The recipes made from them are in paper.py.
 """
+
+from dataclasses import dataclass
 
 COLUMNS = ('ViT-B', 'ViT-L', 'ViT-H', 'ViT-H at 448')
 # table, measure, one value for each column, None where the paper has none
@@ -23,8 +25,30 @@ TRANSFER = [
     ('7', 'pixels not normalised: ADE20K, mIoU', (48.0, 51.8, None, None)),
 ]
 
+
+@dataclass(frozen=True)
+class Choice:
+    """One choice of an ablation.
+
+    name: part of names of recipes and folders. flags: the changes to the usual pre-training, None
+    where there is no pre-training. length: its epochs relative to the usual ones. encoder: that of
+    the small scale.
+    """
+
+    name: str
+    flags: str | None = ''
+    length: float = 1
+    encoder: str = 'vit_nano_patch4'
+
+
 MASK_RATIO = 'share of the patches removed'
 LENGTH = 'length of pre-training, over the usual'
+DEPTH = 'decoder depth, in blocks'
+WIDTH = 'decoder width'
+TOKENS = 'mask token in the encoder'
+TARGET = 'target'
+AUGMENTATION = 'augmentation'
+MASK = 'mask'
 # ViT-L, 800 epochs, pixels not normalised (table 1, and the numbers in figures 5 and 7):
 # what was varied -> choice -> accuracy of fine-tuning, of a linear probe
 ABLATIONS = {
@@ -47,38 +71,77 @@ ABLATIONS = {
         '1': (84.9, 73.5),
         '2': (85.1, 75.1),
     },
-    'decoder depth, in blocks': {
+    DEPTH: {
         '1': (84.8, 65.5),
         '2': (84.9, 70.0),
         '4': (84.9, 71.9),
         '8': (84.9, 73.5),
         '12': (84.4, 73.3),
     },
-    'decoder width': {
+    WIDTH: {
         '128': (84.9, 69.1),
         '256': (84.8, 71.3),
         '512': (84.9, 73.5),
         '768': (84.4, 73.1),
         '1024': (84.3, 73.1),
     },
-    'mask token in the encoder': {'with': (84.2, 59.6), 'without': (84.9, 73.5)},
-    'target': {
+    TOKENS: {'with': (84.2, 59.6), 'without': (84.9, 73.5)},
+    TARGET: {
         'pixels': (84.9, 73.5),
         'normalised pixels': (85.4, 73.9),
         'PCA': (84.6, 72.3),
         'dVAE tokens': (85.3, 71.6),
     },
-    'augmentation': {
+    AUGMENTATION: {
         'none': (84.0, 65.7),
         'crop of fixed size': (84.7, 73.1),
         'crop of random size': (84.9, 73.5),
         'and colour jitter': (84.3, 71.9),
     },
-    'mask': {
+    MASK: {
         'random, 75 %': (84.9, 73.5),
         'block, 50 %': (83.9, 72.3),
         'block, 75 %': (82.8, 63.9),
         'grid, 75 %': (84.0, 66.0),
+    },
+}
+# The choices of ABLATIONS that differ from the usual pre-training and that a program here can make:
+# all but dVAE tokens
+CHOICES = {
+    MASK_RATIO: {
+        ratio: Choice(f'ratio_{ratio}', f'--mask_ratio {ratio}')
+        for ratio in ABLATIONS[MASK_RATIO]
+        if ratio != '0.75'
+    },
+    LENGTH: {
+        length: Choice(f'length_{length}', length=float(length))
+        for length in ABLATIONS[LENGTH]
+        if length != '1'
+    },
+    DEPTH: {
+        depth: Choice(f'depth_{depth}', f'--decoder_depth {depth}')
+        for depth in ABLATIONS[DEPTH]
+        if depth != '8'
+    },
+    WIDTH: {
+        width: Choice(f'width_{width}', f'--decoder_dim {width}')
+        for width in ABLATIONS[WIDTH]
+        if width != '512'
+    },
+    TOKENS: {'with': Choice('encoder_mask_tokens', '--encoder_mask_tokens')},
+    TARGET: {
+        'normalised pixels': Choice('normalised', '--norm_pix_loss'),
+        'PCA': Choice('pca', '--pca_target 96'),
+    },
+    AUGMENTATION: {
+        'none': Choice('no_augmentation', '--augmentation none'),
+        'crop of fixed size': Choice('fixed_crop', '--augmentation fixed_crop'),
+        'and colour jitter': Choice('color_jitter', '--color_jitter 0.4'),
+    },
+    MASK: {
+        'block, 50 %': Choice('block_50', '--masking block --mask_ratio 0.5'),
+        'block, 75 %': Choice('block_75', '--masking block'),
+        'grid, 75 %': Choice('grid_75', '--masking grid'),
     },
 }
 # Figure 9: number of ViT-L's blocks that are fine-tuned -> accuracy

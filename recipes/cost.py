@@ -3,6 +3,8 @@
 The recipes of MAE remove three quarters of the patches; the formulas use that as their default.
 """
 
+from dataclasses import replace
+
 from models_sizes import SIZES, Size
 from recipes.recipe import IMAGES, Recipe
 from util import masking, sizes
@@ -15,7 +17,11 @@ RATES = {
     'main_finetune.py': {768: 16.3, 1024: 23.2, 1280: 21.2},
     'main_linprobe.py': 15.0,
 }
-VALIDATION = 50_000  # images of ImageNet-1K
+# Images of an evaluation: of ImageNet-C's 75 sets, of -A, -R and -Sketch
+VALIDATION = {
+    'ImageNet-1K': 50_000,
+    'ImageNet-C, -A, -R and -Sketch': 75 * 50_000 + 7_500 + 30_000 + 50_889,
+}
 
 
 def block(tokens: int, width: int) -> int:
@@ -26,16 +32,23 @@ def block(tokens: int, width: int) -> int:
 
 
 def multiply_adds(
-    model: str, input_size: sizes.Size = 224, mask_ratio: float = 0.75, classes: int = 1000
+    model: str,
+    input_size: sizes.Size = 224,
+    mask_ratio: float = 0.75,
+    classes: int = 1000,
+    mask_tokens: bool = False,
+    **decoder: int,
 ) -> int | None:
     """Multiply-adds of one image in a forward pass; None for models other than MAE's ViT.
 
     Norms, softmax and biases are not counted. input_size: pixels of a square's side, or height and
-    width.
+    width. mask_tokens: the encoder sees them. decoder: decoder_depth and decoder_width, where they
+    are not the usual ones.
     """
     size = SIZES.get(model.removeprefix('mae_').removeprefix('vit_'))
     if size is None:
         return None
+    size = replace(size, **decoder)
     rows, columns = (side // size.patch for side in sizes.pair(input_size))
     patches = rows * columns
     pixels = 3 * size.patch**2  # in a patch, of three channels
@@ -43,7 +56,8 @@ def multiply_adds(
 
     if model.startswith('mae_'):
         # all patches are embedded, the encoder sees the visible ones and a class token
-        tokens = masking.num_visible(patches, mask_ratio) + 1
+        visible = patches if mask_tokens else masking.num_visible(patches, mask_ratio)
+        tokens = visible + 1
         head = _decoder(size, patches + 1, tokens)
     else:
         tokens = patches + 1
@@ -66,17 +80,19 @@ def estimated_hours(recipe: Recipe) -> float | None:
     A training step costs three forward passes: one forward, and two for the gradients. A linear
     probe computes the gradients of its head alone, so its step costs one.
     """
-    side = int(recipe.flag('--input_size', '224'))
-    macs = multiply_adds(recipe.model, side)
+    macs = _multiply_adds_of(recipe)
     if recipe.program not in RATES or macs is None:
         return None
 
     if recipe.evaluates:
-        images = VALIDATION
+        images = VALIDATION[recipe.data]
         passes = 1
     else:
         images = IMAGES[recipe.data] * int(recipe.flag('--epochs'))
         passes = 1 if recipe.program == 'main_linprobe.py' else 3
+        if '--freeze_blocks' in recipe.flags:  # no gradients of frozen blocks
+            depth = SIZES[recipe.model.removeprefix('vit_')].depth
+            passes -= 2 * float(recipe.flag('--freeze_blocks')) / depth
 
     rate = RATES[recipe.program]
     if isinstance(rate, dict):
@@ -84,6 +100,21 @@ def estimated_hours(recipe: Recipe) -> float | None:
         rate = rate[width]
     operations = 2 * macs * passes * images
     return operations / (rate * 1e12) / 3600
+
+
+def _multiply_adds_of(recipe: Recipe) -> int | None:
+    """multiply_adds with what the flags of a recipe say."""
+    decoder = {}
+    for flag, name in (('--decoder_depth', 'decoder_depth'), ('--decoder_dim', 'decoder_width')):
+        if flag in recipe.flags:
+            decoder[name] = int(recipe.flag(flag))
+    return multiply_adds(
+        recipe.model,
+        side=int(recipe.flag('--input_size', '224')),
+        mask_ratio=float(recipe.flag('--mask_ratio', '0.75')),
+        mask_tokens='--encoder_mask_tokens' in recipe.flags,
+        **decoder,
+    )
 
 
 def hours(recipe: Recipe) -> str:

@@ -9,7 +9,8 @@ REPOSITORY = 'facebookresearch/mae @ efb2a80'
 PAPER = 'arXiv:2111.06377'
 PATCHES = {'base': 'patch16', 'large': 'patch16', 'huge': 'patch14'}
 
-PRETRAIN = '--norm_pix_loss --epochs {} --warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05'
+PIXELS = '--epochs {} --warmup_epochs 40 --blr 1.5e-4 --weight_decay 0.05'
+PRETRAIN = f'--norm_pix_loss {PIXELS}'
 FINETUNE = (
     '--epochs {} --blr {} --layer_decay {} --drop_path {} --weight_decay 0.05 --reprob 0.25 '
     '--mixup 0.8 --cutmix 1.0 --dist_eval'

@@ -21,7 +21,16 @@ UNACCUMULATED = {
 BAND = 0.3
 BANDS = {'main_linprobe.py': 1.0, 'seg/train.py': 0.5, 'det/train.py': 0.5}
 EVALUATION = 0.1  # third parties measure the official files up to 0.08 away from the authors
-IMAGES = {'ImageNet-1K': 1_281_167, 'ADE20K': 20_210, 'COCO': 118_287}  # in the training set
+IMAGES = {  # in the training set
+    'ImageNet-1K': 1_281_167,
+    'ADE20K': 20_210,
+    'COCO': 118_287,
+    'iNaturalist 2017': 579_184,
+    'iNaturalist 2018': 437_513,
+    'iNaturalist 2019': 265_213,
+    'Places205': 2_448_873,
+    'Places365': 1_803_460,
+}
 
 
 @dataclass(frozen=True)

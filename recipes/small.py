@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipes import ablations
+from recipes.ablations import Choice
 from recipes.recipe import Recipe
 
 RECIPES = [
@@ -18,24 +19,10 @@ RECIPES = [
         notes=(
             '66 runs of the three programs, three seeds of each, which take 14 minutes a seed, '
             'two at a time on two cores',
-            '--full: 31 runs and some 20 minutes more a seed, and 14 of Swins in an hour',
+            '--full: 53 runs and some 35 minutes more a seed, and 14 of Swins in an hour',
         ),
     )
 ]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One choice of an ablation.
-
-    name: part of its folders' names. flags: the changes to the usual pre-training, None where
-    there is no pre-training. length: its epochs relative to the usual ones.
-    """
-
-    name: str
-    flags: str | None = ''
-    length: float = 1
-    encoder: str = 'vit_nano_patch4'
 
 
 SWIN = 'Swin'
@@ -43,24 +30,39 @@ SWIN_ENCODER = 'swin_nano_32'
 UM_MAE = '--model mae_swin_nano_32 --mask_regular'
 SIMMIM = '--model simmim_swin_nano_32'
 USUAL = Choice('0.75')  # the pre-training that the other figures of demo/reproduce.py start from
+
+
+def of_the_paper(what: str) -> dict[str, Choice]:
+    """The choices of one of the paper's ablations, where they are the same at this scale."""
+    own = ablations.CHOICES[what]
+    return {choice: own.get(choice, USUAL) for choice in ablations.ABLATIONS[what]}
+
+
 # What is varied -> choice. The names are those of ablations.ABLATIONS, where the paper has them. A
-# pyramid cannot run on the visible patches of a random mask alone, so a Swin with random masks
-# follows SimMIM, whose encoder sees mask tokens in place of the removed patches.
+# decoder here is 64 wide, with heads of 32, and a patch has 16 pixels: 4 coefficients of a PCA are
+# a quarter of them, 96 an eighth in the paper. A pyramid cannot run on the visible patches of a
+# random mask alone, so a Swin with random masks follows SimMIM, whose encoder sees mask tokens in
+# place of the removed patches.
 ABLATIONS = {
-    'decoder depth, in blocks': {
-        '1': Choice('depth_1', '--model mae_vit_nano_patch4_dec64d1b'),
+    ablations.DEPTH: {
+        '1': Choice('depth_1', '--decoder_depth 1'),
         '2': USUAL,
-        '4': Choice('depth_4', '--model mae_vit_nano_patch4_dec64d4b'),
+        '4': Choice('depth_4', '--decoder_depth 4'),
     },
-    'target': {
+    ablations.WIDTH: {
+        '32': Choice('width_32', '--decoder_dim 32'),
+        '64': USUAL,
+        '128': Choice('width_128', '--decoder_dim 128'),
+    },
+    ablations.TOKENS: of_the_paper(ablations.TOKENS),
+    ablations.TARGET: {
         'pixels': USUAL,
-        'normalised pixels': Choice('normalised', '--norm_pix_loss'),
+        'normalised pixels': ablations.CHOICES[ablations.TARGET]['normalised pixels'],
+        'PCA': Choice('pca', '--pca_target 4'),
     },
-    'mask': {
-        'random, 75 %': USUAL,
-        'block, 50 %': Choice('block_50', '--masking block --mask_ratio 0.5'),
-        'block, 75 %': Choice('block_75', '--masking block'),
-        'grid, 75 %': Choice('grid_75', '--masking grid'),
+    ablations.AUGMENTATION: of_the_paper(ablations.AUGMENTATION),
+    ablations.MASK: {
+        **of_the_paper(ablations.MASK),
         'uniform, 75 %': Choice('uniform_75', '--mask_regular'),
     },
     ablations.LENGTH: {
@@ -90,6 +92,7 @@ LONGER = 3  # times as many epochs from scratch, as in the paper: 300 against 10
 FEW = 100  # labels for comparing mask ratios and ablations
 ALL = 1442  # labels for partial fine-tuning
 BLOCKS = 4  # of vit_nano_patch4
+TUNED_BLOCKS = (0, 0.5, 1, 2, 3)  # of partial fine-tuning; half a block is its MLP
 
 INPUT = shlex.split(
     '--input_size 32 --in_chans 1 --hflip 0 --num_workers 0 '
@@ -158,10 +161,10 @@ def questions(pretrain_epochs: int, seed: int, data: Path) -> list[Cell]:
 
 
 def partial_tuning(seed: int, data: Path) -> list[Cell]:
-    """One seed's cells of partial fine-tuning: 0 to 3 of the 4 blocks are trained."""
+    """One seed's cells of partial fine-tuning: TUNED_BLOCKS of the 4 blocks are trained."""
     start = f'pretrain_{RATIO}_{seed}'
     cells = []
-    for blocks in range(BLOCKS):
+    for blocks in TUNED_BLOCKS:
         name = f'partial_{blocks}_{seed}'
         frozen = f'--freeze_blocks {BLOCKS - blocks}'
         cells.append(finetune(name, ALL, seed, data, after=start, flags=frozen))

@@ -96,7 +96,7 @@ def _ablations(out: Path, full: int, swin: int) -> Results:
 def _partial(out: Path, seeds: int) -> dict[str, list[float]]:
     """The number of fine-tuned blocks -> accuracies; all blocks are the usual fine-tuning."""
     choices = {}
-    for blocks in range(small.BLOCKS):
+    for blocks in small.TUNED_BLOCKS:
         choices[str(blocks)] = accuracies(out, f'partial_{blocks}', seeds)
     usual = f'tune_{small.RATIO}_{small.ALL}'
     choices[str(small.BLOCKS)] = accuracies(out, usual, seeds)
@@ -142,8 +142,7 @@ def draw_full(results: Results, path: Path) -> None:
     shared = [what for what in small.ABLATIONS if what in ablations.ABLATIONS]
     others = [what for what in small.ABLATIONS if what not in ablations.ABLATIONS]
     our_blocks = (PARTIAL, {'fine-tuned': results[PARTIAL]})
-    whole = [blocks for blocks in ablations.PARTIAL if blocks != 0.5]
-    curve = {f'{blocks:g}': [ablations.PARTIAL[blocks]] for blocks in whole}
+    curve = {f'{blocks:g}': [value] for blocks, value in ablations.PARTIAL.items()}
     their_blocks = ('blocks that are fine-tuned: the paper, of 24', {'fine-tuned': curve})
 
     first = [ours(results, what) for what in shared] + [our_blocks]

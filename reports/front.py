@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import recipes
-from recipes import ablations, cost, detect, official, ports, segment, um_mae
+from recipes import ablations, cost, detect, official, paper, ports, segment, um_mae
 from util import record as records
 
 GROUPS = {
     'The official runs and the paper': official,
+    "The paper's ablations, robustness and transfer": paper,
     'Other code bases': ports,
     'UM-MAE and SimMIM': um_mae,
     'Segmentation on ADE20K': segment,
@@ -83,8 +84,8 @@ with three seeds each. Does fine-tuning beat training from scratch, for several 
 labels? Does the linear probe beat an untrained encoder? Which mask ratio is best? It takes about
 42 minutes on two cores (one seed was timed: 14 minutes). The answers show whether pre-training
 works in this code; they say nothing about ImageNet. `--full` adds more of the paper's ablations:
-decoder depth, normalised pixels, kinds of masks, length of pre-training, partial fine-tuning,
-and a Swin trained with UM-MAE and with SimMIM.
+decoder depth and width, mask tokens in the encoder, targets, augmentation, kinds of masks, length
+of pre-training, partial fine-tuning, and a Swin trained with UM-MAE and with SimMIM.
 """
 
 GPUS = """## With GPUs: from not-run to measured
@@ -148,9 +149,8 @@ CONTRADICTIONS = """## Contradictions in the published numbers
 """
 
 PAPER = """## Quoted from the paper
-"""
-ABLATIONS = """ViT-L, 800 epochs, pixels not normalised (table 1, figures 5, 7): accuracy after
-fine-tuning / of a linear probe.
+
+The tables of transfer and robustness in one; the ablations are among the runs above.
 """
 
 HEADER = ('run', 'to expect', 'status', 'here', 'device-hours')
@@ -299,7 +299,4 @@ def _paper() -> list[str]:
     for table, what, values in ablations.TRANSFER:
         cells = ['' if value is None else str(value) for value in values]
         rows.append((table, what, *cells))
-    lines = [PAPER, *records.table(rows), '', ABLATIONS]
-    lines += [f'- {what}: {ablations.choices(what)}' for what in ablations.ABLATIONS]
-    partial = ', '.join(f'{blocks:g}: {value}' for blocks, value in ablations.PARTIAL.items())
-    return [*lines, f'- blocks that are fine-tuned (figure 9): {partial}', '']
+    return [PAPER, *records.table(rows), '']

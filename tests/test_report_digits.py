@@ -34,11 +34,12 @@ def data(tmp_path, digits):
 
 
 BASE = 4 + 4 + 1 + 5 + 3 + 5  # pre-train, probe, untrained, tune twice, scratch
-FULL = 2 + 1 + 4 + 2 + 4  # depths, target, masks, lengths, Swins: to pre-train
+# depths, widths, tokens, targets, augmentations, masks, lengths, Swins: to pre-train
+FULL = 2 + 2 + 1 + 2 + 3 + 4 + 2 + 4
 
 
-# 2 and 4: the Swin from scratch, and partial fine-tuning
-@pytest.mark.parametrize('full, count', [(False, BASE), (True, BASE + 3 * FULL + 2 + 4)])
+# 2 and 5: the Swin from scratch, and partial fine-tuning
+@pytest.mark.parametrize('full, count', [(False, BASE), (True, BASE + 3 * FULL + 2 + 5)])
 def test_every_cell_is_a_run_that_its_program_takes(reproduce, data, tmp_path, full, count):
     cells = small.plan(3, 40, data, 3 * full, 3 * full)
     names = [cell.name for cell in cells]
@@ -73,7 +74,13 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(reproduce, data, tmp_
         }
 
     usual = 'pretrain_0.75_0'
-    assert changed('pretrain_depth_1_0', usual) == {'model': 'mae_vit_nano_patch4_dec64d1b'}
+    assert changed('pretrain_depth_1_0', usual) == {'decoder_depth': 1}
+    assert changed('pretrain_width_32_0', usual) == {'decoder_dim': 32}
+    assert changed('pretrain_encoder_mask_tokens_0', usual) == {'encoder_mask_tokens': True}
+    assert changed('pretrain_pca_0', usual) == {'pca_target': 4}
+    assert changed('pretrain_no_augmentation_0', usual) == {'augmentation': 'none'}
+    assert changed('pretrain_fixed_crop_0', usual) == {'augmentation': 'fixed_crop'}
+    assert changed('pretrain_color_jitter_0', usual) == {'color_jitter': 0.4}
     assert changed('pretrain_normalised_0', usual) == {'norm_pix_loss': True}
     assert changed('pretrain_block_50_0', usual) == {'masking': 'block', 'mask_ratio': 0.5}
     assert changed('pretrain_block_75_0', usual) == {'masking': 'block'}
@@ -91,6 +98,7 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(reproduce, data, tmp_
         'mask_regular': True
     }
     assert changed('partial_1_0', 'tune_0.75_1442_0') == {'freeze_blocks': 3}
+    assert changed('partial_0.5_0', 'tune_0.75_1442_0') == {'freeze_blocks': 3.5}
     assert (
         changed('tune_block_50_100_0', 'tune_0.75_100_0')
         == changed('probe_block_50_0', 'probe_0.75_0')
@@ -188,6 +196,7 @@ def test_ablations_stand_beside_the_usual_run_and_the_papers_figures(reproduce, 
     assert results['Swin: linear probe']['no pre-training'] == [17]  # probe_swin_none_0
     assert results[pages.PARTIAL] == {
         **{str(blocks): [11, 12] for blocks in range(4)},
+        '0.5': [13, 14],
         '4': [16, 17],
     }
     (tmp_path / 'results.json').write_text(json.dumps(results))
@@ -197,7 +206,10 @@ def test_ablations_stand_beside_the_usual_run_and_the_papers_figures(reproduce, 
     assert [line.partition(',')[0] for line in lines] == [
         'share of the patches removed',
         'decoder depth',
+        'decoder width',
+        'mask token in the encoder',
         'target',
+        'augmentation',
         'mask',
         'length of pre-training',
     ]

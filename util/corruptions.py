@@ -3,8 +3,8 @@
 import math
 
 # The corruptions that count, and AlexNet's error of each, the mean over the five severities: the
-# divisors of the mean corruption error. The authors' figures (hendrycks/robustness), with the digits
-# that google-research/augmix, imagenet.py, keeps of them
+# divisors of the mean corruption error. The authors' (hendrycks/robustness), with the digits
+# that google-research/augmix, imagenet.py, has
 ALEXNET = {
     'gaussian_noise': 0.886428,
     'shot_noise': 0.894468,
