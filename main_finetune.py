@@ -22,11 +22,12 @@ import models_variants
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
-from util import ablation_flags, classes, cli, ema, flags, log, optim, program
+from util import ablation_flags, archive_flags, classes, cli, ema, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures, summary
+from util.data.window import window_of
 from util.errors import InputError
 
 
@@ -52,10 +53,7 @@ def main(args):
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
     suffixes = pictures.suffixes(args.in_chans)
-    images = folder.find_labelled(args.data_path, 'train', suffixes, args.nb_classes)
-    held_out = folder.find_labelled(
-        args.data_path, 'val', suffixes, args.nb_classes, images.classes
-    )
+    images, held_out = folder.find_both(args.data_path, suffixes, args.nb_classes, args.index_dir)
     log.info(summary.line('training', images))
     log.info(summary.line('validation', held_out))
     val = validation(args, held_out, plain)
@@ -71,6 +69,7 @@ def main(args):
         num_workers=args.num_workers,
         pin_mem=args.pin_mem,
         timeout=args.data_timeout,
+        window=window_of(images, args.shuffle, args.window, args.window_parts),
     )
 
     # Training
@@ -135,6 +134,7 @@ def evaluation_images(args, state):
         path=args.resume,
         names=state.get('classes'),
         class_names=args.class_names,
+        index_dir=args.index_dir,
     )
     log.info(summary.line('validation', images))
     return images
@@ -205,6 +205,7 @@ FLAGS = (
     flags.augmentation,
     flags.classification,
     flags.data,
+    archive_flags.shuffle,
     flags.runtime,
 )
 PARSER = cli.parser(__doc__, *FLAGS)

@@ -12,10 +12,11 @@ import models_labels
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
-from util import classes, cli, flags, log, optim, program
+from util import archive_flags, classes, cli, flags, log, optim, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures, summary
+from util.data.window import window_of
 
 
 def main(args):
@@ -36,10 +37,7 @@ def main(args):
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
     suffixes = pictures.suffixes(args.in_chans)
-    images = folder.find_labelled(args.data_path, 'train', suffixes, args.nb_classes)
-    held_out = folder.find_labelled(
-        args.data_path, 'val', suffixes, args.nb_classes, images.classes
-    )
+    images, held_out = folder.find_both(args.data_path, suffixes, args.nb_classes, args.index_dir)
     log.info(summary.line('training', images))
     log.info(summary.line('validation', held_out))
     val = validation(args, held_out, plain)
@@ -59,6 +57,7 @@ def main(args):
         num_workers=args.num_workers,
         pin_mem=args.pin_mem,
         timeout=args.data_timeout,
+        window=window_of(images, args.shuffle, args.window, args.window_parts),
     )
 
     # Training
@@ -100,6 +99,7 @@ def evaluation_images(args, state):
         path=args.resume,
         names=state.get('classes'),
         class_names=args.class_names,
+        index_dir=args.index_dir,
     )
     log.info(summary.line('validation', images))
     return images
@@ -135,6 +135,7 @@ FLAGS = (
     flags.crop,
     flags.classification,
     flags.data,
+    archive_flags.shuffle,
     flags.runtime,
 )
 PARSER = cli.parser(__doc__, *FLAGS)

@@ -291,7 +291,7 @@ PARSER.add_argument(
     '--data_path',
     default=None,
     metavar='PATH',
-    help='folder with val/<class>/<image>: accuracy of both',
+    help='folder with val/<class>/<image>, or archives of them: accuracy of both',
 )
 PARSER.add_argument(
     '--class_names',

@@ -20,9 +20,21 @@ import models_um
 import models_zoo
 from engine_loop import Run
 from engine_pretrain import fit_pca, reconstruct, train_one_epoch
-from util import ablation_flags, cli, flags, log, masking, optim, panels, program, sizes
+from util import (
+    ablation_flags,
+    archive_flags,
+    cli,
+    flags,
+    log,
+    masking,
+    optim,
+    panels,
+    program,
+    sizes,
+)
 from util.augment import crop, transform
 from util.data import folder, loader, pictures, subset, summary
+from util.data.window import window_of
 from util.errors import InputError
 
 PICTURES = 4  # images whose reconstruction is shown in VisualDL
@@ -33,7 +45,9 @@ def main(args):
 
     # Images, model and masks
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)
-    images = folder.find_unlabelled(args.data_path, pictures.suffixes(args.in_chans))
+    images = folder.find_unlabelled(
+        args.data_path, pictures.suffixes(args.in_chans), args.index_dir
+    )
     log.info(summary.line('training', images))
     labelled = labelled_batches(args, mean, std) if args.knn_every else None
     model = autoencoder(args)
@@ -56,6 +70,7 @@ def main(args):
         num_workers=args.num_workers,
         pin_mem=args.pin_mem,
         timeout=args.data_timeout,
+        window=window_of(images, args.shuffle, args.window, args.window_parts),
     )
 
     # Training
@@ -191,6 +206,7 @@ FLAGS = (
     ablation_flags.ablation,
     flags.crop,
     flags.data,
+    archive_flags.shuffle,
     flags.runtime,
 )
 PARSER = cli.parser(__doc__, *FLAGS)

@@ -15,6 +15,7 @@ def evaluation_images(
     path: str,
     names: list[str] | None,
     class_names: str | None,
+    index_dir: str = '',
 ) -> Images:
     """The validation images, labelled by their class folder's place among a classifier's outputs.
 
@@ -22,13 +23,14 @@ def evaluation_images(
     class_names: the file of --class_names, which overrides `names`; the folders may be some of its
     lines. Without either, a classifier with 1000 outputs accepts folders named by ImageNet's ids,
     and any other needs one folder for each output. Lists of images contain their labels.
+    index_dir: where the indexes of archives are kept.
     """
     if names and not class_names:
-        return find_labelled(data_path, 'val', suffixes, outputs, names)
+        return find_labelled(data_path, 'val', suffixes, outputs, names, index_dir=index_dir)
 
     if class_names:
         names = read_names(class_names, outputs)
-    images = find_labelled(data_path, 'val', suffixes, outputs)
+    images = find_labelled(data_path, 'val', suffixes, outputs, index_dir=index_dir)
     folders = images.classes
     if folders is None:  # a list of images
         return images

@@ -268,7 +268,7 @@ def test_programs_print_the_summary_first(digits, monkeypatch, capsys):
             ['A/1.png'],
             ['A'],
             'A: found neither the folder train/ (with one subfolder a class) nor the list '
-            'train.txt or train_list.txt in it',
+            'train.txt or train_list.txt nor archives as train-0000.tar in it',
         ),
         (['A/train/1.png'], ['A'], 'their labels in the list train.txt or train_list.txt beside'),
         (['A/train/a/1.png', 'B/1.png'], ['A', 'B'], 'B: found neither the folder train/'),

@@ -298,7 +298,8 @@ def data(p: argparse.ArgumentParser) -> None:
         nargs='+',
         metavar='PATH',
         help='folder with train/<class>/<image> or train.txt or train_list.txt (lines of `path '
-        'label`); for pre-training, any folder of images or a list; several are joined',
+        "label`), tar shards, parquet, or ImageNet's own archives; for pre-training, any folder of "
+        'images or a list; several are joined',
     )
     g.add_argument(
         '--in_chans',

@@ -17,7 +17,7 @@ from util.errors import InputError
 # Flags that change no result: a run may be resumed with other values without a warning
 START = 'finetune start_from use_ema resume start_epoch'.split()
 OUTPUT = 'output_dir log_dir save_every save_every_iters keep print_freq'.split()
-MACHINE = 'data_path device num_workers pin_mem data_timeout recompute'.split()
+MACHINE = 'data_path index_dir device num_workers pin_mem data_timeout recompute'.split()
 EVALUATION = 'dist_eval knn_every knn_path knn_labels'.split()
 INERT = 'world_size local_rank dist_on_itp dist_url'.split()
 HARMLESS = {*START, *OUTPUT, *MACHINE, *EVALUATION, *INERT}

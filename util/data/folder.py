@@ -1,16 +1,21 @@
-"""Find images: class folders, any folder of unlabelled images, or text files that list them."""
+"""Find images: class folders, any folder of images, text files that list them, or archives.
+
+What lies in a folder is found out by looking: class folders win over lists, and both over archives.
+"""
 
 import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from util.data import finder, lists
+from util.data import finder
+from util.data.archives import imagenet, members, places
+from util.data.image_list import read_list
+from util.data.images import Chain, Images, by_names
 from util.errors import InputError
 
 LISTS = ('.txt', '_list.txt')  # a list is named <split> and one of these; PaddleClas has the second
@@ -18,30 +23,7 @@ OUTSIDE = 'images outside of class folders'
 TWICE = 'images that an earlier path has'
 
 Paths = str | Sequence[str]  # the value of --data_path: one path or several
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images of a data set: paths, one label each, and class names in the order of the labels.
-
-    labels is None where there are none, classes is None for every list. left_out counts what was
-    passed over, by the reason.
-    """
-
-    paths: list[str]
-    labels: list[int] | None
-    classes: list[str] | None
-    left_out: Counter = field(default_factory=Counter, compare=False)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def label(self, index: int, rng=None) -> np.int64:
-        """The label of an image.
-
-        rng is not used; the signature is that of `target` in loader.TrainSet.
-        """
-        return np.int64(self.labels[index])
+Place = Path | list[str]  # where the images of a split are: a folder or a list, or archives
 
 
 def typed(data_path: Paths) -> str:
@@ -62,59 +44,90 @@ def common(data_path: Paths) -> str:
 
 
 def find(
-    data_path: Paths, split: str, suffixes: tuple[str, ...], classes: list[str] | None = None
+    data_path: Paths,
+    split: str,
+    suffixes: tuple[str, ...],
+    classes: list[str] | None = None,
+    index_dir: str = '',
 ) -> Images:
     """The images of one split ('train' or 'val').
 
-    data_path: a list file, or a folder with <split>/<class>/... or the list file <split>.txt or
-    <split>_list.txt; several of them are joined, and only some need to have this split. Class
-    folders of the same name are one class.
+    data_path: archives, a list file, or a folder with <split>/<class>/..., the list file
+    <split>.txt or <split>_list.txt, or archives; several are joined, and only some need to have
+    this split. Class folders of the same name are one class.
     classes: the class folders that there must be, in the order of their labels (those of the
-    training images). InputError says what is missing.
+    training images). index_dir: where indexes of archives are kept. InputError says what is
+    missing.
     """
-    places = []
+    found = []
     for path in _each(data_path):
         place = _place(path, split)
         if place is not None:
-            places.append(place)
+            found.append(place)
         elif not _has_another_split(path, split):
             raise InputError(f'--data_path {path}: {_missing(split)} in it')
-    if not places:
+    if not found:
         raise InputError(f'--data_path {typed(data_path)}: {_missing(split)} in any of them')
 
-    if len(places) == 1:
-        return _read(places[0], suffixes, classes)
-    images = _join([_read(place, suffixes) for place in places], data_path)
+    plain = [place for place in found if isinstance(place, Path)]
+    if len(plain) == len(found) == 1:
+        return _read(plain[0], suffixes, classes)
+    parts = [_read(place, suffixes) for place in plain]
+    files = [file for place in found if isinstance(place, list) for file in place]
+    parts += members.read(files, suffixes, index_dir)
+    images = parts[0] if len(parts) == 1 else _join(parts, data_path)
     if classes is not None and images.classes is not None:
         _check(f'{split} of --data_path {typed(data_path)}', images.classes, classes)
     return images
 
 
-def find_unlabelled(data_path: Paths, suffixes: tuple[str, ...]) -> Images:
+def find_unlabelled(data_path: Paths, suffixes: tuple[str, ...], index_dir: str = '') -> Images:
     """The images to pre-train on; labels do not matter and may be missing.
 
     data_path: as for `find` with the split 'train', or any folder with images at any depth.
     Several are joined. InputError where only val/ is there: its images must not be trained on.
     """
-    parts = []
-    for path in _each(data_path):
-        root = _existing(path)
-        folder = root / 'train'
-        list_file = _list(root, 'train')
-        if root.is_file():
-            parts.append(read_list(root, suffixes))
-        elif list_file and not _has_classes(folder):
-            parts.append(read_list(list_file, suffixes))
-        elif (root / 'val').is_dir() and not folder.is_dir():
-            raise InputError(
-                f'--data_path {path}: has val/ but {_missing("train").removeprefix("found ")}; '
-                'name the folder with the images to pre-train on'
-            )
-        else:
-            parts.append(_everything(folder if folder.is_dir() else root, suffixes))
+    found = [_unlabelled(path, suffixes) for path in _each(data_path)]
+    parts = [place for place in found if isinstance(place, Images)]
+    files = [file for place in found if isinstance(place, list) for file in place]
+    parts += members.read(files, suffixes, index_dir)
     if len(parts) == 1:
         return parts[0]
     return _join([Images(part.paths, None, None, part.left_out) for part in parts], data_path)
+
+
+def _unlabelled(path: str, suffixes: tuple[str, ...]) -> Images | list[str]:
+    """The images to pre-train on in one place, or the archives that hold them."""
+    if places.named(path):
+        files = places.of_split(path, 'train')
+        if not files:
+            raise InputError(f'--data_path {path}: by its name it is not for training')
+        return files
+    root = _existing(path)
+    folder = root / 'train'
+    list_file = _list(root, 'train')
+    if root.is_file():
+        return read_list(root, suffixes)
+    if list_file and not _has_classes(folder):
+        return read_list(list_file, suffixes)
+
+    is_held_out = (root / 'val').is_dir() and not folder.is_dir()
+    if not is_held_out:
+        place = folder if folder.is_dir() else root
+        images = _everything(place, suffixes)
+        if len(images):
+            return images
+    files = places.inside(root, 'train') or places.unsplit(root)
+    if files:
+        return files
+    if is_held_out:
+        raise InputError(
+            f'--data_path {path}: has val/ but {_missing("train").removeprefix("found ")}; '
+            'name the folder with the images to pre-train on'
+        )
+    raise InputError(
+        f'--data_path {place}: no image ({" ".join(suffixes)}) in this folder, at any depth'
+    )
 
 
 def _existing(path: str) -> Path:
@@ -128,21 +141,28 @@ def _missing(split: str) -> str:
     """What was looked for, for an error."""
     return (
         f'found neither the folder {split}/ (with one subfolder a class) '
-        f'nor the list {" or ".join(split + ending for ending in LISTS)}'
+        f'nor the list {" or ".join(split + ending for ending in LISTS)} '
+        f'nor archives as {split}-0000.tar'
     )
 
 
-def _place(path: str, split: str) -> Path | None:
-    """The list file or the folder with a labelled split; None if there is none.
+def _place(path: str, split: str) -> Place | None:
+    """The list file, the folder or the archives of a labelled split; None if there is none.
 
     A list counts where there are no class folders. If the labels of one split must be from a list,
     those of the other are too, where possible: the numbers in lists need not be alphabetical.
     """
+    if places.named(path):
+        return places.of_split(path, split) or None
     root = _existing(path)
     if root.is_file():
         return root
     folder = root / split
     list_file = _list(root, split)
+    if not list_file and not _has_classes(folder):
+        archives = places.inside(root, split)
+        if archives:
+            return archives
     if not folder.is_dir():
         return list_file
     if list_file and any(_needs_list(root, name) for name in (split, 'train', 'val')):
@@ -239,10 +259,6 @@ def _everything(root: Path, suffixes: tuple[str, ...]) -> Images:
         paths += found
         labels += [len(classes)] * len(found)
         classes.append(name)
-    if not paths:
-        raise InputError(
-            f'--data_path {root}: no image ({" ".join(suffixes)}) in this folder, at any depth'
-        )
     if outside:
         return Images(paths, None, None, left_out)
     return Images(paths, labels, classes, left_out)
@@ -261,11 +277,25 @@ def _join(parts: list[Images], data_path: Paths) -> Images:
         classes = sorted(set().union(*(part.classes for part in parts)))
         parts = [by_names(part, classes) for part in parts]
 
+    left_out = sum((part.left_out for part in parts), Counter())
+    plain = [part for part in parts if isinstance(part.paths, list)]
+    paths, labels = _without_twice(plain, left_out)
+    others = [part for part in parts if not isinstance(part.paths, list)]
+    if others:
+        archives = [part.paths for part in others]
+        paths = Chain([paths, *archives] if paths else archives)
+    if any(part.labels is None for part in parts):
+        labels = None
+    elif others:
+        labels = np.concatenate([labels, *(part.labels for part in others)]).astype('int32')
+    return Images(paths, labels, classes, left_out)
+
+
+def _without_twice(parts: list[Images], left_out: Counter) -> tuple[list[str], list[int]]:
+    """Paths and labels of folders and lists, without the images that an earlier one has."""
     paths, labels, before = [], [], set()
-    left_out = Counter()
     real_folder = lru_cache(maxsize=None)(os.path.realpath)
     for part in parts:
-        left_out += part.left_out
         here = set()
         for index, path in enumerate(part.paths):
             folder, name = os.path.split(path)
@@ -278,61 +308,7 @@ def _join(parts: list[Images], data_path: Paths) -> Images:
             if part.labels is not None:
                 labels.append(part.labels[index])
         before |= here
-    has_labels = all(part.labels is not None for part in parts)
-    return Images(paths, labels if has_labels else None, classes, left_out)
-
-
-def by_names(images: Images, names: list[str]) -> Images:
-    """The same images, labelled by the place of their class among `names`."""
-    place = {name: label for label, name in enumerate(names)}
-    labels = [place[images.classes[label]] for label in images.labels]
-    return replace(images, labels=labels, classes=names)
-
-
-def read_list(file: Path, suffixes: tuple[str, ...]) -> Images:
-    """The images of a list with one `path` or `path label` a line.
-
-    Paths are relative to the list's folder, or to the folder of its split: `val/` for val.txt, if
-    the first image is there. The last word of a line is its label if every line ends in a whole
-    number.
-    """
-    entries = lists.read(file, 'list of images: expected text with one `path label` a line')
-    if not entries:
-        raise InputError(f'the list {file} is empty')
-    unlabelled = [entry for entry in entries if not _ends_in_label(entry[1])]
-    first = entries[0][1] if unlabelled else entries[0][1].rsplit(maxsplit=1)[0]
-    base = _base(file, first)
-    paths, labels = [], []
-    for number, line in entries:
-        name = line
-        if not unlabelled:
-            name, label = line.rsplit(maxsplit=1)
-            labels.append(int(label))
-        paths.append(str(base / name))
-        if name.lower().endswith(suffixes):
-            continue
-        if unlabelled and _ends_in_label(line):
-            # this line is a good `path label`; the first one without a label is at fault
-            number, line = unlabelled[0]
-            raise InputError(
-                f'{file}, line {number}: {line!r} has no label, which other lines have'
-            )
-        endings = ' '.join(suffixes)
-        raise InputError(f'{file}, line {number}: {name!r} does not end in one of {endings}')
-    return Images(paths, None if unlabelled else labels, None)
-
-
-def _base(file: Path, first: str) -> Path:
-    """The folder that a list's paths are relative to. first: the first of them."""
-    split = file.stem.removesuffix('_list')
-    beside, inside = file.parent, file.parent / split
-    is_inside = os.path.isfile(inside / first) and not os.path.isfile(beside / first)
-    return inside if is_inside else beside
-
-
-def _ends_in_label(line: str) -> bool:
-    words = line.rsplit(maxsplit=1)
-    return len(words) == 2 and words[1].isdecimal()
+    return paths, labels
 
 
 def find_labelled(
@@ -341,21 +317,19 @@ def find_labelled(
     suffixes: tuple[str, ...],
     nb_classes: float,
     classes: list[str] | None = None,
+    index_dir: str = '',
 ) -> Images:
     """As `find`, for classification: every image has a label below nb_classes, else InputError."""
     for path in _each(data_path):
-        if Path(path).is_file():
+        if Path(path).is_file() and not places.named(path):
             raise InputError(
                 f'--data_path {path}: one list cannot be training and validation set; '
                 'give a folder with train.txt and val.txt'
             )
-    images = find(data_path, split, suffixes, classes)
+    images = find(data_path, split, suffixes, classes, index_dir)
     if images.labels is None:
-        raise InputError(
-            f'--data_path {typed(data_path)}: the list of {split} has no labels; '
-            'write `path label` in each line'
-        )
-    found = max(images.labels) + 1
+        raise InputError(f'--data_path {typed(data_path)}: {_unlabelled_kind(images, split)}')
+    found = int(np.max(images.labels)) + 1
     if found > nb_classes:
         raise InputError(
             f'--data_path {typed(data_path)}: {split} has {found} classes, '
@@ -364,11 +338,28 @@ def find_labelled(
     return images
 
 
-def find_both(data_path: Paths, suffixes: tuple[str, ...]) -> tuple[Images, Images]:
-    """The training and validation images of the same classes; InputError for less than two."""
-    any_number = math.inf
-    train = find_labelled(data_path, 'train', suffixes, any_number)
-    val = find_labelled(data_path, 'val', suffixes, any_number, train.classes)
-    if len(set(train.labels)) < 2:
+def find_both(
+    data_path: Paths,
+    suffixes: tuple[str, ...],
+    nb_classes: float = math.inf,
+    index_dir: str = '',
+) -> tuple[Images, Images]:
+    """The labelled images of training and of validation, which must have the same classes.
+
+    InputError for less than two classes, if nb_classes does not say how many there are.
+    """
+    train = find_labelled(data_path, 'train', suffixes, nb_classes, index_dir=index_dir)
+    val = find_labelled(data_path, 'val', suffixes, nb_classes, train.classes, index_dir=index_dir)
+    if nb_classes == math.inf and len(set(train.labels)) < 2:
         raise InputError(f'--data_path {typed(data_path)}: one class; at least two are needed')
     return train, val
+
+
+def _unlabelled_kind(images: Images, split: str) -> str:
+    """What has no labels, and what to do, for an error."""
+    if isinstance(images.paths, list):
+        return f'the list of {split} has no labels; write `path label` in each line'
+    return (
+        f'not every image of {split} has a label; an archive has them in .cls members, in a column '
+        f'`label`, as class folders, or, for ImageNet, in {imagenet.DEVKIT} beside it'
+    )

@@ -7,14 +7,16 @@ sample does not depend on the process that prepares it or on the time, and no ra
 import ctypes
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import paddle
 
 from util import dist
 from util.data import pictures, workers
-from util.data.folder import Images
+from util.data.images import Images
 from util.data.unreadable import NEIGHBOURS, Unreadable
+from util.data.window import Ahead, Window
 from util.errors import InputError
 
 TIMEOUT = 600.0  # seconds for one sample; enough for a slow archive disk
@@ -23,6 +25,7 @@ TIMEOUT = 600.0  # seconds for one sample; enough for a slow archive disk
 class Order:
     """Which samples form which batch of one epoch, as a permutation made from (seed, epoch).
 
+    window: draws the permutation of --shuffle window; None for that of --shuffle full.
     Rank r takes the r-th part of every global batch of batch_size * world_size, starting with batch
     `first`. An incomplete batch at the end is dropped. Iterating gives, for each batch, the keys
     (epoch, index) of its samples.
@@ -37,6 +40,7 @@ class Order:
         rank: int,
         world_size: int,
         first: int = 0,
+        window: Window | None = None,
     ):
         self.samples = samples
         self.batch_size = batch_size
@@ -45,6 +49,7 @@ class Order:
         self.rank = rank
         self.world_size = world_size
         self.first = first
+        self.window = window
 
     def __len__(self) -> int:
         global_batch = self.batch_size * self.world_size
@@ -52,14 +57,19 @@ class Order:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(self.samples)
+        if self.window:
+            order = self.window.order(rng, self.batch_size * self.world_size)
+        else:
+            order = rng.permutation(self.samples)
         for batch in range(self.first, self.first + len(self)):
             start = (batch * self.world_size + self.rank) * self.batch_size
             chosen = order[start : start + self.batch_size]
             yield [(self.epoch, int(index)) for index in chosen]
 
 
-def rank_order(samples, batch_size: int, epoch: int, first: int = 0) -> Order:
+def rank_order(
+    samples, batch_size: int, epoch: int, first: int = 0, window: Window | None = None
+) -> Order:
     """The order of this rank's batches; `samples` has a length and a `seed`."""
     return Order(
         samples=len(samples),
@@ -69,6 +79,7 @@ def rank_order(samples, batch_size: int, epoch: int, first: int = 0) -> Order:
         rank=dist.rank(),
         world_size=dist.world_size(),
         first=first,
+        window=window,
     )
 
 
@@ -112,7 +123,7 @@ class _Samples(paddle.io.Dataset):
         return pictures.blank(self.in_chans), index, np.int64(index)
 
     def _read(self, index: int):
-        return pictures.read(self.images.paths[index], self.in_chans)
+        return pictures.read(self.images.source(index), self.in_chans)
 
     def name(self, key: int | tuple[int, int]) -> str:
         """The file of a sample, for a key `index` or (epoch, index)."""
@@ -255,6 +266,7 @@ class TrainLoader:
     """Batches of (images, targets) of this rank, epoch by epoch.
 
     timeout: seconds that a worker may take for one sample; 0 turns it off.
+    window: the order of --shuffle window, as for Order.
     global_batch: images per iteration, over all ranks. InputError if the data set is smaller.
     """
 
@@ -267,12 +279,16 @@ class TrainLoader:
         num_workers: int = 0,
         pin_mem: bool = True,
         timeout: float = TIMEOUT,
+        window: Window | None = None,
     ):
         self.samples = samples
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.timeout = timeout
+        self.window = window
         self.global_batch = batch_size * dist.world_size()
+        if window:
+            window.check(self.global_batch)
         self.accum_iter = 1
         self.unreadable = Unreadable(samples.complaint, len(samples))
         if not len(self):
@@ -299,7 +315,7 @@ class TrainLoader:
 
     def order(self, epoch: int, first: int = 0) -> Order:
         """The keys of this rank's batches of one epoch, starting with batch `first`."""
-        return rank_order(self.samples, self.batch_size, epoch, first)
+        return rank_order(self.samples, self.batch_size, epoch, first, self.window)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -316,11 +332,32 @@ class TrainLoader:
         """
         self.unreadable.begin_epoch()
         order = self.order(epoch, first)
-        # the iterator gets no name, so an error in the loop ends it and its workers at once
-        for images, targets, marks in _batches(self.samples, order, self.num_workers, self.timeout):
-            self.unreadable.add(marks.numpy())
-            yield images, targets
+        with reading_ahead(order) as reach:
+            # the iterator gets no name, so an error in the loop ends it and its workers at once
+            for number, (images, targets, marks) in enumerate(
+                _batches(self.samples, order, self.num_workers, self.timeout)
+            ):
+                reach(number)
+                self.unreadable.add(marks.numpy())
+                yield images, targets
         self.unreadable.end_epoch()
+
+
+@contextmanager
+def reading_ahead(order: Order) -> Iterator[Callable[[int], None]]:
+    """A function that is told which batch is used, so that the next archives are read in time.
+
+    It starts a thread when it is first called, after the workers have been forked.
+    """
+    if not order.window:
+        yield lambda number: None
+        return
+    batches = [[index for _, index in keys] for keys in order]
+    ahead = Ahead(*order.window.archives(batches), ahead=order.window.window)
+    try:
+        yield ahead.reach
+    finally:
+        ahead.close()
 
 
 class EvalLoader:

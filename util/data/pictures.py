@@ -5,6 +5,7 @@ Pictures are Pillow's, 0..255. Arrays are float32 [height, width, channels], who
 """
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -57,7 +58,9 @@ def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
         ) from None
 
 
-def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image | np.ndarray:
+def read(
+    path: str | Path | BinaryIO, in_chans: int, as_seen: bool = False
+) -> Image.Image | np.ndarray:
     """One image: a PIL picture in mode L or RGB for 1 or 3 channels, else an array.
 
     Arrays are float32 [height, width, in_chans]; integers are divided by the largest value of their
@@ -71,7 +74,7 @@ def read(path: str | Path, in_chans: int, as_seen: bool = False) -> Image.Image 
         return converted(picture, MODES[in_chans], as_seen)
 
 
-def _read_array(path: str | Path, in_chans: int) -> np.ndarray:
+def _read_array(path: str | Path | BinaryIO, in_chans: int) -> np.ndarray:
     """An array file as float32 [height, width, in_chans]."""
     array = np.load(path, allow_pickle=False)
     shape = list(array.shape)
