@@ -24,9 +24,11 @@ from tqdm import tqdm
 import models_features
 import models_labels
 import models_zoo
-from util import cli, exported, feature_file, program, sizes
+from util import archive_flags, cli, exported, feature_file, program, sizes
 from util.augment import crop, transform
-from util.data import pictures, workers
+from util.data import folder, pictures, workers
+from util.data.archives import places
+from util.data.images import Images
 from util.errors import InputError
 from util.progress import bar
 
@@ -41,33 +43,38 @@ def main(args):
     stream = sys.stderr if args.json else sys.stdout
     print(f'Resume checkpoint {args.resume}', file=stream)
     channels = about['in_chans']
-    files = find(args.img_path, channels)
+    images = find(args.img_path, channels, args.index_dir)
 
     # Pictures, prepared as in evaluation
     mean, std = crop.statistics(channels, about.get('mean'), about.get('std'))
     plain = transform.Evaluate(about['input_size'], mean, std)
 
-    def prepare(file):
-        return plain(pictures.read_as_seen(file, channels))
+    def prepare(index):
+        source = images.source(index)
+        return plain(pictures.read_as_seen(source, channels, name=images.paths[index]))
 
-    starts = range(0, len(files), args.batch_size)
-    order = [files[start : start + args.batch_size] for start in starts]
+    numbers = range(len(images))
+    starts = range(0, len(images), args.batch_size)
+    order = [numbers[start : start + args.batch_size] for start in starts]
     begin = time.perf_counter()
-    batches = read_batches(order, prepare, args.num_workers)
-    several = len(files) > 1
+    batches = read_batches(order, prepare, args.num_workers, images.paths)
+    several = len(images) > 1
     if several:
         batches = bar(batches, 'batches', len(order))
-    outputs = ((batch, outputs_of(images)) for batch, images in zip(order, batches))
+    outputs = (
+        ([images.paths[index] for index in indices], outputs_of(batch))
+        for indices, batch in zip(order, batches)
+    )
 
     if args.features:
-        write_features(args.features, files, outputs)
+        write_features(args.features, list(images.paths), outputs)
     else:
         labels = class_names(args.class_names, about['labels'])
         show_labels(outputs, labels, args.topk, args.json, several=several)
     if several:
         seconds = time.perf_counter() - begin
-        rate = len(files) / seconds
-        took = f'{len(files)} pictures in {seconds:.1f} s'
+        rate = len(images) / seconds
+        took = f'{len(images)} pictures in {seconds:.1f} s'
         print(f'{took}, {rate:.1f} images/s with reading them ({how})', file=sys.stderr)
 
 
@@ -192,32 +199,37 @@ def check_flags(args, about):
         raise InputError(f'{args.resume} has {name} {own}, but {name} {asked} was asked for')
 
 
-def find(path, channels):
-    """The pictures that a path, folder or glob stands for; InputError where there is none."""
-    files = pictures.find(path, channels)
+def find(path, channels, index_dir):
+    """The pictures that a path, folder, glob or archive stands for; InputError without any."""
+    suffixes = pictures.suffixes(channels)
+    if places.named(path):
+        return folder.find_all(places.expand(path), suffixes, index_dir)
+    files = [str(file) for file in pictures.find(path, channels)]
+    archives = [] if files else places.in_folder(path)
+    if archives:
+        return folder.find_all(archives, suffixes, index_dir)
     if not files:
-        suffixes = ' '.join(pictures.suffixes(channels))
-        raise InputError(f'--img_path {path}: no picture there ({suffixes})')
-    return files
+        raise InputError(f'--img_path {path}: no picture there ({" ".join(suffixes)})')
+    return Images(files, None, None)
 
 
-def read_batches(order, prepare, num_workers):
-    """The files of each batch, prepared and stacked.
+def read_batches(order, prepare, num_workers, names):
+    """The pictures of each batch, prepared and stacked; names: of the pictures, for errors.
 
     Worker processes do it where there are several batches.
     """
     if num_workers is None:
         num_workers = min(MOST_WORKERS, os.cpu_count() or 1, len(order) - 1)
     if num_workers and workers.supported():
-        return workers.Pool(prepare, np.stack, order, num_workers, str)
-    return (np.stack([prepare(file) for file in batch]) for batch in order)
+        return workers.Pool(prepare, np.stack, order, num_workers, names.__getitem__)
+    return (np.stack([prepare(index) for index in batch]) for batch in order)
 
 
 def write_features(path, files, outputs):
     """Write the features of all pictures; outputs: (files of a batch, arrays by their names)."""
-    with feature_file.writing(Path(path), [str(file) for file in files]) as sink:
+    with feature_file.writing(Path(path), files) as sink:
         for batch, arrays in outputs:
-            sink.add([str(file) for file in batch], arrays)
+            sink.add(batch, arrays)
     shapes = ', '.join(f'{name} {list(array.shape[1:])}' for name, array in arrays.items())
     print(f'wrote {path}: {len(files)} rows of {shapes}')
 
@@ -254,8 +266,12 @@ def class_names(file, own):
 
 PARSER = cli.parser(__doc__, cli.device, cli.average)
 PARSER.add_argument(
-    '--img_path', required=True, metavar='PATH', help='a picture, a folder, or a quoted glob'
+    '--img_path',
+    required=True,
+    metavar='PATH',
+    help='a picture, a folder, a quoted glob, or archives as for training',
 )
+archive_flags.index_dir(PARSER)
 PARSER.add_argument(
     '--resume',
     required=True,

@@ -25,6 +25,8 @@ PROGRAMS = (
     'det.eval',
     'det.infer',
     'det.export',
+    'util.data.check',
+    'util.data.pack',
 )
 READERS_OF_PROGRAMS = ('recipes', 'reports')  # of their PARSER
 

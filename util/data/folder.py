@@ -96,6 +96,22 @@ def find_unlabelled(data_path: Paths, suffixes: tuple[str, ...], index_dir: str 
     return _join([Images(part.paths, None, None, part.left_out) for part in parts], data_path)
 
 
+def has_labelled(data_path: Paths, split: str) -> bool:
+    """Whether one of the paths has images of this split with labels, for `find`."""
+    found = [_place(path, split) for path in _each(data_path)]
+    return any(place and (isinstance(place, list) or _is_labelled(place)) for place in found)
+
+
+def _is_labelled(place: Path) -> bool:
+    return place.is_file() or _has_classes(place)
+
+
+def find_all(files: list[str], suffixes: tuple[str, ...], index_dir: str = '') -> Images:
+    """All images of some archives, of any split and without labels."""
+    parts = members.read(files, suffixes, index_dir)
+    return _join([Images(part.paths, None, None, part.left_out) for part in parts], files)
+
+
 def _unlabelled(path: str, suffixes: tuple[str, ...]) -> Images | list[str]:
     """The images to pre-train on in one place, or the archives that hold them."""
     if places.named(path):

@@ -48,13 +48,18 @@ def find(path: str | Path, in_chans: int = 3) -> list[Path]:
     return [Path(file) for file in finder.match(str(path), endings)]
 
 
-def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
-    """As read(..., as_seen=True), for files that a user names; InputError if one is no picture."""
+def read_as_seen(
+    path: str | Path | BinaryIO, in_chans: int, name: str = ''
+) -> Image.Image | np.ndarray:
+    """As read(..., as_seen=True), for files that a user names; InputError if one is no picture.
+
+    name: how the error calls it (default: its path).
+    """
     try:
         return read(path, in_chans, as_seen=True)
     except Exception as error:  # PIL raises a dozen kinds for broken files
         raise InputError(
-            f'{path} cannot be read as a picture of {in_chans} channels ({error})'
+            f'{name or path} cannot be read as a picture of {in_chans} channels ({error})'
         ) from None
 
 

@@ -48,8 +48,7 @@ class Window:
         self.window = window
         self.parts = parts
         members.keep = max(members.keep, (window + 1) * parts)
-        # index of the image at each place in the archives
-        self.index_at = None if members.rows is None else np.argsort(members.rows)
+        self.index_at = members.in_turn()  # index of the image at each place in the archives
 
     def check(self, global_batch: int) -> None:
         """InputError if the batches cannot be made of the parts."""
@@ -68,8 +67,7 @@ class Window:
             chosen = blocks[first : first + self.window]
             rows = [np.arange(starts[block], starts[block + 1]) for block in chosen]
             pieces.append(rng.permutation(np.concatenate(rows)))
-        rows = np.concatenate(pieces)
-        indices = rows if self.index_at is None else self.index_at[rows]
+        indices = self.index_at[np.concatenate(pieces)]
         return self._interleaved(indices, global_batch)
 
     def _interleaved(self, indices: np.ndarray, global_batch: int) -> np.ndarray:

@@ -186,6 +186,20 @@ class Members(Sequence):
         data = tar.read(path, int(self.offsets[row]), int(self.lengths[row]))
         return io.BytesIO(data)
 
+    def sizes(self) -> np.ndarray:
+        """The bytes of each image; of parquet, the mean of its file."""
+        sizes = self.lengths.astype('int64')
+        paths = np.array([block.path for block in self.blocks])
+        for path in {block.path for block in self.blocks if block.group is not None}:
+            [numbers] = np.nonzero(paths == path)
+            start, end = self.starts[numbers[0]], self.starts[numbers[-1] + 1]
+            sizes[start:end] = os.path.getsize(path) // max(1, end - start)
+        return sizes if self.rows is None else sizes[self.rows]
+
+    def in_turn(self) -> np.ndarray:
+        """The indices of the images in the order in which they lie in the archives."""
+        return np.arange(len(self)) if self.rows is None else np.argsort(self.rows)
+
     def nbytes(self) -> int:
         """The memory of all names and places, in bytes."""
         arrays = [self.starts, self.offsets, self.lengths, self.ends]

@@ -86,13 +86,13 @@ def inside(folder: str | Path, split: str) -> list[str]:
     folder = Path(folder)
     found = []
     for place in (folder, folder / 'data'):
-        files = [file for file in _in(place) if os.path.basename(file) != DOGS]
+        files = [file for file in in_folder(place) if os.path.basename(file) != DOGS]
         found += [file for file in files if split_of(file) == split]
     if found:
         return _sorted(found)
 
     for name in SPLITS[split]:
-        files = _in(folder / name)
+        files = in_folder(folder / name)
         if files:
             return files
     return []
@@ -100,10 +100,12 @@ def inside(folder: str | Path, split: str) -> list[str]:
 
 def unsplit(folder: str | Path) -> list[str]:
     """The archives of a folder whose names do not say a split."""
-    return [file for file in _in(Path(folder)) if not split_of(file)]
+    return [file for file in in_folder(folder) if not split_of(file)]
 
 
-def _in(folder: Path) -> list[str]:
+def in_folder(folder: str | Path) -> list[str]:
+    """The archives in a folder itself; none where there is no such folder."""
+    folder = Path(folder)
     return _sorted(finder.files(folder, ENDINGS)) if folder.is_dir() else []
 
 
