@@ -85,7 +85,7 @@ def test_the_manifest_tells_of_each_shard(layouts, tmp_path):
             samples = samples_of(tmp_path / name)
             assert len(samples) == count
             for sample in samples.values():
-                path = json.loads(sample['json'])['path']
+                path = json.loads(sample['json'])['filename']
                 assert (layouts / 'folder' / path).read_bytes() == sample['png']
                 assert toy_archives.WNIDS[int(sample['cls'])] == path.split('/')[1]
                 assert path.startswith(split)

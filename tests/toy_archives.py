@@ -60,9 +60,11 @@ def imagenet(root, out):
 
 def devkit(out, numbers):
     """The devkit for validation images with these numbers."""
-    kind = [('ILSVRC2012_ID', 'O'), ('WNID', 'O'), ('words', 'O'), ('num_children', 'O')]
-    rows = [(number, wnid, 'a fish', 0) for wnid, number in IDS.items()]
-    rows += [(4, 'n00001740', 'entity', 2), (5, 'n00001930', 'thing', 1)]
+    columns = 'ILSVRC2012_ID WNID words gloss num_children children wordnet_height'.split()
+    kind = [(column, 'O') for column in columns]
+    rows = [(number, wnid, 'a fish', '...', 0, [], 0) for wnid, number in IDS.items()]
+    rows += [(4, 'n00001740', 'entity', '...', 2, [1, 2], 2)]
+    rows += [(5, 'n00001930', 'thing', '...', 1, [3], 1)]
     meta = io.BytesIO()
     savemat(meta, {'synsets': np.array(rows, kind)})
     truth = ''.join(f'{number}\n' for number in numbers)

@@ -138,7 +138,7 @@ class Packing:
         path = self.images.paths[index]
         source = self.images.source(index)
         data = Path(source).read_bytes() if isinstance(source, str) else source.read()
-        about = {'path': self.path(index)}
+        about = {'filename': self.path(index)}  # as timm calls it
         files = [(self._suffix(path, data), data)]
         if self.images.labels is not None:
             label = int(self.images.labels[index])
@@ -149,7 +149,7 @@ class Packing:
         """The suffix of an image; by its first bytes where its name has none."""
         suffix = PurePosixPath(path).suffix.lower()
         if suffix in self.suffixes:
-            return suffix
+            return '.jpg' if suffix == '.jpeg' else suffix  # timm looks for .jpg
         for beginning, known in BEGINNINGS.items():
             if data.startswith(beginning):
                 return known
