@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from util import amp, checkpoint, dist, log, optim, resume
+from util import amp, checkpoint, dist, log, optim, resume, sharding
 from util.errors import NonFiniteLoss
 from util.progress import Progress
 from util.recorder import Recorder
@@ -185,7 +185,8 @@ class Run(Loop):
         # Find a checkpoint to resume; its effective batch is kept for any number of ranks
         state = resume.find(args.resume, args.output_dir, vars(args))
         data.accumulate(resume.accum_iter(state, data.global_batch, args.accum_iter))
-        step = amp.Step(optimizer, data.accum_iter, args.amp, clip_grad)
+        shared = sharding.Sharding(optimizer) if args.shard_optimizer else None
+        step = amp.Step(optimizer, data.accum_iter, args.amp, clip_grad, shared)
         saver = saver(model, step, vars(args), data.effective_batch, kept)
 
         # Restore it before the model is wrapped, and set later checkpoints aside

@@ -22,7 +22,18 @@ import models_variants
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
-from util import ablation_flags, archive_flags, classes, cli, ema, flags, log, optim, program
+from util import (
+    ablation_flags,
+    archive_flags,
+    classes,
+    cli,
+    ema,
+    flags,
+    flags_parallel,
+    log,
+    optim,
+    program,
+)
 from util.augment import crop, transform
 from util.augment.erasing import RandomErasing
 from util.augment.mixup import Mixup
@@ -207,6 +218,7 @@ FLAGS = (
     flags.data,
     archive_flags.shuffle,
     flags.runtime,
+    flags_parallel.sharding,
 )
 PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(

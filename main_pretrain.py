@@ -25,6 +25,7 @@ from util import (
     archive_flags,
     cli,
     flags,
+    flags_parallel,
     log,
     masking,
     optim,
@@ -208,6 +209,7 @@ FLAGS = (
     flags.data,
     archive_flags.shuffle,
     flags.runtime,
+    flags_parallel.sharding,
 )
 PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(

@@ -18,7 +18,7 @@ from det import config, evaluation, flags, metrics, optimizer, schedule
 from det.batches import TrainLoader
 from det.checkpoints import Categories, Snapshots
 from engine_loop import Run
-from util import cli, dist, log, program
+from util import cli, dist, flags_parallel, log, program
 from util.errors import InputError
 
 # Keys of a config that change no result: a training may be resumed with others without a warning
@@ -108,6 +108,7 @@ def settings(args, values: dict, folder: str, log_dir: str) -> argparse.Namespac
         save_every=values['snapshot_epoch'],
         save_every_iters=args.save_every_iters,
         keep=args.keep,
+        shard_optimizer=args.shard_optimizer,
     )
 
 
@@ -159,7 +160,9 @@ def keep_best(run: Run, epoch: int, figures: dict) -> list[str]:
     return ['best']
 
 
-PARSER = cli.parser(__doc__, flags.configuration, cli.device, flags.workers)
+PARSER = cli.parser(
+    __doc__, flags.configuration, cli.device, flags.workers, flags_parallel.sharding
+)
 group = PARSER.add_argument_group('training', 'everything else is in the config')
 group.add_argument(
     '--eval', action='store_true', help='evaluate every snapshot_epoch epochs, and keep the best'

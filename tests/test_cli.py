@@ -101,6 +101,7 @@ SHARED = {
     'std': None,
     'recompute': False,
     'patch_size': None,
+    'shard_optimizer': False,
     'hflip': 0.5,
     'scale': [0.08, 1.0],
     'fast_resize': False,

@@ -57,6 +57,7 @@ def flags(folder='', **asked):
             'min_lr': 0.0,
             'warmup_epochs': 0,
             'accum_iter': 1,
+            'shard_optimizer': False,
             'amp': None,
             'save_every': 1,
             'save_every_iters': 0,

@@ -3,7 +3,9 @@
 import numpy as np
 import paddle
 
+from util import optim
 from util.errors import InputError
+from util.sharding import Sharding
 
 
 class Step:
@@ -13,6 +15,7 @@ class Step:
         what the official programs do: float16 on a GPU, off on a CPU. Paddle has no mixed
         precision on CPUs, so anything else is an InputError there.
     clip_grad: largest norm of all gradients together; None does not clip.
+    sharding: of the optimizer's state over the ranks; None keeps all of it on every rank.
     """
 
     def __init__(
@@ -21,6 +24,7 @@ class Step:
         accum_iter: int = 1,
         precision: str | None = None,
         clip_grad: float | None = None,
+        sharding: Sharding | None = None,
     ):
         on_gpu = paddle.device.get_device().startswith('gpu')
         if not precision:
@@ -32,6 +36,7 @@ class Step:
         self.accum_iter = accum_iter
         self.precision = precision
         self.clip_grad = clip_grad
+        self.sharding = sharding
         self.skipped = 0.0  # 1 when the last iteration left out its optimizer step
 
         # PyTorch's constants: Paddle's scale starts lower and backs off only after two bad steps
@@ -60,15 +65,26 @@ class Step:
         if not self.is_last(iteration):
             return
 
-        if self.clip_grad is not None:
+        # Clipping, and the scaler's search for infinities, need the gradients of all parameters
+        if self.clip_grad is not None or self.sharding:
             self.scaler.unscale_(self.optimizer)
-            paddle.nn.utils.clip_grad_norm_(self._parameters(), self.clip_grad)
+        if self.clip_grad is not None:
+            parameters = optim.parameters(self.optimizer)
+            paddle.nn.utils.clip_grad_norm_(parameters, self.clip_grad)
 
         before = self._scale()
+        if self.sharding:
+            self.sharding.drop_other_gradients()
         self.scaler.step(self.optimizer)
+        if self.sharding:
+            self.sharding.exchange()
         self.scaler.update()
         self.skipped = float(self._scale() < before)  # the scale shrinks after every skipped step
         self.optimizer.clear_grad(set_to_zero=False)
+
+    def keeps_state_of(self, parameter: paddle.Tensor) -> bool:
+        """Whether this rank has the optimizer's state of a parameter."""
+        return self.sharding is None or self.sharding.owns(parameter)
 
     def count(self) -> dict[str, float]:
         """Whether the scaler skipped the last step, because of gradients that are not finite."""
@@ -79,15 +95,6 @@ class Step:
     def _scale(self) -> float:
         scale = self.state_dict().get('scale', 1.0)  # Paddle's is an array [1]
         return np.ravel(scale)[0].item()
-
-    def _parameters(self) -> list[paddle.Tensor]:
-        parameters = []
-        for group in self.optimizer._param_groups:
-            if isinstance(group, dict):
-                parameters.extend(group['params'])
-            else:  # an optimizer over a plain list has the parameters themselves here
-                parameters.append(group)
-        return parameters
 
     def state_dict(self) -> dict:
         """The scaler's state as plain numbers; empty without float16."""

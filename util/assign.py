@@ -3,6 +3,8 @@
 An array that is missing or does not fit is an InputError, which prints both shapes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import paddle
 
@@ -68,11 +70,16 @@ def optimizer_state(
 
 
 def assign_optimizer_state(
-    model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, structured: dict, path: str
+    model: paddle.nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    structured: dict,
+    path: str,
+    keeps_state_of: Callable[[paddle.Tensor], bool] = lambda parameter: True,
 ) -> None:
     """Set an optimizer's state from what `optimizer_state` returned.
 
-    InputError where the state belongs to another optimizer or another model.
+    keeps_state_of: whether the optimizer is to have the state of a parameter. InputError where the
+    state belongs to another optimizer or another model.
     """
     needed = KINDS.get(type(optimizer).__name__, set())
     state = {}
@@ -91,5 +98,6 @@ def assign_optimizer_state(
             ours = list(parameter.shape)
             if shape not in (ours, [1]):
                 raise InputError(f'{path}: {kind} of {name} is {shape} there, {ours} here')
-            state[f'{parameter.name}_{kind}_0'] = paddle.to_tensor(array)
+            if keeps_state_of(parameter):
+                state[f'{parameter.name}_{kind}_0'] = paddle.to_tensor(array)
     optimizer.set_state_dict(state)

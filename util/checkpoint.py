@@ -81,6 +81,7 @@ class Saver:
         self.kept = {} if kept is None else kept
         self.origin = provenance.environment() if self._writes() else {}
 
+        self._gathered = {}  # the state of an optimizer that is shared, while a file is written
         self.stop_requested = False
         for number in dist.STOP_SIGNALS:
             signal.signal(number, self._request_stop)
@@ -188,8 +189,11 @@ class Saver:
         """Write the state under this name. `epoch` is the last complete one, -1 for none."""
         if self.folder:
             dist.broadcast_buffers(self.model)
+            if self.step.sharding:
+                self._gathered = self.step.sharding.gather(self.model)
             if dist.is_main():
                 self._write(name, epoch, position)
+            self._gathered = {}
             dist.barrier()
 
     def _write(self, name: str, epoch: int, position: Position) -> None:
@@ -211,7 +215,7 @@ class Saver:
         arrays = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         state = {
             'model': arrays,
-            'optimizer': optimizer_state(self.model, self.step.optimizer),
+            'optimizer': self._gathered or optimizer_state(self.model, self.step.optimizer),
             'epoch': epoch,
             'scaler': self.step.state_dict(),
             'args': self.flags,

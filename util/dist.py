@@ -149,9 +149,22 @@ def gather(value: Any) -> list:
     # all ranks send as many bytes as the longest text has
     padded = np.zeros(max(lengths), 'uint8')
     padded[: len(text)] = text
-    texts: list[paddle.Tensor] = []
-    paddle.distributed.all_gather(texts, paddle.to_tensor(padded))
+    texts = all_gather(paddle.to_tensor(padded))
     return [json.loads(part.numpy()[:n].tobytes()) for part, n in zip(texts, lengths)]
+
+
+def all_gather(tensor: paddle.Tensor) -> list[paddle.Tensor]:
+    """The tensor of each rank, in the order of the ranks; all have the same shape and type."""
+    tensors: list[paddle.Tensor] = []
+    paddle.distributed.all_gather(tensors, tensor)
+    return tensors
+
+
+def broadcast(array: np.ndarray | None, shape: list[int], source: int) -> np.ndarray:
+    """A float32 array of this shape, which only the rank `source` needs to have, on every rank."""
+    tensor = paddle.zeros(shape) if array is None else paddle.to_tensor(array)
+    paddle.distributed.broadcast(tensor, src=source)
+    return tensor.numpy()
 
 
 def agree(what: str, values: list[float]) -> None:

@@ -1,6 +1,7 @@
 """Learning rate and optimizers of the official recipes (facebookresearch/mae @ efb2a80)."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import paddle
@@ -105,6 +106,17 @@ def layer_of(name: str, last: int) -> int:
     return last
 
 
+def parameters(optimizer: paddle.optimizer.Optimizer) -> list[paddle.Tensor]:
+    """All parameters of an optimizer, whether it has groups or not."""
+    found = []
+    for group in optimizer._param_groups:
+        if isinstance(group, dict):
+            found.extend(group['params'])
+        else:  # an optimizer over a plain list has the parameters themselves here
+            found.append(group)
+    return found
+
+
 class Lars(paddle.optimizer.Optimizer):
     """LARS (arXiv:1708.03888) as in the official linear probe.
 
@@ -125,6 +137,10 @@ class Lars(paddle.optimizer.Optimizer):
         self.momentum = momentum
         self.trust = trust
         self.buffers = {parameter.name: paddle.zeros_like(parameter) for parameter in parameters}
+
+    def keep(self, names: Collection[str]) -> None:
+        """Free the momentum of all parameters but these; the others must not have a gradient."""
+        self.buffers = {name: buffer for name, buffer in self.buffers.items() if name in names}
 
     @paddle.no_grad()
     def step(self) -> None:

@@ -17,10 +17,11 @@ from util.errors import InputError
 # Flags that change no result: a run may be resumed with other values without a warning
 START = 'finetune start_from use_ema resume start_epoch'.split()
 OUTPUT = 'output_dir log_dir save_every save_every_iters keep print_freq'.split()
-MACHINE = 'data_path index_dir device num_workers pin_mem data_timeout recompute'.split()
+DATA = 'data_path index_dir num_workers pin_mem data_timeout'.split()
+MACHINE = 'device recompute shard_optimizer'.split()
 EVALUATION = 'dist_eval knn_every knn_path knn_labels'.split()
 INERT = 'world_size local_rank dist_on_itp dist_url'.split()
-HARMLESS = {*START, *OUTPUT, *MACHINE, *EVALUATION, *INERT}
+HARMLESS = {*START, *OUTPUT, *DATA, *MACHINE, *EVALUATION, *INERT}
 
 
 def find(resume: str, output_dir: str, flags: dict | None = None) -> dict:
@@ -131,7 +132,7 @@ def restore(state: dict, model: paddle.nn.Layer, step, kept: dict | None = None)
         order = list(tensors)
         optimizer = official_training.optimizer_state(optimizer, model, step.optimizer, order, path)
     if optimizer is not None:
-        assign_optimizer_state(model, step.optimizer, optimizer, path)
+        assign_optimizer_state(model, step.optimizer, optimizer, path, step.keeps_state_of)
     step.load_state_dict(state.get('scaler', {}))
     for name, value in kept.items():
         if name not in state:
