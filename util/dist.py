@@ -21,6 +21,7 @@ import numpy as np
 import paddle
 from paddle.distributed.fleet import utils
 
+from util import heartbeat, hosts
 from util.errors import InputError
 
 JOIN = 600  # seconds that the processes have to find each other
@@ -69,6 +70,7 @@ def begin() -> None:
     if world_size() == 1:
         return
 
+    hosts.prepare()
     fork = multiprocessing.get_context('fork')
     watch = fork.Process(target=_give_up, args=[os.getpid()], daemon=True)
     with without_signals():
@@ -76,6 +78,22 @@ def begin() -> None:
     paddle.distributed.init_parallel_env()
     watch.kill()
     watch.join()
+    _watch_other_machines()
+
+
+def _watch_other_machines() -> None:
+    """End this machine's processes when another machine is gone; see util/heartbeat.py."""
+    machines = hosts.machines()
+    is_first_here = os.environ.get('PADDLE_RANK_IN_NODE') == '0'
+    if machines == 1 or not is_first_here:
+        return
+    if is_main():
+        host = hosts.endpoints()[0]
+        server = heartbeat.listen(host)
+        store_set('mae/heartbeat', f'{host}:{server.getsockname()[1]}')
+        heartbeat.begin(machines - 1, server=server)
+    else:
+        heartbeat.begin(1, address=store_get('mae/heartbeat'))
 
 
 def end_with_parent(number: int) -> None:
