@@ -13,6 +13,8 @@ import io
 import os
 import sys
 
+ENVIRONMENT = dict(os.environ)  # before `prepare`, for programs that are started from this one
+
 # of malloc.h
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3

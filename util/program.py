@@ -2,8 +2,11 @@
 
 import os
 import signal
+import socket
 import sys
 import tempfile
+import time
+import uuid
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -11,8 +14,10 @@ from pathlib import Path
 
 import paddle
 
-from util import atomic, dist, kernels
+from util import atomic, dist, hosts, kernels
 from util.errors import INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
+
+APPEARS = 5.0  # seconds in which a file of one machine is seen by another
 
 
 def run(main: Callable, parser: ArgumentParser) -> None:
@@ -89,10 +94,15 @@ def _use_cpu() -> None:
 def make_folder(flag: str, folder: str) -> None:
     """Make a folder for the program's output, on the main process.
 
-    InputError where the program cannot write into it.
+    InputError where the program cannot write into it, or where other machines do not see it.
     """
-    if not dist.is_main():
-        return
+    if dist.is_main():
+        _make_writable(flag, folder)
+    if hosts.machines() > 1:
+        _require_shared(flag, folder)
+
+
+def _make_writable(flag: str, folder: str) -> None:
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -101,3 +111,26 @@ def make_folder(flag: str, folder: str) -> None:
     except OSError as error:
         message = f'{flag} {folder}: cannot write into this folder ({error.strerror})'
         raise InputError(message) from None
+
+
+def _require_shared(flag: str, folder: str) -> None:
+    """InputError on every rank if one does not see a file that the main process has made."""
+    mark = dist.gather(uuid.uuid4().hex)[0]
+    path = Path(folder) / f'.shared.{mark}{atomic.SUFFIX}'
+    if dist.is_main():
+        path.touch()
+    dist.barrier()
+
+    # A network file system may take a moment
+    begun = time.monotonic()
+    while not path.exists() and time.monotonic() - begun < APPEARS:
+        time.sleep(0.1)
+    names = dist.gather('' if path.exists() else socket.gethostname())
+    if dist.is_main():
+        path.unlink()
+    blind = sorted({name for name in names if name})
+    if blind:
+        raise InputError(
+            f'{flag} {folder} is not shared: {", ".join(blind)} cannot see what rank 0 has written '
+            'there; name a folder that all machines share'
+        )

@@ -6,6 +6,7 @@ fail RANK ITERATION    that rank raises there
 nan RANK ITERATION     that rank's loss is NaN there
 late RANK ITERATION SECONDS  that rank comes so much later there
 raise INDEX            the sample of that index raises
+silence SECONDS        machines notice sooner that one of them is lost
 join SECONDS           processes wait no longer for each other to start
 signal NAME ITERATION  every rank gets the signal during that iteration of the second epoch
 linger RANK REST       REST, and that rank is slow to end, when Python catches signals no more
@@ -22,7 +23,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import paddle
 
 import main_pretrain
-from util import dist, optim, program
+from util import dist, heartbeat, optim, program
 from util.data import loader
 from util.progress import Progress
 from util.weights import paddle_file
@@ -88,6 +89,11 @@ def join(seconds):
     dist.JOIN = float(seconds)
 
 
+def silence(seconds):
+    heartbeat.SILENCE = float(seconds)
+    heartbeat.BEAT = float(seconds) / 5
+
+
 def signalled(name, iteration):
     def action(progress, batch):
         if progress.epoch == 1 and progress.iteration == int(iteration):
@@ -120,6 +126,7 @@ def change(what='', *arguments):
             'late': late,
             'raise': raising,
             'join': join,
+            'silence': silence,
             'linger': linger,
         }[what](*arguments)
 
