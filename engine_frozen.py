@@ -121,7 +121,8 @@ def online(features_of: Callable, names: Iterable[str], batches: list, output_di
         features = extract(features_of, batches, folder, dict.fromkeys(names, '<f4'))
         for name, (train, val) in features.items():
             count = min(COUNT, len(train.labels))
-            found[f'knn_{name}'] = knn(train, val, [count], TEMPERATURE)[count]
+            accuracies = knn(train, val, [count], TEMPERATURE)
+            found[f'knn_{name}'.replace(' ', '_')] = accuracies[count]
     return found
 
 

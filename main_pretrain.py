@@ -168,7 +168,7 @@ def labelled_batches(args, mean, std):
 
 def nearest_neighbours(args, run, model, batches):
     """Print the k-NN accuracy of the features after an epoch, and return it for log.txt."""
-    features = models_features.ManyFeatures(models_features.encoder_of(model), blocks=0)
+    features = models_features.ManyFeatures(models_features.encoder_of(model), blocks=1)
 
     def features_of(images):
         with run.step.autocast():

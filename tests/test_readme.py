@@ -29,6 +29,7 @@ PROGRAMS = [
     'main_pretrain.py',
     'main_finetune.py',
     'main_linprobe.py',
+    'main_frozen.py',
     'main_infer.py',
     'main_export.py',
     'main_parity.py',
