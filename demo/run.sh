@@ -64,11 +64,14 @@ recipe=(--aa none --reprob 0 --batch_size 20 --epochs 30 --warmup_epochs 3 --sav
 train main_finetune.py scratch100 --data_path "$few" "${recipe[@]}" --lr 2e-3 --layer_decay 1
 train main_finetune.py finetune100 --data_path "$few" "${recipe[@]}" --lr 3e-3 --layer_decay .65 --finetune "$weights"
 
-step "6 of 7: fine-tune with all labels; a linear classifier and nearest neighbours on the frozen features (2 minutes)"
+step "6 of 7: fine-tune with all labels; a linear classifier on the frozen features, and other judges of them (2 minutes)"
 train main_finetune.py finetune --data_path "$digits" --aa none --reprob 0 --batch_size 64 --epochs 8 --warmup_epochs 1 \
     --lr 3e-3 --layer_decay .65 --finetune "$weights"
 train main_linprobe.py linprobe --data_path "$digits" --batch_size 128 --epochs 10 --warmup_epochs 1 --lr 10 \
-    --global_pool --knn 20 --finetune "$weights"
+    --global_pool --finetune "$weights"
+echo "The features of the MAE beside those of random weights, accuracy in percent:"
+python main_frozen.py --data_path "$digits" --finetune "$weights" --random --blocks 0 --k 20 --C 10 --rates .1 \
+    --queries 8 --steps 300 --probe_batch_size 128 --num_workers 0 --output_dir "$out/frozen"
 
 step "7 of 7: use it: evaluate the weights, then classify some held-out digits"
 python main_finetune.py --eval --resume "$out/finetune/checkpoint-latest.pd" --data_path "$digits" --model "$classifier" \
