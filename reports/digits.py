@@ -24,6 +24,7 @@ PROBED_BY_RATIO = 'linear probe, by mask ratio'
 PROBED = 'linear probe'
 PARTIAL = f'blocks that are fine-tuned, {small.ALL} labels'
 
+IN_A_ROW = 4  # panels
 TABLE_HEAD = 'Accuracy on 355 held-out digits, %, mean and standard deviation over the seeds.'
 CLAIM = {
     'claim': 'Small scale: pre-training, labels and mask ratio on scanned digits',
@@ -138,17 +139,21 @@ def draw(results: Results, path: Path) -> None:
 
 
 def draw_full(results: Results, path: Path) -> None:
-    """The ablations, and below them the paper's, where it has them."""
+    """Rows of ablations, and below each the paper's, where it has them."""
     shared = [what for what in small.ABLATIONS if what in ablations.ABLATIONS]
     others = [what for what in small.ABLATIONS if what not in ablations.ABLATIONS]
     our_blocks = (PARTIAL, {'fine-tuned': results[PARTIAL]})
     curve = {f'{blocks:g}': [value] for blocks, value in ablations.PARTIAL.items()}
     their_blocks = ('blocks that are fine-tuned: the paper, of 24', {'fine-tuned': curve})
 
-    first = [ours(results, what) for what in shared] + [our_blocks]
-    second = [theirs(what) for what in shared] + [their_blocks]
-    third = [ours(results, what) for what in others]
-    plots.panels(path, [first, second, third])
+    above = [ours(results, what) for what in shared] + [our_blocks]
+    below = [theirs(what) for what in shared] + [their_blocks]
+    rows = []
+    for first in range(0, len(above), IN_A_ROW):
+        rows.append(above[first : first + IN_A_ROW])
+        rows.append(below[first : first + IN_A_ROW])
+    rows.append([ours(results, what) for what in others])
+    plots.panels(path, rows)
 
 
 def ours(results: Results, what: str) -> Panel:
