@@ -17,10 +17,11 @@ RATES = {
     'main_finetune.py': {768: 16.3, 1024: 23.2, 1280: 21.2},
     'main_linprobe.py': 15.0,
 }
+VARIANTS = 'ImageNet-C, -A, -R and -Sketch'  # the data of the robustness table
 # Images of an evaluation: of ImageNet-C's 75 sets, of -A, -R and -Sketch
 VALIDATION = {
     'ImageNet-1K': 50_000,
-    'ImageNet-C, -A, -R and -Sketch': 75 * 50_000 + 7_500 + 30_000 + 50_889,
+    VARIANTS: 75 * 50_000 + 7_500 + 30_000 + 50_889,
 }
 
 

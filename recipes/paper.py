@@ -4,7 +4,7 @@ arXiv:2111.06377, version 3: tables 1, 6, 13 and figures 5, 7, 9. The results ar
 An ablation is a pre-training of ViT-L, which ablation_finetune and ablation_linprobe judge.
 """
 
-from recipes import ablations
+from recipes import ablations, cost
 from recipes.official import FINETUNE, LINPROBE, PAPER, PIXELS, vit
 from recipes.recipe import Figure, Recipe
 
@@ -18,6 +18,14 @@ OPEN = {
     'fixed_crop': ('the paper does not say of which size; here it is 224 of 256 pixels',),
     'color_jitter': ('the paper does not say how strong; 0.4 is our choice',),
 }
+BEST_EPOCHS = (
+    'the authors took the best of 50, 100 and 200 epochs for each number of blocks; fewer blocks '
+    'need more'
+)
+UNPUBLISHED = (
+    'the authors tuned rate and epochs for each data set and published neither; these are '
+    "table 9's, for ImageNet"
+)
 DEPARTURE = 'the paper lists no random erasing; the official program has it, within the noise'
 # Table 9: epochs, base rate, layer decay, drop path
 TABLE_9 = {
@@ -34,79 +42,82 @@ TRANSFER = {
     'Places365': ('places365', 365),
 }
 SIZES = ('base', 'large', 'huge')  # the first columns of ablations.TRANSFER
-VARIANTS = 'ImageNet-C, -A, -R and -Sketch'
+VARIANTS = {  # their metrics
+    'ImageNet-C': 'mCE',
+    'ImageNet-A': 'acc1 on ImageNet-A',
+    'ImageNet-R': 'acc1 on ImageNet-R',
+    'ImageNet-Sketch': 'acc1 on ImageNet-Sketch',
+}
+BATCH_4096 = {'devices': 64, 'batch_size': 64, 'accum_iter': 1}
+BATCH_1024 = {'devices': 32, 'batch_size': 32, 'accum_iter': 1}
 
 
 def pretrain(choice: ablations.Choice, what: str, result: tuple[float, float]) -> Recipe:
     """The pre-training of one choice, with its accuracy after fine-tuning and of a probe."""
-    tuned, probed = result
-    usual = PIXELS.format(round(EPOCHS * choice.length))
+    epochs = round(EPOCHS * choice.length)
+    flags = f'{PIXELS.format(epochs)} {choice.flags}'
+    where = WHERE.get(what, 'table 1')
+    unknown = OPEN.get(choice.name, ())
     return Recipe(
         name=f'ablation_{choice.name}',
         program='main_pretrain.py',
         model='mae_vit_large_patch16',
-        flags=f'{usual} {choice.flags}'.strip(),
-        devices=64,
-        batch_size=64,
-        accum_iter=1,
-        figures=(
-            Figure(tuned, 'paper', 'acc1 fine-tuned'),
-            Figure(probed, 'paper', 'acc1 linear probe'),
-        ),
-        source=f'{PAPER}, {WHERE.get(what, "table 1")}: {what}',
-        notes=(JUDGED, *OPEN.get(choice.name, ()), OUR_DEVICES),
+        flags=flags.strip(),
+        figures=judged(result),
+        source=f'{PAPER}, {where}: {what}',
+        notes=(JUDGED, *unknown, OUR_DEVICES),
+        **BATCH_4096,
     )
+
+
+def judged(result: tuple[float, float]) -> tuple[Figure, Figure]:
+    """The two figures of an ablation."""
+    tuned, probed = result
+    first = Figure(tuned, 'paper', 'acc1 fine-tuned')
+    second = Figure(probed, 'paper', 'acc1 linear probe')
+    return first, second
 
 
 def finetune(size: str, flags: str = '', **rest) -> Recipe:
     """A fine-tuning by table 9; `flags` are added, `rest` are more fields of the recipe."""
     usual = FINETUNE.format(*TABLE_9[size])
-    return Recipe(
-        program='main_finetune.py',
-        model=vit(size),
-        flags=f'{usual} {flags}'.strip(),
-        devices=32,
-        batch_size=32,
-        accum_iter=1,
-        departures=(DEPARTURE,),
-        **rest,
-    )
+    words = f'{usual} {flags}'.strip()
+    shared = BATCH_1024 | {'program': 'main_finetune.py', 'departures': (DEPARTURE,)}
+    return Recipe(model=vit(size), flags=words, **shared, **rest)
 
 
 def partial(blocks: float) -> Recipe:
     """The fine-tuning of ViT-L's last blocks alone; half a block is its MLP."""
+    accuracy = ablations.PARTIAL[blocks]
+    frozen = BLOCKS - blocks
     return finetune(
         'large',
-        f'--freeze_blocks {BLOCKS - blocks:g}',
+        f'--freeze_blocks {frozen:g}',
         name=f'ablation_partial_{blocks:g}',
         checkpoint='ablation_base',
-        figures=(Figure(ablations.PARTIAL[blocks], 'paper'),),
+        figures=(Figure(accuracy, 'paper'),),
         source=f'{PAPER}, figure 9 and appendix A.1',
-        notes=(
-            'the authors took the best of 50, 100 and 200 epochs for each number of blocks; fewer '
-            'blocks need more',
-            OUR_DEVICES,
-        ),
+        notes=(BEST_EPOCHS, OUR_DEVICES),
     )
 
 
 def transfer(data: str, size: str) -> Recipe:
     """The fine-tuning of a size of ViT on another data set of images with classes."""
     name, classes = TRANSFER[data]
-    notes = [
-        'the authors tuned rate and epochs for each data set and published neither; these are '
-        "table 9's, for ImageNet"
-    ]
+    *usual, larger = _values(data)
+    accuracy = usual[SIZES.index(size)]
+    notes = [UNPUBLISHED]
     if size == 'huge':
-        notes.append(f'{_values(data)[3]} at 448 pixels, without settings')
+        notes.append(f'{larger} at 448 pixels, without settings')
+    start = f'pretrain_vit_{size}'
     return finetune(
         size,
         f'--nb_classes {classes}',
         name=f'transfer_{name}_vit_{size}',
         data=data,
-        checkpoint=f'pretrain_vit_{size}',
-        file=f'mae_pretrain_vit_{size}.pth',
-        figures=(Figure(_values(data)[SIZES.index(size)], 'paper'),),
+        checkpoint=start,
+        file=f'mae_{start}.pth',
+        figures=(Figure(accuracy, 'paper'),),
         source=f'{PAPER}, table 6 and appendix A.5',
         notes=(*notes, OUR_DEVICES),
     )
@@ -116,17 +127,16 @@ def robustness(size: str) -> Recipe:
     """The evaluation of the official classifier of a size on variants of ImageNet."""
     column = SIZES.index(size)
     figures = []
-    for variant in VARIANTS.removeprefix('ImageNet').replace(' and', ',').split(', '):
-        name = f'ImageNet{variant}'
-        metric = 'mCE' if name == 'ImageNet-C' else f'acc1 on {name}'
-        figures.append(Figure(_values(name)[column], 'paper', metric))
+    for name, metric in VARIANTS.items():
+        value = _values(name)[column]
+        figures.append(Figure(value, 'paper', metric))
     return Recipe(
         name=f'robustness_vit_{size}',
         program='main_finetune.py',
         model=vit(size),
         flags='--eval --robustness',
         batch_size=128,
-        data=VARIANTS,
+        data=cost.VARIANTS,
         checkpoint=f'mae_finetuned_vit_{size}.pth',
         figures=tuple(figures),
         source=f'{PAPER}, table 13 and appendix A.6',
@@ -151,16 +161,12 @@ def _pretrainings() -> list[Recipe]:
     return found
 
 
-_TUNED, _PROBED = ablations.ABLATIONS[ablations.TARGET]['dVAE tokens']
 RECIPES = [
     *_pretrainings(),
     Recipe(
         name='ablation_dvae',
         model='mae_vit_large_patch16',
-        figures=(
-            Figure(_TUNED, 'paper', 'acc1 fine-tuned'),
-            Figure(_PROBED, 'paper', 'acc1 linear probe'),
-        ),
+        figures=judged(ablations.ABLATIONS[ablations.TARGET]['dVAE tokens']),
         source=f'{PAPER}, table 1: target',
         notes=('the tokens are those of a dVAE of other authors, which has no port here',),
     ),

@@ -12,8 +12,8 @@ def rows():
     return [[cell.strip() for cell in line.strip('|').split(' | ')] for line in table[1:]]
 
 
-def test_there_are_37_questions():
-    assert len(rows()) == 37
+def test_there_are_39_questions():
+    assert len(rows()) == 39
 
 
 @pytest.mark.parametrize('question, file, piece', rows())
