@@ -1,6 +1,6 @@
 """Score and draw reconstructions of photographs, beside three ways to fill in what is missing.
 
-    python demo/score_photographs.py --resume demo/weights/mae_vit_nano_patch4_photographs.pd \\
+    python demo/score_photographs.py --resume demo/weights/mae_vit_nano_patch8_photographs.pd \\
         --data_path demo/photographs --out photographs.png
 
 The error is the mean squared difference over the removed pixels, normalised as in training. The
@@ -27,7 +27,7 @@ from util.augment import crop
 from util.data import pictures
 
 NOTE = (
-    'rows: original, visible part, autoencoder, cubic interpolation of the visible pixels\n'
+    'rows: original; visible part; what the autoencoder adds; cubic interpolation\n'
     'above: the error of the autoencoder over the removed pixels. The pictures are not selected'
 )
 
@@ -49,18 +49,18 @@ def main(args):
     shown, masks = reconstruct(model, paddle.to_tensor(images), mask_ratio, paddle.to_tensor(noise))
     removed = masks.numpy()[:, 0] > 0  # [N, height, width]
 
-    errors = {'autoencoder': error(images, shown.numpy(), removed)}
-    filled = {}
+    hidden = masks.numpy()
+    filled = {'autoencoder': images * (1 - hidden) + shown.numpy() * hidden}
     for name, fill in WAYS.items():
         filled[name] = np.stack([fill(*one) for one in zip(images, removed)])
-        errors[name] = error(images, filled[name], removed)
+    errors = {name: error(images, guess, removed) for name, guess in filled.items()}
     print(f'{len(files)} photographs, mean squared error over the removed pixels')
     for name, of_pictures in errors.items():
         print(f'{name:16} {of_pictures.mean():.4f}')
 
-    rows = [images, images, shown.numpy(), filled['cubic']]
+    rows = [images, images, filled['autoencoder'], filled['cubic']]
     rows = [panels.as_pixels(row, mean, std) for row in rows]
-    rows[1] = panels.cover(rows[1], masks.numpy())
+    rows[1] = panels.cover(rows[1], hidden)
     drawn = draw(rows, errors['autoencoder'])
     Image.fromarray(drawn).save(args.out)
     print(f'wrote {args.out}')

@@ -36,6 +36,7 @@ PROGRAMS = [
     'demo/visualize.py',
     'demo/make_scenes.py',
     'demo/make_detection.py',
+    'demo/make_digits.py',
     'demo/reproduce.py',
     'util.convert',
     'recipes',
@@ -54,7 +55,7 @@ PROGRAMS = [
 ELSEWHERE = re.compile(
     r"""https?:.*|[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val|names)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
     |(output_dir/)?checkpoint-[\w{}-]+\.(pd|pth)|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
-    |\.venv(-parity)?(/bin/[\w-]+)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/(scenes|detection)|demo/output/reproduce
+    |\.venv(-parity)?(/bin/[\w-]+)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/(scenes|detection|digits/train)|demo/output/reproduce
     |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|[\w.]+\.pretrained=.*|/dev/shm
     |facebookresearch/mae|training\.pd|own\.yml|dataset/coco|annotations/|(train|val)2017/""",
     re.X,
