@@ -41,16 +41,19 @@ def main(args):
     images = [center(pictures.read_as_seen(file, model.in_chans)) for file in files]
     images = np.stack(images)  # [N, C, height, width]
 
-    rng = np.random.default_rng(args.seed)
+    # A mask for each picture
     mask_ratio = trained.get('mask_ratio', MASK_RATIO)
     kind = kind_of_masks(trained, mask_ratio)
     noise_of = masking.sampler(model.grid, mask_ratio, kind, model.num_visible)
+    rng = np.random.default_rng(args.seed)
     noise = np.stack([noise_of(rng) for _ in files])  # [N, L]
-    shown, masks = reconstruct(model, paddle.to_tensor(images), mask_ratio, paddle.to_tensor(noise))
-    removed = masks.numpy()[:, 0] > 0  # [N, height, width]
+    noise = paddle.to_tensor(noise)
+    shown, masks = reconstruct(model, paddle.to_tensor(images), mask_ratio, noise)
+    shown, masks = shown.numpy(), masks.numpy()  # [N, C, height, width]
+    removed = masks[:, 0] > 0  # [N, height, width]
 
-    hidden = masks.numpy()
-    filled = {'autoencoder': images * (1 - hidden) + shown.numpy() * hidden}
+    # What the model and the other ways put there
+    filled = {'autoencoder': np.where(masks > 0, shown, images)}
     for name, fill in WAYS.items():
         filled[name] = np.stack([fill(*one) for one in zip(images, removed)])
     errors = {name: error(images, guess, removed) for name, guess in filled.items()}
@@ -60,7 +63,7 @@ def main(args):
 
     rows = [images, images, filled['autoencoder'], filled['cubic']]
     rows = [panels.as_pixels(row, mean, std) for row in rows]
-    rows[1] = panels.cover(rows[1], hidden)
+    rows[1] = panels.cover(rows[1], masks)
     drawn = draw(rows, errors['autoencoder'])
     Image.fromarray(drawn).save(args.out)
     print(f'wrote {args.out}')
@@ -87,9 +90,10 @@ def interpolated(image: np.ndarray, removed: np.ndarray, method: str) -> np.ndar
 
     method: of scipy.interpolate.griddata; NaN, outside the visible pixels' hull, stays NaN.
     """
+    visible = ~removed
+    values = image[:, visible].T  # [visible, C]
+    found = griddata(np.argwhere(visible), values, np.argwhere(removed), method)
     filled = image.copy()
-    values = image[:, ~removed].T  # [visible, C]
-    found = griddata(np.argwhere(~removed), values, np.argwhere(removed), method)
     filled[:, removed] = found.T
     return filled
 

@@ -22,8 +22,21 @@ import models_zoo
 DOORS = ['README.md', 'README_cn.md']
 DOCS = sorted(f'docs/{file.name}' for file in (ROOT / 'docs').glob('*.md'))
 REPORTS = sorted(f'reports/{file.name}' for file in (ROOT / 'reports').glob('*.md'))
-PAGES = [*DOORS, *DOCS, 'reports/speed.md']  # pages whose every command is checked
-LINKING = [*DOORS, *DOCS, *REPORTS, 'CONTRIBUTING.md', 'CHANGELOG.md', 'requirements/README.md']
+PAGES = [
+    *DOORS,
+    *DOCS,
+    'reports/speed.md',
+    'demo/weights/README.md',
+]  # pages whose every command is checked
+LINKING = [
+    *DOORS,
+    *DOCS,
+    *REPORTS,
+    'CONTRIBUTING.md',
+    'CHANGELOG.md',
+    'requirements/README.md',
+    'demo/weights/README.md',
+]
 LAUNCHER = 'paddle.distributed.launch'
 PROGRAMS = [
     'main_pretrain.py',

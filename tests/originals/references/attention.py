@@ -15,14 +15,23 @@ import torch_ready  # noqa: F401  before timm and transformers
 # isort: split
 import timm.layers
 import torch
-from make_files import hugging_face
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification
 
 
 def of_hugging_face(size, images):
-    config = ViTConfig(**hugging_face(size), num_labels=10, attn_implementation='eager')
+    config = ViTConfig(
+        image_size=size['image'],
+        patch_size=size['patch'],
+        hidden_size=size['width'],
+        num_hidden_layers=size['depth'],
+        num_attention_heads=size['heads'],
+        intermediate_size=4 * size['width'],
+        layer_norm_eps=1e-6,
+        num_labels=10,
+        attn_implementation='eager',
+    )
     model = ViTForImageClassification(config).eval()
     model.load_state_dict(load_file('hf_classifier.safetensors'))
     return model(images, output_attentions=True).attentions
