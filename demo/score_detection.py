@@ -20,7 +20,7 @@ import statistics
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -33,9 +33,10 @@ SMALL, LARGE = 18**2, 28**2  # pixels of a box
 COLUMNS = ('AP', 'AP50', 'small', 'medium', 'large')
 FILES = {'bbox': 'bbox.json', 'segm': 'mask.json'}
 TITLES = {'bbox': 'box AP', 'segm': 'mask AP'}
-SHOWN = 5  # scenes side by side
+SHOWN = 3  # scenes side by side
 TIMES = 3  # the side, in pixels, of the square that shows one pixel
 GAP = 4  # pixels between two pictures
+TITLE = 24  # height in pixels of the line above a row
 THRESHOLD = 0.3  # least score of what is drawn
 
 
@@ -134,7 +135,11 @@ def write_picture(out: Path, folder: Path, truth: dict, found: Path) -> None:
             picture = np.asarray(Image.open(folder / image['file_name']))
             above.append(drawn(picture, objects, names, with_masks))
             below.append(drawn(picture, of_image(results, image), names, with_masks))
-    panels = np.concatenate([side_by_side(above), side_by_side(below)])
+    rows = [
+        titled(side_by_side(above), 'truth'),
+        titled(side_by_side(below), f'found, with a score from {THRESHOLD}'),
+    ]
+    panels = np.concatenate(rows)
     try:
         Image.fromarray(padded(panels, before=GAP, after=0)).save(out)
     except (OSError, ValueError) as error:
@@ -189,6 +194,14 @@ def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures of one height in a row, with white to the left of and below each."""
     framed = [padded(picture, before=0, after=GAP) for picture in pictures]
     return np.concatenate(framed, axis=1)
+
+
+def titled(row: np.ndarray, text: str) -> np.ndarray:
+    """The row of pictures below a white line with a text."""
+    line = Image.new('RGB', (row.shape[1], TITLE), 'white')
+    letters = draw.font(TITLE * 3 // 4)
+    ImageDraw.Draw(line).text((0, TITLE // 2), text, fill='black', font=letters, anchor='lm')
+    return np.concatenate([np.asarray(line), row])
 
 
 def padded(picture: np.ndarray, before: int, after: int) -> np.ndarray:

@@ -205,7 +205,7 @@ def test_the_truth_scores_1_and_a_shift_less(scenes, results, tmp_path, capsys):
     assert lines[4][:4] == ['mean', 'gain', '0.600', '0.000']
     assert of_masks.splitlines()[2].split() == ['random', *['1.000'] * 5, '1.000']
     with Image.open(out) as picture:
-        assert picture.size == (5 * (3 * 128 + 4) + 4, 2 * (3 * 96 + 4) + 4)
+        assert picture.size == (3 * (3 * 128 + 4) + 4, 2 * (24 + 3 * 96 + 4) + 4)
 
 
 def test_a_seed_without_detections_scores_0(scenes, results, capsys):
