@@ -26,6 +26,8 @@ RESULTS = 'results.json'
 def main(args):
     program.start(args.device, seed=0)
     files = find(args)
+    if args.visualize == 'True':
+        check_targets(files, args)
     detector = made(args)
     program.make_folder('--output_dir', args.output_dir)
     folder = Path(args.output_dir)
@@ -60,6 +62,16 @@ def find(args) -> list[Path]:
     if not files:
         raise InputError(f'{flag} {path}: no picture there ({" ".join(pictures.PICTURES)})')
     return files
+
+
+def check_targets(files: list[Path], args) -> None:
+    """InputError if a result would replace its own picture."""
+    for file in files:
+        if (Path(args.output_dir) / target(file, args.infer_dir)).resolve() == file.resolve():
+            raise InputError(
+                f'--output_dir {args.output_dir}: the results would replace the pictures, such as '
+                f'{file}; name another folder'
+            )
 
 
 def made(args) -> inference.Detector:

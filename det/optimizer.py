@@ -52,7 +52,10 @@ def build(section: dict, model: paddle.nn.Layer) -> tuple[paddle.optimizer.AdamW
     section: {optimizer: {type, weight_decay, ...}, clip_grad_by_norm}. InputError for what AdamW
     over these groups does not have.
     """
-    settings = DEFAULTS | (section.get('optimizer') or {})
+    given = section.get('optimizer') or {}
+    if not isinstance(given, dict):
+        raise InputError(f'OptimizerBuilder.optimizer holds keys and values, not {given!r}')
+    settings = DEFAULTS | given
     unknown = settings.keys() - DEFAULTS.keys()
     if unknown:
         raise InputError(

@@ -110,7 +110,10 @@ def build(section: dict, per_epoch: int, epochs: int) -> Schedule:
     if isinstance(lr, bool) or not isinstance(lr, (int, float)) or lr < 0:
         raise InputError(f'LearningRate.base_lr is a number from 0, not {lr!r}')
     parts = {'decay': lambda *place: 1.0, 'warmup': lambda iteration: 1.0}
-    for item in section.get('schedulers') or []:
+    schedulers = section.get('schedulers') or []
+    if not isinstance(schedulers, list):
+        raise InputError(f'LearningRate.schedulers is a list, not {schedulers!r}')
+    for item in schedulers:
         arguments = dict(item) if isinstance(item, dict) else {}
         name = arguments.pop('name', None)
         kind, known = ('warmup', WARMUPS) if name in WARMUPS else ('decay', DECAYS)

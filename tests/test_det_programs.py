@@ -424,6 +424,12 @@ BAD = {
     ),
     'rate': (train, '-c {config} -o LearningRate.base_lr=-1', 'base_lr is a number from 0, not -1'),
     'optimizer': (train, '-c {config} -o OptimizerBuilder.optimizer.type=SGD', "not 'SGD'"),
+    'no optimizer': (
+        train,
+        '-c {config} -o OptimizerBuilder.optimizer=3',
+        'keys and values, not 3',
+    ),
+    'schedulers': (train, '-c {config} -o LearningRate.schedulers=3', 'is a list, not 3'),
     'pretrained': (train, '-c {config} -o pretrain_weights=x', 'name the file in the backbone'),
     'no pretrained': (train, '-c {config} -o MAESwin.pretrained=/nowhere.pd', 'no such file'),
     'resume': (train, '-c {config} -r /nowhere.pd', '/nowhere.pd: no such file'),
@@ -455,6 +461,11 @@ BAD = {
         infer,
         '-c {config} --infer_img {config} --output_dir {out}',
         'cannot be read as a picture',
+    ),
+    'own pictures': (
+        infer,
+        '-c {config} --infer_img {picture} --output_dir {pictures}',
+        'would replace the pictures, such as .*000.png; name another folder',
     ),
     'no model': (infer, '--engine inference --infer_img {picture}', 'needs --model_dir'),
     'model': (
@@ -493,6 +504,7 @@ def test_bad_input_is_named_in_one_line(detection, straight, squares, tmp_path, 
         'config': detection,
         'out': tmp_path,
         'picture': squares / 'val/000.png',
+        'pictures': squares / 'val',
         'weights': straight / 'model_final.pdparams',
     }
     with pytest.raises(InputError, match=message) as error:
