@@ -45,7 +45,7 @@ compare() {
 }
 
 step "3 of 7: pre-train a nano Swin by UM-MAE on scenes without labels (the longest step; each line ends with the time left)"
-pretrain um_mae mae_swin_nano_64 100 --input_size 64 --mask_regular --vis_mask_ratio .25 --blr 1.6e-2 --scale .2 .6
+pretrain um_mae mae_swin_nano_64 100 --batch_size 32 --input_size 64 --mask_regular --vis_mask_ratio .25 --blr 1.6e-2 --scale .2 .6
 
 step "4 of 7: train GFL on 60 labelled scenes, $seeds seed(s): from random weights, then from the pre-trained ones"
 compare gfl $gfl MAESwin.pretrained "$out/um_mae/checkpoint-99.pd"
