@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from util import log
 from util.data.archives.members import Members
 from util.data.images import Images
 from util.errors import InputError
@@ -27,7 +28,13 @@ CHUNK = 2**22  # bytes that are read ahead at a time
 
 def window_of(images: Images, shuffle: str, window: int, parts: int) -> 'Window | None':
     """The order that the flags ask for; None for --shuffle full."""
+    is_parquet = isinstance(images.paths, Members) and images.paths.blocks[0].group is not None
     if shuffle == 'full':
+        if is_parquet:
+            log.warn(
+                'parquet is read by whole row groups, so --shuffle window reads it much faster '
+                'than full does'
+            )
         return None
     if not isinstance(images.paths, Members):
         raise InputError(

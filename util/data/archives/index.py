@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,8 +71,9 @@ def _make(files: list[str], suffixes: tuple[str, ...]):
     """(archive, its images), archive by archive."""
     pieces = []
     for file in files:
-        kind = kind_of(file)
-        pieces += [Piece(kind, file, piece, suffixes) for piece in kind.pieces(file)]
+        with _reading(file):
+            kind = kind_of(file)
+            pieces += [Piece(kind, file, piece, suffixes) for piece in kind.pieces(file)]
     size = sum(os.path.getsize(file) for file in files)
     processes = 0
     if size > ENOUGH:
@@ -97,7 +100,17 @@ def _make(files: list[str], suffixes: tuple[str, ...]):
 
 
 def _list(piece: Piece) -> Listing:
-    return piece.kind.listing(piece.path, piece.piece, piece.suffixes)
+    with _reading(piece.path):
+        return piece.kind.listing(piece.path, piece.piece, piece.suffixes)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """InputError, which names the archive, where the system cannot read it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror or error})') from None
 
 
 def kind_of(path: str):
