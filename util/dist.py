@@ -83,17 +83,16 @@ def begin() -> None:
 
 def _watch_other_machines() -> None:
     """End this machine's processes when another machine is gone; see util/heartbeat.py."""
-    machines = hosts.machines()
     is_first_here = os.environ.get('PADDLE_RANK_IN_NODE') == '0'
-    if machines == 1 or not is_first_here:
+    if hosts.machines() == 1 or not is_first_here:
         return
     if is_main():
         host = hosts.endpoints()[0]
         server = heartbeat.listen(host)
         store_set('mae/heartbeat', f'{host}:{server.getsockname()[1]}')
-        heartbeat.begin(machines - 1, server=server)
+        heartbeat.begin(server=server)
     else:
-        heartbeat.begin(1, address=store_get('mae/heartbeat'))
+        heartbeat.begin(address=store_get('mae/heartbeat'))
 
 
 def end_with_parent(number: int) -> None:

@@ -59,17 +59,16 @@ def listen(host: str) -> socket.socket:
     return socket.create_server((host, 0))
 
 
-def begin(others: int, server: socket.socket | None = None, address: str = '') -> None:
+def begin(server: socket.socket | None = None, address: str = '') -> None:
     """Start the process that watches the other machines, for as long as this process runs.
 
-    others: how many connect to `server`, on the machine of rank 0. The other machines connect to
-    its `address`, host:port.
+    server: of the machine of rank 0, to which the other machines connect. address: where they find
+    it, host:port.
     """
     ours, theirs = os.pipe()
     fork = multiprocessing.get_context('fork')
-    where = {'others': others, 'server': server, 'address': address}
-    arguments = [os.getpid(), ours, theirs]
-    watch = fork.Process(target=_watch, args=arguments, kwargs=where, daemon=True)
+    arguments = [os.getpid(), ours, theirs, server, address]
+    watch = fork.Process(target=_watch, args=arguments, daemon=True)
     watch.start()
     os.close(ours)
     if server:
@@ -84,46 +83,46 @@ def _say_bye(pipe: int) -> None:
         os.write(pipe, b'.')
 
 
-def _watch(parent: int, pipe: int, unused: int, others: int, server, address: str) -> None:
+def _watch(parent: int, pipe: int, unused: int, server, address: str) -> None:
     """The main function of the watching process: kills `parent` when a machine is lost."""
     # A signal to all processes asks the training to save, which must be watched too
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     os.close(unused)
-    if server:
-        peers = [Peer(server.accept()[0]) for _ in range(others)]
-    else:
+    peers = []
+    if not server:
         host, port = address.rsplit(':', 1)
-        peers = [Peer(socket.create_connection((host, int(port))))]
+        peers = [Peer(socket.create_connection((host, int(port)), timeout=SILENCE))]
 
-    lost = _follow(peers, pipe)
-    if not lost:
-        return
-    print(
-        f'error: the machine {lost} has not answered for {SILENCE} s, so the training ends on '
-        f'{socket.gethostname()} too; start it again on all machines with --resume auto',
-        file=sys.stderr,
-        flush=True,
-    )
+    lost = _follow(peers, pipe, server)
+    if lost:
+        _end(parent, peers, lost)
     for peer in peers:
-        peer.send(f'lost {lost}')
-    time.sleep(GRACE)
-    os.kill(parent, signal.SIGKILL)
+        peer.connection.close()
+    if server:
+        server.close()
 
 
-def _follow(peers: list[Peer], pipe: int) -> str:
-    """Exchange messages until the training here ends; the machine that is lost, or ''."""
+def _follow(peers: list[Peer], pipe: int, server: socket.socket | None) -> str:
+    """Exchange messages until the training here ends; the machine that is lost, or ''.
+
+    Machines that connect to the server become further peers.
+    """
+    servers = [server] if server else []
     next_beat = time.monotonic()
     while True:
         connections = {peer.connection: peer for peer in peers if peer.is_open}
-        readable, _, _ = select.select([pipe, *connections], [], [], BEAT)
+        readable, _, _ = select.select([pipe, *servers, *connections], [], [], BEAT)
         if pipe in readable:
             if os.read(pipe, 1):
                 for peer in peers:
                     peer.send('bye')
             return ''
         for connection in readable:
-            connections[connection].read()
+            if connection in connections:
+                connections[connection].read()
+            else:
+                peers.append(Peer(connection.accept()[0]))
 
         now = time.monotonic()
         for peer in peers:
@@ -135,3 +134,17 @@ def _follow(peers: list[Peer], pipe: int) -> str:
             next_beat = now + BEAT
             for peer in peers:
                 peer.send('beat')
+
+
+def _end(parent: int, peers: list[Peer], lost: str) -> None:
+    """Say which machine is lost, here and to the others, and kill the training."""
+    print(
+        f'error: the machine {lost} has not answered for {SILENCE:g} s, so the training ends on '
+        f'{socket.gethostname()} too; start it again on all machines with --resume auto',
+        file=sys.stderr,
+        flush=True,
+    )
+    for peer in peers:
+        peer.send(f'lost {lost}')
+    time.sleep(GRACE)
+    os.kill(parent, signal.SIGKILL)

@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
         code, stopped = run(command)
         if code in FINAL or stopped or attempt == args.restarts:
             break
-        left = args.restarts - attempt
+        left = args.restarts - attempt - 1
         print(f'the training ended with code {code}; starting it again ({left} left)', flush=True)
     return code
 
