@@ -59,8 +59,9 @@ def _receive(meeting: Meeting) -> int:
         end = time.monotonic() + meeting.wait
         while len(come) + 1 < meeting.most and time.monotonic() < end:
             _welcome(server, meeting, come)
-            for rank in [rank for rank, connection in come.items() if not _is_open(connection)]:
-                del come[rank]
+            left = [rank for rank, connection in come.items() if not _is_open(connection)]
+            for rank in left:
+                come.pop(rank).close()
 
     count = len(come) + 1
     if count < meeting.least:
@@ -72,6 +73,7 @@ def _receive(meeting: Meeting) -> int:
         )
         for connection in come.values():
             _send(connection, {'error': reason})
+            connection.close()
         raise InputError(reason)
     for number, rank in enumerate(sorted(come), start=1):
         _send(come[rank], {'number': number, 'count': count})
@@ -102,6 +104,8 @@ def _welcome(server: socket.socket, meeting: Meeting, come: dict) -> None:
         connection.close()
         return
     connection.setblocking(False)
+    if rank in come:  # the machine has started again
+        come[rank].close()
     come[rank] = connection
     print(f'rank {rank} has come from {address}', flush=True)
 
