@@ -12,7 +12,18 @@ SOURCES = sorted(
 )
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 # A file imports from its own level and from those to its left
-LEVELS = ('util', 'layer', 'models_', 'parity', 'engine_', 'main_', 'recipes', 'reports', 'demo')
+LEVELS = (
+    'util',
+    'layer',
+    'models_',
+    'hubconf',
+    'parity',
+    'engine_',
+    'main_',
+    'recipes',
+    'reports',
+    'demo',
+)
 BESIDE = ('seg', 'det')  # beside engine and main
 PROGRAMS = (
     'main_',

@@ -1,5 +1,6 @@
 """Messages to the person who runs a program: the main process's lines, all processes' warnings."""
 
+import functools
 import sys
 
 from util import dist
@@ -18,6 +19,12 @@ def warn(text: str) -> None:
     """Print a warning that all ranks have; only the main process prints it, on stderr."""
     if dist.is_main():
         warn_from_rank(text)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """As `warn`, but never the same text again."""
+    warn(text)
 
 
 def warn_from_rank(text: str) -> None:

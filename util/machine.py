@@ -19,6 +19,8 @@ ENVIRONMENT = dict(os.environ)  # before `prepare`, for programs that are starte
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
+_is_prepared = False  # whether `prepare` came before Paddle
+
 
 def threads(environ: dict, cores: int) -> int | None:
     """Number of OpenMP threads to set for this process; None leaves the environment as it is."""
@@ -83,13 +85,35 @@ def retain_memory() -> bool:
     return bool(keeps_blocks and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def unset(environ: dict, cores: int, cpuinfo: str) -> str:
+    """The settings that Paddle lacks if it was imported with this environment, as NAME=VALUE ...
+
+    Paddle itself sets OMP_NUM_THREADS=1 where nobody has set it.
+    """
+    missing = []
+    if cores > 1 and environ.get('OMP_NUM_THREADS') == '1':
+        missing.append(f'OMP_NUM_THREADS={cores}')
+    path = blas_path(cpuinfo)
+    if path is not None and 'MKL_DEBUG_CPU_TYPE' not in environ:
+        missing.append(f'MKL_DEBUG_CPU_TYPE={path}')
+    return ' '.join(missing)
+
+
+def too_late() -> str:
+    """What `prepare` would have set if Paddle had not been imported before; '' if nothing."""
+    return '' if _is_prepared else unset(os.environ, _cores(), _cpuinfo())
+
+
 def prepare() -> None:
     """Set the environment of this process, then import Paddle.
 
-    Does nothing where Paddle has been imported before, because it is too late then.
+    Does nothing where Paddle has been imported before, because it is too late then; `too_late`
+    tells.
     """
+    global _is_prepared
     if 'paddle' in sys.modules:
         return
+    _is_prepared = True
     count = threads(os.environ, _cores())
     if count is not None:
         os.environ['OMP_NUM_THREADS'] = str(count)
