@@ -4,10 +4,11 @@ Shapes: n objects; boxes are [n, 4], x1 y1 x2 y2 in pixels; masks are [n, height
 """
 
 import colorsys
-import functools
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from util import legend
 
 GOLDEN = 0.618  # of a turn between the hues of two classes: all of them stay apart
 MASK = 0.45  # opacity of a mask
@@ -15,8 +16,6 @@ LINE = 1 / 250  # width of a line, and
 TEXT = 1 / 32  # height of a text, as shares of the picture's mean side
 SMALLEST_TEXT = 11  # pixels
 DARK = 140  # luminance up to which a colour gets white text
-# Pillow's own font has no Chinese, Japanese and Korean; these are looked for on the machine
-WIDE_FONTS = ('NotoSansCJK-Regular.ttc', 'wqy-microhei.ttc', 'DroidSansFallback.ttf', 'simhei.ttf')
 
 
 def color(number: int) -> tuple[int, int, int]:
@@ -78,7 +77,7 @@ def write(
     size: int,
 ) -> None:
     """Write a text on a coloured ground above a corner, or below it at the picture's upper edge."""
-    letters = font(size, is_wide=not text.isascii())
+    letters = legend.font(size, is_wide=not text.isascii())
     margin = max(size // 8, 1)
     x1, y1, x2, y2 = canvas.textbbox((0, 0), text, font=letters)
     width = round(x2 - x1) + 2 * margin
@@ -96,12 +95,15 @@ def write(
     canvas.text((left + margin - x1, top + margin - y1), text, fill=ink, font=letters)
 
 
-@functools.cache
-def font(size: int, is_wide: bool = False) -> ImageFont.FreeTypeFont:
-    """Letters of a height in pixels; is_wide: with Chinese, Japanese and Korean, if installed."""
-    for name in WIDE_FONTS if is_wide else ():
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    return ImageFont.load_default(size)
+def with_legend(
+    picture: Image.Image, classes: np.ndarray, names: list[str], caption: str
+) -> Image.Image:
+    """A picture with the classes of its objects below it: colour, name and number of objects.
+
+    classes: of each object. names: of all classes.
+    """
+    numbers, counts = np.unique(classes, return_counts=True)
+    entries = []
+    for number, count in zip(numbers.tolist(), counts.tolist()):
+        entries.append((f'{names[number]}: {count}', color(number)))
+    return legend.below(picture, entries, caption)

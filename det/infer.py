@@ -3,7 +3,8 @@
     python det/infer.py -o weights=WEIGHTS --infer_dir PICTURES --output_dir output \\
         -c det/configs/gfl_um_mae/gfl_um_mae_swin_tiny_25e_coco.yml
 
-Each picture is written to output_dir with the boxes and masks that reach --draw_threshold.
+Each picture is written to output_dir with the boxes and masks that reach --draw_threshold, and with
+a legend of their classes below it.
 """
 
 import det  # noqa: F401  first of all: it prepares the machine, and registers what configs name
@@ -38,7 +39,10 @@ def main(args):
         found = detector(picture)
         shown = found.above(args.draw_threshold)
         if args.visualize == 'True':
-            save(drawn(picture, shown, names), folder / target(file, args.infer_dir))
+            image = drawn(picture, shown, names)
+            if not args.no_legend:
+                image = draw.with_legend(image, shown.classes, names, caption(shown, args))
+            save(image, folder / target(file, args.infer_dir))
         if args.save_results:
             results.append({'file': str(file), 'objects': described(found, detector.categories)})
         else:
@@ -100,6 +104,12 @@ def drawn(picture: np.ndarray, found, names: list[str]):
     return draw.objects(picture, found.boxes, found.classes, texts, found.masks)
 
 
+def caption(found, args) -> str:
+    """How many objects are drawn, and from which score on."""
+    noun = 'object' if len(found) == 1 else 'objects'
+    return f'{len(found)} {noun} with a score of at least {args.draw_threshold:g}'
+
+
 def described(found, categories: list[tuple[int, str]]) -> list[dict]:
     """What was found in a picture, for a json: as in COCO's results, and the names of classes."""
     objects = []
@@ -138,6 +148,7 @@ PARSER.add_argument(
     default=0.5,
     help='smallest score that is drawn',
 )
+cli.no_legend(PARSER)
 PARSER.add_argument('--save_results', action='store_true', help=f'write {RESULTS}, with all scores')
 PARSER.add_argument(
     '--visualize', choices=['True', 'False'], default='True', help='whether pictures are written'

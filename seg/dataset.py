@@ -18,6 +18,7 @@ from paddleseg.transforms import Compose
 from paddleseg.transforms.functional import mask_to_binary_edge
 from PIL import Image
 
+from seg import classes
 from util.data import finder, lists, pictures
 from util.errors import InputError
 
@@ -202,6 +203,7 @@ class ADE20KDataset(Dataset):
     """
 
     NUM_CLASSES = 150
+    NAMES = classes.ADE20K
     IGNORE_INDEX = 255
     IMG_CHANNELS = 3
 
@@ -229,6 +231,7 @@ class Scenes(ADE20KDataset):
     """The scenes that demo/make_scenes.py writes: ADE20K's layout with four classes."""
 
     NUM_CLASSES = 4  # PaddleSeg asks the class, not the instance
+    NAMES = ('digit 0', 'digit 1', 'building', 'flower')
 
 
 def pairs(root: Path, folder: str) -> list[list[str]]:

@@ -7,7 +7,7 @@
 PICTURE may be a folder, or a text file with one path a line. The second form runs a model that
 seg/export.py has written; its windows and scales come from the flags, else from --config, else from
 the export. save_dir receives added_prediction/, the pictures with the colours of their classes laid
-over them, and pseudo_color_prediction/, palette PNGs whose numbers are the classes.
+over them and a legend below, and pseudo_color_prediction/, palette PNGs whose numbers are the classes.
 """
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name
@@ -16,17 +16,14 @@ import seg  # noqa: F401  first of all: it prepares the machine, and registers w
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from paddleseg.cvlibs import SegBuilder
-from paddleseg.transforms import Compose
 from paddleseg.utils import logger, progbar, visualize
 from PIL import Image
 
-from seg import dataset, flags, infer
-from util import cli, dist, log, program
+from seg import classes, dataset, flags, inference
+from util import cli, dist, legend, log, program
 from util.data import lists, pictures
 from util.errors import InputError
 
@@ -42,9 +39,8 @@ def main(args):
     warn_of_earlier(files, args.save_dir)
     if args.opts and not args.config:
         raise InputError('--opts changes a config; give --config')
-    model, transforms, test_config = loaded(args)
-    settings = flags.testing(test_config, vars(args), args.aug_pred)
-    settings = {key: settings[key] for key in flags.TEST if key in settings}
+    segmentor = loaded(args)
+    names = classes.read(args.class_names) if args.class_names else segmentor.names
 
     mine = files[dist.rank() :: dist.world_size()]
     logger.info(
@@ -57,28 +53,26 @@ def main(args):
         except InputError:
             print(file=sys.stderr)  # below the progress bar
             raise
-        labels = labelled(model, image, transforms, settings, file)
+        labels = labelled(segmentor, image, file)
         added, mask = drawn(image, labels, colors)
+        if not args.no_legend:
+            added = with_legend(added, labels, colors, names)
         save(added, Path(args.save_dir) / ADDED / name)
         save(mask, Path(args.save_dir) / MASKS / mask_name)
         progress.update(number)
     logger.info(f'Predicted images are saved in {ADDED} and {MASKS}')
 
 
-def loaded(args) -> tuple[Callable, Compose, dict]:
-    """The model, the transforms of a picture, and how to test (test_config).
-
-    The model is built from --config, or with --engine inference read from an exported folder.
-    """
+def loaded(args) -> inference.Segmentor:
+    """The segmentor of --config, or with --engine inference that of an exported folder."""
     config = None
     if args.config or args.engine == 'dygraph':
         config = flags.configuration(args.config, args.opts)
     if args.engine == 'dygraph':
         flags.show(config)
-        builder = SegBuilder(config)
-        transforms = Compose(flags.build(builder, 'val_transforms', args.config))
-        model = flags.model(builder, args.config, args.model_path, args.use_ema)
-        return model, transforms, config.test_config
+        return inference.from_config(
+            config, args.config, args.model_path, args.use_ema, asked=vars(args)
+        )
 
     if not args.model_path:
         raise InputError(
@@ -88,17 +82,13 @@ def loaded(args) -> tuple[Callable, Compose, dict]:
         raise InputError(
             '--use_ema: an exported model holds one set of weights; give --use_ema to seg/export.py'
         )
-    model = infer.Exported(args.model_path)
-    test_config = config.test_config if config else model.test_config
-    return model, model.transforms, test_config
+    return inference.from_export(args.model_path, config, asked=vars(args))
 
 
-def labelled(
-    model: Callable, image: np.ndarray, transforms: Compose, settings: dict, file: Path
-) -> np.ndarray:
-    """The class numbers of a picture; InputError names a picture that the model cannot take."""
+def labelled(segmentor: inference.Segmentor, image: np.ndarray, file: Path) -> np.ndarray:
+    """The class numbers of a BGR picture; InputError names a picture that the model cannot take."""
     try:
-        return infer.labels(model, image, transforms, **settings)
+        return segmentor(image[..., ::-1])
     except InputError as error:
         print(file=sys.stderr)  # below the progress bar
         height, width = image.shape[:2]
@@ -238,6 +228,23 @@ def drawn(
     return Image.fromarray(blended.round().astype('uint8')), mask
 
 
+def with_legend(
+    added: Image.Image, labels: np.ndarray, colors: np.ndarray, names: list[str] | tuple[str, ...]
+) -> Image.Image:
+    """An overlay with its classes below it, the largest first: colour, name, share of the pixels.
+
+    The colours are those of the palette; in the overlay they are mixed with the picture.
+    """
+    numbers, counts = np.unique(labels, return_counts=True)
+    order = np.argsort(-counts, kind='stable')
+    entries = []
+    for number, count in zip(numbers[order].tolist(), counts[order].tolist()):
+        share = f'{count / labels.size:.1%}'
+        entries.append((f'{classes.name(names, number)} {share}', tuple(colors[number].tolist())))
+    noun = 'class' if len(entries) == 1 else 'classes'
+    return legend.below(added, entries, f'{len(entries)} {noun}, by share of the pixels')
+
+
 def save(picture: Image.Image, file: Path) -> None:
     """Write a picture, JPEG in quality 95, and make its folder; InputError where that fails."""
     options = {}
@@ -273,6 +280,14 @@ PARSER.add_argument(
     help='red, green, blue of the first class, then of the second ... '
     "(default: PaddleSeg's colours)",
 )
+
+PARSER.add_argument(
+    '--class_names',
+    default=None,
+    metavar='FILE',
+    help="names for the legend, one class a line (default: those of the config's data set)",
+)
+cli.no_legend(PARSER)
 
 if __name__ == '__main__':
     program.run(main, PARSER)

@@ -80,3 +80,12 @@ def average(p: argparse.ArgumentParser) -> None:
         help='take the averaged weights of a file that holds them beside the plain ones '
         '(model_ema, state_dict_ema)',
     )
+
+
+def no_legend(p: argparse.ArgumentParser) -> None:
+    """Add the switch for pictures that keep their size."""
+    p.add_argument(
+        '--no_legend',
+        action='store_true',
+        help='write pictures of their own size, without the legend of classes below them',
+    )
