@@ -111,7 +111,7 @@ def _multiply_adds_of(recipe: Recipe) -> int | None:
             decoder[name] = int(recipe.flag(flag))
     return multiply_adds(
         recipe.model,
-        side=int(recipe.flag('--input_size', '224')),
+        input_size=int(recipe.flag('--input_size', '224')),
         mask_ratio=float(recipe.flag('--mask_ratio', '0.75')),
         mask_tokens='--encoder_mask_tokens' in recipe.flags,
         **decoder,

@@ -7,13 +7,14 @@
     python -m reports --plot curves.png --logs first/log.txt second/log.txt
 
 With the name of a recipe it makes a record of that run first. It always updates the pages of all
-records and the front page, unless --plot asks for a picture only.
+records, the front page and index.html, a page of everything for a browser, unless --plot asks for a
+picture only.
 """
 
 from pathlib import Path
 
 import recipes
-from reports import front, plots, training
+from reports import browser, front, plots, training
 from util import atomic, checkpoint, cli, log, program
 from util import record as records
 from util.errors import InputError
@@ -29,6 +30,7 @@ def main(args):
     for path in sorted(folder.glob('*.yaml')):
         write(path.with_suffix('.md'), records.page(records.read(path)))
     write(folder / 'README.md', front.page(folder))
+    write(folder / 'index.html', browser.page(folder))
 
 
 def plot(args):

@@ -1,18 +1,26 @@
 """reports/README.md: every claim with its status, made from the recipes and the records."""
 
+import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 import recipes
 from recipes import ablations, cost, detect, official, paper, ports, segment, um_mae
 from util import record as records
 
-GROUPS = {
-    'The official runs and the paper': official,
-    "The paper's ablations, robustness and transfer": paper,
-    'Other code bases': ports,
-    'UM-MAE and SimMIM': um_mae,
-    'Segmentation on ADE20K': segment,
-    'Detection on COCO': detect,
+# A family of runs -> the module of its recipes, and the beginnings of their names
+FAMILIES = {
+    'The official runs and the paper': (official, ('',)),
+    "The paper's ablations": (paper, ('ablation_',)),
+    'Robustness to other images': (paper, ('robustness_',)),
+    'Transfer to iNaturalist and Places': (paper, ('transfer_',)),
+    'mmselfsup and mmpretrain': (ports, ('mmselfsup_', 'mmpretrain_')),
+    'mae-paddle, an earlier port': (ports, ('mae_paddle_',)),
+    'PASSL': (ports, ('passl_',)),
+    'UM-MAE': (um_mae, ('um_mae_',)),
+    'SimMIM': (um_mae, ('simmim_',)),
+    'Segmentation on ADE20K': (segment, ('',)),
+    'Detection on COCO': (detect, ('',)),
 }
 # The runs that tell most for their price come first: evaluations of an hour, then days of training
 FIRST = (
@@ -41,7 +49,9 @@ HEAD = """# Reports
 
 This page lists the published results, and says which of them were measured with this code and
 which are only quoted. `python -m reports` makes it from [the recipes](../recipes) and the
-records in this folder; do not edit it by hand. Speed is in [speed.md](speed.md).
+records in this folder; do not edit it by hand. [index.html](index.html) has the same in one page
+for a browser, with all records, curves and a table to sort; it opens from a clone, without a
+server. Speed is in [speed.md](speed.md).
 
 | status | meaning | published results | others |
 |---|---|---|---|
@@ -55,7 +65,8 @@ CLAIMS = """## Claims
 The first figure of each run is the one to expect. Hours are summed over all devices. They are
 published, or estimated (~) from multiply-adds at the speed of published runs on V100s, which
 includes data loading. A run that starts from the weights of another run also needs that run's
-hours, unless those weights were published.
+hours, unless those weights were published. A line stands for a family of runs; click on it for the
+runs.
 """
 
 ALIGNMENT = """## Alignment with the originals
@@ -156,52 +167,82 @@ The tables of transfer and robustness in one; the ablations are among the runs a
 HEADER = ('run', 'to expect', 'status', 'here', 'device-hours')
 
 
+@dataclass
+class Found:
+    """The records in a folder, by name.
+
+    done: recipe -> (name of its record, record). ladders: comparisons with the originals. small:
+    the others, trainings without GPUs.
+    """
+
+    done: dict[str, tuple[str, dict]]
+    ladders: dict[str, dict]
+    small: dict[str, dict]
+
+    @property
+    def all(self) -> dict[str, dict]:
+        """Every record: first the runs by recipes, then small trainings, then ladders."""
+        of_recipes = dict(self.done.values())
+        return of_recipes | self.small | self.ladders
+
+
+def find(folder: str | Path) -> Found:
+    """The records in a folder; InputError says what is wrong with one."""
+    found = Found({}, {}, {})
+    for path in sorted(Path(folder).glob('*.yaml')):
+        name = path.stem
+        record = records.read(path)
+        if 'recipe' in record:
+            found.done[record['recipe']] = (name, record)
+        elif record.get('parity'):
+            found.ladders[name] = record
+        else:
+            found.small[name] = record
+    return found
+
+
 def page(folder: str | Path) -> str:
     """The front page of a folder of records."""
-    found = {}
-    for path in sorted(Path(folder).glob('*.yaml')):
-        found[path.stem] = records.read(path)
-
-    done = {}  # recipe -> name of its record, the record
-    ladders = {}
-    small = {}
-    for name, record in found.items():
-        if 'recipe' in record:
-            done[record['recipe']] = (name, record)
-        elif record.get('parity'):
-            ladders[name] = record
-        else:
-            small[name] = record
-
-    lines = _statuses(done, [*ladders.values(), *small.values()])
-    lines += _claims(done)
-    lines += _alignment(ladders)
-    lines += _small(small)
-    lines += _first(done)
+    found = find(folder)
+    lines = _statuses(found)
+    lines += _alignment(found.ladders)
+    lines += _small(found.small)
+    lines += _claims(found.done)
+    lines += _first(found.done)
     lines += [ADD, *_paper(), CONTRADICTIONS]
     return '\n'.join(lines)
 
 
-def _statuses(done: dict, others: list[dict]) -> list[str]:
-    """The table that counts published results and other records by their status."""
-    published = []
-    for module in GROUPS.values():
-        with_figures = [recipe for recipe in module.RECIPES if recipe.figures]
-        published += [_status(recipe, done) for recipe in with_figures]
-    other_statuses = [record['status'] for record in others]
+def families() -> dict[str, list[recipes.Recipe]]:
+    """The recipes of each of FAMILIES."""
+    by_title = {}
+    for title, (module, prefixes) in FAMILIES.items():
+        by_title[title] = [run for run in module.RECIPES if run.name.startswith(prefixes)]
+    return by_title
 
+
+def count(found: Found) -> dict[str, tuple[int, int]]:
+    """The number of published results and of other records with each status."""
+    runs = itertools.chain(*families().values())
+    published = [status(run, found.done) for run in runs if run.figures]
+    others = [record['status'] for record in (found.ladders | found.small).values()]
+    return {name: (published.count(name), others.count(name)) for name in records.STATUSES}
+
+
+def _statuses(found: Found) -> list[str]:
+    """The table that counts published results and other records by their status."""
     rows = []
-    for status, meaning in records.STATUSES.items():
-        count = published.count(status)
-        other_count = other_statuses.count(status) or ''
-        rows.append(f'| {status} | {meaning} | {count} | {other_count} |')
+    for name, (published, others) in count(found).items():
+        meaning = records.STATUSES[name]
+        rows.append(f'| {name} | {meaning} | {published} | {others or ""} |')
     lines = [HEAD + '\n'.join(rows), '']
-    if not done:
+    if not found.done:
         lines.append(NOTHING)
     return lines
 
 
-def _status(recipe: recipes.Recipe, done: dict) -> str:
+def status(recipe: recipes.Recipe, done: dict) -> str:
+    """The status of a run: its record's, or why it has none."""
     if recipe.name in done:
         _, record = done[recipe.name]
         return record['status']
@@ -209,28 +250,56 @@ def _status(recipe: recipes.Recipe, done: dict) -> str:
 
 
 def _claims(done: dict) -> list[str]:
-    """A table of recipes for each group."""
+    """The runs that have a record, and a folded table of the others of each family."""
     lines = [CLAIMS]
-    for title, module in GROUPS.items():
-        rows = [_row(recipe, done) for recipe in module.RECIPES]
-        lines += [f'### {title}', '', *records.table([HEADER, *rows]), '']
+    measured = [recipe for runs in families().values() for recipe in runs if recipe.name in done]
+    if measured:
+        rows = [row(recipe, done) for recipe in measured]
+        lines += [*records.table([HEADER, *rows]), '']
+    for title, runs in families().items():
+        others = [recipe for recipe in runs if recipe.name not in done]
+        if others:
+            lines += _folded(title, others, done)
     return lines
 
 
-def _row(recipe: recipes.Recipe, done: dict) -> list[str]:
-    """A recipe under HEADER."""
+def _folded(title: str, runs: list[recipes.Recipe], done: dict) -> list[str]:
+    """One line that unfolds to a table of the runs."""
+    statuses = [status(recipe, done) for recipe in runs]
+    counts = [f'{statuses.count(name)} {name}' for name in records.STATUSES if name in statuses]
+    rows = [row(recipe, done) for recipe in runs]
+    return [
+        '<details>',
+        f'<summary>{title}: {", ".join(counts)}</summary>',
+        '',
+        *records.table([HEADER, *rows]),
+        '',
+        '</details>',
+        '',
+    ]
+
+
+def row(recipe: recipes.Recipe, done: dict) -> list[str]:
+    """A recipe under HEADER, in Markdown."""
     run = recipe.name
-    here = ''
     if recipe.name in done:
-        name, record = done[recipe.name]
+        name, _ = done[recipe.name]
         run = f'[{recipe.name}]({name}.md)'
-        metric = recipe.figures[0].metric if recipe.figures else None
-        if record['result'].get(metric) is not None:
-            here = f'{record["result"][metric]:.2f}'
-        if record.get('warnings'):
-            here += f', {len(record["warnings"])} warnings'
     expected = '; '.join(str(figure) for figure in recipe.figures)
-    return [run, expected, _status(recipe, done), here, cost.hours(recipe)]
+    return [run, expected, status(recipe, done), measured_here(recipe, done), cost.hours(recipe)]
+
+
+def measured_here(recipe: recipes.Recipe, done: dict) -> str:
+    """The result of a run here, and the number of its warnings."""
+    if recipe.name not in done:
+        return ''
+    _, record = done[recipe.name]
+    metric = recipe.figures[0].metric if recipe.figures else None
+    value = record['result'].get(metric)
+    here = '' if value is None else f'{value:.2f}'
+    if record.get('warnings'):
+        here += f', {len(record["warnings"])} warnings'
+    return here
 
 
 def _alignment(found: dict) -> list[str]:

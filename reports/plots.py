@@ -19,7 +19,7 @@ LOGARITHMIC = 16  # an axis whose numbers differ by this factor
 def curves(
     path: str | Path, runs: dict[str, list[dict]], published: tuple[recipes.Figure, ...] = ()
 ) -> None:
-    """Draw a PNG with a panel for each of PANELS that the runs' logs have.
+    """Draw a picture with a panel for each of PANELS that the runs' logs have.
 
     runs: label -> the lines of a log.txt.
     published: accuracies to draw at the last epoch, with their spread if they have one. Results of
@@ -67,14 +67,29 @@ def _colour(number: int) -> str:
 
 
 def _save(figure, path: str | Path) -> None:
-    with atomic.writing(Path(path)) as file:
-        figure.savefig(file, dpi=110, format='png', metadata={'Software': None})
+    """Write a figure as PNG, or as SVG if the file is called so."""
+    path = Path(path)
+    with atomic.writing(path) as file:
+        if path.suffix == '.svg':
+            _save_svg(figure, file)
+        else:
+            figure.savefig(file, dpi=110, format='png', metadata={'Software': None})
+
+
+def _save_svg(figure, file) -> None:
+    """Write a figure as SVG without ground, for a page that is light or dark."""
+    import matplotlib
+
+    nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+    settings = {'svg.fonttype': 'none', 'svg.hashsalt': 'reports'}  # letters stay text; ids repeat
+    with matplotlib.rc_context(settings):
+        figure.savefig(file, format='svg', metadata=nothing, transparent=True)
 
 
 def panels(
     path: str | Path, rows: list[list[tuple[str, dict[str, dict[str, list[float]]]]]]
 ) -> None:
-    """Draw a PNG of rows of panels; each panel shows accuracies over what was varied.
+    """Draw a picture of rows of panels; each panel shows accuracies over what was varied.
 
     rows: of panels (title, series); series: label -> choice -> accuracies. They are drawn as mean
         and standard deviation. Choices that are numbers are placed by their value, on a logarithmic

@@ -7,7 +7,8 @@
 PICTURE may be a folder, or a text file with one path a line. The second form runs a model that
 seg/export.py has written; its windows and scales come from the flags, else from --config, else from
 the export. save_dir receives added_prediction/, the pictures with the colours of their classes laid
-over them and a legend below, and pseudo_color_prediction/, palette PNGs whose numbers are the classes.
+over them and a legend below, and pseudo_color_prediction/, palette PNGs whose numbers are the
+classes.
 """
 
 import seg  # noqa: F401  first of all: it prepares the machine, and registers what configs name

@@ -80,7 +80,7 @@ def page(record: dict) -> str:
         lines += _list(title, record.get(title))
     for title in TABLES:
         entries = record.get(title) or {}
-        lines += _list(title, [f'{key}: {_text(value)}' for key, value in entries.items()])
+        lines += _list(title, [f'{key}: {text(value)}' for key, value in entries.items()])
     if record.get('parity'):
         lines += _ladder(record['parity'])
     for title in PEOPLE_LISTS:
@@ -128,7 +128,8 @@ def cells(entry: dict) -> list[str]:
     return [entry['name'], entry['compared'], *figures, finite, tolerance, verdict, where]
 
 
-def _text(value) -> str:
+def text(value) -> str:
+    """A value of a record, in one line."""
     if isinstance(value, dict):
         return ', '.join(f'{name} {item}' for name, item in value.items())
     return str(value)
@@ -183,13 +184,13 @@ def write(prefix: str, record: dict, log_file: str | Path | None = None) -> None
         record = _with_entries_of_people(record, before, prefix)
 
     markdown = page(record)
-    text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
+    as_yaml = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=120)
 
     contents = {}  # path -> bytes
     if log_file:
         beside = Path(prefix).parent / record['log']['file']
         contents[beside] = Path(log_file).read_bytes()
-    contents[Path(f'{prefix}.yaml')] = text.encode()
+    contents[Path(f'{prefix}.yaml')] = as_yaml.encode()
     contents[Path(f'{prefix}.md')] = markdown.encode()
 
     try:
