@@ -18,6 +18,7 @@ from test_convert import DETECTORS, KINDS, MATRIX
 import main_export
 import main_finetune
 import models_zoo
+from util import launch
 
 DOORS = ['README.md', 'README_cn.md']
 DOCS = sorted(f'docs/{file.name}' for file in (ROOT / 'docs').glob('*.md'))
@@ -53,6 +54,8 @@ PROGRAMS = [
     'demo/reproduce.py',
     'util.convert',
     'recipes',
+    'recipes.plan',
+    'util.launch',
     'reports',
     'seg/train.py',
     'seg/val.py',
@@ -119,11 +122,9 @@ def links(name):
 
 
 def parser_of(program):
-    module = (
-        program.removesuffix('.py').replace('/', '.')
-        if program.endswith('.py')
-        else f'{program}.__main__'
-    )
+    module = program.removesuffix('.py').replace('/', '.')
+    if (ROOT / program.replace('.', '/')).is_dir():
+        module = f'{program}.__main__'
     return importlib.import_module(module).PARSER
 
 
@@ -161,6 +162,10 @@ def program_of(words, monkeypatch):
     words = [word for word in words if word != '&']
     if words[:3] == ['python', '-m', LAUNCHER]:
         words = ['python', *launched(words[3:], monkeypatch)]
+    if words[:3] == ['python', '-m', 'util.launch']:
+        before, program = launch.split(words[3:])
+        _, others = launch.PARSER.parse_known_args(before)
+        words = ['python', *launched([*others, *program], monkeypatch)]
     if words[:2] == ['python', '-m']:
         words = ['python', *words[2:]]
     if words[0] == 'python':
