@@ -9,12 +9,16 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import paddle
 import pytest
+import toy_detector
 import yaml
 from conftest import ROOT
 from paddle.distributed.launch.context import args_envs
+from paddleseg.cvlibs import Config, SegBuilder
 from test_convert import DETECTORS, KINDS, MATRIX
 
+import det.config
 import main_export
 import main_finetune
 import models_zoo
@@ -38,6 +42,7 @@ LINKING = [
     'requirements/README.md',
     'demo/weights/README.md',
 ]
+TINY_SEGMENTOR = ROOT / 'seg/configs/upernet_mae/upernet_mae_tiny.yml'
 LAUNCHER = 'paddle.distributed.launch'
 PROGRAMS = [
     'main_pretrain.py',
@@ -282,6 +287,22 @@ def test_the_chinese_door_mirrors_the_english_one():
     assert sorted(pages[0]) == sorted(pages[1])
 
 
+def write_tiny_segmentor(folder):
+    """seg.yml and model.pdparams: the tiny segmentor with random weights."""
+    (folder / 'seg.yml').write_text(f'_base_: {TINY_SEGMENTOR}\n')
+    model = SegBuilder(Config(str(TINY_SEGMENTOR))).model
+    paddle.save(model.state_dict(), str(folder / 'model.pdparams'))
+
+
+def write_tiny_detector(folder):
+    """det.yml and detector.pdparams: the tiny detector with random weights, and its data."""
+    squares = toy_detector.write_squares(folder / 'squares', pictures=2)
+    file = toy_detector.write_config(folder / 'det.yml', squares)
+    model = det.config.build(det.config.load(str(file)), str(file))
+    model.state_dict()['bbox_head.gfl_cls.bias'].set_value(paddle.ones([2]))  # certain of anything
+    paddle.save(model.state_dict(), str(folder / 'detector.pdparams'))
+
+
 def test_the_examples_in_python_run(encoder, classify, digits, tmp_path, monkeypatch, capsys):
     _, trained = classify(main_finetune)
     resume = str(trained / 'checkpoint-best.pd')
@@ -295,15 +316,24 @@ def test_the_examples_in_python_run(encoder, classify, digits, tmp_path, monkeyp
         ('picture.png', picture),
     ):
         Path(name).symlink_to(file)
+    write_tiny_segmentor(tmp_path)
+    write_tiny_detector(tmp_path)
+    Path('scene.png').symlink_to(tmp_path / 'squares/val/000.png')
 
-    names = {}
+    names = {'PROJECT': str(ROOT)}
     for block in fenced('docs/python.md', 'python'):
         exec(block, names)
     assert names['scores'].shape == (2, 3)
     assert names['features'].shape == [1, 96] and len(names['tokens']) == 4
     assert names['reconstruction'].shape == names['images'].shape == [1, 1, 16, 16]
-    assert names['tuned'].head.weight.shape == [96, 10]
-    assert 'copied:' in capsys.readouterr().out
+    assert names['tuned'].head.weight.shape == names['begun'].head.weight.shape == [96, 10]
+    assert names['mae'].in_chans == 1 and names['encoder'].global_pool is False
+    assert names['classes_of_pixels'].shape == (32, 64)
+    assert len(names['found']) > 0 and names['found'].boxes.shape[1] == 4
+    printed = capsys.readouterr().out
+    assert 'copied:' in printed
+    assert any(f'\n{name}\n' in printed for name in names['segment'].names)  # a class of ADE20K
+    assert any(f'\n{category["name"]} ' in printed for category in toy_detector.CATEGORIES)
 
 
 def test_the_script_for_slurm_is_one_for_bash_and_the_launcher(monkeypatch):
