@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import html
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import paddle
 import pytest
 import yaml
 from conftest import ROOT, slow
+from markupsafe import Markup
 from PIL import Image
 from test_readme import accepted, parser_of, read
 
@@ -21,7 +24,7 @@ import recipes
 from parity import ladder
 from recipes import cost
 from reports import __main__ as report_program
-from reports import front, plots, training
+from reports import browser, front, plots, training
 from util import provenance
 from util import record as records
 from util.errors import InputError
@@ -419,6 +422,70 @@ def test_the_front_page_has_every_run_once_and_counts_results_and_records_apart(
         'recipe' not in yaml.safe_load(path.read_text())
         for path in (ROOT / 'reports').glob('*.yaml')
     )
+
+
+def test_runs_without_a_record_are_folded_into_a_line_for_each_family():
+    families = front.families()
+    runs = [recipe.name for of_family in families.values() for recipe in of_family]
+    assert sorted(runs) == sorted(recipe.name for recipe in recipes.ALL if recipe.name != 'digits')
+    text = front.page(ROOT / 'reports')
+    for title, of_family in families.items():
+        (folded,) = re.findall(
+            rf'<summary>{re.escape(title)}: (.*)</summary>\n\n(.*?)\n\n</d', text, re.S
+        )
+        counts, rows = folded
+        assert sum(map(int, re.findall(r'\d+', counts))) == rows.count('\n') - 1 == len(of_family)
+    unfolded = re.sub('<details>.*?</details>', '', text, flags=re.S)
+    claims = unfolded[unfolded.index('## Claims') : unfolded.index('## With GPUs')]
+    assert 'not-run' not in claims and claims.count('\n|') == 0  # none has a record yet
+
+
+def test_the_page_for_a_browser_is_that_of_the_records(monkeypatch):
+    """But for the curves, whose letters may lie elsewhere with another Matplotlib."""
+    monkeypatch.setattr(browser, '_svg', lambda draw: Markup('<svg></svg>'))
+    written = (ROOT / 'reports/index.html').read_text()
+    without_curves = re.sub('<svg.*?</svg>', '<svg></svg>', written, flags=re.S)
+    assert without_curves.rstrip() == browser.page(ROOT / 'reports').rstrip(), (
+        'run python -m reports'
+    )
+
+
+def test_the_page_for_a_browser_asks_no_host_and_has_every_record_and_run():
+    text = (ROOT / 'reports/index.html').read_text()
+    outside = set(re.findall(r'(?:https?:)?//[\w.-]+\.\w+', text))
+    assert outside <= {'http://www.w3.org'}  # the name of a format, never asked for
+    loaded = re.findall(r'(?:src|href|action|data)="([^"]*)"', text)
+    assert all(
+        link.startswith(('#', 'data:')) or (ROOT / 'reports' / link).exists() for link in loaded
+    )
+    assert not re.search(r'@import|url\((?!#)|fetch\(|<link|<iframe', text)
+    for path in (ROOT / 'reports').glob('*.yaml'):
+        record = yaml.safe_load(path.read_text())
+        assert f'<details id="{path.stem}"' in text and html.escape(record['run']) in text
+    for recipe in recipes.ALL:
+        assert recipe.name == 'digits' or f'>{recipe.name}</td>' in text
+    assert text.count('<svg') == 2 and 'prefers-color-scheme: dark' in text
+    assert '#000000' not in text  # black on a dark ground
+
+
+def test_the_curves_of_a_run_are_drawn_into_the_page(finished, tmp_path):
+    record = finished.record() | {'pictures': ['finetune_vit_base.png']}
+    records.write(str(tmp_path / 'finetune_vit_base'), record, finished.folder / 'log.txt')
+    (svg,) = browser.pictures(tmp_path, records.read(tmp_path / 'finetune_vit_base.yaml'))
+    assert svg.startswith('<svg') and svg.endswith('</svg>\n')
+    # letters are text: the panels, and the published results beside the curve
+    for text in ('>training loss<', '>accuracy, %<', '>paper: 83.6<', '>epochs<'):
+        assert text in svg
+    page = browser.page(tmp_path)
+    assert '<td data-key="0" class="status measured">measured</td>' in page
+    assert '<td data-key="83.6">83.60</td>' in page
+
+
+def test_records_of_others_cannot_put_elements_into_the_page(tmp_path):
+    record = {'claim': '<script>x</script>', 'model': '<b>', 'run': 'a && b', 'status': 'not-run'}
+    records.write(str(tmp_path / 'x'), record)
+    page = browser.page(tmp_path)
+    assert '<script>x' not in page and '<b>:' not in page and '&lt;script&gt;x' in page
 
 
 def test_the_front_page_names_a_failed_ladder(tmp_path):
