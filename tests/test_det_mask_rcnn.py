@@ -223,7 +223,14 @@ def test_detections_lie_in_the_original_picture(tiny):
     tiny.score_threshold = 0.05
 
 
-@pytest.mark.parametrize('name', ['mae_base', 'mae_large', 'vitdet_base', 'vitdet_large'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mae_base',
+        'vitdet_base',
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ('mae_large', 'vitdet_large')),
+    ],
+)
 def test_published_configs_can_be_built(name):
     taps = '[0,1]' if name.startswith('vitdet') else '[0,1,2,3]'
     small = (

@@ -90,6 +90,7 @@ def test_what_a_training_leaves(straight):
         assert_same_tree(weights.read(straight / name), final['model'])
 
 
+@pytest.mark.slow  # the next test shows the same with a checkpoint within an epoch
 def test_a_resumed_training_equals_an_undisturbed_one(detection, straight, tmp_path):  # noqa: F811
     flags = ['--eval', '--keep', 0, '--seed', 3, '-r', straight / 'checkpoint-0.pd']
     resumed = run_training(detection, tmp_path, *flags)

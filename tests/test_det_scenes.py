@@ -235,6 +235,7 @@ def test_objects_are_small_medium_or_large_by_their_box():
     assert np.isnan([values[2], values[4]]).all()
 
 
+@pytest.mark.slow
 def test_the_scenes_program_refuses_a_folder_that_exists(scenes, run_program):
     result = run_program('demo/make_detection.py', '--out', scenes)
     assert result.returncode == 2 and 'exists already' in result.stderr
