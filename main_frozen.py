@@ -20,7 +20,7 @@ import paddle
 import engine_frozen
 import models_features
 import models_probes
-from util import atomic, cli, dist, flags, log, program, provenance
+from util import archive_flags, atomic, cli, dist, flags, log, program, provenance, sizes
 from util.accuracies import METHODS, Figure, table, warn_of_edges
 from util.augment import crop, transform
 from util.data import folder, pictures, rows, subset, summary
@@ -29,6 +29,7 @@ from util.errors import InputError
 PATCHES = models_features.ManyFeatures.PATCHES
 RANDOM = 'random weights'
 FILE = 'frozen.json'
+SHAPE = ('model', 'input_size', 'patch_size', 'in_chans')  # flags that weights may tell
 
 
 def main(args):
@@ -37,7 +38,8 @@ def main(args):
     find = functools.cache(functools.partial(find_images, args))
     judged, figures = [], []
     for about, model in encoders(args):
-        log.info(f'{about["name"]}: {about["model"]}, images of {about["input_size"]} pixels')
+        size = sizes.words(about['input_size'])
+        log.info(f'{about["name"]}: {about["model"]}, images of {size} pixels')
         images, parts = find(about['in_chans'])
         with rows.folder(args.output_dir) as place:
             features = extract(args, place, model, about, images)
@@ -64,9 +66,9 @@ def check(args):
 def encoders(args):
     """The encoders to judge, one after the other: (properties, model).
 
-    Properties: name, model, input_size, in_chans, mean and std.
+    Properties: name, model, input_size, patch_size, in_chans, mean and std.
     """
-    known = {'model': args.model, 'input_size': args.input_size, 'in_chans': args.in_chans}
+    known = {flag: getattr(args, flag) for flag in SHAPE}
     bases = [Path(file).name for file in args.finetune]
     for file, base in zip(args.finetune, bases):
         name = file if bases.count(base) > 1 else base
@@ -79,20 +81,25 @@ def encoders(args):
     if args.random or not args.finetune:
         in_chans = known['in_chans'] or 3
         paddle.seed(args.seed)  # the same weights on all ranks
-        model = models_features.headless(known['model'], in_chans, known['input_size'])
-        side = model.patch_embed.img_size[0]
-        yield known | {'name': RANDOM, 'input_size': side, 'in_chans': in_chans}, model
+        own = [known['model'], in_chans, known['input_size'], known['patch_size']]
+        model = models_features.headless(*own)
+        size = sizes.plain(model.patch_embed.img_size)
+        yield known | {'name': RANDOM, 'input_size': size, 'in_chans': in_chans}, model
 
 
 def from_file(args, file, name):
     """An encoder of --finetune: (properties, model)."""
     model, found = models_features.model_from(
-        file, args.use_ema, model=args.model, input_size=args.input_size
+        file,
+        args.use_ema,
+        model=args.model,
+        input_size=args.input_size,
+        patch_size=args.patch_size,
     )
     if args.in_chans not in (None, found['in_chans']):
         raise InputError(f'{file} has {found["in_chans"]} channels; leave out --in_chans')
     about = {'name': name}
-    for key in ('model', 'input_size', 'in_chans', 'mean', 'std'):
+    for key in (*SHAPE, 'mean', 'std'):
         about[key] = found.get(key)
     return about, model
 
@@ -105,7 +112,9 @@ def find_images(args, channels):
 
     parts: (labels, draw) -> the places of these training images among those that are used.
     """
-    images, held_out = folder.find_both(args.data_path, pictures.suffixes(channels))
+    images, held_out = folder.find_both(
+        args.data_path, pictures.suffixes(channels), index_dir=args.index_dir
+    )
     log.info(summary.line('training', images))
     log.info(summary.line('validation', held_out))
     labels = np.array(images.labels)
@@ -243,7 +252,7 @@ def write(args, judged, figures):
     log.info(f'every figure: {path}')
 
 
-PARSER = cli.parser(__doc__, flags.data, cli.device)
+PARSER = cli.parser(__doc__, flags.data, archive_flags.index_dir, cli.device)
 PARSER.add_argument(
     '--finetune',
     nargs='+',
@@ -256,9 +265,7 @@ PARSER.add_argument('--random', action='store_true', help='also judge random wei
 PARSER.add_argument(
     '--model', default=None, metavar='NAME', help='needed where the weights do not say it'
 )
-PARSER.add_argument(
-    '--input_size', type=flags.positive, default=None, help="default: the weights' own"
-)
+sizes.flags(PARSER)
 cli.average(PARSER)
 PARSER.add_argument(
     '--methods', nargs='+', choices=METHODS, default=list(METHODS), help='what judges the features'

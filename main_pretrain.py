@@ -148,7 +148,8 @@ def labelled_batches(args, mean, std):
     """Batches of labelled training and validation images without augmentation, for --knn_every."""
     path = args.knn_path or args.data_path
     try:
-        train, val = folder.find_both(path, pictures.suffixes(args.in_chans))
+        suffixes = pictures.suffixes(args.in_chans)
+        train, val = folder.find_both(path, suffixes, index_dir=args.index_dir)
         labels = np.array(train.labels)
         places = subset.choose(labels, args.knn_labels, args.seed, train.classes)
     except InputError as error:

@@ -64,6 +64,24 @@ class Chain(Sequence):
         return part, int(index - start)
 
 
+class Some(Sequence):
+    """The paths at these places of a sequence."""
+
+    def __init__(self, paths: Sequence[str], places: np.ndarray):
+        self.paths = paths
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> str:
+        return self.paths[int(self.places[index])]
+
+    def read(self, index: int) -> str | BinaryIO:
+        """As Images.source."""
+        return _source(self.paths, int(self.places[index]))
+
+
 def _source(paths: Sequence[str], index: int) -> str | BinaryIO:
     return paths[index] if isinstance(paths, list) else paths.read(index)
 

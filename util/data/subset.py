@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from util.data.folder import Images
+from util.data.images import Images, Some
 from util.errors import InputError
 
 ALL = 'all'
@@ -67,6 +67,5 @@ def choose(labels: np.ndarray, asked: str, seed: int, names: list[str] | None = 
 
 def of(images: Images, places: np.ndarray) -> Images:
     """The images at these places."""
-    paths = [images.paths[place] for place in places]
-    labels = [images.labels[place] for place in places]
-    return replace(images, paths=paths, labels=labels)
+    labels = np.asarray(images.labels)[places]
+    return replace(images, paths=Some(images.paths, places), labels=labels)
