@@ -40,6 +40,8 @@ class Split:
 
     def whole(self) -> 'Split':
         """All images, in memory."""
+        if isinstance(self.features, np.ndarray):
+            return self
         return self.at(np.arange(len(self.labels)))
 
 
@@ -170,9 +172,8 @@ def standardised(train: Split, val: Split) -> tuple[Split, Split]:
 
     train, val = train.whole(), val.whole()
     scaler = StandardScaler().fit(train.features)
-    train.features = scaler.transform(train.features)
-    val.features = scaler.transform(val.features)
-    return train, val
+    scaled = [Split(scaler.transform(part.features), part.labels) for part in (train, val)]
+    return tuple(scaled)
 
 
 def shared(settings: list, judge: Callable[[list], list]) -> list:

@@ -140,6 +140,7 @@ def extract(args, place, model, about, images):
     if args.methods == ['attentive']:
         kinds = {}
     if attentive:
+        models_probes.check_queries(args.queries, run.width)
         kinds[PATCHES] = '<f2'  # they are many
 
     def features_of(images):

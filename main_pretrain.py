@@ -34,7 +34,7 @@ from util import (
     sizes,
 )
 from util.augment import crop, transform
-from util.data import folder, loader, pictures, subset, summary
+from util.data import folder, loader, pictures, rows, subset, summary
 from util.data.window import window_of
 from util.errors import InputError
 
@@ -146,6 +146,7 @@ def sampler(args, model):
 
 def labelled_batches(args, mean, std):
     """Batches of labelled training and validation images without augmentation, for --knn_every."""
+    rows.check(args.output_dir)
     path = args.knn_path or args.data_path
     try:
         suffixes = pictures.suffixes(args.in_chans)

@@ -12,6 +12,7 @@ import paddle
 import models_sizes
 import models_start
 import models_zoo
+from layer import Pyramid
 from models_classifier import Classifier
 from models_mae import Reconstruction
 from util import convert, sizes
@@ -93,6 +94,7 @@ class ManyFeatures:
     `cls` and `mean` are those of the encoder's output; `cls b11` and `mean b11` those of block 11,
     for each of the last `blocks` blocks; with `patches`, PATCHES are all patches of the output. A
     model without class token has no `cls`.
+    width: D of the output.
     """
 
     PATCHES = 'patches'
@@ -101,6 +103,7 @@ class ManyFeatures:
         if blocks > len(model.blocks):
             raise InputError(f'--blocks {blocks}: the model has {len(model.blocks)} blocks')
         self.model = model
+        self.width = model.width if isinstance(model, Pyramid) else model.pos_embed.shape[2]
         last = len(model.blocks) - 1
         pools = ['cls', 'mean'] if hasattr(model, 'cls_token') else ['mean']
         self.parts = {}

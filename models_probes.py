@@ -21,21 +21,26 @@ def linear(width: int, classes: int) -> nn.Linear:
     return nn.Linear(width, classes, weight_attr=paddle.ParamAttr(initializer=normal))
 
 
+def check_queries(queries: int, width: int) -> None:
+    """InputError if the queries of an attentive probe cannot share the width evenly."""
+    if width % queries:
+        raise InputError(
+            f'--queries {queries} cannot share the {width} features of a patch evenly; '
+            'take a divisor'
+        )
+
+
 class Attentive(nn.Layer):
     """Class scores [N, K] of patches [N, L, D].
 
     Each of M queries takes a mean of the patches, weighted by its attention, and D / M of the D
     values that a linear layer makes of it; a normalisation and a linear classifier follow.
-    InputError if the queries cannot share the width.
+    See check_queries.
     """
 
     def __init__(self, width: int, classes: int, queries: int):
         super().__init__()
-        if width % queries:
-            raise InputError(
-                f'--queries {queries} cannot share the {width} features of a patch evenly; '
-                'take a divisor'
-            )
+        check_queries(queries, width)
         normal = initializer.Normal(std=0.02)
         self.queries = self.create_parameter([queries, width], default_initializer=normal)
         self.value = nn.Linear(width, width, bias_attr=False)

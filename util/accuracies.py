@@ -109,7 +109,5 @@ def warn_of_edges(figures: list[Figure]) -> None:
     for (method, which, setting), count in ends.items():
         if 2 * count > numbers[method]:
             title, name = METHODS[method]
-            log.warn(
-                f'{title}: the best {name} was {setting:g}, the {which} of {SWEEPS[method]}, in '
-                f'{count} of {numbers[method]} sweeps; others may be better'
-            )
+            found = f'{title}: the best {name} was {setting:g}, the {which} of {SWEEPS[method]}'
+            log.warn(f'{found}, in {count} of {numbers[method]} sweeps; others may be better')

@@ -18,7 +18,15 @@ from util import atomic, dist
 from util.data.loader import evaluation_order
 from util.errors import InputError
 
-FOLDER = 'features'  # in --output_dir, while a program runs
+FOLDER = '.features'  # in --output_dir, while a program runs
+
+
+def check(output_dir: str) -> None:
+    """InputError if several processes have no folder in which their rows can meet."""
+    if not output_dir and dist.world_size() > 1:
+        raise InputError(
+            'features of several processes meet in --output_dir, which is empty; name a folder'
+        )
 
 
 @contextmanager
@@ -27,9 +35,8 @@ def folder(output_dir: str) -> Iterator[Path]:
 
     Without output_dir it is a temporary one of the system, which only one process can use.
     """
+    check(output_dir)
     if not output_dir:
-        if dist.world_size() > 1:
-            raise InputError('features of several processes meet in --output_dir; name a folder')
         with tempfile.TemporaryDirectory() as path:
             yield Path(path)
         return
@@ -82,7 +89,8 @@ class Writer:
     def _begin(self, name: str, shape: tuple[int, ...]) -> None:
         """Open the file of an array and write its head."""
         rows = len(evaluation_order(self.images, dist.rank(), dist.world_size()))
-        size = np.dtype(self.kinds[name]).itemsize * rows * int(np.prod(shape))
+        numbers = rows * int(np.prod(shape))
+        size = np.dtype(self.kinds[name]).itemsize * numbers
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise InputError(
@@ -90,8 +98,9 @@ class Writer:
                 f'images, and its disk has {free / 1e9:.1f} GB left; take fewer --labels, leave '
                 'that method out of --methods, or name an --output_dir elsewhere'
             )
-        file = open(_path(self.folder, name, dist.rank()), 'wb')  # noqa: SIM115  closed by the stack
-        self.files[name] = self.stack.enter_context(file)
+        path = _path(self.folder, name, dist.rank())
+        file = self.stack.enter_context(open(path, 'wb'))  # noqa: SIM115  closed by the stack
+        self.files[name] = file
         head = {'descr': self.kinds[name], 'fortran_order': False, 'shape': (rows, *shape)}
         npy.write_array_header_1_0(file, head)
 
