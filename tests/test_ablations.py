@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 import main_pretrain
+import models_sizes
 import models_zoo
 from util import pca, weights
 from util.augment import crop, transform
@@ -49,12 +50,8 @@ def test_a_decoder_of_another_size_has_heads_of_the_usual_width(depth, width):
 
 
 def test_the_paper_widths_divide_into_heads_of_32():
-    with paddle.LazyGuard():
-        for width in (128, 256, 512, 768, 1024):
-            model = models_zoo.autoencoder(
-                'mae_vit_large_patch16', decoder_embed_dim=width, decoder_depth=1
-            )
-            assert model.decoder_blocks[0].attn.num_heads == width // 32
+    for width in (128, 256, 512, 768, 1024):
+        assert models_sizes.SIZES['large_patch16'].heads_of_decoder(width) == width // 32
 
 
 def test_the_encoder_sees_a_token_in_the_place_of_each_removed_patch():
@@ -199,6 +196,12 @@ def test_crops_of_fixed_size_are_anywhere_and_all_of_one_size():
     assert set(right - left) == set(bottom - top) == {224}
     assert (left.min(), left.max(), top.min(), top.max()) == (0, 320 - 224, 0, 256 - 224)
     assert np.bincount(top).max() < 2 * 2000 / 33  # each place about as often
+
+
+def test_crops_of_fixed_size_have_the_aspect_of_rectangles():
+    cropping = crop.CropAndFlip((64, 128), scale=(0.2, 1), box=crop.BOXES['none'])
+    box = cropping.box(400, 256, None, cropping.scale, cropping.ratio)
+    assert box == (25, 40, 375, 215)  # 7/8 of 400 x 200, in the middle
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees():

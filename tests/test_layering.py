@@ -38,6 +38,8 @@ PROGRAMS = (
     'det.export',
     'util.data.check',
     'util.data.pack',
+    'util.launch',
+    'recipes.plan',
 )
 READERS_OF_PROGRAMS = ('recipes', 'reports')  # of their PARSER
 

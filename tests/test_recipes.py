@@ -1,5 +1,6 @@
 """Recipes against their programs: flags, models, batches, rates, and the commands of the docs."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -89,15 +90,28 @@ def built(recipe, args):
             values = det.config.load(args.config, args.opt)
             return det.config.build(det.flags.without_pretrained(values), args.config)
         if recipe.program == 'main_pretrain.py':
-            model = main_pretrain.autoencoder(args)
+            model = autoencoder(**{name: getattr(args, name) for name in MODEL})
             main_pretrain.sampler(args, model)  # it refuses masks that do not fit the model
             return model
-        return models_zoo.classifier(
+        return classifier(
             args.model,
             img_size=args.input_size,
             num_classes=args.nb_classes,
             global_pool=args.global_pool,
         )
+
+
+classifier = functools.cache(models_zoo.classifier)  # many recipes have the same
+# The flags that main_pretrain.py makes its model of
+MODEL = (
+    'model fix_um_positions input_size patch_size in_chans norm_pix_loss vis_mask_ratio '
+    'decoder_depth decoder_dim encoder_mask_tokens pca_target'
+).split()
+
+
+@functools.cache
+def autoencoder(**flags_of_model):
+    return main_pretrain.autoencoder(SimpleNamespace(**flags_of_model))
 
 
 def test_names_are_unique():

@@ -108,21 +108,39 @@ def single_draw_box(
 
 
 def fixed_box(
-    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float]
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-    """A square of FIXED times the shorter side, anywhere in the image; `scale` has no effect."""
-    side = max(1, round(FIXED * min(width, height)))
-    return _random_place(width, height, side, side, rng)
+    """A box of one size, anywhere in the image: FIXED times the largest that fits.
+
+    Its aspect is the middle of `ratio`, so that nothing is distorted; `scale` has no effect.
+    """
+    w, h = _fixed_size(width, height, ratio)
+    return _random_place(width, height, w, h, rng)
 
 
 def middle_box(
-    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float]
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
     """As fixed_box, but in the middle of the image."""
-    side = max(1, round(FIXED * min(width, height)))
-    left = (width - side) // 2
-    top = (height - side) // 2
-    return left, top, left + side, top + side
+    w, h = _fixed_size(width, height, ratio)
+    left = (width - w) // 2
+    top = (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _fixed_size(width: int, height: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    aspect = math.sqrt(ratio[0] * ratio[1])
+    w = FIXED * min(width, height * aspect)
+    h = w / aspect
+    return max(1, round(w)), max(1, round(h))
 
 
 # The crops of --augmentation (arXiv:2111.06377, table 1e)
