@@ -31,7 +31,8 @@ def main(out: Path, seed: int) -> None:
     unfinished = out.with_name(f'{out.name}.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
     for name, photograph in photographs().items():
-        for split, parts in split_parts(photograph).items():
+        parts_of = split_parts(photograph)
+        for split, parts in parts_of.items():
             folder = unfinished / split / name
             folder.mkdir(parents=True)
             for number in range(COUNTS[split]):
@@ -59,7 +60,8 @@ def photographs() -> dict[str, np.ndarray]:
 
 def split_parts(photograph: np.ndarray) -> dict[str, list[np.ndarray]]:
     """The parts of a photograph [height, width, 3] that each split may use."""
-    left, right = (round(share * photograph.shape[1]) for share in BAND)
+    width = photograph.shape[1]
+    left, right = round(BAND[0] * width), round(BAND[1] * width)
     return {
         'train': [photograph[:, :left], photograph[:, right:]],
         'val': [photograph[:, left:right]],

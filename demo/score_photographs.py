@@ -81,8 +81,10 @@ def error(truth: np.ndarray, guess: np.ndarray, removed: np.ndarray) -> np.ndarr
 
 def mean_visible(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """An image [C, height, width] with the mean of its visible pixels in place of the others."""
-    mean = image[:, ~removed].mean(1)  # [C]
-    return np.where(removed, mean[:, None, None], image)
+    visible = image[:, ~removed]  # [C, visible]
+    filled = image.copy()
+    filled[:, removed] = visible.mean(1, keepdims=True)
+    return filled
 
 
 def interpolated(image: np.ndarray, removed: np.ndarray, method: str) -> np.ndarray:

@@ -49,9 +49,9 @@ photographs() {
     local data=demo/data/photographs
     made photographs
     python main_pretrain.py --data_path $data --model mae_vit_nano_patch8 --input_size 64 --batch_size 64 \
-        --epochs 20 --warmup_epochs 1 --blr 1.2e-2 --scale .5 1 --num_workers 0 --save_every 20 --device cpu \
+        --epochs 14 --warmup_epochs 1 --blr 1.2e-2 --scale .5 1 --num_workers 0 --save_every 14 --device cpu \
         --output_dir $out/photographs --log_dir ''
-    keep $out/photographs/checkpoint-19.pd mae_vit_nano_patch8_photographs.pd
+    keep $out/photographs/checkpoint-13.pd mae_vit_nano_patch8_photographs.pd
     for held_out in $data/val demo/photographs; do
         python demo/score_photographs.py --resume $out/mae_vit_nano_patch8_photographs.pd --data_path $held_out \
             --out $out/photographs.png --device cpu

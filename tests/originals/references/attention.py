@@ -3,11 +3,14 @@
     python attention.py GIVEN.npz COMPUTED.npz
 
 GIVEN: size (JSON: image, patch, width, depth, heads ...), images [N, 3, height, width]; the working
-folder holds the files that make_files.py has written: hf_classifier.safetensors, class_token.pth
+folder holds the files that make_files.py has written: hf_classifier.safetensors and its folder
+hf_vit, class_token.pth
 """
 
 import json
+import shutil
 import sys
+from functools import partial
 
 import numpy as np
 import torch_ready  # noqa: F401  before timm and transformers
@@ -15,26 +18,14 @@ import torch_ready  # noqa: F401  before timm and transformers
 # isort: split
 import timm.layers
 import torch
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import ViTForImageClassification
 
 
-def of_hugging_face(size, images):
-    config = ViTConfig(
-        image_size=size['image'],
-        patch_size=size['patch'],
-        hidden_size=size['width'],
-        num_hidden_layers=size['depth'],
-        num_attention_heads=size['heads'],
-        intermediate_size=4 * size['width'],
-        layer_norm_eps=1e-6,
-        num_labels=10,
-        attn_implementation='eager',
-    )
-    model = ViTForImageClassification(config).eval()
-    model.load_state_dict(load_file('hf_classifier.safetensors'))
-    return model(images, output_attentions=True).attentions
+def of_hugging_face(images):
+    shutil.copy('hf_classifier.safetensors', 'hf_vit/model.safetensors')  # beside its config.json
+    model = ViTForImageClassification.from_pretrained('hf_vit', attn_implementation='eager')
+    return model.eval()(images, output_attentions=True).attentions
 
 
 def of_timm(size, images):
@@ -46,7 +37,7 @@ def of_timm(size, images):
         embed_dim=size['width'],
         depth=size['depth'],
         num_heads=size['heads'],
-        norm_layer=lambda width: torch.nn.LayerNorm(width, eps=1e-6),
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
     ).eval()
     model.load_state_dict(torch.load('class_token.pth', weights_only=False)['model'])
     found = []
@@ -60,7 +51,7 @@ def main(given, computed):
     given = np.load(given)
     size, images = json.loads(str(given['size'])), torch.from_numpy(given['images'])
     with torch.no_grad():
-        found = {'hf': of_hugging_face(size, images), 'timm': of_timm(size, images)}
+        found = {'hf': of_hugging_face(images), 'timm': of_timm(size, images)}
     np.savez(computed, **{name: torch.stack(list(x)).numpy() for name, x in found.items()})
 
 
