@@ -1,6 +1,6 @@
 """README, README_cn and docs/ name only what exists: commands, flags, files, links, models."""
 
-import importlib
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -58,6 +58,8 @@ PROGRAMS = [
     'demo/make_digits.py',
     'demo/reproduce.py',
     'util.convert',
+    'util.data.check',
+    'util.data.pack',
     'recipes',
     'recipes.plan',
     'util.launch',
