@@ -169,7 +169,7 @@ def program_of(words, monkeypatch):
     words = [word for word in words if word != '&']
     if words[:3] == ['python', '-m', LAUNCHER]:
         words = ['python', *launched(words[3:], monkeypatch)]
-    if words[:3] == ['python', '-m', 'util.launch']:
+    if words[:3] == ['python', '-m', 'util.launch'] and words[3:]:
         before, program = launch.split(words[3:])
         _, others = launch.PARSER.parse_known_args(before)
         words = ['python', *launched([*others, *program], monkeypatch)]
