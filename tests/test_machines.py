@@ -129,10 +129,10 @@ def test_a_lost_machine_ends_the_other_which_resumes_when_it_is_back(
 
 def test_the_rest_goes_on_without_a_machine_that_is_killed(train, tmp_path, on_this_machine):
     launcher = [*OURS, '--nnodes', '1:2', '--master', 'node0:8765', '--wait', 5, '--restarts', 1]
-    flags = ['--epochs', 20, '--batch_size', 3, '--keep', 3, '--resume', 'auto']
+    flags = ['--epochs', 10, '--batch_size', 3, '--keep', 3, '--resume', 'auto']
     with Network(tmp_path, 2) as network:
         first, second = (train(network, number, launcher, *flags, names=NAMES) for number in (0, 1))
-        until(first, 'epoch 3/20')
+        until(first, 'epoch 2/10')
         network.kill(second)
         (code,), (output,) = ends([first])
     assert code == 0, output
