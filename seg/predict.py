@@ -31,6 +31,7 @@ from util.errors import InputError
 # folders below save_dir, by PaddleSeg's names
 ADDED = 'added_prediction'
 MASKS = 'pseudo_color_prediction'
+SMALLEST_SHARE = 0.001  # of the pixels that the legend shows as a number
 
 
 def main(args):
@@ -240,8 +241,9 @@ def with_legend(
     order = np.argsort(-counts, kind='stable')
     entries = []
     for number, count in zip(numbers[order].tolist(), counts[order].tolist()):
-        share = f'{count / labels.size:.1%}'
-        entries.append((f'{classes.name(names, number)} {share}', tuple(colors[number].tolist())))
+        share = count / labels.size
+        shown = f'{share:.1%}' if share >= SMALLEST_SHARE else f'< {SMALLEST_SHARE:.1%}'
+        entries.append((f'{classes.name(names, number)} {shown}', tuple(colors[number].tolist())))
     noun = 'class' if len(entries) == 1 else 'classes'
     return legend.below(added, entries, f'{len(entries)} {noun}, by share of the pixels')
 

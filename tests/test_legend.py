@@ -57,6 +57,10 @@ def test_a_segmented_picture_names_its_classes_by_share(monkeypatch):
     _, entries, caption = told['args']
     assert entries == [('sky 75.0%', tuple(colors[2])), ('car 25.0%', tuple(colors[20]))]
     assert caption.startswith('2 classes')
+    labels[0, 0] = 12  # 1 pixel of 2400
+    seg.predict.with_legend(None, labels, colors, classes.ADE20K)
+    assert told['args'][1][2][0] == 'person < 0.1%'
+    labels[0, 0] = 20
     seg.predict.with_legend(None, labels, colors, ['a', 'b', 'c'])
     assert [text for text, _ in told['args'][1]] == ['c 75.0%', 'class 20 25.0%']
 
