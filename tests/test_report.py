@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -466,6 +467,36 @@ def test_the_page_for_a_browser_asks_no_host_and_has_every_record_and_run():
         assert recipe.name == 'digits' or f'>{recipe.name}</td>' in text
     assert text.count('<svg') == 2 and 'prefers-color-scheme: dark' in text
     assert '#000000' not in text  # black on a dark ground
+
+
+CLICKS = """<script>
+const said = [];
+for (const [column, clicks] of [[3, 1], [5, 2], [0, 1]]) {
+  for (let click = 0; click < clicks; click++) headings[column].querySelector('button').click();
+  const rows = table.tBodies[0].rows;
+  said.push([rows[0], rows[rows.length - 1]].map(row => row.cells[column].innerText).join('|'));
+}
+document.title = said.join(';');
+</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which('chromium'), reason='needs Chromium')
+def test_a_click_on_a_heading_sorts_the_runs(tmp_path):
+    text = (ROOT / 'reports/index.html').read_text().replace('</body>', CLICKS)
+    (tmp_path / 'page.html').write_text(text)
+    flags = ['--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path / "user"}']
+    done = subprocess.run(
+        ['chromium', *flags, '--dump-dom', (tmp_path / 'page.html').as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    by_status, by_hours, by_run = re.search('<title>(.*)</title>', done.stdout)[1].split(';')
+    names = sorted(recipe.name for recipe in recipes.ALL if recipe.name != 'digits')
+    assert by_status == 'taken-over|not-run'  # a click turns the order of the page round
+    assert by_hours.startswith('~12,569 h, V100|')
+    assert by_run.split('|')[0] == names[0]
 
 
 def test_the_curves_of_a_run_are_drawn_into_the_page(finished, tmp_path):
