@@ -139,7 +139,7 @@ def _svg(draw: Callable) -> Markup:
         path = Path(folder) / 'curves.svg'
         draw(path)
         text = path.read_text(encoding='utf-8')
-    element = text[text.index('<svg') :]
+    element = text[text.index('<svg') :].rstrip()
     return Markup(element.replace('#000000', 'currentColor'))
 
 
