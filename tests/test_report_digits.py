@@ -230,6 +230,7 @@ def test_figures_are_means_and_deviations_over_the_seeds(reproduce, results):
     ]
 
 
+@pytest.mark.parametrize('full', [False], indirect=True)  # a picture takes seconds
 def test_what_we_read_stands_on_both_pages(reproduce, results, tmp_path):
     (tmp_path / 'results.json').write_text(json.dumps(results))
     pages.record(str(tmp_path / 'reports/digits'), tmp_path, results, '--seeds 3', 12.3)
