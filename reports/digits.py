@@ -139,9 +139,13 @@ def draw(results: Results, path: Path) -> None:
 
 
 def draw_full(results: Results, path: Path) -> None:
-    """Rows of ablations, and below each the paper's, where it has them."""
-    shared = [what for what in small.ABLATIONS if what in ablations.ABLATIONS]
-    others = [what for what in small.ABLATIONS if what not in ablations.ABLATIONS]
+    """Rows of ablations, and below each the paper's, where it has them.
+
+    A record from before an ablation was added lacks its figures; that panel is left out.
+    """
+    measured = [what for what in small.ABLATIONS if names_of(what)[0] in results]
+    shared = [what for what in measured if what in ablations.ABLATIONS]
+    others = [what for what in measured if what not in ablations.ABLATIONS]
     our_blocks = (PARTIAL, {'fine-tuned': results[PARTIAL]})
     curve = {f'{blocks:g}': [value] for blocks, value in ablations.PARTIAL.items()}
     their_blocks = ('blocks that are fine-tuned: the paper, of 24', {'fine-tuned': curve})
