@@ -29,9 +29,9 @@ from util import (
     cli,
     ema,
     flags,
-    flags_parallel,
     log,
     optim,
+    parallel_flags,
     program,
 )
 from util.augment import crop, transform
@@ -218,7 +218,7 @@ FLAGS = (
     flags.data,
     archive_flags.shuffle,
     flags.runtime,
-    flags_parallel.sharding,
+    parallel_flags.sharding,
 )
 PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(

@@ -12,7 +12,7 @@ import models_labels
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
-from util import archive_flags, classes, cli, flags, flags_parallel, log, optim, program
+from util import archive_flags, classes, cli, flags, log, optim, parallel_flags, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures, summary
@@ -137,7 +137,7 @@ FLAGS = (
     flags.data,
     archive_flags.shuffle,
     flags.runtime,
-    flags_parallel.sharding,
+    parallel_flags.sharding,
 )
 PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(

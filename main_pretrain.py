@@ -25,11 +25,11 @@ from util import (
     archive_flags,
     cli,
     flags,
-    flags_parallel,
     log,
     masking,
     optim,
     panels,
+    parallel_flags,
     program,
     sizes,
 )
@@ -211,7 +211,7 @@ FLAGS = (
     flags.data,
     archive_flags.shuffle,
     flags.runtime,
-    flags_parallel.sharding,
+    parallel_flags.sharding,
 )
 PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(

@@ -26,7 +26,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from det import draw
-from util import cli, program
+from util import cli, legend, program
 from util.errors import InputError
 
 SMALL, LARGE = 18**2, 28**2  # pixels of a box
@@ -199,7 +199,7 @@ def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
 def titled(row: np.ndarray, text: str) -> np.ndarray:
     """The row of pictures below a white line with a text."""
     line = Image.new('RGB', (row.shape[1], TITLE), 'white')
-    letters = draw.font(TITLE * 3 // 4)
+    letters = legend.font(TITLE * 3 // 4)
     ImageDraw.Draw(line).text((0, TITLE // 2), text, fill='black', font=letters, anchor='lm')
     return np.concatenate([np.asarray(line), row])
 

@@ -18,7 +18,7 @@ from det import config, evaluation, flags, metrics, optimizer, schedule
 from det.batches import TrainLoader
 from det.checkpoints import Categories, Snapshots
 from engine_loop import Run
-from util import cli, dist, flags_parallel, log, program
+from util import cli, dist, log, parallel_flags, program
 from util.errors import InputError
 
 # Keys of a config that change no result: a training may be resumed with others without a warning
@@ -161,7 +161,7 @@ def keep_best(run: Run, epoch: int, figures: dict) -> list[str]:
 
 
 PARSER = cli.parser(
-    __doc__, flags.configuration, cli.device, flags.workers, flags_parallel.sharding
+    __doc__, flags.configuration, cli.device, flags.workers, parallel_flags.sharding
 )
 group = PARSER.add_argument_group('training', 'everything else is in the config')
 group.add_argument(

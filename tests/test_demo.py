@@ -368,7 +368,7 @@ def rehearse(tmp_path):
 
 CLASSIFY = (
     'main_pretrain.py demo/visualize.py demo/score.py main_finetune.py main_linprobe.py '
-    'main_infer.py'
+    'main_frozen.py main_infer.py'
 )
 SEGMENT = (
     'demo/make_scenes.py main_pretrain.py demo/visualize.py seg/train.py seg/val.py seg/predict.py '

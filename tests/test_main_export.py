@@ -234,7 +234,8 @@ def test_a_model_that_differs_is_not_kept_and_what_was_there_stays(
 
 @pytest.mark.skipif(not HAS_ONNX, reason='needs requirements/export.txt')
 @pytest.mark.parametrize(
-    'name', ['vit_nano_patch4', 'swin_nano_32', 'pvt_nano_32', 'mae_vit_nano_patch4']
+    'name',
+    ['vit_nano_patch4', slow('swin_nano_32'), slow('pvt_nano_32'), slow('mae_vit_nano_patch4')],
 )
 def test_onnx_equals_the_live_model(saved, tmp_path, name):
     if name.startswith('mae_'):
@@ -262,6 +263,7 @@ def test_onnx_equals_the_live_model(saved, tmp_path, name):
         assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_ONNX, reason='needs requirements/export.txt')
 @pytest.mark.parametrize(
     'name, node', [('mae_swin_nano_32', 'DepthToSpace'), ('simmim_pvt_nano_32', 'Tile')]

@@ -188,6 +188,7 @@ def test_a_job_ends_with_its_own_code_though_the_launcher_ends_the_slower_rank(
     assert code == expected, output
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_ends_as_if_nothing_had_happened(digits, tmp_path):
     """It is killed at random moments, while it trains or saves.
 
@@ -316,7 +317,7 @@ def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
     assert len(progress) == 2, 'one rank reports on progress'
 
 
-@pytest.mark.parametrize('processes, workers', [slow(1, 2), slow(2, 0), (2, 2)])
+@pytest.mark.parametrize('processes, workers', [slow(1, 2), slow(2, 0), slow(2, 2)])
 def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(
     digits, tmp_path, processes, workers
 ):

@@ -56,6 +56,7 @@ def test_an_interrupted_run_equals_an_undisturbed_one(train_alone, config, tmp_p
     assert not np.array_equal(before['backbone.cls_token'], after['backbone.cls_token'])
 
 
+@pytest.mark.slow
 def test_the_best_result_survives_a_resume(train_alone, config, tmp_path):  # noqa: F811
     flags = ['--config', config(), '--save_interval', 1, '--use_ema', '--do_eval']
     flags += ['--opts', 'lr_scheduler.decay_steps=4']

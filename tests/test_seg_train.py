@@ -350,6 +350,7 @@ def test_lines_have_paddlesegs_form_and_the_means_since_the_line_before(config, 
     assert [line[4] for line in some] == [each[1][4], each[3][4]]  # the rate of the last iteration
 
 
+@pytest.mark.slow
 def test_a_damaged_picture_is_passed_over_and_too_many_end_the_training(
     config, scenes, tmp_path, capfd
 ):

@@ -66,6 +66,7 @@ def test_one_process_owns_all_and_its_step_is_the_plain_one(make):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_file_with_and_without_sharding(
     digits, tmp_path, on_two_processes
 ):

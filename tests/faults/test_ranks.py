@@ -44,7 +44,7 @@ def test_who_is_late_is_waited_for(digits, tmp_path, tally, what):
         assert code == 0, output
 
 
-@pytest.mark.parametrize('rank', [slow(0), 1])
+@pytest.mark.parametrize('rank', [slow(0), slow(1)])
 def test_who_waits_in_vain_says_so(digits, tmp_path, tally, rank):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
