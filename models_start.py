@@ -205,4 +205,4 @@ def check_family(own: dict, tensors: dict, path: str) -> None:
     """Raise InputError if the encoder in a file is of another kind than the model's."""
     found, wanted = names.family(tensors), names.family(own)
     if found != wanted:
-        raise InputError(f'{path} holds {found}, and the model is {wanted}; choose another --model')
+        raise InputError(f'{path} holds {found}, and the model is {wanted}; choose another model')

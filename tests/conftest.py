@@ -31,6 +31,7 @@ from util.weights import torch_file
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / 'demo'))  # its programs import their neighbours
+LONGEST = ('test_det_tour.py', 'test_tour.py')
 # slow(value, ...): parameters too slow for the default suite
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 TINY_VIT = (
@@ -67,7 +68,11 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests that start several processes."""
+    """Mark the tests that start several processes; files that take longest are first.
+
+    Otherwise one worker of pytest-xdist would be alone with them at the end.
+    """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if 'on_two_processes' in item.fixturenames:
             item.add_marker(pytest.mark.processes)

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tests='not slow and not parity and not full and not faults'
-workers=(-n 2 --dist loadfile)  # a file's fixtures are made once
+workers=(-n 2 --dist loadfile --no-loadscope-reorder)  # a file's fixtures are made once; conftest.py orders files
 case ${1:-} in
     --slow) tests='slow and not parity and not full and not faults' && shift ;;
     --parity) tests='parity and not full and not faults' && shift ;;

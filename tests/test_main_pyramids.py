@@ -334,7 +334,7 @@ CLASSIFYING = {
         'pvt_nano_32',
         '--finetune {mae_swin_nano_32}',
         '{mae_swin_nano_32} holds a Swin of UM-MAE, and the '
-        'model is a PVT of UM-MAE; choose another --model',
+        'model is a PVT of UM-MAE; choose another model',
     ),
     'PVT into ViT': (
         'vit_nano_patch4',
