@@ -15,7 +15,7 @@ from pyarrow import parquet
 from toy_archives import WNIDS
 from webdataset.tariterators import base_plus_ext
 
-from util.data import folder, pictures
+from util.data import folder, pictures, subset
 from util.data.archives import imagenet, index, listing, members, places, shards
 from util.errors import InputError
 
@@ -54,6 +54,16 @@ def test_archives_hold_the_images_of_folders_in_their_order(layouts, layout, spl
     if split == 'train':
         found = folder.find_unlabelled(str(layouts[layout]), SUFFIXES)
         assert contents(found) == contents(expected)
+
+
+@pytest.mark.parametrize('layout', ['folder', 'imagenet', 'shards', 'parquet'])
+def test_a_part_of_the_images_is_read_from_any_layout(layouts, layout):
+    images = folder.find(str(layouts[layout]), 'train', SUFFIXES)
+    part = subset.of(images, np.array([0, 7, 29]))
+    whole = contents(images)
+    assert contents(part) == [whole[place] for place in (0, 7, 29)]
+    assert [part.label(i) for i in range(3)] == [images.label(place) for place in (0, 7, 29)]
+    assert list(part.paths) == [images.paths[place] for place in (0, 7, 29)]
 
 
 def test_labels_of_validation_follow_the_devkit_and_not_the_sorted_names(layouts):
