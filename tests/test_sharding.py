@@ -6,6 +6,7 @@ import pytest
 import toy
 from conftest import ROOT, TINY_VIT, assert_same_state, log_of
 
+import main_finetune
 from models_sizes import SIZES
 from util import dist, optim, weights
 from util.sharding import BUCKET, Sharding, buckets, shares
@@ -87,6 +88,27 @@ def test_two_processes_write_the_same_file_with_and_without_sharding(
         ours, theirs = (weights.read(out / 'checkpoint-1.pd') for out in (folder, plain))
         assert ours['args'].pop('shard_optimizer') != theirs['args'].pop('shard_optimizer')
         assert_same_state(folder / 'checkpoint-1.pd', plain / 'checkpoint-1.pd')
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_after_a_failed_evaluation_a_shared_optimizer_is_whole(
+    digits, tmp_path, run_program, two_processes
+):
+    flags = flags_of('main_finetune', digits, tmp_path / 'out', '--shard_optimizer')
+    script = tmp_path / 'fails.py'
+    script.write_text(
+        'import main_finetune as program\n'
+        'def evaluate(*args, **kwargs):\n'
+        "    raise RuntimeError('failed on purpose')\n"
+        'program.evaluate = evaluate\n'
+        f'program.main(program.PARSER.parse_args({list(map(str, flags))}))\n'
+    )
+    result = run_program(script, launcher=two_processes, PYTHONPATH=str(ROOT))
+    assert 'holds what was trained before it' in result.stderr + result.stdout
+    (file,) = (tmp_path / 'out').glob('checkpoint-0-*.pd')
+    main_finetune.main(main_finetune.PARSER.parse_args([*map(str, flags), '--resume', str(file)]))
+    assert [row['epoch'] for row in log_of(tmp_path / 'out')] == [0, 1]
 
 
 @pytest.mark.parametrize('make', [toy.adamw, lambda model: optim.Lars(model.parameters())])

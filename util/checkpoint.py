@@ -81,7 +81,7 @@ class Saver:
         self.kept = {} if kept is None else kept
         self.origin = provenance.environment() if self._writes() else {}
 
-        self._gathered = {}  # the state of an optimizer that is shared, while a file is written
+        self._gathered = {}  # see _whole_optimizer
         self.stop_requested = False
         for number in dist.STOP_SIGNALS:
             signal.signal(number, self._request_stop)
@@ -130,15 +130,29 @@ class Saver:
 
         A resumed run then repeats only the evaluation.
         """
+        with self._whole_optimizer():  # in advance: a rank that has failed sends nothing
+            try:
+                yield
+            except Exception:
+                if self._writes():
+                    name, epoch, position = self._within(progress)
+                    self._write(name, epoch, position)
+                    path = self.folder / name
+                    log.warn(f'the evaluation failed; {path} holds what was trained before it')
+                raise
+
+    @contextlib.contextmanager
+    def _whole_optimizer(self) -> Iterator[None]:
+        """In the block, the main process has the whole state of an optimizer that ranks share.
+
+        All ranks must begin it.
+        """
+        if self.folder and self.step.sharding:
+            self._gathered = self.step.sharding.gather(self.model)
         try:
             yield
-        except Exception:
-            if self._writes():
-                name, epoch, position = self._within(progress)
-                self._write(name, epoch, position)
-                path = self.folder / name
-                log.warn(f'the evaluation failed; {path} holds what was trained before it')
-            raise
+        finally:
+            self._gathered = {}
 
     def name_images(self, loss: float, files: list[str], epoch: int, iteration: int) -> str:
         """List a batch's file names, on each rank whose loss is not finite.
@@ -189,11 +203,9 @@ class Saver:
         """Write the state under this name. `epoch` is the last complete one, -1 for none."""
         if self.folder:
             dist.broadcast_buffers(self.model)
-            if self.step.sharding:
-                self._gathered = self.step.sharding.gather(self.model)
-            if dist.is_main():
-                self._write(name, epoch, position)
-            self._gathered = {}
+            with self._whole_optimizer():
+                if dist.is_main():
+                    self._write(name, epoch, position)
             dist.barrier()
 
     def _write(self, name: str, epoch: int, position: Position) -> None:
