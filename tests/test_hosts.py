@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from util import heartbeat, hosts, launch, rendezvous
+from util import dist, heartbeat, hosts, launch, program, rendezvous
 from util.errors import InputError
 
 NOWHERE = '192.0.2.1'  # of RFC 5737: an address for documentation, which no machine has
@@ -60,6 +60,20 @@ def test_gloo_uses_the_interface_of_the_launchers_address(monkeypatch):
     hosts.prepare()
     assert os.environ['GLOO_SOCKET_IFNAME'] == 'ib0'
     monkeypatch.delenv('GLOO_SOCKET_IFNAME')
+
+
+def test_who_waits_for_a_folder_that_cannot_be_made_is_told(monkeypatch, tmp_path):
+    """At a barrier; a collective operation would wait for the rank that has failed."""
+
+    def barrier():
+        raise RuntimeError('another process has failed')
+
+    monkeypatch.setattr(hosts, 'machines', lambda: 2)
+    monkeypatch.setattr(dist, 'is_main', lambda: False)
+    monkeypatch.setattr(dist, 'barrier', barrier)
+    monkeypatch.setattr(dist, 'gather', lambda value: pytest.fail('this would wait'))
+    with pytest.raises(RuntimeError, match='another process has failed'):
+        program.make_folder('--output_dir', str(tmp_path))
 
 
 @pytest.mark.parametrize(

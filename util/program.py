@@ -99,6 +99,7 @@ def make_folder(flag: str, folder: str) -> None:
     if dist.is_main():
         _make_writable(flag, folder)
     if hosts.machines() > 1:
+        dist.barrier()  # ends when the main process has failed; a collective operation may not
         _require_shared(flag, folder)
 
 
