@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 from models_sizes import SIZES, Size
 from recipes import cost
+from recipes.recipe import IMAGES
 from util import cli, program
 from util.errors import InputError
 
@@ -48,7 +49,7 @@ class Plan:
     model: str
     devices: int = 8
     batch_size: int = 64
-    images: int = 1281167
+    images: int = IMAGES['ImageNet-1K']
     image_kb: int = 110
     shard_mb: int = 512
     network: float = 12.5

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from util.errors import InputError
 
 LAUNCH = ['python', '-m', 'paddle.distributed.launch']
-MASTER = 'FIRST_IP:8765'
 ACCUMULATING = ('main_pretrain.py', 'main_finetune.py', 'main_linprobe.py')
 # Programs whose steps have one batch on each device, and how it is given
 UNACCUMULATED = {
@@ -165,17 +164,8 @@ def _launcher(recipe: Recipe, devices: int, machine: int) -> list[str]:
             f'{recipe.name}: {devices} devices do not fill machines of {machine}; '
             'give --per_machine'
         )
-    return [
-        *LAUNCH,
-        '--nnodes',
-        str(machines),
-        '--master',
-        MASTER,
-        '--host',
-        'OWN_IP',
-        '--rank',
-        '0',
-    ]
+    place = f'--nnodes {machines} --master FIRST_IP:8765 --host OWN_IP --rank 0'
+    return [*LAUNCH, *place.split()]
 
 
 def _start(recipe: Recipe) -> list[str]:
