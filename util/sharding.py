@@ -23,7 +23,7 @@ def shares(sizes: list[int], count: int) -> list[int]:
     """
     totals = [0] * count
     owners = [0] * len(sizes)
-    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+    for number in _from_large_to_small(sizes):
         owner = totals.index(min(totals))
         owners[number] = owner
         totals[owner] += sizes[number]
@@ -37,13 +37,18 @@ def buckets(sizes: list[int], largest: int = BUCKET) -> list[list[int]]:
     """
     parts = []
     room = 0
-    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+    for number in _from_large_to_small(sizes):
         if sizes[number] > room or not parts:
             parts.append([])
             room = largest
         parts[-1].append(number)
         room -= sizes[number]
     return parts
+
+
+def _from_large_to_small(sizes: list[int]) -> list[int]:
+    """The numbers of these sizes; equal ones stay in order."""
+    return sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)
 
 
 class Sharding:
