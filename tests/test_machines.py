@@ -22,11 +22,11 @@ NAMES = '\n'.join(f'10.123.0.{number + 1} node{number}' for number in range(4))
 def train(digits, tmp_path):
     """train(network, number, launcher's words, program's flags) -> the machine's process."""
 
-    def start(network, number, launcher, *flags, what='', out='out', **kwargs):
+    def start(network, number, launcher, *flags, what='', **kwargs):
         logs = ['--log_level', 'ERROR', '--log_dir', tmp_path / f'launch{number}']
         words = [*launcher, *logs, '--rank', number, '--nproc_per_node', 1]
         words += [ROOT / 'tests/programs/pretrain.py', what, *TINY, '--data_path', digits]
-        words += ['--output_dir', tmp_path / out, *flags]
+        words += ['--output_dir', tmp_path / 'out', *flags]
         return network.start(number, *words, **kwargs)
 
     return start
@@ -52,13 +52,13 @@ def weights_of(folder, epoch):
 
 @pytest.fixture
 def on_this_machine(digits, tmp_path, run_program, two_processes):
-    """on_this_machine('--flag', ...) -> the folder of a run with two local processes."""
+    """on_this_machine('--flag', ...) -> the folder of a run, by default with two processes."""
 
-    def run(*flags):
+    def run(*flags, what='', launcher=two_processes):
         out = tmp_path / 'here'
-        words = ['', *TINY, '--data_path', digits, '--output_dir', out, *flags]
+        words = [what, *TINY, '--data_path', digits, '--output_dir', out, *flags]
         result = run_program(
-            'tests/programs/pretrain.py', *words, launcher=two_processes, PYTHONPATH=str(ROOT)
+            'tests/programs/pretrain.py', *words, launcher=launcher, PYTHONPATH=str(ROOT)
         )
         assert result.returncode == 0, result.stdout + result.stderr
         return out
@@ -66,7 +66,7 @@ def on_this_machine(digits, tmp_path, run_program, two_processes):
     return run
 
 
-def test_four_machines_with_names_one_of_them_late(train, tmp_path, run_program, digits):
+def test_four_machines_with_names_one_of_them_late(train, tmp_path, on_this_machine):
     launcher = [*OURS, '--nnodes', 4, '--master', 'node0:8765']
     flags = ['--epochs', 1]
     with Network(tmp_path, 4) as network:
@@ -78,12 +78,8 @@ def test_four_machines_with_names_one_of_them_late(train, tmp_path, run_program,
             processes.append(train(network, number, launcher, *flags, '--batch_size', 2, **start))
         codes, outputs = ends(processes)
     assert codes == [0, 0, 0, 0], outputs
-    words = ['sgd', *TINY, '--data_path', digits, '--output_dir', tmp_path / 'one', *flags]
-    result = run_program(
-        'tests/programs/pretrain.py', *words, '--batch_size', 8, PYTHONPATH=str(ROOT)
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    ours, theirs = weights_of(tmp_path / 'out', 0), weights_of(tmp_path / 'one', 0)
+    one = on_this_machine(*flags, '--batch_size', 8, what='sgd', launcher=())
+    ours, theirs = weights_of(tmp_path / 'out', 0), weights_of(one, 0)
     assert max(abs(ours[name] - theirs[name]).max() for name in ours) < 1e-6
 
 
