@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -134,6 +135,13 @@ def run_program():
         )
 
     return run
+
+
+def free_port():
+    """A port of this machine that nobody uses at this moment."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture

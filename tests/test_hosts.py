@@ -7,17 +7,12 @@ import threading
 import time
 
 import pytest
+from conftest import free_port
 
 from util import dist, heartbeat, hosts, launch, program, rendezvous
 from util.errors import InputError
 
 NOWHERE = '192.0.2.1'  # of RFC 5737: an address for documentation, which no machine has
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
 
 
 def test_the_loopback_is_among_the_addresses_of_this_machine():

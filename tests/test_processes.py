@@ -4,14 +4,13 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, slow
+from conftest import ROOT, free_port, slow
 from PIL import Image
 
 from util import weights
@@ -110,9 +109,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(digits, tmp_path, what, 
 
 @pytest.mark.slow
 def test_two_launchers_equal_one_process(digits, tmp_path):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        master = f'127.0.0.1:{free.getsockname()[1]}'
+    master = f'127.0.0.1:{free_port()}'
     code, output = run(digits, tmp_path / 'one', '--batch_size', 6, what='sgd')
     assert code == 0, output
     nodes = [
@@ -343,9 +340,7 @@ def test_a_launcher_that_is_asked_to_stop_lets_its_workers_save(
 
 @pytest.mark.slow
 def test_a_machine_that_fails_at_its_start_ends_the_other(digits, tmp_path):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        master = f'127.0.0.1:{free.getsockname()[1]}'
+    master = f'127.0.0.1:{free_port()}'
     nodes = [
         start(
             data,

@@ -1,10 +1,9 @@
 """Several processes, one of which is killed, late, or never comes."""
 
-import socket
 import time
 
 import pytest
-from conftest import slow
+from conftest import free_port, slow
 
 from faults.harness import Run
 
@@ -46,9 +45,7 @@ def test_who_is_late_is_waited_for(digits, tmp_path, tally, what):
 
 @pytest.mark.parametrize('rank', [slow(0), slow(1)])
 def test_who_waits_in_vain_says_so(digits, tmp_path, tally, rank):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = free_port()
     ends = [f'127.0.0.1:{port + number}' for number in (0, 1)]
     with tally('a process that never comes'):
         begun = time.monotonic()
