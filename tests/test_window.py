@@ -146,6 +146,15 @@ def test_the_number_of_workers_changes_no_batch(layouts, layout):
     assert all(np.array_equal(one, batch[0]) for one, batch in zip(rest, found[0][3:], strict=True))
 
 
+@pytest.mark.parametrize('layout', ['shards', 'parquet'])
+def test_a_run_that_stopped_at_the_last_batch_of_an_epoch_finds_no_batch_left(layouts, layout):
+    images = folder.find_unlabelled(str(layouts / layout), pictures.PICTURES)
+    samples = loader.TrainSet(images, 1, np.float32, images.label, 3)
+    how = window.window_of(images, 'window', 2, 1)
+    data = loader.TrainLoader(samples, batch_size=4, window=how)
+    assert list(data.batches(epoch=0, first=len(data))) == []
+
+
 def test_row_groups_are_read_once_in_a_window(layouts, monkeypatch):
     images = folder.find_unlabelled(str(layouts / 'parquet'), pictures.PICTURES)
     read = []

@@ -349,7 +349,7 @@ def reading_ahead(order: Order) -> Iterator[Callable[[int], None]]:
 
     It starts a thread when it is first called, after the workers have been forked.
     """
-    if not order.window:
+    if not order.window or not len(order):
         yield lambda number: None
         return
     batches = [[index for _, index in keys] for keys in order]

@@ -91,13 +91,13 @@ class Window:
 
         batches: the indices of each batch, all of the same number.
         """
-        indices = np.array(batches, 'int64').reshape(len(batches), -1)
+        indices = np.array(batches, 'int64')  # [batches, batch_size]
         rows = indices if self.members.rows is None else self.members.rows[indices]
         blocks = np.searchsorted(self.members.starts, rows.ravel(), side='right') - 1
         blocks, first = np.unique(blocks, return_index=True)
         in_turn = np.argsort(first)
         chosen = [self.members.blocks[block] for block in blocks[in_turn]]
-        size = max(1, indices.shape[1])
+        size = indices.shape[1]
         is_tar = np.array([block.group is None for block in chosen], bool)
         paths = [block.path for block in chosen if block.group is None]
         return paths, (first[in_turn] // size)[is_tar]
