@@ -347,9 +347,10 @@ class TrainLoader:
 def reading_ahead(order: Order) -> Iterator[Callable[[int], None]]:
     """A function that is told which batch is used, so that the next archives are read in time.
 
-    It starts a thread when it is first called, after the workers have been forked.
+    It starts a thread when it is first called, after the workers have been forked. For parquet it
+    does nothing, because a process that needs a row group reads it as a whole.
     """
-    if not order.window or not len(order):
+    if not order.window or order.window.members.is_parquet or not len(order):
         yield lambda number: None
         return
     batches = [[index for _, index in keys] for keys in order]

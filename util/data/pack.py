@@ -255,7 +255,7 @@ def _order(images: Images, rng: np.random.Generator | None) -> np.ndarray:
     if rng is None:
         return np.arange(len(images))
     members = images.paths
-    if isinstance(members, Members) and members.blocks[0].group is not None:
+    if isinstance(members, Members) and members.is_parquet:
         return window.Window(members, WINDOW).order(rng, 1)  # as few row groups as possible
     return rng.permutation(len(images))
 

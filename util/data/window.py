@@ -28,9 +28,8 @@ CHUNK = 2**22  # bytes that are read ahead at a time
 
 def window_of(images: Images, shuffle: str, window: int, parts: int) -> 'Window | None':
     """The order that the flags ask for; None for --shuffle full."""
-    is_parquet = isinstance(images.paths, Members) and images.paths.blocks[0].group is not None
     if shuffle == 'full':
-        if is_parquet:
+        if isinstance(images.paths, Members) and images.paths.is_parquet:
             log.warn(
                 'parquet is read by whole row groups, so --shuffle window reads it much faster '
                 'than full does'
@@ -87,7 +86,7 @@ class Window:
         return np.concatenate([by_batch.ravel(), indices[used:]])
 
     def archives(self, batches: list[list[int]]) -> tuple[list[str], np.ndarray]:
-        """The tar archives that batches use, each once, and the batch that uses each first.
+        """The archives that batches use, each once, and the batch that uses each first; for tar.
 
         batches: the indices of each batch, all of the same number.
         """
@@ -96,11 +95,8 @@ class Window:
         blocks = np.searchsorted(self.members.starts, rows.ravel(), side='right') - 1
         blocks, first = np.unique(blocks, return_index=True)
         in_turn = np.argsort(first)
-        chosen = [self.members.blocks[block] for block in blocks[in_turn]]
-        size = indices.shape[1]
-        is_tar = np.array([block.group is None for block in chosen], bool)
-        paths = [block.path for block in chosen if block.group is None]
-        return paths, (first[in_turn] // size)[is_tar]
+        paths = [self.members.blocks[block].path for block in blocks[in_turn]]
+        return paths, first[in_turn] // indices.shape[1]
 
 
 class Ahead:

@@ -159,6 +159,11 @@ class Members(Sequence):
     def __len__(self) -> int:
         return len(self.offsets)
 
+    @property
+    def is_parquet(self) -> bool:
+        """Whether blocks are row groups; archives of both kinds are never in one sequence."""
+        return self.blocks[0].group is not None
+
     def row(self, index: int) -> int:
         """The place of an image in the archives, counted over all of them."""
         if not 0 <= index < len(self):
