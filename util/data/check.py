@@ -7,6 +7,7 @@ images and their sizes. For shards of util.data.pack, the checksums are compared
 code is 1 if something is damaged.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -82,11 +83,14 @@ def portions_of(images: Images) -> list[Portion]:
         return _parts(np.arange(len(images)))
     members = images.paths
     in_turn = members.in_turn()
+    checksums = {}
+    if not members.is_parquet:  # whose blocks are no whole files
+        checksums = _checksums(Path(members.blocks[0].path).parent)  # all lie in one folder
     portions = []
     for number, block in enumerate(members.blocks):
         indices = in_turn[members.starts[number] : members.starts[number + 1]]
-        checksum = _checksum(block.path)
-        if checksum and block.group is None:
+        checksum = checksums.get(os.path.basename(block.path))
+        if checksum:
             portions.append(Portion(indices, block.path, checksum))
         else:
             portions += _parts(indices)
@@ -98,17 +102,14 @@ def _parts(indices: np.ndarray) -> list[Portion]:
     return [Portion(indices[start : start + MOST]) for start in starts]
 
 
-def _checksum(path: str) -> str:
-    """The SHA-256 of an archive by the manifest beside it; '' if there is none."""
-    try:
-        content = json.loads(Path(path).with_name(labels.INFO[0]).read_bytes())
+def _checksums(place: Path) -> dict[str, str]:
+    """The SHA-256 of each archive in a folder by the manifest there; {} if there is none."""
+    known = {}
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        content = json.loads((place / labels.INFO[0]).read_bytes())
         for split in content['splits'].values():
-            if os.path.basename(path) in split['filenames']:
-                place = split['filenames'].index(os.path.basename(path))
-                return str(split['sha256'][place])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        pass
-    return ''
+            known.update(zip(split['filenames'], map(str, split['sha256'])))
+    return known
 
 
 def _check(images: Images, portion: Portion, in_chans: int) -> tuple[np.ndarray, list[str]]:
