@@ -50,8 +50,9 @@ def main(args):
     plain = transform.Evaluate(about['input_size'], mean, std)
 
     def prepare(index):
-        source = images.source(index)
-        return plain(pictures.read_as_seen(source, channels, name=images.paths[index]))
+        with pictures.named(images.paths[index], channels):
+            picture = pictures.read(images.source(index), channels, as_seen=True)
+        return plain(picture)
 
     numbers = range(len(images))
     starts = range(0, len(images), args.batch_size)

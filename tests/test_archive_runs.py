@@ -3,8 +3,10 @@
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import toy_archives
+from pyarrow import parquet
 from test_processes import assert_same_run, run, start
 
 import main_finetune
@@ -12,6 +14,7 @@ import main_infer
 import main_linprobe
 import main_pretrain
 from util import weights
+from util.errors import InputError
 
 PRETRAIN = (
     '--model mae_vit_nano_patch4 --input_size 16 --in_chans 1 --device cpu --log_dir= '
@@ -114,6 +117,20 @@ def test_the_order_of_windows_is_the_same_for_one_and_two_processes(layouts, tmp
     one, two = (weights.read(tmp_path / name / 'checkpoint-0.pd')['model'] for name in '12')
     for name, tensor in one.items():
         np.testing.assert_allclose(two[name], tensor, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_inference_names_the_row_of_parquet_that_has_no_picture(
+    layouts, classify, tmp_path, workers
+):
+    data = next((layouts / 'folder/val').rglob('*.png')).read_bytes()
+    column = pa.array([data, None], pa.binary())
+    parquet.write_table(pa.table({'image': column}), tmp_path / 'x.parquet')
+    out = classify(main_finetune)[1]
+    flags = ['--resume', out / 'checkpoint-1.pd', '--img_path', tmp_path / 'x.parquet']
+    flags += ['--device', 'cpu', '--batch_size', 1, '--num_workers', workers]
+    with pytest.raises(InputError, match=r'x.parquet/row 1 cannot be read as a picture .*no bytes'):
+        main_infer.main(main_infer.PARSER.parse_args(list(map(str, flags))))
 
 
 def test_inference_labels_the_pictures_of_an_archive(layouts, classify, capsys):

@@ -4,6 +4,8 @@ Pictures are Pillow's, 0..255. Arrays are float32 [height, width, channels], who
 0..1.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,18 +50,20 @@ def find(path: str | Path, in_chans: int = 3) -> list[Path]:
     return [Path(file) for file in finder.match(str(path), endings)]
 
 
-def read_as_seen(
-    path: str | Path | BinaryIO, in_chans: int, name: str = ''
-) -> Image.Image | np.ndarray:
-    """As read(..., as_seen=True), for files that a user names; InputError if one is no picture.
-
-    name: how the error calls it (default: its path).
-    """
-    try:
+def read_as_seen(path: str | Path, in_chans: int) -> Image.Image | np.ndarray:
+    """As read(..., as_seen=True), for files that a user names; InputError if one is no picture."""
+    with named(path, in_chans):
         return read(path, in_chans, as_seen=True)
+
+
+@contextmanager
+def named(name: str | Path, in_chans: int) -> Iterator[None]:
+    """InputError, which names the picture, where it cannot be read."""
+    try:
+        yield
     except Exception as error:  # PIL raises a dozen kinds for broken files
         raise InputError(
-            f'{name or path} cannot be read as a picture of {in_chans} channels ({error})'
+            f'{name} cannot be read as a picture of {in_chans} channels ({error})'
         ) from None
 
 
