@@ -221,9 +221,7 @@ def read_batches(order, prepare, num_workers, names):
     """
     if num_workers is None:
         num_workers = min(MOST_WORKERS, os.cpu_count() or 1, len(order) - 1)
-    if num_workers and workers.supported():
-        return workers.Pool(prepare, np.stack, order, num_workers, names.__getitem__)
-    return (np.stack([prepare(index) for index in batch]) for batch in order)
+    return workers.batches(prepare, np.stack, order, count=num_workers, name=names.__getitem__)
 
 
 def write_features(path, files, outputs):
