@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import toy_archives
 from PIL import Image
@@ -132,6 +133,16 @@ def test_images_without_labels_and_names_without_suffixes_are_packed(tmp_path):
     assert found.labels is None and [found.source(i).read() for i in range(3)] == [
         file.read_bytes() for file in files
     ]
+
+
+@pytest.mark.parametrize('processes', [0, 1])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, processes):
+    table = pa.table({'image': pa.array([b'\xff\xd8', None], pa.binary())})
+    parquet.write_table(table, tmp_path / 'train.parquet')
+    with pytest.raises(
+        InputError, match=r'train.parquet/row 1 cannot be read \(the row holds no b'
+    ):
+        run(pack, tmp_path / 'train.parquet', tmp_path / 'out', '--num_workers', processes)
 
 
 @pytest.mark.parametrize('text, size', [('1', 1), ('512M', 2**29), ('2g', 2**31), ('3KB', 3072)])

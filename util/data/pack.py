@@ -136,8 +136,11 @@ class Packing:
     def sample(self, index: int) -> list[tuple[str, bytes]]:
         """The files of a sample: (suffix, bytes) each."""
         path = self.images.paths[index]
-        source = self.images.source(index)
-        data = Path(source).read_bytes() if isinstance(source, str) else source.read()
+        try:
+            source = self.images.source(index)
+            data = Path(source).read_bytes() if isinstance(source, str) else source.read()
+        except (OSError, EOFError, ValueError) as error:
+            raise InputError(f'{path} cannot be read ({error})') from None
         about = {'filename': self.path(index)}  # as timm calls it
         files = [(self._suffix(path, data), data)]
         if self.images.labels is not None:
