@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,16 +88,12 @@ def _make(files: list[str], suffixes: tuple[str, ...]):
         count=processes,
         name=lambda number: pieces[number].path,
     )
-    whole = None  # the images of the archive that the pieces belong to
-    for piece, listing in zip(pieces, bar(lists, 'pieces of archives listed', len(order))):
-        if whole is not None and whole[0] == piece.path:
-            whole[1].extend(listing)
-            continue
-        if whole is not None:
-            yield whole
-        whole = piece.path, listing
-    if whole is not None:
-        yield whole
+    listed = zip(pieces, bar(lists, 'pieces of archives listed', len(order)))
+    for path, group in groupby(listed, key=lambda pair: pair[0].path):
+        (_, whole), *rest = group
+        for _, listing in rest:
+            whole.extend(listing)
+        yield path, whole
 
 
 def _list(piece: Piece) -> Listing:
