@@ -15,6 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from util.data import check, folder, pack, pictures
+from util.data.archives import members
 from util.errors import InputError
 
 SUFFIXES = pictures.PICTURES
@@ -143,6 +144,13 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, processes):
         InputError, match=r'train.parquet/row 1 cannot be read \(the row holds no b'
     ):
         run(pack, tmp_path / 'train.parquet', tmp_path / 'out', '--num_workers', processes)
+
+
+def test_sizes_of_joined_layouts_are_known_without_reading_archives(layouts, monkeypatch):
+    found = folder.find([str(layouts / name) for name in ('folder', 'imagenet')], 'val', SUFFIXES)
+    expected = [len(content(found, index)) for index in range(len(found))]
+    monkeypatch.setattr(members.Members, 'read', None)
+    assert pack.sizes_of(found.paths).tolist() == expected and len(expected) == 20
 
 
 @pytest.mark.parametrize('text, size', [('1', 1), ('512M', 2**29), ('2g', 2**31), ('3KB', 3072)])

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -25,7 +26,7 @@ from util import atomic, cli, program
 from util.data import data_set, folder, pictures, summary, window, workers
 from util.data.archives import labels
 from util.data.archives.members import Members
-from util.data.images import Images
+from util.data.images import Chain, Images
 from util.errors import InputError
 from util.progress import bar
 
@@ -91,7 +92,7 @@ class Packing:
         self.split = split
         self.images = images
         self.suffixes = suffixes
-        self.sizes = sizes_of(images)
+        self.sizes = sizes_of(images.paths)
         self.order = _order(images, rng)
         used = np.cumsum(self.sizes[self.order] + OVERHEAD)
         # the shard of each place in the order; numbers that a very large image skips are closed up
@@ -239,18 +240,13 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(about, io.BytesIO(data))
 
 
-def sizes_of(images: Images) -> np.ndarray:
-    """The bytes of each image, about."""
-    if isinstance(images.paths, Members):
-        return images.paths.sizes()
-    sizes = []
-    for index in bar(range(len(images)), 'sizes'):
-        source = images.source(index)
-        if isinstance(source, str):
-            sizes.append(os.path.getsize(source))
-        else:
-            sizes.append(len(source.getbuffer()))
-    return np.array(sizes, 'int64')
+def sizes_of(paths: Sequence[str]) -> np.ndarray:
+    """The bytes of each image, about; paths: those of Images."""
+    if isinstance(paths, Members):
+        return paths.sizes()
+    if isinstance(paths, Chain):
+        return np.concatenate([sizes_of(part) for part in paths.parts])
+    return np.array([os.path.getsize(path) for path in bar(paths, 'sizes')], 'int64')
 
 
 def _order(images: Images, rng: np.random.Generator | None) -> np.ndarray:
