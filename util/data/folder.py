@@ -7,6 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -91,9 +92,7 @@ def find_unlabelled(data_path: Paths, suffixes: tuple[str, ...], index_dir: str 
     parts = [place for place in found if isinstance(place, Images)]
     files = [file for place in found if isinstance(place, list) for file in place]
     parts += members.read(files, suffixes, index_dir)
-    if len(parts) == 1:
-        return parts[0]
-    return _join([Images(part.paths, None, None, part.left_out) for part in parts], data_path)
+    return parts[0] if len(parts) == 1 else _join_unlabelled(parts, data_path)
 
 
 def has_labelled(data_path: Paths, split: str) -> bool:
@@ -109,7 +108,7 @@ def _is_labelled(place: Path) -> bool:
 def find_all(files: list[str], suffixes: tuple[str, ...], index_dir: str = '') -> Images:
     """All images of some archives, of any split and without labels."""
     parts = members.read(files, suffixes, index_dir)
-    return _join([Images(part.paths, None, None, part.left_out) for part in parts], files)
+    return _join_unlabelled(parts, files)
 
 
 def _unlabelled(path: str, suffixes: tuple[str, ...]) -> Images | list[str]:
@@ -233,17 +232,28 @@ def scan(root: Path, suffixes: tuple[str, ...], expected: list[str] | None = Non
         )
     if expected is not None:
         _check(str(root), classes, expected)
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        found = finder.walk(root / name, suffixes, left_out)
-        if not found:
+    images = _by_class(root, classes, suffixes, left_out)
+    for name in classes:
+        if name not in images.classes:
             raise InputError(
                 f'class folder {root / name} holds no image ({" ".join(suffixes)}); '
                 'add images or remove the folder'
             )
-        paths += found
-        labels += [label] * len(found)
     left_out[OUTSIDE] += len(outside)
+    return images
+
+
+def _by_class(root: Path, names: list[str], suffixes: tuple[str, ...], left_out: Counter) -> Images:
+    """The images of some folders of `root`, each of which is a class if it holds any."""
+    paths, labels, classes = [], [], []
+    for name in names:
+        found = finder.walk(root / name, suffixes, left_out)
+        if not found:
+            left_out['empty folders'] += 1
+            continue
+        paths += found
+        labels += [len(classes)] * len(found)
+        classes.append(name)
     return Images(paths, labels, classes, left_out)
 
 
@@ -264,20 +274,11 @@ def _everything(root: Path, suffixes: tuple[str, ...]) -> Images:
     except that empty folders are no error.
     """
     left_out = Counter()
-    names, paths = finder.entries(root, suffixes, left_out)
-    outside = len(paths)
-    labels, classes = [], []
-    for name in names:
-        found = finder.walk(root / name, suffixes, left_out)
-        if not found:
-            left_out['empty folders'] += 1
-            continue
-        paths += found
-        labels += [len(classes)] * len(found)
-        classes.append(name)
+    names, outside = finder.entries(root, suffixes, left_out)
+    images = _by_class(root, names, suffixes, left_out)
     if outside:
-        return Images(paths, None, None, left_out)
-    return Images(paths, labels, classes, left_out)
+        return Images(outside + images.paths, None, None, left_out)
+    return images
 
 
 def _join(parts: list[Images], data_path: Paths) -> Images:
@@ -305,6 +306,11 @@ def _join(parts: list[Images], data_path: Paths) -> Images:
     elif others:
         labels = np.concatenate([labels, *(part.labels for part in others)]).astype('int32')
     return Images(paths, labels, classes, left_out)
+
+
+def _join_unlabelled(parts: list[Images], data_path: Paths) -> Images:
+    """As `_join`, for images whose labels do not matter."""
+    return _join([replace(part, labels=None, classes=None) for part in parts], data_path)
 
 
 def _without_twice(parts: list[Images], left_out: Counter) -> tuple[list[str], list[int]]:
