@@ -3,7 +3,8 @@
 from imagenet_classes import SYNSETS
 from util.classes import listed
 from util.data import lists
-from util.data.folder import Images, Paths, by_names, find_labelled, typed
+from util.data.folder import Paths, find_labelled, typed
+from util.data.images import Images, by_names
 from util.errors import InputError
 
 

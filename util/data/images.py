@@ -12,8 +12,9 @@ import numpy as np
 class Images:
     """The images of a data set: paths, one label each, and class names in the order of the labels.
 
-    paths: a list of files, or archives.Members, or a Chain of both. labels is None where there are
-    none, classes is None for every list. left_out counts what was passed over, by the reason.
+    paths: a list of files, or archives.Members, or a Chain of both, or Some of one of these. labels
+    is None where there are none, classes is None for every list. left_out counts what was passed
+    over, by the reason.
     """
 
     paths: Sequence[str]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from util.classes import listed
-from util.data.folder import Images
+from util.data.images import Images
 
 
 def line(what: str, images: Images) -> str:
