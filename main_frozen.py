@@ -209,7 +209,7 @@ def of_vectors(args, train, places, val):
                 log.warn(f'logistic regression with C {strength:g} has not converged')
     if 'linear' in args.methods:
         width = train.features.shape[1]
-        make = functools.partial(models_probes.linear, width, classes_of(val))
+        make = functools.partial(models_probes.linear, width, classes_of(train, val))
         found += of_probes(args, 'linear', make, train, val)
     return found
 
@@ -217,13 +217,14 @@ def of_vectors(args, train, places, val):
 def of_patches(args, train, places, val):
     """(method, setting, accuracy) of the attentive probe."""
     _, width = train.features.shape
-    make = functools.partial(models_probes.Attentive, width, classes_of(val), args.queries)
+    classes = classes_of(train, val)
+    make = functools.partial(models_probes.Attentive, width, classes, args.queries)
     return of_probes(args, 'attentive', make, train, val, places=places)
 
 
-def classes_of(split):
-    """The number of classes, if the split has images of the last one."""
-    return int(split.labels.max()) + 1
+def classes_of(train, val):
+    """The number of classes; a list of either may lack images of the last one."""
+    return int(max(train.labels.max(), val.labels.max())) + 1
 
 
 def of_probes(args, method, make, train, val, *, places=None):

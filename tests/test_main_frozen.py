@@ -288,6 +288,19 @@ def test_encoders_of_all_families_are_judged(judge, tmp_path, name):
     assert list(dict.fromkeys(x['feature'] for x in figures)) == ['mean', *blocks, 'patches']
 
 
+@pytest.mark.parametrize('lacking', ['train', 'val'])
+def test_a_list_may_lack_images_of_the_last_class(judge, encoder, digits, tmp_path, lacking):
+    for split in ('train', 'val'):
+        files = sorted((digits / split).glob('*/*'))
+        lines = [f'{file} {file.parent.name}' for file in files]
+        if split == lacking:
+            lines = [line for line in lines if not line.endswith(' 2')]
+        (tmp_path / f'{split}.txt').write_text('\n'.join(lines))
+    flags = ['--methods', 'linear', 'attentive', '--blocks', 0]
+    figures = judge('--finetune', encoder, '--data_path', tmp_path, *flags)['figures']
+    assert {figure['method'] for figure in figures} == {'linear', 'attentive'}
+
+
 def test_random_weights_need_no_file_and_follow_the_seed(judge):
     flags = ['--model', 'vit_nano_patch4', '--in_chans', 1, '--input_size', 16, '--labels', 4]
     first, again = judge(*flags)['figures'], judge(*flags)['figures']
