@@ -88,9 +88,7 @@ def random_box(
 
     w = min(width, max(1, round(height * ratio[1])))
     h = min(height, max(1, round(width / ratio[0])))
-    left = (width - w) // 2
-    top = (height - h) // 2
-    return left, top, left + w, top + h
+    return _middle_place(width, height, w, h)
 
 
 def single_draw_box(
@@ -131,9 +129,7 @@ def middle_box(
 ) -> tuple[int, int, int, int]:
     """As fixed_box, but in the middle of the image."""
     w, h = _fixed_size(width, height, ratio)
-    left = (width - w) // 2
-    top = (height - h) // 2
-    return left, top, left + w, top + h
+    return _middle_place(width, height, w, h)
 
 
 def _fixed_size(width: int, height: int, ratio: tuple[float, float]) -> tuple[int, int]:
@@ -167,6 +163,13 @@ def _random_place(
     """A box of w x h pixels anywhere in an image of width x height."""
     left = int(rng.integers(width - w + 1))
     top = int(rng.integers(height - h + 1))
+    return left, top, left + w, top + h
+
+
+def _middle_place(width: int, height: int, w: int, h: int) -> tuple[int, int, int, int]:
+    """A box of w x h pixels in the middle of an image of width x height."""
+    left = (width - w) // 2
+    top = (height - h) // 2
     return left, top, left + w, top + h
 
 
@@ -294,7 +297,5 @@ class CenterCrop:
         rows, columns = self.size
         w = min(width, max(1, round(height * columns / rows)))
         h = min(height, max(1, round(width * rows / columns)))
-        left = (width - w) // 2
-        top = (height - h) // 2
-        middle = (left, top, left + w, top + h)
+        middle = _middle_place(width, height, w, h)
         return self.normalize(resized_crop(picture, middle, self.size))
