@@ -2,9 +2,7 @@
 
 import argparse
 
-from util.cli import number
-
-positive = number(int, 1)
+from util.flags import positive
 
 
 def index_dir(p: argparse.ArgumentParser) -> None:
