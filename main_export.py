@@ -262,9 +262,7 @@ PARSER.add_argument(
 PARSER.add_argument(
     '--onnx', action='store_true', help='also write model.onnx; needs requirements/export.txt'
 )
-PARSER.add_argument(
-    '--model', default=None, metavar='NAME', help='needed where the weights do not say it'
-)
+cli.model(PARSER)
 sizes.flags(PARSER)
 PARSER.add_argument(
     '--mask_ratio',

@@ -264,9 +264,7 @@ PARSER.add_argument(
     'addresses; the table compares them',
 )
 PARSER.add_argument('--random', action='store_true', help='also judge random weights')
-PARSER.add_argument(
-    '--model', default=None, metavar='NAME', help='needed where the weights do not say it'
-)
+cli.model(PARSER)
 sizes.flags(PARSER)
 cli.average(PARSER)
 PARSER.add_argument(

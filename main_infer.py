@@ -290,9 +290,7 @@ PARSER.add_argument(
     default='fp32',
     help='bf16: faster where the processor has it; needs an exported model, or a GPU',
 )
-PARSER.add_argument(
-    '--model', default=None, metavar='NAME', help='needed where the weights do not say it'
-)
+cli.model(PARSER)
 PARSER.add_argument(
     '--nb_classes', type=cli.number(int, 1), default=None, help="default: the weights' own"
 )

@@ -82,6 +82,13 @@ def average(p: argparse.ArgumentParser) -> None:
     )
 
 
+def model(p: argparse.ArgumentParser) -> None:
+    """Add the name of the model in a weight file."""
+    p.add_argument(
+        '--model', default=None, metavar='NAME', help='needed where the weights do not say it'
+    )
+
+
 def no_legend(p: argparse.ArgumentParser) -> None:
     """Add the switch for pictures that keep their size."""
     p.add_argument(
