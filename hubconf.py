@@ -89,10 +89,9 @@ def _classifier_from(name, path, use_ema, settings):
         asked = _named_as_in_files(settings)
         return models_features.encoder_from(converted, path, name, **asked)
 
-    del converted  # room for another reading
     _check(path, settings, OF_CLASSIFIERS)
     asked = _named_as_in_files(settings)
-    return models_zoo.classifier_from(path, use_ema, model=name, **asked)
+    return models_zoo.classifier_from(path, converted=converted, model=name, **asked)
 
 
 def _check(path, settings, known):

@@ -128,18 +128,17 @@ def write(layer, inputs, about, folder, comparison):
 def build(args):
     """(the layer to write, the shapes of its inputs, the contents of export.yaml)."""
     converted = convert.read(args.resume, use_ema=args.use_ema)
-    state = converted[0]
-    kind = names.kind(state['model'])
+    kind = names.kind(converted[0]['model'])
     if kind not in DEFAULT:
         package = 'det' if kind in names.DETECTORS else 'seg'
         raise InputError(f'{args.resume} holds {kind}; {package}/export.py is for that')
     what = args.what or DEFAULT[kind]
     if what == 'reconstruct':
-        layer, known, own = reconstruct(args, state['model'])
+        layer, known, own = reconstruct(args, converted)
     elif what == 'features' and DEFAULT[kind] != 'classify':
         layer, known, own = features_of_encoder(args, converted)
     else:
-        layer, known, own = classifier(args, what)
+        layer, known, own = classifier(args, what, converted)
 
     channels, sides = known['in_chans'], sizes.pair(known['input_size'])
     mean, std = crop.statistics(channels, known.get('mean'), known.get('std'))
@@ -166,20 +165,23 @@ def build(args):
     return layer, inputs, about
 
 
-def reconstruct(args, tensors):
-    """A masked autoencoder as a layer, facts about it, and its own part of export.yaml."""
+def reconstruct(args, converted):
+    """A masked autoencoder as a layer, facts about it, and its own part of export.yaml.
+
+    converted: what convert.read has given for --resume.
+    """
     model, flags = models_zoo.autoencoder_from(
         args.resume,
         args.model,
         args.norm_pix_loss,
-        args.use_ema,
+        converted=converted,
         input_size=args.input_size,
         patch_size=args.patch_size,
     )
     masking.check(model.num_patches, args.mask_ratio, model.num_visible)
     own_name = flags.get('model')
     if own_name not in models_zoo.AUTOENCODERS:  # another code base's name
-        own_name = models_sizes.autoencoder_of(tensors)
+        own_name = models_sizes.autoencoder_of(converted[0]['model'])
     known = {
         **flags,
         'model': args.model or own_name,
@@ -194,11 +196,11 @@ def reconstruct(args, tensors):
     return Reconstruct(model, args.mask_ratio), known, own
 
 
-def classifier(args, what):
+def classifier(args, what, converted):
     """A classifier as a layer, facts about it, and its own part of export.yaml."""
     model, known = models_zoo.classifier_from(
         args.resume,
-        args.use_ema,
+        converted=converted,
         model=args.model,
         input_size=args.input_size,
         patch_size=args.patch_size,

@@ -133,8 +133,7 @@ def model_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifier, d
     """
     converted = convert.read(path, use_ema=use_ema)
     if names.kind(converted[0]['model']) in names.CLASSIFIERS:
-        del converted  # room for another reading
-        return models_zoo.classifier_from(path, use_ema, **asked)
+        return models_zoo.classifier_from(path, converted=converted, **asked)
 
     for head in ('nb_classes', 'global_pool'):
         if asked.get(head) is not None:

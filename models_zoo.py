@@ -23,6 +23,7 @@ from models_start import check_family, start_from  # noqa: F401  callers look fo
 from util import convert, sizes
 from util.assign import assign_weights
 from util.convert import names
+from util.convert.report import Report
 from util.errors import InputError
 
 
@@ -104,16 +105,17 @@ def autoencoder_from(
     name: str | None = None,
     norm_pix_loss: bool | None = None,
     use_ema: bool = False,
+    converted: tuple[dict, Report] | None = None,
     **asked,
 ) -> tuple[Reconstruction, dict]:
     """The masked autoencoder in a weight file, and the flags it was trained with ({} if unknown).
 
     name and norm_pix_loss are for files without flags. Channels and patch size follow from the
     shapes, and the image size from them and the flags. asked: input_size and patch_size, None is
-    ignored. InputError if something is needed but missing, or contradicts the file, or if the file
-    holds an encoder only.
+    ignored. converted: what convert.read has given, if the file was read before. InputError if
+    something is needed but missing, or contradicts the file, or if the file holds an encoder only.
     """
-    state = convert.read_and_report(path, use_ema)
+    state = convert.reported(converted or convert.read(path, use_ema=use_ema))
     tensors = state['model']
     flags = state.get('args', {})
     kind = names.kind(tensors)
@@ -177,17 +179,20 @@ def _settle(path: str, flag: str, recorded, asked):
     return recorded
 
 
-def classifier_from(path: str, use_ema: bool = False, **asked) -> tuple[Classifier, dict]:
+def classifier_from(
+    path: str, use_ema: bool = False, converted: tuple[dict, Report] | None = None, **asked
+) -> tuple[Classifier, dict]:
     """The classifier in a weight file, ready to infer, and its properties.
 
     Properties: model, nb_classes, global_pool, input_size, patch_size (of a vision transformer),
     in_chans, `labels` (a list of synonyms for each class), and the other flags that the file
     records, such as mean and std.
     asked: the first five of these, for files that lack them; None is ignored.
+    converted: what convert.read has given, if the file was read before.
     InputError if one is needed but missing, or contradicts the file, or if the file holds no
     classifier.
     """
-    state = convert.read_and_report(path, use_ema)
+    state = convert.reported(converted or convert.read(path, use_ema=use_ema))
     tensors = state['model']
     kind = names.kind(tensors)
     if kind not in names.CLASSIFIERS:

@@ -14,6 +14,7 @@ from conftest import classifier, slow
 from test_main_infer import trained  # noqa: F401
 
 import main_export
+import models_features
 import models_zoo
 from engine_pretrain import reconstruct
 from util import exported, weights
@@ -329,3 +330,17 @@ def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_2(run_progra
     assert result.returncode == 2
     assert error.startswith(f'main_export.py: error: --out {trained}: cannot write')
     assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize('what', ['classify', 'features', 'reconstruct', 'live'])
+def test_a_weight_file_is_read_once(encoder, trained, monkeypatch, what):
+    files = []
+    read = weights.read
+    monkeypatch.setattr(weights, 'read', lambda path: files.append(path) or read(path))
+    file = encoder if what == 'reconstruct' else trained
+    if what == 'live':
+        models_features.model_from(str(file))
+    else:
+        flags = ['--device', 'cpu', '--resume', str(file), '--out', 'unused', '--what', what]
+        main_export.build(main_export.PARSER.parse_args(flags))
+    assert files == [file]

@@ -3,8 +3,8 @@
 No model is built: names and shapes are data, in names.py.
 """
 
-from util.convert.reading import read, read_and_report
+from util.convert.reading import read, read_and_report, reported
 from util.convert.report import Report
 from util.convert.writing import REFUSED, renamed, write
 
-__all__ = ['REFUSED', 'Report', 'read', 'read_and_report', 'renamed', 'write']
+__all__ = ['REFUSED', 'Report', 'read', 'read_and_report', 'renamed', 'reported', 'write']

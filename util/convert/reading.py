@@ -80,11 +80,16 @@ def read(
 
 
 def read_and_report(path: str | Path, use_ema: bool = False, contents: dict | None = None) -> dict:
-    """A weight file's contents as `read` gives them.
+    """A weight file's contents as `read` gives them; see `reported`."""
+    return reported(read(path, use_ema=use_ema, contents=contents))
+
+
+def reported(converted: tuple[dict, Report]) -> dict:
+    """The contents that `read` has given.
 
     For a file of another code base the main process prints the report on stderr.
     """
-    contents, report = read(path, use_ema=use_ema, contents=contents)
+    contents, report = converted
     foreign = not report.format.startswith(names.PADDLE.label)
     if dist.is_main() and (report.dropped or foreign):
         print(report, file=sys.stderr)
