@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import models_features
 import models_labels
+import models_sizes
 import models_zoo
 from util import archive_flags, cli, exported, feature_file, program, sizes
 from util.augment import crop, transform
@@ -189,15 +190,11 @@ def check_flags(args, about):
         'patch_size': about.get('patch_size'),
         'nb_classes': len(about.get('classes', [])),
     }
+    asked = {name: getattr(args, name) for name in known}
     for name, own in known.items():
-        asked = getattr(args, name)
-        if asked is None or asked == own:
-            continue
-        if name == 'input_size':
-            own, asked = sizes.words(own), sizes.words(asked)
-        if own is None:
+        if own is None and asked[name] is not None:
             raise InputError(f'{args.resume} does not say its {name}; leave --{name} out')
-        raise InputError(f'{args.resume} has {name} {own}, but {name} {asked} was asked for')
+    models_sizes.check_asked(args.resume, known, asked)
 
 
 def find(path, channels, index_dir):
