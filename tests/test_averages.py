@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+import hubconf
 import main_export
 import main_finetune
 import main_infer
 import main_linprobe
 import main_parity
+import models_features
+import models_zoo
 from util import convert, weights
 from util.convert import __main__ as converter
 from util.convert import names
@@ -51,6 +54,27 @@ def test_an_average_alone_is_read(official, tmp_path, capsys, plain, average):
         and 'averaged weights' in report.format
     )
     assert 'is taken' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'read',
+    [
+        lambda file: models_zoo.classifier_from(file)[0],
+        lambda file: models_features.model_from(file)[0],
+        lambda file: hubconf.vit_nano_patch4(weights=file),
+    ],
+)
+def test_a_classifier_is_read_once(tmp_path, capsys, monkeypatch, read):
+    model = models_zoo.classifier('vit_nano_patch4', img_size=8, num_classes=3, global_pool=True)
+    tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    flags = {'model': 'vit_nano_patch4', 'input_size': 8}
+    paddle_file.write(tmp_path / 'x.pd', {'model': tensors, 'model_ema': tensors, 'args': flags})
+    reading = []
+    once = weights.read
+    monkeypatch.setattr(weights, 'read', lambda path: reading.append(path) or once(path))
+    assert read(str(tmp_path / 'x.pd')).head.bias.shape == [3]
+    assert len(reading) == 1
+    assert capsys.readouterr().err.count("'model' is taken") == 1
 
 
 def test_an_average_that_is_not_there_is_missed(official, tmp_path):
