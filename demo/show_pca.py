@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import paddle
-from sklearn.decomposition import PCA
 
 from models_features import Features
-from util import panels
+from util import panels, pca
 from util.errors import InputError
 
 NAMES = ('1st, red', '2nd, green', '3rd, blue')  # of the components
@@ -58,20 +57,22 @@ def components(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     CUT per cent at each end, are clipped.
     """
     flat = features.reshape(-1, features.shape[-1])  # [patches, D]
-    if min(flat.shape) < COMPONENTS:
+    directions = min(len(flat) - 1, flat.shape[1])  # in which the patches can vary
+    if directions < COMPONENTS:
         raise InputError(
             f'{len(flat)} patches of {flat.shape[1]} features have no {COMPONENTS} principal '
             'components; give more pictures, or an earlier --block'
         )
-    pca = PCA(COMPONENTS, svd_solver='full')
-    projected = pca.fit_transform(flat)  # [patches, 3]
+    mean, basis = pca.components([flat], COMPONENTS)
+    projected = (flat - mean) @ basis  # [patches, 3]
+    shares = projected.var(0) / flat.var(0).sum()
     low, high = np.percentile(projected, [CUT, 100 - CUT], axis=0)
     spread = np.maximum(high - low, TINY)
     scaled = (projected - low) / spread
     levels = 255 * scaled.clip(0, 1)
     colours = levels.round().astype('uint8')
     shape = [*features.shape[:-1], COMPONENTS]
-    return colours.reshape(shape), pca.explained_variance_ratio_
+    return colours.reshape(shape), shares
 
 
 def enlarged(colours: np.ndarray, size: tuple[int, int]) -> np.ndarray:

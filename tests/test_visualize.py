@@ -177,6 +177,16 @@ def test_colours_are_the_components_by_a_singular_value_decomposition():
         assert min(off) < 1
 
 
+def test_three_components_need_four_patches():
+    features = np.random.default_rng(0).normal(size=[1, 2, 2, 6]).astype('float32')
+    colours, shares = show_pca.components(features)
+    assert colours.shape == (1, 2, 2, 3) and shares.sum() == pytest.approx(1)
+    with pytest.raises(InputError, match='2 patches of 6 features have no 3 principal comp'):
+        show_pca.components(features[:, :1])
+    with pytest.raises(InputError, match='3 patches of 6 .*; give more pictures'):
+        show_pca.components(features.reshape(1, 1, 4, 6)[:, :, :3])
+
+
 @pytest.mark.parametrize('model', AUTOENCODERS)
 def test_all_models_have_components_and_neighbours(weights, show, digits, model):
     assert show(weights(model), '--show', 'pca', '--block', 0).shape[1] == 5 * (128 + 4) + 4
