@@ -92,8 +92,7 @@ def overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """A picture uint8 [height, width, 3] in grey, coloured by weights [rows, columns]."""
     shares = weights / max(weights.max(), np.finfo('float32').tiny)
     colours = matplotlib.colormaps[COLOURS](shares)[..., :3] * 255  # [rows, columns, 3]
-    height, width = patch_sides(picture, weights.shape)
-    enlarged = colours.repeat(height, 0).repeat(width, 1)
+    enlarged = panels.enlarged(colours, picture.shape[:2])
     grey = picture.mean(-1, keepdims=True)
     mixed = OPACITY * enlarged + (1 - OPACITY) * grey
     return mixed.round().astype('uint8')
@@ -103,21 +102,15 @@ def marked(picture: np.ndarray, grid: tuple[int, int], query: str | int) -> np.n
     """The picture, with a frame around the query if that is a patch."""
     if isinstance(query, str):
         return picture
-    height, width = patch_sides(picture, grid)
-    row, column = divmod(query, grid[1])
+    rows, columns = grid
+    height, width = picture.shape[0] // rows, picture.shape[1] // columns  # of a patch
+    row, column = divmod(query, columns)
     top, left = row * height, column * width
     framed = picture.copy()
     patch = framed[top : top + height, left : left + width]
     patch[[0, -1]] = MARK
     patch[:, [0, -1]] = MARK
     return framed
-
-
-def patch_sides(picture: np.ndarray, grid: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a patch, in pixels."""
-    height, width, _ = picture.shape
-    rows, columns = grid
-    return height // rows, width // columns
 
 
 def described(query: str | int) -> str:

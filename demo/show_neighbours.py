@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from engine_frozen import normalised
 from models_features import Features
 from util import panels
 from util.errors import InputError
 from util.progress import bar
 
 WORDS = {'cls': 'class token', 'mean': 'mean of the patches'}
-TINY = np.finfo('float32').tiny
 BATCH_SIZE = 32  # pictures at a time
 
 
@@ -83,16 +83,10 @@ def ranking(
 
     left_out: bool [N, M], pairs that come last, with a cosine of -inf.
     """
-    cosines = unit(queries) @ unit(candidates).T  # [N, M]
+    cosines = normalised(queries) @ normalised(candidates).T  # [N, M]
     cosines = np.where(left_out, -np.inf, cosines)
     order = np.argsort(-cosines, axis=1, kind='stable')
     return order, np.take_along_axis(cosines, order, axis=1)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [N, D], scaled to length 1."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, TINY)
 
 
 def short(file: Path) -> str:

@@ -26,7 +26,7 @@ def sheet(model, images: np.ndarray, pixels: np.ndarray, block: int | None = Non
     rows = []
     for picture, of_picture in zip(pixels, colours):
         alone = [of_picture[..., [part] * 3] for part in range(COMPONENTS)]
-        shown = [enlarged(one, picture.shape[:2]) for one in (of_picture, *alone)]
+        shown = [panels.enlarged(one, picture.shape[:2]) for one in (of_picture, *alone)]
         rows.append([picture, *shown])
     captions = [f'{name}: {share:.0%}' for name, share in zip(NAMES, shares)]
     where = 'the encoder' if block is None else f'block {block}'
@@ -73,10 +73,3 @@ def components(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     colours = levels.round().astype('uint8')
     shape = [*features.shape[:-1], COMPONENTS]
     return colours.reshape(shape), shares
-
-
-def enlarged(colours: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Colours [rows, columns, 3] of patches as a picture of this height and width."""
-    rows, columns, _ = colours.shape
-    height, width = size
-    return colours.repeat(height // rows, 0).repeat(width // columns, 1)

@@ -57,6 +57,13 @@ def cover(pixels: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.where(removed, 128, pixels).astype('uint8')
 
 
+def enlarged(colours: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Colours [rows, columns, 3] of patches as a picture of this height and width."""
+    rows, columns, _ = colours.shape
+    height, width = size
+    return colours.repeat(height // rows, 0).repeat(width // columns, 1)
+
+
 def sheet(
     rows: list[list[np.ndarray]],
     captions: list[str],
