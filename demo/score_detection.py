@@ -26,7 +26,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from det import draw
-from util import cli, legend, program
+from util import cli, legend, panels, program
 from util.errors import InputError
 
 SMALL, LARGE = 18**2, 28**2  # pixels of a box
@@ -139,11 +139,7 @@ def write_picture(out: Path, folder: Path, truth: dict, found: Path) -> None:
         titled(side_by_side(above), 'truth'),
         titled(side_by_side(below), f'found, with a score from {THRESHOLD}'),
     ]
-    panels = np.concatenate(rows)
-    try:
-        Image.fromarray(padded(panels, before=GAP, after=0)).save(out)
-    except (OSError, ValueError) as error:
-        raise InputError(f'--out {out}: cannot write this picture ({error})') from None
+    panels.write(padded(np.concatenate(rows), before=GAP, after=0), out)
     print(f'{len(above)} scenes, the truth above what was found, written to {out}')
 
 

@@ -16,7 +16,6 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 # isort: split
 import numpy as np
 import paddle
-from PIL import Image
 from scipy.interpolate import griddata
 from visualize import MASK_RATIO, MOST, find, kind_of_masks
 
@@ -36,7 +35,7 @@ def main(args):
     program.start(args.device, args.seed)
     model, trained = models_zoo.autoencoder_from(args.resume, use_ema=args.use_ema)
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
-    center = crop.CenterCrop(model.img_size[0], crop.Normalize(mean, std))
+    center = crop.CenterCrop(model.img_size, crop.Normalize(mean, std))
     files = find(args.data_path, model.in_chans, '--data_path', most=None)
     images = [center(pictures.read_as_seen(file, model.in_chans)) for file in files]
     images = np.stack(images)  # [N, C, height, width]
@@ -64,8 +63,7 @@ def main(args):
     rows = [images, images, filled['autoencoder'], filled['cubic']]
     rows = [panels.as_pixels(row, mean, std) for row in rows]
     rows[1] = panels.cover(rows[1], masks)
-    drawn = draw(rows, errors['autoencoder'])
-    Image.fromarray(drawn).save(args.out)
+    panels.write(draw(rows, errors['autoencoder']), args.out)
     print(f'wrote {args.out}')
 
 

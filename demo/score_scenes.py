@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from paddleseg.utils import visualize
-from PIL import Image
 
 from seg import census, dataset
-from util import cli, log, program
+from util import cli, log, panels, program
 from util.errors import InputError
 
 COLUMNS = 8  # scenes side by side
@@ -90,11 +89,7 @@ def draw(
     shown = min(COLUMNS, len(labels))
     classes = [colored(label) for label in labels[:shown]]
     predicted = [colored(prediction) for prediction in predictions[:shown]]
-    panels = side_by_side([images[:shown], classes, predicted])
-    try:
-        Image.fromarray(panels).save(out)
-    except (OSError, ValueError) as error:
-        raise InputError(f'--out {out}: cannot write this picture ({error})') from None
+    panels.write(side_by_side([images[:shown], classes, predicted]), out)
     print(f'picture, classes, prediction of {shown} scenes written to {out}')
 
 

@@ -27,7 +27,6 @@ import paddle
 import show_attention
 import show_neighbours
 import show_pca
-from PIL import Image
 
 import models_features
 import models_zoo
@@ -55,10 +54,7 @@ def main(args):
     program.start(args.device, args.seed)
     show = reconstruction if args.show == 'reconstruction' else of_features
     rows, picture = show(args)
-    try:
-        Image.fromarray(picture).save(args.out)
-    except (OSError, ValueError) as error:
-        raise InputError(f'--out {args.out}: cannot write this picture ({error})') from None
+    panels.write(picture, args.out)
     print(f'{rows} rows written to {args.out}')
 
 

@@ -21,6 +21,7 @@ import models_zoo
 from demo import make_digits, make_photographs, score, score_photographs, visualize
 from util import weights
 from util.augment import transform
+from util.errors import InputError
 
 BOX = ROOT / 'demo/weights'
 RECORD = (BOX / 'README.md').read_text()
@@ -146,6 +147,21 @@ def test_reconstructions_of_photographs_have_the_error_of_their_record(capsys, t
     expected = {name: row[1] for name, row in recorded('photographs').items()}
     assert found == pytest.approx(expected, abs=2e-3)
     assert found['autoencoder'] < found['mean of visible']
+
+
+def test_photographs_may_be_taller_than_wide_and_the_folder_of_the_picture_must_exist(
+    capsys, tmp_path
+):
+    model = models_zoo.autoencoder('mae_vit_nano_patch4', img_size=(32, 16))
+    about = {'model': 'mae_vit_nano_patch4', 'norm_pix_loss': False, 'input_size': [32, 16]}
+    paddle.save({'model': model.state_dict(), 'args': about}, str(tmp_path / 'x.pd'))
+    flags = ['--resume', tmp_path / 'x.pd', '--data_path', ROOT / 'demo/photographs']
+    run(score_photographs, *flags, '--out', tmp_path / 'x.png')
+    assert len(printed(capsys)) == 4
+    with Image.open(tmp_path / 'x.png') as drawn:
+        assert drawn.width == 8 * (16 * 4 + 4) + 4  # enlarged to a height of 128
+    with pytest.raises(InputError, match='--out .*no/x.png: cannot write this picture'):
+        run(score_photographs, *flags, '--out', tmp_path / 'no/x.png')
 
 
 @pytest.mark.slow

@@ -1,7 +1,11 @@
 """Sheets of captioned panels that show people what a model does, such as its reconstructions."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from util.errors import InputError
 
 # in pixels
 GAP = 4  # between panels
@@ -104,6 +108,14 @@ def sheet(
         start = (GAP, above_note + CAPTION * number + CAPTION // 2)
         _write(draw, line, start, canvas_width - GAP, anchor='lm')
     return np.asarray(canvas)
+
+
+def write(pixels: np.ndarray, out: Path) -> None:
+    """Write a picture uint8 [height, width, 3] to the file of --out; InputError if that fails."""
+    try:
+        Image.fromarray(pixels).save(out)
+    except (OSError, ValueError) as error:
+        raise InputError(f'--out {out}: cannot write this picture ({error})') from None
 
 
 def _write(
