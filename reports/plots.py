@@ -81,7 +81,11 @@ def _save_svg(figure, file) -> None:
     import matplotlib
 
     nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
-    settings = {'svg.fonttype': 'none', 'svg.hashsalt': 'reports'}  # letters stay text; ids repeat
+    settings = {
+        'svg.fonttype': 'none',  # letters stay text
+        'svg.hashsalt': 'reports',  # ids repeat
+        'font.sans-serif': ['DejaVu Sans', 'Verdana'],  # each text names all of them
+    }
     with matplotlib.rc_context(settings):
         figure.savefig(file, format='svg', metadata=nothing, transparent=True)
 
