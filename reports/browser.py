@@ -27,10 +27,10 @@ ORDER = ('measured', 'ported-eval', 'not-run', 'taken-over')
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the reproduction table: its text, and what it is sorted by."""
+    """A cell of the reproduction table: its text, and the number that it is sorted by, if any."""
 
     text: str
-    key: str | float
+    key: float | None = None
 
 
 def page(folder: str | Path) -> str:
@@ -69,8 +69,8 @@ def _row(family: str, recipe: recipes.Recipe, done: dict) -> dict[str, Cell]:
     expected = '; '.join(map(str, recipe.figures))
     first = recipe.figures[0].value if recipe.figures else -1
     return {
-        'run': Cell(recipe.name, recipe.name),
-        'family': Cell(family, family),
+        'run': Cell(recipe.name),
+        'family': Cell(family),
         'to expect': Cell(expected, first),
         'status': Cell(status, ORDER.index(status)),
         'here': Cell(here, _number(here)),
