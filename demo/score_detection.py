@@ -195,7 +195,7 @@ def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
 def titled(row: np.ndarray, text: str) -> np.ndarray:
     """The row of pictures below a white line with a text."""
     line = Image.new('RGB', (row.shape[1], TITLE), 'white')
-    letters = legend.font(TITLE * 3 // 4)
+    letters = legend.font(text, TITLE * 3 // 4)
     ImageDraw.Draw(line).text((0, TITLE // 2), text, fill='black', font=letters, anchor='lm')
     return np.concatenate([np.asarray(line), row])
 

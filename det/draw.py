@@ -77,7 +77,7 @@ def write(
     size: int,
 ) -> None:
     """Write a text on a coloured ground above a corner, or below it at the picture's upper edge."""
-    letters = legend.font(size, is_wide=not text.isascii())
+    letters = legend.font(text, size)
     margin = max(size // 8, 1)
     x1, y1, x2, y2 = canvas.textbbox((0, 0), text, font=letters)
     width = round(x2 - x1) + 2 * margin

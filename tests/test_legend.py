@@ -1,5 +1,6 @@
 """The legend below pictures: colours, texts, and the picture as it was."""
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +10,7 @@ import det.infer
 import seg.predict
 from det.detections import Detections
 from seg import classes, dataset
-from util import legend
+from util import legend, panels
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -45,6 +46,17 @@ def test_many_entries_get_rows_and_long_texts_end_within_the_sheet():
     right = np.asarray(sheet)[50:, -2:]
     assert (right == 255).all()
     assert legend.below(Image.new('RGB', (200, 50)), [], 'nothing').height < sheet.height
+
+
+def test_texts_of_legends_and_panels_take_a_wide_font_where_they_need_it(monkeypatch):
+    """A file of Matplotlib's stands for a font with Chinese."""
+    wide = f'{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf'
+    monkeypatch.setattr(legend, 'WIDE_FONTS', ('none.ttf', wide))
+    monkeypatch.setattr(legend, '_font', legend._font.__wrapped__)  # nothing kept
+    for letters in (legend.font('猫/三.png', 12), panels._font('猫/三.png', 100)):
+        assert letters.path == wide
+    for letters in (legend.font('cat/3.png', 12), panels._font('cat/3.png', 100)):
+        assert letters.path != wide
 
 
 def test_a_segmented_picture_names_its_classes_by_share(monkeypatch):

@@ -56,7 +56,7 @@ def _places(entries: list[Entry], size: int, width: int) -> tuple[list[tuple[int
 
 
 def _write(canvas: ImageDraw.ImageDraw, start: tuple[int, int], text: str, size: int) -> None:
-    letters = font(size, is_wide=not text.isascii())
+    letters = font(text, size)
     canvas.text(start, text, fill=INK, anchor='lm', font=letters)
 
 
@@ -70,13 +70,17 @@ def _shortened(text: str, size: int, width: int) -> str:
 
 
 def _length(text: str, size: int) -> float:
-    letters = font(size, is_wide=not text.isascii())
+    letters = font(text, size)
     return letters.getlength(text)
 
 
+def font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """Letters of a height in pixels for a text, with Chinese, Japanese and Korean if installed."""
+    return _font(size, is_wide=not text.isascii())
+
+
 @functools.cache
-def font(size: int, is_wide: bool = False) -> ImageFont.FreeTypeFont:
-    """Letters of a height in pixels; is_wide: with Chinese, Japanese and Korean, if installed."""
+def _font(size: int, is_wide: bool) -> ImageFont.FreeTypeFont:
     for name in WIDE_FONTS if is_wide else ():
         try:
             return ImageFont.truetype(name, size)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from util import legend
 from util.errors import InputError
 
 # in pixels
@@ -128,7 +129,7 @@ def _write(
 def _font(text: str, width: int) -> ImageFont.ImageFont:
     """The font of the largest size at which the text fits the width, else of the smallest size."""
     for size in range(LARGEST_FONT, SMALLEST_FONT - 1, -1):
-        font = ImageFont.load_default(size)
+        font = legend.font(text, size)
         if font.getlength(text) <= width:
             break
     return font
