@@ -1,7 +1,9 @@
 """Code that is faster on CPUs computes the same as NumPy in float64 and as Paddle's operations."""
 
+import gc
 import math
 import platform
+import weakref
 
 import numpy as np
 import paddle
@@ -19,7 +21,7 @@ MODELS = [
     'mae_pvt_nano_32',
     'simmim_swin_nano_32',
 ]
-CLASSES = nn.Linear, nn.LayerNorm, nn.GELU
+CLASSES = nn.Linear, nn.LayerNorm, nn.GELU, nn.Conv2D
 
 
 @pytest.fixture
@@ -97,6 +99,98 @@ def test_operations_and_their_gradients_are_those_of_numpy(shape, paddles_own):
     close(layer.bias.grad, dz.reshape([-1, 11]).sum(0))
 
 
+def convolution_by_hand(x, weight, dy, stride, padding, dilation):
+    """y, then the gradients of x and weight: one product for each place of the window."""
+    x = np.pad(x, [(0, 0), (0, 0), *[(zeros, zeros) for zeros in padding]])
+    dx, dweight, y = np.zeros_like(x), np.zeros_like(weight), np.zeros_like(dy)
+    for row, column in np.ndindex(weight.shape[2:]):
+        top, left = row * dilation[0], column * dilation[1]
+        below = slice(top, top + stride[0] * dy.shape[2], stride[0])
+        right = slice(left, left + stride[1] * dy.shape[3], stride[1])
+        seen, w = x[:, :, below, right], weight[:, :, row, column]
+        y += np.einsum('nchw,oc->nohw', seen, w)
+        dweight[:, :, row, column] = np.einsum('nchw,nohw->oc', seen, dy)
+        dx[:, :, below, right] += np.einsum('nohw,oc->nchw', dy, w)
+    rows, columns = (slice(zeros, side - zeros) for zeros, side in zip(padding, x.shape[2:]))
+    return y, dx[:, :, rows, columns], dweight
+
+
+@pytest.mark.parametrize('has_bias', [True, False], ids=['bias', 'no_bias'])
+@pytest.mark.parametrize(
+    ('channels', 'kernel', 'stride', 'padding', 'dilation'),
+    [
+        ((16, 24), (3, 3), (1, 1), (1, 1), (1, 1)),
+        ((3, 8), (7, 7), (2, 2), (3, 3), (1, 1)),
+        ((5, 7), (3, 2), (1, 1), (1, 0), (2, 1)),
+        ((1, 1), (1, 3), (1, 2), (0, 2), (1, 3)),
+    ],
+    ids=str,
+)
+def test_convolutions_are_those_of_numpy(
+    channels, kernel, stride, padding, dilation, has_bias, paddles_own, monkeypatch
+):
+    paddles_own()
+    served = []
+    apply = kernels.Convolution.apply
+    monkeypatch.setattr(
+        kernels.Convolution, 'apply', lambda *args: served.append(1) or apply(*args)
+    )
+    rng = np.random.default_rng(0)
+    x, X = given(rng, 2, channels[0], 9, 11)
+    layer = nn.Conv2D(*channels, kernel, stride, padding, dilation, bias_attr=has_bias and None)
+    weight, values = given(rng, *layer.weight.shape)
+    layer.weight.set_value(values)
+    bias = np.zeros(channels[1])
+    if has_bias:
+        bias, values = given(rng, channels[1])
+        layer.bias.set_value(values)
+
+    Y = layer(X)
+    assert served
+    dy, DY = given(rng, *Y.shape)
+    Y.backward(DY)
+    y, dx, dweight = convolution_by_hand(x, weight, dy, stride, padding, dilation)
+    close(Y, y + bias[:, None, None])
+    close(X.grad, dx)
+    close(layer.weight.grad, dweight)
+    if has_bias:
+        close(layer.bias.grad, dy.sum((0, 2, 3)))
+
+
+def test_convolutions_that_oneDNN_does_not_serve_are_paddles(paddles_own):
+    paddles_own()
+    x = paddle.rand([1, 4, 8, 8])
+    assert kernels.convolution(nn.Conv2D(4, 4, 2, 2), x) is None, 'patches'
+    assert kernels.convolution(nn.Conv2D(4, 4, 3, groups=4), x) is None
+    assert kernels.convolution(nn.Conv2D(4, 4, 3, padding='SAME'), x) is None
+    assert kernels.convolution(nn.Conv2D(4, 4, 3, padding=[1, 0, 1, 0]), x) is None
+    assert kernels.convolution(nn.Conv2D(4, 4, 3, padding_mode='reflect', padding=1), x) is None
+    assert kernels.convolution(nn.Conv2D(4, 4, 3, data_format='NHWC'), x) is None
+    assert kernels.convolution(nn.Conv2D(4, 4, 3), x.astype('float64')) is None
+
+
+def test_what_onednn_has_made_is_freed():
+    """Many shapes of a convolution, as images of many sizes ask for, keep the memory flat."""
+    layer = nn.Conv2D(3, 8, 3, padding=1)
+    freed = onednn.library._owned
+    made = []
+
+    def owned(handle, kind):
+        made.append(weakref.ref(handle))
+        return freed(handle, kind)
+
+    onednn.library._owned = owned
+    try:
+        for side in range(4, 8):
+            kernels.convolution(layer, paddle.rand([1, 3, side, side]))
+    finally:
+        del onednn.library._owned
+    assert any(handle() is not None for handle in made)
+    onednn.convolution.cache_clear()
+    gc.collect()
+    assert all(handle() is None for handle in made)
+
+
 @pytest.mark.parametrize('shape', [(1, 1, 3, 4, 4), (1, 5, 3, 4, 4), (1, 5, 1, 4, 4), (1,) * 5])
 def test_a_bias_is_added_along_its_first_axes(shape):
     """Equal to NumPy's sum bit for bit; the bias's gradient is the sum of that of all scores."""
@@ -144,8 +238,9 @@ def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monk
 
 def test_frozen_weights_get_no_gradient(paddles_own):
     paddles_own()
-    x = paddle.rand([4, 6])
-    for layer in (nn.Linear(6, 6), nn.LayerNorm(6)):
+    rows, maps = paddle.rand([4, 6]), paddle.rand([2, 6, 5, 5])
+    layers = [(nn.Linear(6, 6), rows), (nn.LayerNorm(6), rows), (nn.Conv2D(6, 6, 3), maps)]
+    for layer, x in layers:
         layer.weight.stop_gradient = True
         layer(x).sum().backward()
         assert layer.weight.grad is None and x.grad is None and layer.bias.grad is not None
@@ -155,6 +250,18 @@ def test_without_onednn_linear_layers_are_still_served(paddles_own, monkeypatch,
     monkeypatch.setattr(onednn.library, 'path', tmp_path / 'libdnnl.so.3')
     paddles_own()
     assert hasattr(nn.Linear.forward, '__wrapped__') and not hasattr(nn.GELU.forward, '__wrapped__')
+
+
+def test_softmax_gradient_is_paddles_where_oneDNN_has_but_its_reference_code(monkeypatch):
+    """That code takes seven times as long as Paddle's."""
+    forward, _ = onednn.softmax(6, 5)
+    monkeypatch.setattr(onednn, 'softmax', lambda rows, width: (forward, None))
+    rng = np.random.default_rng(0)
+    x, X = given(rng, 6, 5)
+    dy, DY = given(rng, 6, 5)
+    kernels.softmax(X).backward(DY)
+    s = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+    close(X.grad, s * (dy - (dy * s).sum(-1, keepdims=True)))
 
 
 def test_what_onednn_refuses_is_an_error():

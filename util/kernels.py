@@ -1,4 +1,5 @@
-"""Faster versions of four Paddle operations on CPUs: linear layers, layer norm, GELU, softmax.
+"""Faster versions of Paddle's operations on CPUs: linear layers, layer norm, GELU, softmax, and
+convolutions whose windows overlap.
 
 `install` replaces Paddle's own, so models need not know of them; only `add_bias` is called by name.
 Results are equal up to rounding.
@@ -142,7 +143,48 @@ class Softmax(PyLayer):
         """The gradient of x."""
         (y,) = ctx.saved_tensor()
         _, differentiate = onednn.softmax(rows(y), y.shape[-1])
+        if differentiate is None:
+            return paddle._C_ops.softmax_grad(y, dy, -1)
         return result(differentiate, y, dy)
+
+
+class Convolution(PyLayer):
+    """x [N, C, ..], weight [O, C, ..], bias [O] or None -> [N, O, ..]."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, windows):
+        given = [x, weight] if bias is None else [x, weight, bias]
+        given = [tensor.contiguous() for tensor in given]
+        ctx.wanted = wanted(*given)
+        ctx.windows = windows
+        ctx.save_for_backward(*given)
+        shapes = [tuple(tensor.shape) for tensor in (x, weight)]
+        convolve, _, _ = onednn.convolution(*shapes, windows, bias is not None)
+        y = paddle.empty([x.shape[0], weight.shape[0], *windows.places(*shapes)])
+        convolve(*given, y)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        """The gradients of x, weight and, if there is one, bias."""
+        x, weight, *biases = ctx.saved_tensor()
+        dy = dy.contiguous()
+        shapes = [tuple(tensor.shape) for tensor in (x, weight)]
+        _, of_maps, of_weights = onednn.convolution(*shapes, ctx.windows, len(biases) == 1)
+
+        dx = None
+        x_wanted, *others_wanted = ctx.wanted
+        if x_wanted:
+            dx = paddle.empty_like(x)
+            of_maps(dy, weight, dx)
+        gradients = [None] * len(others_wanted)
+        if any(others_wanted):
+            made = [paddle.empty_like(tensor) for tensor in (weight, *biases)]
+            of_weights(x, dy, *made)
+            for place, is_wanted in enumerate(others_wanted):
+                if is_wanted:
+                    gradients[place] = made[place]
+        return dx, *gradients
 
 
 def linear(layer: nn.Linear, x: paddle.Tensor) -> paddle.Tensor | None:
@@ -181,6 +223,24 @@ def softmax(
     return Softmax.apply(x) if over_last_axis else None
 
 
+def convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor | None:
+    """nn.Conv2D.forward where windows overlap, or None where Paddle must do it.
+
+    Other windows, such as patches, are one product of matrices for Paddle, too.
+    """
+    size = layer.weight.shape[2:]
+    overlap = any(side > step for side, step in zip(size, layer._stride))
+    plain = layer._groups == 1 and layer._padding_mode == 'zeros' and layer._data_format == 'NCHW'
+    explicit = layer._padding_algorithm == 'EXPLICIT' and len(layer._updated_padding) == 2
+    given = [x, layer.weight] if layer.bias is None else [x, layer.weight, layer.bias]
+    if not (overlap and plain and explicit and served(*given)):
+        return None
+    windows = onednn.Windows(
+        tuple(layer._stride), tuple(layer._updated_padding), tuple(layer._dilation)
+    )
+    return Convolution.apply(x, layer.weight, layer.bias, windows)
+
+
 def add_bias(scores: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
     """scores + bias; the bias has as many axes, and its first ones may be 1.
 
@@ -200,7 +260,7 @@ def add_bias(scores: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
 
 
 def install() -> None:
-    """Replace Paddle's Linear, LayerNorm, GELU and softmax; a second call does nothing."""
+    """Replace Paddle's layers and softmax by those of this file; a second call does nothing."""
     if hasattr(nn.Linear.forward, '__wrapped__'):
         return
     _put(nn.Linear, 'forward', linear)
@@ -209,6 +269,7 @@ def install() -> None:
         _put(nn.LayerNorm, 'forward', layer_norm)
         _put(nn.GELU, 'forward', gelu)
         _put(nn.functional, 'softmax', softmax)
+        _put(nn.Conv2D, 'forward', convolution)
 
 
 def _put(owner, name: str, faster) -> None:

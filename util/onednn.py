@@ -1,26 +1,33 @@
 """oneDNN through its C interface (version 3). The library is part of Paddle's wheel for CPUs.
 
 Paddle's own CPU kernels for GELU, layer normalisation and softmax run on one thread, mostly without
-vector instructions. oneDNN's use both and give the same numbers up to rounding. All tensors are
-float32, on the CPU and contiguous. An operation is prepared once for each shape, and the last 64 of
-each kind are kept.
+vector instructions, and those for convolutions copy each window of the input. oneDNN's use all
+threads and vectors, and give the same numbers up to rounding. All tensors are float32, on the CPU
+and contiguous. An operation is prepared once for each shape, and the last 64 of each kind are kept.
 """
 
 import ctypes
 import threading
-from ctypes import c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
+import weakref
+from ctypes import c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import paddle
 
 # Numbers of dnnl_types.h
-CPU, IN_ORDER, FLOAT32, TRAINING, BACKWARD = 1, 1, 3, 64, 128
-GELU_ERF, SOFTMAX, SCALE_AND_SHIFT = 0x31, 0x30000, 6
-SRC, DST, MEAN, VARIANCE, SCALE, SHIFT = 1, 17, 49, 50, 51, 52
-DIFF_SRC, DIFF_DST, DIFF_SCALE, DIFF_SHIFT = 129, 145, 255, 256
+CPU, IN_ORDER, FLOAT32, ANY_LAYOUT, TRAINING, BACKWARD = 1, 1, 3, 1, 64, 128
+GELU_ERF, SOFTMAX, SCALE_AND_SHIFT, CONVOLUTION = 0x31, 0x30000, 6, 1
+SRC, DST, WEIGHTS, BIAS, MEAN, VARIANCE, SCALE, SHIFT = 1, 17, 33, 41, 49, 50, 51, 52
+DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 169, 255, 256
+IMPLEMENTATION, LAYOUT_OF_ARGUMENT = 8, 255  # what a descriptor is asked for
 
 NO_ATTRIBUTES = None  # the last argument of every primitive descriptor
+
+
+class Handle(c_void_p):
+    """An object of oneDNN; it is freed when Python drops the handle."""
 
 
 class _Argument(ctypes.Structure):
@@ -45,10 +52,17 @@ class Library:
         if status:
             raise RuntimeError(f'oneDNN: {name} returned {status}; ONEDNN_VERBOSE=all says more')
 
-    def make(self, name: str, *args) -> c_void_p:
+    def make(self, name: str, *args) -> Handle:
         """The object that dnnl_{name}_create makes."""
-        handle = c_void_p()
+        handle = Handle()
         self.call(f'{name}_create', ctypes.byref(handle), *args)
+        kind = 'primitive_desc' if name.endswith('primitive_desc') else name
+        return self._owned(handle, kind)
+
+    def _owned(self, handle: Handle, kind: str) -> Handle:
+        """The handle, which frees its object in the end, though not at the program's exit."""
+        value = c_void_p(handle.value)
+        weakref.finalize(handle, self.call, f'{kind}_destroy', value).atexit = False
         return handle
 
     @cached_property
@@ -61,22 +75,52 @@ class Library:
         """The queue of the engine, in which operations run in order."""
         return self.make('stream', self.engine, c_uint(IN_ORDER))
 
-    def layout(self, *shape: int) -> c_void_p:
+    def layout(self, *shape: int) -> Handle:
         """The memory descriptor of a contiguous float32 tensor."""
         # row-major: the last axis has stride 1
         strides = [1]
         for side in shape[:0:-1]:
             strides.insert(0, strides[0] * side)
-
-        handle = c_void_p()
         sizes = c_int64 * len(shape)
-        arguments = [c_int(len(shape)), sizes(*shape), c_int(FLOAT32), sizes(*strides)]
-        self.call('memory_desc_create_with_strides', ctypes.byref(handle), *arguments)
-        return handle
+        return self._memory_desc('strides', shape, sizes(*strides))
 
-    def primitive_desc(self, name: str, *args) -> c_void_p:
+    def any_layout(self, *shape: int) -> Handle:
+        """A memory descriptor that leaves the order of the values to the operation."""
+        return self._memory_desc('tag', shape, c_int(ANY_LAYOUT))
+
+    def _memory_desc(self, by: str, shape: tuple[int, ...], order) -> Handle:
+        handle = Handle()
+        sizes = (c_int64 * len(shape))(*shape)
+        arguments = [c_int(len(shape)), sizes, c_int(FLOAT32), order]
+        self.call(f'memory_desc_create_with_{by}', ctypes.byref(handle), *arguments)
+        return self._owned(handle, 'memory_desc')
+
+    def primitive_desc(self, name: str, *args) -> Handle:
         """The descriptor of an operation, from the arguments between engine and attributes."""
         return self.make(f'{name}_primitive_desc', self.engine, *args, NO_ATTRIBUTES)
+
+    def implementation(self, description: c_void_p) -> str:
+        """The name of the code that runs an operation, such as jit:avx2 or ref:any."""
+        name = c_char_p()
+        question = [c_int(IMPLEMENTATION), c_int(0), ctypes.byref(name)]
+        self.call('primitive_desc_query', description, *question)
+        return name.value.decode()
+
+    def layout_of(self, description: c_void_p, argument: int) -> c_void_p:
+        """The layout that an operation has chosen for one of its tensors."""
+        ask = self.functions.dnnl_primitive_desc_query_md
+        ask.restype = c_void_p
+        return c_void_p(ask(description, c_int(LAYOUT_OF_ARGUMENT), c_int(argument)))
+
+    def equal(self, layout: c_void_p, other: c_void_p) -> bool:
+        """Whether two layouts are the same."""
+        return bool(self.functions.dnnl_memory_desc_equal(layout, other))
+
+    def size_of(self, layout: c_void_p) -> int:
+        """The number of float32 values in a layout, padding included."""
+        ask = self.functions.dnnl_memory_desc_get_size
+        ask.restype = c_size_t
+        return ask(layout) // 4
 
 
 library = Library()
@@ -91,8 +135,10 @@ class Operation:
     def __init__(self, description: c_void_p, *tensors: tuple[int, c_void_p]):
         self.primitive = library.make('primitive', description)
         self.arguments = (_Argument * len(tensors))()
+        self.memories = []
         for argument, (name, layout) in zip(self.arguments, tensors):
             memory = library.make('memory', layout, library.engine, c_void_p(0))
+            self.memories.append(memory)
             argument.name = name
             argument.memory = memory.value
         self.lock = threading.Lock()  # the arguments hold the tensors of one call
@@ -100,11 +146,51 @@ class Operation:
     def __call__(self, *tensors: paddle.Tensor) -> None:
         count = c_int(len(tensors))
         with self.lock:
-            for argument, tensor in zip(self.arguments, tensors, strict=True):
-                memory = c_void_p(argument.memory)
+            for memory, tensor in zip(self.memories, tensors, strict=True):
                 library.call('memory_set_data_handle', memory, c_void_p(tensor.data_ptr()))
             run = (self.primitive, library.stream, count, self.arguments)
             library.call('primitive_execute', *run)
+
+
+class Reordered:
+    """A prepared operation on contiguous tensors that works inside in layouts of its own choice.
+
+    Call it as an `Operation`. tensors: name and contiguous layout of each; the operation writes
+    the last `results` of them.
+    """
+
+    def __init__(self, description: Handle, *tensors: tuple[int, Handle], results: int = 1):
+        self.first_result = len(tensors) - results
+        self.changes = {}  # place of a tensor -> size of the other layout, change of the layout
+        chosen = []
+        for place, (name, contiguous) in enumerate(tensors):
+            inside = library.layout_of(description, name)
+            chosen.append((name, inside))
+            if library.equal(contiguous, inside):
+                continue
+            ways = [contiguous, inside] if place < self.first_result else [inside, contiguous]
+            self.changes[place] = library.size_of(inside), change_of_layout(*ways)
+        self.operation = Operation(description, *chosen)
+
+    def __call__(self, *tensors: paddle.Tensor) -> None:
+        inside = list(tensors)
+        for place, (size, change) in self.changes.items():
+            inside[place] = paddle.empty([size])
+            if place < self.first_result:
+                change(tensors[place], inside[place])
+
+        self.operation(*inside)
+
+        for place, (_, change) in self.changes.items():
+            if place >= self.first_result:
+                change(inside[place], tensors[place])
+
+
+def change_of_layout(before: c_void_p, after: c_void_p) -> Operation:
+    """A copy from one layout into another: change(x, y)."""
+    ends = [before, library.engine, after, library.engine]
+    description = library.make('reorder_primitive_desc', *ends, NO_ATTRIBUTES)
+    return Operation(description, (SRC, before), (DST, after))
 
 
 @lru_cache(64)
@@ -129,8 +215,11 @@ def gelu(size: int) -> tuple[Operation, Operation]:
 
 
 @lru_cache(64)
-def softmax(rows: int, width: int) -> tuple[Operation, Operation]:
-    """Softmax over the rows of [rows, width]: forward(x, y) and backward(y, dy, dx)."""
+def softmax(rows: int, width: int) -> tuple[Operation, Operation | None]:
+    """Softmax over the rows of [rows, width]: forward(x, y) and backward(y, dy, dx).
+
+    backward is None where oneDNN has but its reference code: without AVX-512.
+    """
     x = library.layout(rows, width)
     kind = c_int(SOFTMAX)
     axis = c_int(1)
@@ -141,6 +230,8 @@ def softmax(rows: int, width: int) -> tuple[Operation, Operation]:
     backward_desc = library.primitive_desc('softmax_backward', kind, *layouts, axis, forward_desc)
 
     forward = Operation(forward_desc, (SRC, x), (DST, x))
+    if library.implementation(backward_desc).startswith('ref'):
+        return forward, None
     backward = Operation(backward_desc, (DST, x), (DIFF_DST, x), (DIFF_SRC, x))
     return forward, backward
 
@@ -171,3 +262,67 @@ def layer_norm(rows: int, width: int, epsilon: float) -> tuple[Operation, Operat
     forward = Operation(forward_desc, *inputs, (DST, x), *statistics)
     backward = Operation(backward_desc, *inputs, *statistics, (DIFF_DST, x), *gradients)
     return forward, backward
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a convolution: (vertical, horizontal) steps, zeros at each edge, dilation."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def arguments(self) -> list:
+        """The last arguments of a convolution's descriptor; a dilation of 1 is 0 there."""
+        pair = c_int64 * 2
+        gaps = [step - 1 for step in self.dilation]
+        return [pair(*self.stride), pair(*gaps), pair(*self.padding), pair(*self.padding)]
+
+    def places(self, x: tuple[int, ...], weight: tuple[int, ...]) -> tuple[int, ...]:
+        """Rows and columns of the result."""
+        sides = []
+        for axis in (0, 1):
+            reach = self.dilation[axis] * (weight[2 + axis] - 1) + 1
+            room = x[2 + axis] + 2 * self.padding[axis] - reach
+            sides.append(room // self.stride[axis] + 1)
+        return tuple(sides)
+
+
+@lru_cache(256)
+def convolution(
+    x: tuple[int, ...], weight: tuple[int, ...], windows: Windows, has_bias: bool
+) -> tuple[Reordered, Reordered, Reordered]:
+    """Convolution of maps [N, C, ..] with weights [O, C, ..], both given by their shapes.
+
+    forward(x, weight, bias, y), of_maps(dy, weight, dx) and
+    of_weights(x, dy, dweight, dbias), without the bias and its gradient if there is none.
+    """
+    y = (x[0], weight[0], *windows.places(x, weight))
+    shapes = (x, weight, (weight[0],), y)
+    any_x, any_weight, _, any_y = [library.any_layout(*shape) for shape in shapes]
+    plain_x, plain_weight, plain_bias, plain_y = [library.layout(*shape) for shape in shapes]
+    bias = plain_bias if has_bias else None
+    kind = c_int(CONVOLUTION)
+    options = windows.arguments()
+
+    layouts = [any_x, any_weight, bias, any_y]
+    forward_desc = library.primitive_desc(
+        'convolution_forward', c_int(TRAINING), kind, *layouts, *options
+    )
+    without_bias = [any_x, any_weight, any_y]
+    maps_desc = library.primitive_desc(
+        'convolution_backward_data', kind, *without_bias, *options, forward_desc
+    )
+    weights_desc = library.primitive_desc(
+        'convolution_backward_weights', kind, *layouts, *options, forward_desc
+    )
+
+    of_bias = [(BIAS, plain_bias)] if has_bias else []
+    of_dbias = [(DIFF_BIAS, plain_bias)] if has_bias else []
+    inputs = [(SRC, plain_x), (WEIGHTS, plain_weight), *of_bias]
+    gradients = [(DIFF_WEIGHTS, plain_weight), *of_dbias]
+    dy = (DIFF_DST, plain_y)
+    forward = Reordered(forward_desc, *inputs, (DST, plain_y))
+    of_maps = Reordered(maps_desc, dy, (WEIGHTS, plain_weight), (DIFF_SRC, plain_x))
+    of_weights = Reordered(weights_desc, (SRC, plain_x), dy, *gradients, results=len(gradients))
+    return forward, of_maps, of_weights
