@@ -27,7 +27,8 @@ CLASSES = nn.Linear, nn.LayerNorm, nn.GELU, nn.Conv2D
 @pytest.fixture
 def paddles_own(monkeypatch):
     """Paddle's own operations; call the fixture to install our kernels."""
-    for owner, name in (*((cls, 'forward') for cls in CLASSES), (nn.functional, 'softmax')):
+    functions = [(nn.functional, name) for name in ('softmax', 'interpolate', 'cross_entropy')]
+    for owner, name in (*((cls, 'forward') for cls in CLASSES), *functions):
         own = getattr(owner, name)
         monkeypatch.setattr(owner, name, getattr(own, '__wrapped__', own))
     return kernels.install
@@ -123,6 +124,7 @@ def convolution_by_hand(x, weight, dy, stride, padding, dilation):
         ((3, 8), (7, 7), (2, 2), (3, 3), (1, 1)),
         ((5, 7), (3, 2), (1, 1), (1, 0), (2, 1)),
         ((1, 1), (1, 3), (1, 2), (0, 2), (1, 3)),
+        ((6, 4), (1, 1), (1, 1), (0, 0), (1, 1)),
     ],
     ids=str,
 )
@@ -146,7 +148,7 @@ def test_convolutions_are_those_of_numpy(
         layer.bias.set_value(values)
 
     Y = layer(X)
-    assert served
+    assert served or (kernel == (1, 1) and not has_bias)
     dy, DY = given(rng, *Y.shape)
     Y.backward(DY)
     y, dx, dweight = convolution_by_hand(x, weight, dy, stride, padding, dilation)
@@ -191,6 +193,53 @@ def test_what_onednn_has_made_is_freed():
     assert all(handle() is None for handle in made)
 
 
+def bilinear_by_hand(x, size):
+    """Along each axis: the two nearest values, by their distance from the centre of a pixel."""
+    for axis, target in zip((2, 3), size):
+        side = x.shape[axis]
+        at = ((np.arange(target) + 0.5) * side / target - 0.5).clip(0, side - 1)
+        first = np.floor(at).astype(int)
+        second = np.minimum(first + 1, side - 1)
+        share = (at - first).reshape([-1, 1] if axis == 2 else [-1])
+        x = x.take(first, axis) * (1 - share) + x.take(second, axis) * share
+    return x
+
+
+@pytest.mark.parametrize('size', [(8, 12), (3, 5), (2, 7)], ids=str)
+def test_bilinear_resizing_is_that_of_numpy(size, paddles_own):
+    paddles_own()
+    rng = np.random.default_rng(0)
+    x, X = given(rng, 2, 3, 4, 6)
+    dy, DY = given(rng, 2, 3, *size)
+    y = nn.functional.interpolate(X, size, mode='bilinear', align_corners=False)
+    y.backward(DY)
+    close(y, bilinear_by_hand(x, size))
+    # the gradient of a linear operation: sum(dy * resize(e)) for each unit map e
+    gradient = np.zeros([4, 6])
+    for row, column in np.ndindex(4, 6):
+        unit = np.zeros([1, 1, 4, 6])
+        unit[0, 0, row, column] = 1
+        gradient[row, column] = (dy[1, 2] * bilinear_by_hand(unit, size)).sum()
+    close(X.grad[1, 2], gradient)
+
+
+def test_cross_entropy_of_maps_is_that_of_numpy(paddles_own):
+    paddles_own()
+    rng = np.random.default_rng(0)
+    x, X = given(rng, 2, 5, 3, 4)
+    labels = rng.integers(0, 5, [2, 1, 3, 4])
+    labels[0, 0, 0, 1] = 255
+    losses = nn.functional.cross_entropy(
+        X, paddle.to_tensor(labels), axis=1, ignore_index=255, reduction='none'
+    )
+    losses.sum().backward()
+    shares = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    one_hot = labels == np.arange(5)[:, None, None]
+    known = labels != 255
+    close(losses, np.where(known, -np.log((shares * one_hot).sum(1, keepdims=True) + ~known), 0))
+    close(X.grad, (shares - one_hot) * known)
+
+
 @pytest.mark.parametrize('shape', [(1, 1, 3, 4, 4), (1, 5, 3, 4, 4), (1, 5, 1, 4, 4), (1,) * 5])
 def test_a_bias_is_added_along_its_first_axes(shape):
     """Equal to NumPy's sum bit for bit; the bias's gradient is the sum of that of all scores."""
@@ -213,7 +262,7 @@ def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monk
     paddles_own()
     assert nn.functional.softmax is own, 'installed twice'
     used = []
-    for cls in (kernels.Linear, kernels.LayerNorm, kernels.Gelu, kernels.Softmax):
+    for cls in (kernels.Linear, kernels.LayerNorm, kernels.Gelu, kernels.Softmax, kernels.Resize):
         apply = cls.apply
         monkeypatch.setattr(
             cls,
@@ -222,7 +271,9 @@ def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monk
         )
     x = paddle.rand([3, 4, 5])
     nn.Linear(5, 2)(x), nn.LayerNorm(5)(x), nn.GELU()(x), nn.functional.softmax(x, axis=2)
-    assert used == ['Linear', 'LayerNorm', 'Gelu', 'Softmax']
+    maps = paddle.rand([1, 2, 4, 4])
+    nn.functional.interpolate(maps, [8, 8], mode='bilinear')
+    assert used == ['Linear', 'LayerNorm', 'Gelu', 'Softmax', 'Resize']
     used.clear()
     (
         nn.Linear(5, 2, bias_attr=False)(x),
@@ -231,6 +282,9 @@ def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monk
         nn.GELU(True)(x),
     )
     nn.functional.softmax(x, axis=1), nn.functional.softmax(x.astype('float64')), nn.GELU()(x[:0])
+    resize = nn.functional.interpolate
+    resize(maps, [8, 8], mode='bilinear', align_corners=True), resize(maps, [8, 8], mode='bicubic')
+    resize(maps, scale_factor=2, mode='bilinear'), resize(maps, [8, 8])
     with paddle.no_grad():
         nn.Linear(5, 2)(x)
     assert used == []
