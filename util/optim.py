@@ -149,10 +149,8 @@ class Lars(paddle.optimizer.Optimizer):
         Does nothing if the scaler of mixed precision has found a gradient that is not finite, as
         Paddle's own optimizers.
         """
-        # Set by GradScaler.step; None without a scaler
-        if self._get_auxiliary_var('found_inf'):
-            return
-
+        # Set by GradScaler.step; None without a scaler. It is not read here, but used on the device
+        found_inf = self._get_auxiliary_var('found_inf')
         for parameter in self._parameter_list:
             if parameter.grad is None:
                 continue
@@ -160,8 +158,13 @@ class Lars(paddle.optimizer.Optimizer):
             if parameter.ndim > 1:
                 update = self._decayed_and_scaled(parameter, update)
             buffer = self.buffers[parameter.name]
-            buffer.set_value(self.momentum * buffer + update)
-            parameter.set_value(parameter - self.get_lr() * buffer)
+            momentum = self.momentum * buffer + update
+            moved = parameter - self.get_lr() * momentum
+            if found_inf is not None:
+                momentum = paddle.where(found_inf, buffer, momentum)
+                moved = paddle.where(found_inf, parameter, moved)
+            buffer.set_value(momentum)
+            parameter.set_value(moved)
 
     def _decayed_and_scaled(
         self, parameter: paddle.Tensor, gradient: paddle.Tensor
@@ -170,9 +173,9 @@ class Lars(paddle.optimizer.Optimizer):
         update = gradient + self.decay * parameter
         weight_norm = parameter.norm()
         update_norm = update.norm()
-        if weight_norm.item() > 0 and update_norm.item() > 0:
-            update = update * (self.trust * weight_norm / update_norm)
-        return update
+        has_ratio = (weight_norm > 0) & (update_norm > 0)
+        ratio = self.trust * weight_norm / update_norm
+        return update * paddle.where(has_ratio, ratio, paddle.ones_like(ratio))
 
     def state_dict(self) -> dict:
         """The momentum buffers, by the names that Paddle's Momentum optimizer would give them."""
