@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from util import amp, checkpoint, dist, log, optim, resume, sharding
+from util import amp, checkpoint, dist, log, optim, profiling, resume, sharding
 from util.errors import NonFiniteLoss
 from util.progress import Progress
 from util.recorder import Recorder
@@ -31,6 +31,7 @@ class Loop:
         optimizer has its own, which `after_step` advances.
     saver, recorder, progress: those of util, or others with the same methods.
     rng: NumPy's generator of the current step.
+    profile: which iterations are profiled, if any.
     parts: further values of the iteration, by names that are the same on all ranks, which `loss_of`
         may set; they are averaged over the ranks and printed.
 
@@ -50,6 +51,7 @@ class Loop:
         progress: Progress,
         start: checkpoint.Position,
         seed: int,
+        profile: profiling.Profile | None = None,
     ):
         self.data = data
         self.step = step
@@ -60,6 +62,7 @@ class Loop:
         self.network = dist.wrap(model)
         self.rng = np.random.default_rng()
         self.parts = {}
+        self._profile = profile or profiling.Profile()
         self._start = start
         self._seed = seed
         self._batches = None  # of the current epoch
@@ -80,6 +83,7 @@ class Loop:
             self._batches = self.data.batches(epoch, first)
             self._stream = iter(self._batches)
             yield epoch
+        self._profile.finish()
 
     def train(
         self,
@@ -99,7 +103,7 @@ class Loop:
         NonFiniteLoss on all ranks if the loss of one is not finite.
         """
         self.network.train()
-        batches = islice(self._stream, iterations)
+        batches = self._profile.follow(islice(self._stream, iterations))
         for number, batch in enumerate(self.progress.follow(batches)):
             if number == 0:
                 dist.barrier()  # a rank may be slow to read an epoch's first files
@@ -204,6 +208,7 @@ class Run(Loop):
             progress=Progress(args.epochs, len(data), args.print_freq),
             start=start,
             seed=args.seed,
+            profile=profiling.Profile(args.profile, args.output_dir),
         )
         self._announce(args.model, model, state.get('path'))
 

@@ -18,7 +18,7 @@ from det import config, evaluation, flags, metrics, optimizer, schedule
 from det.batches import TrainLoader
 from det.checkpoints import Categories, Snapshots
 from engine_loop import Run
-from util import cli, dist, log, parallel_flags, program
+from util import cli, dist, log, parallel_flags, profiling, program
 from util.errors import InputError
 
 # Keys of a config that change no result: a training may be resumed with others without a warning
@@ -108,6 +108,7 @@ def settings(args, values: dict, folder: str, log_dir: str) -> argparse.Namespac
         save_every=values['snapshot_epoch'],
         save_every_iters=args.save_every_iters,
         keep=args.keep,
+        profile=args.profile,
         shard_optimizer=args.shard_optimizer,
     )
 
@@ -183,6 +184,7 @@ group.add_argument(
     help='also save within an epoch, every so many iterations; 0: never',
 )
 group.add_argument('--keep', type=cli.number(int, 0), default=3, help='checkpoints to keep; 0: all')
+profiling.flag(group)
 group.add_argument('--use_vdl', action='store_true', help='write VisualDL records')
 group.add_argument(
     '--vdl_log_dir', default='vdl_log_dir', metavar='DIR', help='folder of VisualDL records'

@@ -28,7 +28,7 @@ NO_RESULT = {'mIoU': -1.0, 'iter': -1}
 # Flags that change no result: a training may be resumed with other values without a warning
 HARMLESS = (
     'save_dir output_dir resume_model device num_workers data_timeout do_eval save_interval '
-    'keep_checkpoint_max log_iters use_vdl profiler_options'
+    'profile keep_checkpoint_max log_iters use_vdl profiler_options'
 ).split()
 
 
@@ -58,7 +58,7 @@ class Folders(checkpoint.Saver):
 
     def is_due(self, iteration: int) -> bool:
         """Whether this iteration ends with an evaluation and a checkpoint."""
-        return iteration % self.flags['save_interval'] == 0 or iteration == self.iterations
+        return iteration % self.flags['profile save_interval'] == 0 or iteration == self.iterations
 
     def is_pending(self, iteration: int) -> bool:
         """Whether the evaluation and the checkpoint after this iteration are still to come."""
@@ -66,7 +66,7 @@ class Folders(checkpoint.Saver):
 
     def until_due(self, iteration: int) -> int:
         """How many iterations there are to the next checkpoint."""
-        every = self.flags['save_interval']
+        every = self.flags['profile save_interval']
         return min(every - iteration % every, self.iterations - iteration)
 
     def after_step(self, progress: Progress, stop: bool) -> None:

@@ -27,7 +27,7 @@ from seg.checkpoints import AVERAGE, MODEL, NO_RESULT, Folders
 from seg.loading import loading
 from seg.progress import Lines
 from seg.sizes import Sizes, check_evaluation, check_transforms, window_of
-from util import amp, checkpoint, cli, dist, log, program, seeding
+from util import amp, checkpoint, cli, dist, log, profiling, program, seeding
 from util.errors import InputError
 from util.recorder import Recorder
 
@@ -201,6 +201,7 @@ def loop(args, config: Config, model, *, step, data, saver, start: int) -> Loop:
         progress=lines,
         start=checkpoint.Position(samples=start * data.global_batch),
         seed=args.seed,
+        profile=profiling.Profile(args.profile, args.save_dir),
     )
 
 
@@ -306,6 +307,7 @@ group.add_argument(
     help="options of PaddleSeg's profiler, such as "
     '"batch_range=[10,20];profile_path=model.profile"',
 )
+profiling.flag(group)
 group = PARSER.add_argument_group('evaluation and records')
 group.add_argument(
     '--do_eval',

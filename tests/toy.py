@@ -63,6 +63,7 @@ def flags(folder='', **asked):
             'save_every_iters': 0,
             'keep': 0,
             'print_freq': 100,
+            'profile': '',
         }
         | asked
     )

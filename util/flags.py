@@ -6,7 +6,7 @@ except --data_path (the official one is a folder of its authors) and --device.
 
 import argparse
 
-from util import sizes
+from util import profiling, sizes
 from util.cli import Renamed, average, data_timeout, device, number
 
 # Types of flags
@@ -383,6 +383,7 @@ def runtime(p: argparse.ArgumentParser) -> None:
         default=20,
         help='iterations between two progress lines',
     )
+    profiling.flag(g)
     inert = p.add_argument_group('inert', INERT)
     inert.add_argument('--world_size', type=int, default=1, help='no effect')
     inert.add_argument('--local_rank', type=int, default=-1, help='no effect')
