@@ -350,9 +350,20 @@ def upsample_mask(mask: paddle.Tensor, like: paddle.Tensor) -> paddle.Tensor:
     rows, columns = like.shape[1:3]
     side = math.isqrt(rows * columns // mask.shape[1])  # of a unit, in tokens
     x = mask.astype('float32')
-    x = x.reshape([-1, rows // side, columns // side, 1])
-    x = x.repeat_interleave(side, 1).repeat_interleave(side, 2)  # [N, rows, columns, 1]
-    return x > 0
+    x = x.reshape([-1, rows // side, 1, columns // side, 1])
+    x = x.expand([-1, -1, side, -1, side])  # paddle2onnx makes a wrong Tile of repeat_interleave
+    return x.reshape([-1, rows, columns, 1]) > 0
+
+
+def split_tokens(x: paddle.Tensor) -> paddle.Tensor:
+    """Make 2 x 2 tokens of each: [N, rows, columns, 4 D] -> [N, 2 rows, 2 columns, D].
+
+    A pixel shuffle (arXiv:1609.05158), of whose channel axis paddle2onnx takes no notice.
+    """
+    _, rows, columns, width = x.shape
+    x = x.reshape([-1, rows, columns, width // 4, 2, 2])
+    x = x.transpose([0, 1, 4, 2, 5, 3])  # [N, rows, 2, columns, 2, D]
+    return x.reshape([-1, 2 * rows, 2 * columns, width // 4])
 
 
 def init_linears(model: nn.Layer, weight: Callable[[paddle.Tensor], None]) -> None:

@@ -15,7 +15,7 @@ from paddle.nn import initializer
 
 import models_pvt
 import models_swin
-from layer import LayerNorm, init_pyramid, upsample_mask
+from layer import LayerNorm, init_pyramid, split_tokens, upsample_mask
 from models_mae import Reconstruction
 from models_sizes import PYRAMIDS
 from util import masking
@@ -72,7 +72,7 @@ class MaskTokens(Reconstruction):
         ids_restore is not used: the map is in the image's order.
         """
         x = self.decoder_pred(x)  # [N, rows, columns, 4 p*p*C]
-        x = nn.functional.pixel_shuffle(x, 2, data_format='NHWC')  # [N, 2 rows, 2 columns, p*p*C]
+        x = split_tokens(x)  # [N, 2 rows, 2 columns, p*p*C]
         return x.flatten(1, 2)
 
 

@@ -19,7 +19,7 @@ from paddle.nn import initializer
 
 import models_pvt
 import models_swin
-from layer import LayerNorm, check_images, init_pyramid, upsample_mask
+from layer import LayerNorm, check_images, init_pyramid, split_tokens, upsample_mask
 from models_mae import Reconstruction
 from models_sizes import PYRAMIDS
 from util import sizes
@@ -164,7 +164,7 @@ class UniformMasking(Reconstruction):
         """Prediction [N, L, p*p*C] for every patch, from the last map [N, rows, columns, D]."""
         # Each token of the last map stands for 2 x 2 visible patches
         x = self.decoder_embed(x)
-        x = nn.functional.pixel_shuffle(x, 2, data_format='NHWC').flatten(1, 2)  # [N, V, D]
+        x = split_tokens(x).flatten(1, 2)  # [N, V, D]
         N, V, D = x.shape
 
         # The position of each patch. The original sorts the positions of the visible patches, but
