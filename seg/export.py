@@ -6,7 +6,8 @@
 save_dir receives model.json, model.pdiparams and deploy.yaml; seg/predict.py --engine inference
 runs them. The model takes any number of windows of one size, because it has positions for one size.
 As in PaddleSeg, --output_op decides on the first output; the scores follow as a second output,
-because they are needed to join overlapping windows.
+because they are needed to join overlapping windows. With --onnx it also gets model.onnx, for
+seg/predict.py --engine onnx.
 The written model is run and compared with the original; a model that differs is not kept.
 """
 
@@ -74,11 +75,16 @@ def main(args):
             report = compare(exported_model.outputs(noise), expected)
             for file in Path(draft).iterdir():
                 file.replace(folder / file.name)
+        (folder / exported.ONNX).unlink(missing_ok=True)  # of another model
     except OSError as error:
         raise InputError(
             f'--save_dir {folder}: cannot write there ({error.strerror or error})'
         ) from None
-    logger.info(f'The inference model is saved in {folder}; {report}')
+    logger.info(f'The inference model is saved in {folder}; run by paddle.inference {report}')
+    if args.onnx:
+        inputs = {'x': shape}
+        report = exported.to_onnx(folder, inputs, lambda run: compare(run([noise]), expected))
+        logger.info(f'{folder / exported.ONNX} is saved; run by ONNX Runtime {report}')
 
 
 def input_shape(asked: list[int] | None, img_size: sizes.Size | None) -> list[int]:
@@ -148,7 +154,7 @@ def sample(model: paddle.nn.Layer, shape: list[int]) -> tuple[np.ndarray, list[n
 
 
 def compare(found: list[np.ndarray], expected: list[np.ndarray]) -> str:
-    """A sentence on how much the outputs of the written model differ from the model's own.
+    """How much the outputs of the written model differ from the model's own, the end of a sentence.
 
     RuntimeError where they differ too much.
     """
@@ -166,7 +172,7 @@ def compare(found: list[np.ndarray], expected: list[np.ndarray]) -> str:
 
     other_labels = scores.argmax(1) != expected_scores.argmax(1)
     return (
-        "run by paddle.inference its scores differ from this Python's by "
+        "its scores differ from this Python's by "
         f'{difference:.1e} at most (the largest is {largest:.1e}), '
         f'labels differ on {other_labels.mean():.4%} of the pixels'
     )
@@ -192,6 +198,9 @@ PARSER.add_argument(
     choices=['argmax', 'softmax', 'none'],
     default='argmax',
     help='what the first output is: class numbers, probabilities or scores',
+)
+PARSER.add_argument(
+    '--onnx', action='store_true', help='also write model.onnx; needs requirements/export.txt'
 )
 
 if __name__ == '__main__':

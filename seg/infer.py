@@ -8,6 +8,7 @@ Shapes: K classes; crop_size and stride are (width, height).
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -202,14 +203,16 @@ def labels(
 
 
 class Exported:
-    """A model that seg/export.py has written, run by paddle.inference.
+    """A model that seg/export.py has written, run by paddle.inference, or by ONNX Runtime.
+
+    engine: `inference` or `onnx`.
 
     It is called as PaddleSeg calls a model: [scores] of images [N, C, height, width]. `window` is
     the (width, height) that it takes, None where it takes any size. `transforms` and `test_config`
     are those of the config it was exported with.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, engine: str = 'inference'):
         file = Path(folder)
         if file.is_dir():
             file = file / 'deploy.yaml'
@@ -226,26 +229,48 @@ class Exported:
                 f'{file} is no deploy.yaml of an exported model ({type(error).__name__}: {error})'
             ) from None
 
+        if engine == 'onnx':
+            self.run = self._onnx(file.parent)
+        else:
+            self.run = self._inference(file, config, deploy.get('output_op'))
+
+    def _inference(self, file: Path, config: DeployConfig, output_op: str | None) -> Callable:
+        """The model in paddle.inference, as a function: list of arrays -> list of arrays.
+
+        file: deploy.yaml.
+        """
         for part in (config.model, config.params):
             if not os.path.isfile(part):
                 raise InputError(f'{file} names {part}, which is not there')
         try:  # without oneDNN, whose bilinear interpolation fails on this model
-            self.predictor = exported.predictor(config.model, config.params)
+            predictor = exported.predictor(config.model, config.params)
         except Exception as error:
             raise InputError(
                 f'{config.model}: paddle.inference cannot load it ({exported.gist(error)})'
             ) from None
-        output_op = deploy.get('output_op')
-        num_outputs = len(self.predictor.get_output_names())
-        if num_outputs == 1 and output_op != 'none':
+        if len(predictor.get_output_names()) == 1 and output_op != 'none':
             raise InputError(
                 f'{file}: this model gives the {output_op} of one window but not its scores, '
                 'which are needed to join windows; export it with seg/export.py'
             )
+        return partial(exported.outputs, predictor)
+
+    def _onnx(self, folder: Path) -> Callable:
+        """The model in ONNX Runtime, as a function: list of arrays -> list of arrays."""
+        file = folder / exported.ONNX
+        if not file.is_file():
+            raise InputError(f'{folder} has no {exported.ONNX}; export the model with --onnx')
+        exported.onnxruntime()
+        try:
+            return exported.session(file, ['x'])
+        except Exception as error:
+            raise InputError(
+                f'{file}: ONNX Runtime cannot load it ({exported.gist(error)})'
+            ) from None
 
     def outputs(self, x: np.ndarray) -> list[np.ndarray]:
         """All outputs for images, float32 [N, C, height, width]; the scores come last."""
-        return exported.outputs(self.predictor, [x])
+        return self.run([x])
 
     def __call__(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         height, width = x.shape[2:]

@@ -43,9 +43,17 @@ def from_config(
     return Segmentor(model, prepare, settings, names_of(config))
 
 
-def from_export(folder: str, config: Config | None = None, asked: dict | None = None) -> Segmentor:
-    """The segmentor that seg/export.py wrote; a config replaces what the export says of testing."""
-    model = infer.Exported(folder)
+def from_export(
+    folder: str,
+    config: Config | None = None,
+    asked: dict | None = None,
+    engine: str = 'inference',
+) -> Segmentor:
+    """The segmentor that seg/export.py wrote, run by `inference` or `onnx`.
+
+    A config replaces what the export says of testing.
+    """
+    model = infer.Exported(folder, engine)
     test_config = config.test_config if config else model.test_config
     settings = testing(test_config, asked)
     return Segmentor(model, model.transforms, settings, names_of(config) if config else ())

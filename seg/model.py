@@ -7,6 +7,7 @@ Paddle has no synchronised kernel there.
 Shapes: N images, D width of the backbone, K classes; maps are [N, channels, height, width].
 """
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -42,6 +43,33 @@ class ConvModule(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return F.relu(self.bn(self.conv(x)))
+
+
+class AveragePool(nn.Layer):
+    """The means of cells x cells parts of a map, which overlap where `cells` does not divide it."""
+
+    def __init__(self, cells: int):
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if paddle.in_dynamic_mode():
+            return F.adaptive_avg_pool2d(x, self.cells)
+        # An export: paddle2onnx ends in a crash if the map has fewer rows than cells
+        rows, columns = x.shape[2:]
+        down = paddle.to_tensor(shares(rows, self.cells))  # [cells, rows]
+        across = paddle.to_tensor(shares(columns, self.cells))  # [cells, columns]
+        return paddle.matmul(paddle.matmul(down, x), across, transpose_y=True)
+
+
+def shares(length: int, cells: int) -> np.ndarray:
+    """The share of each of `length` places in the mean of each cell: float32 [cells, length]."""
+    weights = np.zeros([cells, length], 'float32')
+    for cell in range(cells):
+        first = cell * length // cells
+        end = -(-(cell + 1) * length // cells)
+        weights[cell, first:end] = 1 / (end - first)
+    return weights
 
 
 def scores(channels: int, num_classes: int) -> nn.Conv2D:
@@ -88,7 +116,7 @@ class UPerHead(nn.Layer):
     def __init__(self, width: int, channels: int, num_classes: int, dropout: float):
         super().__init__()
         self.psp_modules = nn.LayerList(
-            nn.Sequential(nn.AdaptiveAvgPool2D(scale), ConvModule(width, channels, 1))
+            nn.Sequential(AveragePool(scale), ConvModule(width, channels, 1))
             for scale in POOL_SCALES
         )
         pooled = len(POOL_SCALES) * channels

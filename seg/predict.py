@@ -66,7 +66,7 @@ def main(args):
 
 
 def loaded(args) -> inference.Segmentor:
-    """The segmentor of --config, or with --engine inference that of an exported folder."""
+    """The segmentor of --config, or with another --engine that of an exported folder."""
     config = None
     if args.config or args.engine == 'dygraph':
         config = flags.configuration(args.config, args.opts)
@@ -78,13 +78,13 @@ def loaded(args) -> inference.Segmentor:
 
     if not args.model_path:
         raise InputError(
-            '--engine inference needs --model_path, the folder that seg/export.py has written'
+            f'--engine {args.engine} needs --model_path, the folder that seg/export.py has written'
         )
     if args.use_ema:
         raise InputError(
             '--use_ema: an exported model holds one set of weights; give --use_ema to seg/export.py'
         )
-    return inference.from_export(args.model_path, config, asked=vars(args))
+    return inference.from_export(args.model_path, config, vars(args), args.engine)
 
 
 def labelled(segmentor: inference.Segmentor, image: np.ndarray, file: Path) -> np.ndarray:
@@ -269,10 +269,10 @@ PARSER.add_argument(
 )
 PARSER.add_argument(
     '--engine',
-    choices=['dygraph', 'inference'],
+    choices=['dygraph', 'inference', 'onnx'],
     default='dygraph',
-    help='dygraph: the model of --config; inference: paddle.inference, which needs an exported '
-    'folder as --model_path',
+    help='dygraph: the model of --config; inference (Paddle Inference) and onnx (ONNX Runtime): '
+    'the exported folder in --model_path',
 )
 PARSER.add_argument(
     '--custom_color',

@@ -11,7 +11,7 @@ from paddleseg.cvlibs import manager
 
 from seg.backbone import MAEViT
 from seg.loss import CrossEntropyOverAllPixelsLoss
-from seg.model import UPerNetMAE
+from seg.model import AveragePool, UPerNetMAE, shares
 from util import pos_embed
 
 
@@ -103,3 +103,11 @@ def test_the_loss_counts_ignored_pixels_as_zero_by_hand():
 def test_paddleseg_knows_the_parts():
     assert manager.BACKBONES['MAEViT'] is MAEViT and manager.MODELS['UPerNetMAE'] is UPerNetMAE
     assert manager.LOSSES['CrossEntropyOverAllPixelsLoss'] is CrossEntropyOverAllPixelsLoss
+
+
+@pytest.mark.parametrize('rows, columns, cells', [(4, 4, 6), (16, 12, 3), (7, 5, 2), (16, 16, 1)])
+def test_the_pools_of_an_export_are_those_of_the_live_model(rows, columns, cells):
+    maps = np.random.default_rng(0).standard_normal([2, 3, rows, columns], dtype='float32')
+    live = AveragePool(cells)(paddle.to_tensor(maps)).numpy()
+    by_matrices = shares(rows, cells) @ maps @ shares(columns, cells).T
+    np.testing.assert_allclose(by_matrices, live, atol=1e-6)

@@ -1,6 +1,8 @@
 """The programs as a user runs them, from another folder, over a made-up ADE20K and a tiny model."""
 
+import importlib.util
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -25,6 +27,9 @@ from util.errors import InputError
 from util.weights import paddle_file
 
 TINY = str(ROOT / 'seg/configs/upernet_mae/upernet_mae_tiny.yml')
+PYRAMIDS = ROOT / 'seg/configs/upernet_um_mae'
+HAS_ONNX = importlib.util.find_spec('onnxruntime') and importlib.util.find_spec('paddle2onnx')
+needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason='needs requirements/export.txt')
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +43,8 @@ def scene(tmp_path_factory):
         if parameter.ndim > 1:
             parameter.set_value(paddle.randn(parameter.shape) * 0.1)
     paddle.save(model.state_dict(), str(root / 'weights.pdparams'))
-    run_here(seg.export, *model_of(root), '--save_dir', root / 'exported')
+    onnx = ['--onnx'] if HAS_ONNX else []
+    run_here(seg.export, *model_of(root), '--save_dir', root / 'exported', *onnx)
     return root
 
 
@@ -113,11 +119,17 @@ def predicted(folder):
 
 
 @pytest.mark.parametrize(
-    'flags', ['', slow('--aug_pred --scales 0.5 1.5 --flip_horizontal')], ids=['one', 'several']
+    'engine, flags',
+    [
+        ('inference', ''),
+        slow('inference', '--aug_pred --scales 0.5 1.5 --flip_horizontal'),
+        pytest.param('onnx', '', marks=needs_onnx),
+    ],
+    ids=['one', 'several', 'onnx'],
 )
-def test_the_exported_model_gives_the_same_labels(scene, tmp_path, flags):
+def test_the_exported_model_gives_the_same_labels(scene, tmp_path, engine, flags):
     images = ['--image_path', scene / 'ade/images/validation', *flags.split()]
-    exported = ['--engine', 'inference', '--model_path', scene / 'exported']
+    exported = ['--engine', engine, '--model_path', scene / 'exported']
     run_here(seg.predict, *model_of(scene), '--save_dir', tmp_path / 'a', *images)
     run_here(seg.predict, *exported, '--save_dir', tmp_path / 'b', *images)
     first, second = predicted(tmp_path / 'a'), predicted(tmp_path / 'b')
@@ -125,6 +137,27 @@ def test_the_exported_model_gives_the_same_labels(scene, tmp_path, flags):
     for name, labels in first.items():
         np.testing.assert_array_equal(labels, second[name])
         assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.slow
+@needs_onnx
+@pytest.mark.parametrize('config', ['upernet_um_mae_swin_nano.yml', 'upernet_um_mae_pvt_nano.yml'])
+def test_segmentors_over_pyramids_have_the_live_scores_in_onnx(tmp_path, config):
+    model = SegBuilder(Config(str(PYRAMIDS / config))).model
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.set_value(paddle.randn(parameter.shape) * 0.1)
+    paddle.save(model.state_dict(), str(tmp_path / 'weights.pdparams'))
+    flags = ['--config', PYRAMIDS / config, '--model_path', tmp_path / 'weights.pdparams']
+    run_here(seg.export, *flags, '--save_dir', tmp_path / 'exported', '--onnx')
+
+    images = np.random.default_rng(5).standard_normal([1, 3, 32, 32], dtype='float32')
+    model.eval()
+    (expected,) = model(paddle.to_tensor(images))
+    labels, scores = seg.infer.Exported(tmp_path / 'exported', 'onnx').outputs(images)
+    largest = float(expected.abs().max())
+    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-5 * largest)
+    np.testing.assert_array_equal(labels, scores.argmax(1))
 
 
 def test_export_and_predict_run_from_another_folder(run, scene, tmp_path):
@@ -216,6 +249,7 @@ def test_a_picture_is_segmented_as_it_was_taken(scene, tmp_path):
             ['--engine', 'inference', '--model_path', TINY, '--image_path', 'x.png'],
             'is no deploy.yaml',
         ),
+        ('predict', ['--engine', 'onnx', '--image_path', 'x.png'], 'onnx needs --model_path'),
         (
             'export',
             ['--config', TINY, '--input_shape', '1', '3', '96', '96'],
@@ -262,6 +296,17 @@ def test_every_program_takes_the_average_where_it_is_asked_for(scene, tmp_path, 
     capsys.readouterr()
     run_here(*runs[1][:1], *common, *runs[1][1])
     assert "'model' is taken" in capsys.readouterr().err
+
+
+@needs_onnx
+def test_an_export_without_a_usable_onnx_model_is_named(scene, tmp_path):
+    for name in ('deploy.yaml', 'model.json', 'model.pdiparams'):
+        shutil.copy(scene / 'exported' / name, tmp_path / name)
+    with pytest.raises(InputError, match='has no model.onnx; export the model with --onnx'):
+        seg.infer.Exported(tmp_path, 'onnx')
+    (tmp_path / 'model.onnx').write_bytes(b'no model')
+    with pytest.raises(InputError, match='ONNX Runtime cannot load it'):
+        seg.infer.Exported(tmp_path, 'onnx')
 
 
 @pytest.mark.parametrize(

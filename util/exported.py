@@ -214,8 +214,8 @@ def session(file: Path, names: list[str]) -> Callable[[list[np.ndarray]], list[n
 def to_onnx(
     folder: Path,
     inputs: dict[str, list[int | None]],
-    check: Callable[[Callable], float],
-) -> float:
+    check: Callable[[Callable], float | str],
+) -> float | str:
     """Write model.onnx beside model.json, if `check` accepts it; returns what `check` gives.
 
     check: a function of the ONNX model, which takes a list of arrays. InputError where paddle2onnx
