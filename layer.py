@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 from paddle.nn.initializer import Constant, Normal, TruncatedNormal
 
-from util import kernels, sizes
+from util import attention, kernels, sizes
 from util.dist import recompute
 from util.errors import InputError
 
@@ -79,6 +79,8 @@ def attend(
 
     Keys and values are [.., M, d], `bias` [.., L, M].
     """
+    if bias is None and attention.pays(q, k, v):
+        return attention.attend(q, k, v, scale=q.shape[-1] ** -0.5)
     return paddle.matmul(attention_weights(q, k, bias), v)  # [.., L, d]
 
 

@@ -142,10 +142,15 @@ class Softmax(PyLayer):
     def backward(ctx, dy):
         """The gradient of x."""
         (y,) = ctx.saved_tensor()
-        _, differentiate = onednn.softmax(rows(y), y.shape[-1])
-        if differentiate is None:
-            return paddle._C_ops.softmax_grad(y, dy, -1)
-        return result(differentiate, y, dy)
+        return softmax_gradient(y, dy)
+
+
+def softmax_gradient(y: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
+    """The gradient of what a softmax over the last axis has made into y."""
+    _, differentiate = onednn.softmax(rows(y), y.shape[-1])
+    if differentiate is None:
+        return paddle._C_ops.softmax_grad(y, dy, -1)
+    return result(differentiate, y, dy)
 
 
 class Convolution(PyLayer):
