@@ -1,5 +1,6 @@
 """The robustness table of arXiv:2111.06377 (table 13): one classifier on variants of ImageNet."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,15 +11,20 @@ from util.data.folder import Images
 
 
 def accuracies(
-    model, parts: Iterable[tuple[str, Images]], batches: Callable, shared: bool
+    model,
+    parts: Iterable[tuple[str, Images]],
+    batches: Callable,
+    autocast: Callable = contextlib.nullcontext,
+    shared: bool = True,
 ) -> dict[str, list[float]]:
     """Corruption -> accuracy in percent of each of its parts, printed as they are known.
 
     parts: (corruption, or '' for none; images). batches: images -> their batches for evaluate.
+    autocast, shared: as for evaluate.
     """
     found = {}
     for corruption, images in parts:
-        accuracy = evaluate(model, batches(images), shared=shared)['acc1']
+        accuracy = evaluate(model, batches(images), autocast, shared=shared)['acc1']
         of_corruption = found.setdefault(corruption, [])
         of_corruption.append(accuracy)
         if corruption:

@@ -81,7 +81,7 @@ class Reconstruct(paddle.nn.Layer):
 
 
 def main(args):
-    program.start(args.device, seed=0)
+    program.start(args.device, seed=0, deterministic=args.deterministic, tf32=False)
     layer, inputs, about = build(args)
     layer.eval()
     samples = [random_input(inputs, batch) for batch in BATCHES]
@@ -246,7 +246,7 @@ def compare(function, samples, expected):
     return apart
 
 
-PARSER = cli.parser(__doc__, cli.device, cli.average)
+PARSER = cli.parser(__doc__, cli.comparing_device, cli.average)
 PARSER.add_argument(
     '--resume',
     required=True,

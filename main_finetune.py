@@ -24,6 +24,7 @@ from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one
 from engine_loop import Run
 from util import (
     ablation_flags,
+    amp,
     archive_flags,
     classes,
     cli,
@@ -43,7 +44,14 @@ from util.errors import InputError
 
 
 def main(args):
-    program.start(args.device, args.seed, args.output_dir, args.log_dir)
+    program.start(
+        args.device,
+        args.seed,
+        args.output_dir,
+        args.log_dir,
+        amp=args.amp,
+        deterministic=args.deterministic,
+    )
     model = models_zoo.classifier(
         args.model,
         img_size=args.input_size,
@@ -53,11 +61,9 @@ def main(args):
         drop_path_rate=args.drop_path,
         global_pool=args.global_pool,
     )
-    if args.robustness:
-        evaluate_variants(args, model)
-        return
-    if args.eval:
-        evaluate_only(args, model)
+    if args.eval or args.robustness:
+        evaluate_this = evaluate_variants if args.robustness else evaluate_only
+        evaluate_this(args, model)
         return
 
     # Images
@@ -105,7 +111,7 @@ def evaluate_only(args, model):
     mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
     val = validation(args, evaluation_images(args, state), plain)
-    result = evaluate(model, val, shared=args.dist_eval)
+    result = evaluate(model, val, amp.caster(args.amp), shared=args.dist_eval)
     report_evaluation(args.resume, result)
 
 
@@ -127,7 +133,9 @@ def evaluate_variants(args, model):
         chosen = models_variants.outputs_of(model, names, variant.classes)
         batches = functools.partial(validation, args, plain=plain)
         parts = variant.images(suffixes)
-        found = engine_robustness.accuracies(chosen, parts, batches, shared=args.dist_eval)
+        found = engine_robustness.accuracies(
+            chosen, parts, batches, amp.caster(args.amp), shared=args.dist_eval
+        )
         table[variant.name] = engine_robustness.figures(found)
         log.info(engine_robustness.line(variant.name, table[variant.name]))
     engine_robustness.write(args.output_dir, args.resume, table)

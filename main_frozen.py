@@ -20,7 +20,7 @@ import paddle
 import engine_frozen
 import models_features
 import models_probes
-from util import archive_flags, atomic, cli, dist, flags, log, program, provenance, sizes
+from util import amp, archive_flags, atomic, cli, dist, flags, log, program, provenance, sizes
 from util.accuracies import METHODS, Figure, table, warn_of_edges
 from util.augment import crop, transform
 from util.data import folder, pictures, rows, subset, summary
@@ -33,7 +33,13 @@ SHAPE = ('model', 'input_size', 'patch_size', 'in_chans')  # flags that weights 
 
 
 def main(args):
-    program.start(args.device, args.seed, args.output_dir)
+    program.start(
+        args.device,
+        args.seed,
+        args.output_dir,
+        amp=args.amp,
+        deterministic=args.deterministic,
+    )
     check(args)
     find = functools.cache(functools.partial(find_images, args))
     judged, figures = [], []
@@ -56,8 +62,6 @@ def check(args):
     """InputError where flags contradict each other."""
     if not args.finetune and not args.model:
         raise InputError('name weights (--finetune FILE), or a --model to judge random weights')
-    if args.precision == 'bf16' and paddle.get_device() == 'cpu':
-        raise InputError('--precision bf16 needs a GPU; leave it out')
 
 
 # Weights
@@ -143,8 +147,10 @@ def extract(args, place, model, about, images):
         models_probes.check_queries(args.queries, run.width)
         kinds[PATCHES] = '<f2'  # they are many
 
+    autocast = amp.caster(args.amp)
+
     def features_of(images):
-        with paddle.amp.auto_cast(args.precision == 'bf16', dtype='bfloat16'):
+        with autocast():
             return run(images)
 
     recorded = {key: about.get(key) for key in ('mean', 'std') if about.get(key)}
@@ -254,7 +260,7 @@ def write(args, judged, figures):
     log.info(f'every figure: {path}')
 
 
-PARSER = cli.parser(__doc__, flags.data, archive_flags.index_dir, cli.device)
+PARSER = cli.parser(__doc__, flags.data, archive_flags.index_dir, cli.device, cli.amp)
 PARSER.add_argument(
     '--finetune',
     nargs='+',
@@ -337,10 +343,7 @@ PARSER.add_argument(
     help='images per process whose features are computed at a time',
 )
 PARSER.add_argument(
-    '--precision',
-    choices=['fp32', 'bf16'],
-    default='fp32',
-    help='of the encoder; bf16 needs a GPU',
+    '--precision', action=cli.Renamed, const='--amp bfloat16', help='the earlier name of --amp'
 )
 PARSER.add_argument('--seed', type=flags.count, default=0, help='of parts, probes, random weights')
 PARSER.add_argument(

@@ -25,7 +25,7 @@ import models_features
 import models_labels
 import models_sizes
 import models_zoo
-from util import archive_flags, cli, exported, feature_file, program, sizes
+from util import amp, archive_flags, cli, exported, feature_file, program, sizes
 from util.augment import crop, transform
 from util.data import folder, pictures, workers
 from util.data.archives import places
@@ -37,7 +37,9 @@ MOST_WORKERS = 4  # by default; each prepares some hundred images/s
 
 
 def main(args):
-    program.start(args.device, seed=0)
+    program.start(
+        args.device, seed=0, amp=args.amp, deterministic=args.deterministic, to=sys.stderr
+    )
     check_features(args)
     is_exported = Path(args.resume, exported.ABOUT).exists()
     outputs_of, about, how = from_folder(args) if is_exported else from_weights(args)
@@ -103,24 +105,25 @@ def from_weights(args):
             f'--engine {args.engine} takes a folder that main_export.py has written, '
             f'and {args.resume} is none'
         )
-    bf16 = args.precision == 'bf16'
-    if bf16 and paddle.get_device() == 'cpu':
+    if args.precision != 'fp32':
         raise InputError(
-            '--precision bf16: on a CPU the live model has float32 alone; '
-            'main_export.py writes one for which --engine inference has bfloat16'
+            f'--precision {args.precision} is for folders of main_export.py; weights themselves '
+            'take --amp, on a GPU'
         )
+    autocast = amp.caster(args.amp)
     model, about = load(args)
     run = models_features.Features(model, args.feature, args.blocks) if args.features else model
 
     @paddle.no_grad()
     def outputs_of(images):
-        with paddle.amp.auto_cast(bf16, dtype='bfloat16'):
+        with autocast():
             outputs = run(paddle.to_tensor(images))
         if args.features:
             return {name: as_array(x) for name, x in outputs.items()}
         return as_array(outputs)
 
-    return outputs_of, about, f'live, {args.precision}'
+    precision = 'fp32' if args.amp == 'off' else args.amp
+    return outputs_of, about, f'live, {precision}'
 
 
 def as_array(x):
@@ -144,6 +147,10 @@ def load(args):
 
 def from_folder(args):
     """The same as from_weights for an exported model."""
+    if args.amp != 'off':
+        raise InputError(
+            f'--amp {args.amp}: {args.resume} is an exported model, which takes --precision'
+        )
     if args.engine == 'live':
         raise InputError(
             f'{args.resume} is an exported model; '
@@ -260,7 +267,7 @@ def class_names(file, own):
     return [[name] for name in models_labels.read_names(file, len(own))]
 
 
-PARSER = cli.parser(__doc__, cli.device, cli.average)
+PARSER = cli.parser(__doc__, cli.device, cli.amp, cli.average)
 PARSER.add_argument(
     '--img_path',
     required=True,
@@ -285,7 +292,7 @@ PARSER.add_argument(
     '--precision',
     choices=exported.PRECISIONS,
     default='fp32',
-    help='bf16: faster where the processor has it; needs an exported model, or a GPU',
+    help='of an exported model; bf16 is faster where the processor has it, or on a GPU',
 )
 cli.model(PARSER)
 PARSER.add_argument(

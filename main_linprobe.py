@@ -12,7 +12,7 @@ import models_labels
 import models_zoo
 from engine_finetune import evaluate, finish_epoch, report_evaluation, train_one_epoch
 from engine_loop import Run
-from util import archive_flags, classes, cli, flags, log, optim, parallel_flags, program
+from util import amp, archive_flags, classes, cli, flags, log, optim, parallel_flags, program
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import folder, loader, pictures, summary
@@ -20,7 +20,14 @@ from util.data.window import window_of
 
 
 def main(args):
-    program.start(args.device, args.seed, args.output_dir, args.log_dir)
+    program.start(
+        args.device,
+        args.seed,
+        args.output_dir,
+        args.log_dir,
+        amp=args.amp,
+        deterministic=args.deterministic,
+    )
     model = models_zoo.classifier(
         args.model,
         img_size=args.input_size,
@@ -83,7 +90,7 @@ def evaluate_only(args, model):
     mean, std = crop.trained_statistics(trained, args.in_chans, args.mean, args.std)
     plain = transform.Evaluate(args.input_size, mean, std)
     val = validation(args, evaluation_images(args, state), plain)
-    result = evaluate(model, val, shared=args.dist_eval)
+    result = evaluate(model, val, amp.caster(args.amp), shared=args.dist_eval)
     report_evaluation(args.resume, result)
 
 

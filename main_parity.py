@@ -38,7 +38,7 @@ KEY_BIAS = (
 
 
 def main(args):
-    program.start(args.device, args.seed)
+    program.start(args.device, args.seed, deterministic=args.deterministic, tf32=False)
     process.check(args.python)
     source, report = convert.read(args.src, use_ema=args.use_ema)
     own = convert.read(args.dst)[0] if args.dst else source
@@ -233,7 +233,7 @@ def deviations(settings, original):
     return listed
 
 
-PARSER = cli.parser(__doc__, cli.device, cli.average)
+PARSER = cli.parser(__doc__, cli.comparing_device, cli.average)
 PARSER.add_argument('src', metavar='SRC', help='weights of the original')
 PARSER.add_argument(
     'dst',

@@ -42,7 +42,14 @@ PICTURES = 4  # images whose reconstruction is shown in VisualDL
 
 
 def main(args):
-    program.start(args.device, args.seed, args.output_dir, args.log_dir)
+    program.start(
+        args.device,
+        args.seed,
+        args.output_dir,
+        args.log_dir,
+        amp=args.amp,
+        deterministic=args.deterministic,
+    )
 
     # Images, model and masks
     mean, std = crop.statistics(args.in_chans, args.mean, args.std)

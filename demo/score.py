@@ -24,7 +24,7 @@ BATCH_SIZE = 256  # images read at a time
 
 
 def main(args):
-    program.start(args.device, args.seed)
+    program.start(args.device, args.seed, deterministic=args.deterministic)
     model, trained = models_zoo.autoencoder_from(args.resume, use_ema=args.use_ema)
     if 'mask_ratio' not in trained:
         raise InputError(

@@ -32,7 +32,7 @@ NOTE = (
 
 
 def main(args):
-    program.start(args.device, args.seed)
+    program.start(args.device, args.seed, deterministic=args.deterministic)
     model, trained = models_zoo.autoencoder_from(args.resume, use_ema=args.use_ema)
     mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
     center = crop.CenterCrop(model.img_size, crop.Normalize(mean, std))

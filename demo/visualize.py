@@ -51,7 +51,7 @@ FLAGS = {
 
 def main(args):
     check_flags(args)
-    program.start(args.device, args.seed)
+    program.start(args.device, args.seed, deterministic=args.deterministic)
     show = reconstruction if args.show == 'reconstruction' else of_features
     rows, picture = show(args)
     panels.write(picture, args.out)

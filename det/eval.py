@@ -9,15 +9,15 @@ Prints COCO's average precision of boxes, and of masks where the model makes the
 import det  # noqa: F401  first of all: it prepares the machine, and registers what configs name
 
 # isort: split
-from det import config, evaluation, flags, metrics
-from util import cli, dist, program
+from det import config, evaluation, flags, inference, metrics
+from util import amp, cli, dist, program
 from util.errors import InputError
 
 
 def main(args):
     if args.save_prediction_only and not args.output_eval:
         raise InputError('--save_prediction_only needs --output_eval, where bbox.json is written')
-    program.start(args.device, seed=0)
+    program.start(args.device, seed=0, amp=args.amp, deterministic=args.deterministic)
     if args.output_eval:
         program.make_folder('--output_eval', args.output_eval)
     values = config.load(args.config, args.opt)
@@ -29,6 +29,7 @@ def main(args):
         batch_size,
         num_workers=values['worker_num'],
         timeout=args.data_timeout,
+        run=inference.live(model, amp.caster(args.amp)),
         categories=entries.get('categories'),
         output_dir=args.output_eval,
         save_only=args.save_prediction_only,
@@ -38,7 +39,7 @@ def main(args):
         print(metrics.table(figures))
 
 
-PARSER = cli.parser(__doc__, flags.configuration, cli.device, flags.workers)
+PARSER = cli.parser(__doc__, flags.configuration, cli.device, flags.amp, flags.workers)
 group = PARSER.add_argument_group('results')
 group.add_argument('--classwise', action='store_true', help='also the figures of each class')
 group.add_argument(

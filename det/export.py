@@ -21,7 +21,7 @@ from util.errors import InputError
 
 
 def main(args):
-    program.start(args.device, seed=0)
+    program.start(args.device, seed=0, deterministic=args.deterministic, tf32=False)
     values = config.load(args.config, args.opt)
     if not values.get('weights'):
         raise InputError('-o weights=FILE is needed: the weights to export')
@@ -90,7 +90,7 @@ def fixed(steps: list, height: int, width: int) -> list:
     return [*kept, {'Pad': {'size': [height, width]}}]
 
 
-PARSER = cli.parser(__doc__, flags.configuration, cli.device)
+PARSER = cli.parser(__doc__, flags.configuration, cli.comparing_device)
 PARSER.add_argument(
     '--output_dir', default='output_inference', metavar='DIR', help='folder of the exported model'
 )

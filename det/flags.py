@@ -35,6 +35,11 @@ def configuration(p: argparse.ArgumentParser) -> None:
     )
 
 
+def amp(p: argparse.ArgumentParser) -> None:
+    """Add --amp, which means float16 without a value, as in PaddleDetection."""
+    cli.amp(p, bare='float16')
+
+
 def workers(p: argparse.ArgumentParser) -> None:
     """Add --data_timeout; worker_num of the config is the number of workers."""
     cli.data_timeout(p)

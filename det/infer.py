@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from det import config, draw, flags, inference, masks
-from util import atomic, cli, log, program
+from util import amp, atomic, cli, log, program
 from util.data import pictures
 from util.errors import InputError
 from util.progress import bar
@@ -25,7 +25,7 @@ RESULTS = 'results.json'
 
 
 def main(args):
-    program.start(args.device, seed=0)
+    program.start(args.device, seed=0, amp=args.amp, deterministic=args.deterministic)
     files = find(args)
     if args.visualize == 'True':
         check_targets(files, args)
@@ -81,7 +81,10 @@ def check_targets(files: list[Path], args) -> None:
 def made(args) -> inference.Detector:
     """The detector that the flags name, live or exported."""
     if args.engine == 'dygraph':
-        return inference.from_config(config.load(args.config, args.opt), args.config)
+        autocast = amp.caster(args.amp)
+        return inference.from_config(config.load(args.config, args.opt), args.config, autocast)
+    if args.amp != 'off':
+        raise InputError(f'--amp {args.amp}: an exported model has the precision of its export')
     if not args.model_dir:
         raise InputError(
             f'--engine {args.engine} needs --model_dir, a folder that det/export.py has written'
@@ -138,7 +141,7 @@ def save(picture, file: Path) -> None:
         raise InputError(f'--output_dir: cannot write {file} ({error.strerror or error})') from None
 
 
-PARSER = cli.parser(__doc__, flags.configuration, cli.device)
+PARSER = cli.parser(__doc__, flags.configuration, cli.device, flags.amp)
 PARSER.add_argument('--infer_img', default=None, metavar='FILE', help='a picture')
 PARSER.add_argument('--infer_dir', default=None, metavar='DIR', help='a folder of pictures')
 PARSER.add_argument('--output_dir', default='output', metavar='DIR', help='folder of the results')

@@ -1,5 +1,6 @@
 """Detections of a model, live or exported, in a batch or in one picture."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,14 +11,21 @@ from det import config, flags, transforms
 from det.detections import Detections
 
 
-def live(model: paddle.nn.Layer) -> Callable[..., list[np.ndarray]]:
-    """A function that runs a stage of a model: (name of the stage, arrays) -> arrays."""
+def live(
+    model: paddle.nn.Layer, autocast: Callable = contextlib.nullcontext
+) -> Callable[..., list[np.ndarray]]:
+    """A function that runs a stage of a model: (name of the stage, arrays) -> float32 arrays.
+
+    autocast: makes the context of a forward pass.
+    """
     stages = model.stages()
 
     @paddle.no_grad()
     def run(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
         inputs = [paddle.to_tensor(array) for array in arrays]
-        return [output.numpy() for output in stages[name](*inputs)]
+        with autocast():
+            outputs = stages[name](*inputs)
+        return [output.astype('float32').numpy() for output in outputs]
 
     return run
 
@@ -52,12 +60,15 @@ class Detector:
         return detect(self.model, self.run, batch)[0]
 
 
-def from_config(values: dict, path: str) -> Detector:
-    """The live detector of a config, with the weights that its key `weights` names."""
+def from_config(values: dict, path: str, autocast: Callable = contextlib.nullcontext) -> Detector:
+    """The live detector of a config, with the weights that its key `weights` names.
+
+    autocast: makes the context of a forward pass.
+    """
     model, entries = flags.model(values, path)
     return Detector(
         model,
-        live(model),
+        live(model, autocast),
         transforms.build(flags.test_transforms(values)),
         flags.categories(values, entries),
     )

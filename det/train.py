@@ -14,7 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
-from det import config, evaluation, flags, metrics, optimizer, schedule
+from det import config, evaluation, flags, inference, metrics, optimizer, schedule
 from det.batches import TrainLoader
 from det.checkpoints import Categories, Snapshots
 from engine_loop import Run
@@ -27,12 +27,23 @@ HARMLESS = re.compile(
     r'|^(log_iter|save_dir|snapshot_epoch|weights|worker_num)$'
 )
 
+# What is computed by kernels that are not deterministic on GPUs, whatever the flags
+UNFIXED = 'gradients of interpolation and RoIAlign'
+
 
 def main(args):
     values = config.load(args.config, args.opt)
     folder = str(Path(values.get('save_dir', 'output')) / Path(args.config).stem)
     log_dir = args.vdl_log_dir if args.use_vdl else ''
-    program.start(args.device, args.seed, folder, log_dir)
+    program.start(
+        args.device,
+        args.seed,
+        folder,
+        log_dir,
+        amp=args.amp,
+        deterministic=args.deterministic,
+        unfixed=UNFIXED,
+    )
 
     # Pictures, model and optimizer
     samples, batch_size = flags.samples(values, 'Train', args.seed)
@@ -102,7 +113,7 @@ def settings(args, values: dict, folder: str, log_dir: str) -> argparse.Namespac
         log_dir=log_dir,
         epochs=values['epoch'],
         accum_iter=1,
-        amp='float16' if args.amp else 'off',
+        amp=args.amp,
         print_freq=values['log_iter'],
         seed=args.seed,
         save_every=values['snapshot_epoch'],
@@ -145,6 +156,7 @@ def validate(run: Run, model, validated: tuple, values: dict, args) -> dict:
             batch_size,
             num_workers=values['worker_num'],
             timeout=args.data_timeout,
+            run=inference.live(model, run.step.autocast),
             categories=run.saver.kept['categories'].state_dict(),
         )
     if figures:
@@ -175,7 +187,7 @@ group.add_argument(
     metavar='FILE',
     help='checkpoint to resume; `auto`: the newest undamaged one of this config, if any',
 )
-group.add_argument('--amp', action='store_true', help='mixed precision in float16, on a GPU')
+flags.amp(group)
 group.add_argument('--seed', type=cli.number(int, 0), default=0, help='seed of everything random')
 group.add_argument(
     '--save_every_iters',

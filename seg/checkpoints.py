@@ -27,8 +27,8 @@ NAME = re.compile(r'iter_(\d+)')
 NO_RESULT = {'mIoU': -1.0, 'iter': -1}
 # Flags that change no result: a training may be resumed with other values without a warning
 HARMLESS = (
-    'save_dir output_dir resume_model device num_workers data_timeout do_eval save_interval '
-    'profile keep_checkpoint_max log_iters use_vdl profiler_options'
+    'save_dir output_dir resume_model device deterministic num_workers data_timeout do_eval '
+    'save_interval profile keep_checkpoint_max log_iters use_vdl profiler_options'
 ).split()
 
 

@@ -54,7 +54,7 @@ class WithScores(paddle.nn.Layer):
 
 
 def main(args):
-    program.start(args.device, seed=0)
+    program.start(args.device, seed=0, deterministic=args.deterministic, tf32=False)
     config = flags.configuration(args.config, args.opts)
     flags.testing(config.test_config, {})
     flags.show(config)
@@ -178,7 +178,7 @@ def compare(found: list[np.ndarray], expected: list[np.ndarray]) -> str:
     )
 
 
-PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device)
+PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.comparing_device)
 PARSER.add_argument(
     '--save_dir',
     default='./output/inference_model',

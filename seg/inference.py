@@ -1,5 +1,6 @@
 """A segmentor, live or exported, that finds the class of each pixel of a picture."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,18 +16,20 @@ class Segmentor:
     """A model that finds the class of each pixel of pictures, uint8 [height, width, 3], RGB.
 
     prepare: the transforms of a picture. settings: the arguments of infer.labels.
-    names: of the classes, as far as they are known.
+    names: of the classes, as far as they are known. autocast: makes the context of a forward pass.
     """
 
     model: Callable
     prepare: Compose
     settings: dict
     names: tuple[str, ...] = ()
+    autocast: Callable = contextlib.nullcontext
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """Class numbers, int32 [height, width]."""
         bgr = picture[..., ::-1]
-        return infer.labels(self.model, bgr, self.prepare, **self.settings)
+        with self.autocast():
+            return infer.labels(self.model, bgr, self.prepare, **self.settings)
 
 
 def from_config(

@@ -23,7 +23,7 @@ import numpy as np
 from paddleseg.utils import logger, progbar, visualize
 from PIL import Image
 
-from seg import classes, dataset, flags, inference
+from seg import classes, dataset, flags, inference, precision
 from util import cli, dist, legend, log, program
 from util.data import lists, pictures
 from util.errors import InputError
@@ -35,7 +35,7 @@ SMALLEST_SHARE = 0.001  # of the pixels that the legend shows as a number
 
 
 def main(args):
-    program.start(args.device, seed=0)
+    program.start(args.device, seed=0, amp=args.amp, deterministic=args.deterministic)
     colors = palette(args.custom_color)
     files = find(args.image_path, args.save_dir)
     warn_of_earlier(files, args.save_dir)
@@ -72,10 +72,14 @@ def loaded(args) -> inference.Segmentor:
         config = flags.configuration(args.config, args.opts)
     if args.engine == 'dygraph':
         flags.show(config)
-        return inference.from_config(
+        segmentor = inference.from_config(
             config, args.config, args.model_path, args.use_ema, asked=vars(args)
         )
+        segmentor.autocast = precision.caster(args.amp, args.amp_level)
+        return segmentor
 
+    if args.amp != 'off':
+        raise InputError(f'--amp {args.amp}: an exported model has the precision of its export')
     if not args.model_path:
         raise InputError(
             f'--engine {args.engine} needs --model_path, the folder that seg/export.py has written'
@@ -260,7 +264,8 @@ def save(picture: Image.Image, file: Path) -> None:
         raise InputError(f'--save_dir: cannot write {file} ({error.strerror or error})') from None
 
 
-PARSER = cli.parser(__doc__, flags.config, flags.model_path, cli.device, flags.prediction)
+FLAGS = (flags.config, flags.model_path, cli.device, precision.flags, flags.prediction)
+PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument(
     '--image_path', required=True, metavar='PATH', help='a picture, a folder, or a list of pictures'
 )

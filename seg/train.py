@@ -13,6 +13,7 @@ import seg  # noqa: F401  first of all: it prepares the machine, and registers w
 import contextlib
 import copy
 import functools
+from collections.abc import Callable
 
 import paddle
 from paddleseg.core import evaluate
@@ -21,7 +22,7 @@ from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.utils import init_ema_params, logger, train_profiler, update_ema_model
 
 from engine_loop import Loop
-from seg import flags
+from seg import flags, precision
 from seg.batches import Batches, Samples
 from seg.checkpoints import AVERAGE, MODEL, NO_RESULT, Folders
 from seg.loading import loading
@@ -31,27 +32,30 @@ from util import amp, checkpoint, cli, dist, log, profiling, program, seeding
 from util.errors import InputError
 from util.recorder import Recorder
 
-# What PaddleSeg's mixed precision computes in float16 and in float32, beyond Paddle's own lists
-FLOAT16 = {'elementwise_add', 'batch_norm', 'sync_batch_norm'}
-FLOAT32 = {'bilinear_interp_v2'}
+UNFIXED = 'gradients of interpolation'  # Paddle has no deterministic kernel of these on GPUs
 
 
 class Objective:
     """The losses of a batch: what the config's `loss` names, or the model's own `loss_computation`.
 
-    losses: {'types': [...], 'coef': [...]}. precision: 'fp32' or 'fp16'.
+    losses: {'types': [...], 'coef': [...]}. autocast: makes the context of a forward pass.
     """
 
-    def __init__(self, model: paddle.nn.Layer, losses: dict, precision: str, amp_level: str):
+    def __init__(
+        self,
+        model: paddle.nn.Layer,
+        losses: dict,
+        autocast: Callable = contextlib.nullcontext,
+    ):
         self.model, self.losses = model, losses
-        self.is_mixed, self.amp_level = precision == 'fp16', amp_level
+        self.autocast = autocast
 
     def __call__(self, network: paddle.nn.Layer, batch: dict) -> list[paddle.Tensor]:
         """One loss for each map of scores that the network gives."""
         images = batch['img']
         if getattr(self.model, 'data_format', 'NCHW') == 'NHWC':
             images = images.transpose([0, 2, 3, 1])  # [N, height, width, C]
-        with self._precision():
+        with self.autocast():
             scores = network(images)
             if hasattr(self.model, 'loss_computation'):
                 return self.model.loss_computation(scores, self.losses, batch)
@@ -59,13 +63,6 @@ class Objective:
             labels = batch['label'].astype('int64')
             edges = batch['edge'].astype('int64') if 'edge' in batch else None
             return loss_computation(scores, labels, edges, self.losses)
-
-    def _precision(self) -> contextlib.AbstractContextManager:
-        if not self.is_mixed:
-            return contextlib.nullcontext()
-        return paddle.amp.auto_cast(
-            level=self.amp_level, custom_white_list=FLOAT16, custom_black_list=FLOAT32
-        )
 
     def _check(self, scores: list) -> None:
         """InputError if maps, losses and coefficients differ in number.
@@ -84,20 +81,29 @@ class Validation:
     """Evaluates models during a training, and keeps the best state of each.
 
     models: {folder of the best: (model, file of its weights)}. settings: arguments of PaddleSeg's
-    evaluate. The best results are `saver.kept[folder]`, {'mIoU': ..., 'iter': ...}.
+    evaluate. autocast: makes the context of a forward pass.
+    The best results are `saver.kept[folder]`, {'mIoU': ..., 'iter': ...}.
     """
 
-    def __init__(self, samples: paddle.io.Dataset, models: dict, settings: dict, timeout: float):
+    def __init__(
+        self,
+        samples: paddle.io.Dataset,
+        models: dict,
+        settings: dict,
+        timeout: float,
+        autocast: Callable = contextlib.nullcontext,
+    ):
         self.samples = samples
         self.models = models
         self.settings = settings
         self.timeout = timeout
+        self.autocast = autocast
 
     def __call__(self, run: Loop) -> None:
         """Evaluate each model, and write those that are the best so far."""
         for folder, (model, file) in self.models.items():
             dist.broadcast_buffers(model)
-            with run.saver.evaluating(run.progress), loading(self.timeout):
+            with run.saver.evaluating(run.progress), loading(self.timeout), self.autocast():
                 miou, accuracy, *_ = evaluate(model, self.samples, **self.settings)
             self._keep(run, folder, miou)
 
@@ -135,9 +141,13 @@ def configuration(args) -> Config:
 
 
 def main(args):
-    program.start(args.device, seed=0)
-    if args.precision == 'fp16' and paddle.get_device() == 'cpu':
-        raise InputError('--precision fp16: Paddle has no float16 on CPUs')
+    program.start(
+        args.device,
+        seed=0,
+        amp=args.amp,
+        deterministic=args.deterministic,
+        unfixed=UNFIXED,
+    )
     program.make_folder('--save_dir', args.save_dir)
     seeding.seed_step(args.seed, 0, 0)
 
@@ -158,15 +168,17 @@ def main(args):
     if args.use_ema:
         average = average_of(model)
         models['ema_best_model'] = average, AVERAGE
-    step = amp.Step(optimizer, precision='float16' if args.precision == 'fp16' else 'off')
+    step = amp.Step(optimizer, precision=args.amp)
     best = {folder: dict(NO_RESULT) for folder in models}
     saver = Folders(model, step, vars(args), config.iters, average=average, kept=best)
     start = saver.restore(args.resume_model)
     if start >= config.iters and not saver.is_pending(start):
         log.info(f'all {config.iters} iterations are done')
         return
-    if args.precision == 'fp16' and args.amp_level == 'O2':  # after float32 was restored
-        model, optimizer = paddle.amp.decorate(model, optimizer, level='O2', save_dtype='float32')
+    if args.amp != 'off' and args.amp_level == 'O2':  # after float32 was restored
+        model, optimizer = paddle.amp.decorate(
+            model, optimizer, level='O2', dtype=args.amp, save_dtype='float32'
+        )
     if config.to_static_training:
         model = paddle.jit.to_static(model)
     validate = None
@@ -175,7 +187,7 @@ def main(args):
     run = loop(args, config, model, step=step, data=data, saver=saver, start=start)
     if start == 0 and average is not None:
         init_ema_params(average, model)  # after all ranks have the weights of the first
-    losses_of = Objective(model, losses, args.precision, args.amp_level)
+    losses_of = Objective(model, losses, precision.caster(args.amp, args.amp_level))
     try:
         train(run, losses_of, validate=validate, options=args.profiler_options)
     finally:
@@ -258,12 +270,9 @@ def validation(args, config: Config, samples: paddle.io.Dataset, models: dict) -
     settings = flags.testing(config.test_config, {})
     model, _ = models['best_model']
     check_evaluation(samples, model, settings)
-    settings |= {
-        'num_workers': min(args.num_workers, 1),
-        'precision': args.precision,
-        'amp_level': args.amp_level,
-    }
-    return Validation(samples, models, settings, args.data_timeout)
+    settings |= {'num_workers': min(args.num_workers, 1)}
+    autocast = precision.caster(args.amp, args.amp_level)
+    return Validation(samples, models, settings, args.data_timeout, autocast)
 
 
 def average_of(model: paddle.nn.Layer) -> paddle.nn.Layer:
@@ -284,15 +293,7 @@ group.add_argument(
 group.add_argument(
     '--learning_rate', type=cli.number(float, 0), default=None, help='peak learning rate'
 )
-group.add_argument(
-    '--precision', choices=['fp32', 'fp16'], default='fp32', help='fp16: mixed precision, on GPUs'
-)
-group.add_argument(
-    '--amp_level',
-    choices=['O1', 'O2'],
-    default='O1',
-    help='O2: pure float16 but for a few operators',
-)
+precision.flags(group)
 group.add_argument('--seed', type=cli.number(int, 0), default=0, help='seed of everything random')
 group.add_argument(
     '--repeats',

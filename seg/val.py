@@ -18,7 +18,7 @@ from paddleseg.core import evaluate
 from paddleseg.cvlibs import SegBuilder
 from paddleseg.datasets import Dataset
 
-from seg import flags
+from seg import flags, precision
 from seg.loading import loading
 from seg.sizes import check_evaluation
 from util import cli, program
@@ -26,7 +26,7 @@ from util.errors import InputError
 
 
 def main(args):
-    program.start(args.device, seed=0)
+    program.start(args.device, seed=0, amp=args.amp, deterministic=args.deterministic)
     config = flags.configuration(args.config, args.opts)
     settings = flags.testing(config.test_config, vars(args), args.aug_eval)
     flags.show(config)
@@ -41,7 +41,7 @@ def main(args):
     if args.auc_roc:
         settings['auc_roc'] = True
     try:
-        with loading(args.data_timeout):
+        with loading(args.data_timeout), precision.caster(args.amp, args.amp_level)():
             evaluate(model, samples, num_workers=args.num_workers, **settings)
     except InputError:
         print(file=sys.stderr)  # below the progress bar
@@ -84,6 +84,7 @@ FLAGS = (
     flags.workers,
     flags.data_format,
     flags.evaluation,
+    precision.flags,
 )
 PARSER = cli.parser(__doc__, *FLAGS)
 PARSER.add_argument('--auc_roc', action='store_true', help='also the area under the ROC curve')

@@ -205,7 +205,7 @@ BAD = {
     ),
     'live bf16': (
         '--resume {trained} --precision bf16',
-        '--precision bf16: on a CPU the live model has float32 alone',
+        '--precision bf16 is for folders of main_export.py',
     ),
     'size': (
         '--resume {folder} --input_size 32',

@@ -13,6 +13,7 @@ import yaml
 from conftest import classifier, slow
 from test_main_infer import trained  # noqa: F401
 
+import layer
 import main_export
 import models_features
 import models_zoo
@@ -33,6 +34,15 @@ def written(folder, *arrays):
     return [
         output.numpy() for output in (outputs if isinstance(outputs, list | tuple) else [outputs])
     ]
+
+
+def test_a_paddle_for_gpus_writes_what_onnx_knows(monkeypatch, tmp_path):
+    """There a linear layer is traced as linear_v2, for which paddle2onnx has no mapper."""
+    monkeypatch.setattr(paddle, 'is_compiled_with_cuda', lambda: True)
+    exported.save(layer.Mlp(4, 8), {'x': [None, 4]}, tmp_path)
+    program = (tmp_path / exported.PROGRAM).read_text()
+    assert 'linear_v2' not in program and 'matmul' in program
+    assert paddle.get_flags('FLAGS_use_legacy_linear') == {'FLAGS_use_legacy_linear': False}
 
 
 def images(count, channels=3, side=32):

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import paddle
 
-from util import amp
+from util import amp, device
 
 
 class Batches:
@@ -75,6 +75,7 @@ def gpu_step(monkeypatch, *args, **kwargs):
     with monkeypatch.context() as patch:
         patch.setattr('paddle.amp.grad_scaler._dygraph_tracer', lambda: tracer)
         patch.setattr(paddle.device, 'get_device', lambda: 'gpu:0')
+        patch.setattr(device, 'supports', lambda dtype: True)
         step = amp.Step(*args, **kwargs)
     assert type(step.scaler) is paddle.amp.GradScaler and step.scaler.is_enable()
     return step

@@ -1,19 +1,40 @@
 """Mixed precision and gradient accumulation: one object that turns losses into optimizer steps."""
 
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from functools import partial
+
 import numpy as np
 import paddle
 
-from util import optim
-from util.errors import InputError
+from util import device, optim
 from util.sharding import Sharding
+
+
+def autocast(
+    precision: str, level: str = 'O1', low: Collection[str] = (), full: Collection[str] = ()
+) -> AbstractContextManager:
+    """The context of a forward pass in 'off' (float32), 'float16' or 'bfloat16'.
+
+    level: Paddle's; with O2 all is in low precision but for a few operations.
+    low, full: operations in low precision and in float32, beyond Paddle's own lists.
+    """
+    if precision == 'off':
+        return paddle.amp.auto_cast(False)
+    return paddle.amp.auto_cast(True, set(low), set(full), level=level, dtype=precision)
+
+
+def caster(asked: str | None) -> Callable[[], AbstractContextManager]:
+    """A function that makes this context for each batch; `asked` is the flag --amp."""
+    return partial(autocast, device.precision(asked))
 
 
 class Step:
     """Accumulates the gradients of `accum_iter` losses, then makes one optimizer step.
 
     precision: 'off', 'float16' (with a loss scaler, against underflow) or 'bfloat16'. None means
-        what the official programs do: float16 on a GPU, off on a CPU. Paddle has no mixed
-        precision on CPUs, so anything else is an InputError there.
+        what the official programs do: float16 on a GPU, off on a CPU. InputError for what the
+        device does not have; see util/device.py.
     clip_grad: largest norm of all gradients together; None does not clip.
     sharding: of the optimizer's state over the ranks; None keeps all of it on every rank.
     """
@@ -26,22 +47,16 @@ class Step:
         clip_grad: float | None = None,
         sharding: Sharding | None = None,
     ):
-        on_gpu = paddle.device.get_device().startswith('gpu')
-        if not precision:
-            precision = 'float16' if on_gpu else 'off'
-        if precision != 'off' and not on_gpu:
-            raise InputError(f'--amp {precision} needs a GPU; on a CPU use --amp off')
-
         self.optimizer = optimizer
         self.accum_iter = accum_iter
-        self.precision = precision
+        self.precision = device.precision(precision)
         self.clip_grad = clip_grad
         self.sharding = sharding
         self.skipped = 0.0  # 1 when the last iteration left out its optimizer step
 
         # PyTorch's constants: Paddle's scale starts lower and backs off only after two bad steps
         self.scaler = paddle.amp.GradScaler(
-            enable=precision == 'float16',
+            enable=self.precision == 'float16',
             init_loss_scaling=2.0**16,
             incr_every_n_steps=2000,
             decr_every_n_nan_or_inf=1,
@@ -49,9 +64,7 @@ class Step:
 
     def autocast(self):
         """The context in which the forward pass runs: float32, or mixed precision."""
-        if self.precision == 'off':
-            return paddle.amp.auto_cast(False)
-        return paddle.amp.auto_cast(True, dtype=self.precision)
+        return autocast(self.precision)
 
     def is_last(self, iteration: int) -> bool:
         """Whether `iteration` (from 0) ends a round of accumulation."""

@@ -62,13 +62,38 @@ def data_timeout(p: argparse.ArgumentParser) -> None:
     )
 
 
-def device(p: argparse.ArgumentParser) -> None:
-    """Add the choice between GPU and CPU."""
+def device(p: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add the choice of the device and of deterministic kernels, which util/device.py explains."""
     p.add_argument(
         '--device',
-        choices=['gpu', 'cuda', 'cpu'],
-        default=None,
-        help='(default: gpu where Paddle was built for one, else cpu)',
+        default=default,
+        metavar='NAME',
+        help='gpu or its synonym cuda, cpu, or any other that Paddle has, such as xpu, npu; gpu:1 '
+        'is the second one' + ('' if default else ' (default: a GPU if there is one, else cpu)'),
+    )
+    p.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='on a GPU: slower kernels that give the same bits again; the first line of output '
+        'names what has none',
+    )
+
+
+def comparing_device(p: argparse.ArgumentParser) -> None:
+    """Add the same for programs that compare results in float32, which is exact on CPUs."""
+    device(p, default='cpu')
+
+
+def amp(p: argparse.ArgumentParser, default: str | None = 'off', bare: str | None = None) -> None:
+    """Add the choice of mixed precision; bare: what --amp means without a value, None for error."""
+    p.add_argument(
+        '--amp',
+        nargs='?' if bare else None,
+        const=bare,
+        choices=['off', 'float16', 'bfloat16'],
+        default=default,
+        help='mixed precision, on a GPU only'
+        + ('' if default else ' (default: float16 on a GPU, off on a CPU)'),
     )
 
 

@@ -50,7 +50,7 @@ def world_size() -> int:
 
 
 def device_id() -> int:
-    """Number of the GPU that the launcher has given to this process."""
+    """Number of the device, such as a GPU, that the launcher has given to this process."""
     return paddle.distributed.ParallelEnv().device_id
 
 
@@ -71,6 +71,9 @@ def begin() -> None:
         return
 
     hosts.prepare()
+    if paddle.device.get_device() == 'cpu':
+        # a Paddle for GPUs would choose NCCL, and with it a GPU
+        os.environ['PADDLE_DISTRI_BACKEND'] = 'gloo'
     fork = multiprocessing.get_context('fork')
     watch = fork.Process(target=_give_up, args=[os.getpid()], daemon=True)
     with without_signals():

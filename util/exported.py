@@ -19,15 +19,16 @@ import paddle
 import yaml
 from paddle import inference
 
-from util import dist, log, onnx_file
+from util import device, dist, kernels, log, onnx_file
 from util.errors import InputError
 
 PROGRAM, PARAMS, ONNX, ABOUT = 'model.json', 'model.pdiparams', 'model.onnx', 'export.yaml'
 NEEDED = ('what', 'model', 'inputs', 'outputs', 'input_size', 'in_chans', 'mean', 'std', 'probe')
 ENGINES = ('inference', 'onnx')
 PRECISIONS = ('fp32', 'bf16')
-# Largest difference that an engine may have, relative to the largest output; bfloat16 has 8 bits
-CLOSE = {'fp32': 1e-3, 'bf16': 0.1}
+# Largest difference that an engine may have, relative to the largest output. The factors of a
+# product have 8 bits in bfloat16, and 11 in TF32, which GPUs from Ampere on take for float32
+CLOSE = {'fp32': 1e-3, 'tf32': 0.0125, 'bf16': 0.1}
 KEPT = 8  # numbers of each output that export.yaml keeps for the comparison
 GPU_MEMORY = 256  # MB that Paddle Inference allocates at first
 OPSET = 17  # of ONNX, the first with a LayerNormalization of its own
@@ -57,7 +58,8 @@ def save(
         specs.append(paddle.static.InputSpec(copy, dtype, name))
     specs = [specs] if as_list else specs
     static = paddle.jit.to_static(layer, input_spec=specs, full_graph=True)
-    paddle.jit.save(static, str(folder / Path(PROGRAM).stem))
+    with kernels.plain_linear():
+        paddle.jit.save(static, str(folder / Path(PROGRAM).stem))
 
 
 def describe(folder: Path, about: dict) -> None:
@@ -136,9 +138,9 @@ def predictor(
     """
     config = inference.Config(str(program), str(params))
     config.disable_glog_info()
-    if paddle.get_device() != 'cpu':
-        precision = inference.PrecisionType.Bfloat16 if bf16 else inference.PrecisionType.Float32
-        config.enable_use_gpu(GPU_MEMORY, dist.device_id(), precision)
+    kind = device.kind()
+    if kind != 'cpu':
+        _enable(config, kind, bf16)
         return inference.create_predictor(config)
 
     config.disable_gpu()
@@ -154,6 +156,17 @@ def predictor(
         # from before the fusion
         config.delete_pass('operator_reshape_onednn_fuse_pass')
     return inference.create_predictor(config)
+
+
+def _enable(config: inference.Config, kind: str, bf16: bool) -> None:
+    """Have a model computed on a device that is not a CPU."""
+    if kind == 'gpu':
+        precision = inference.PrecisionType.Bfloat16 if bf16 else inference.PrecisionType.Float32
+        config.enable_use_gpu(GPU_MEMORY, dist.device_id(), precision)
+    elif kind == 'xpu':
+        config.enable_xpu()
+    else:
+        config.enable_custom_device(kind, dist.device_id())
 
 
 @contextlib.contextmanager
@@ -309,6 +322,8 @@ class Exported:
         """Set `run` to the model from `make`; returns what is wrong with it, '' if nothing."""
         known = known_input(self.about['inputs'])
         precision = 'bf16' if 'bf16' in self.how else 'fp32'
+        if precision == 'fp32' and device.kind() == 'gpu':
+            precision = 'tf32'
         try:
             with chatter_to_stderr():  # oneDNN prints in the first run
                 self.run = make()
@@ -332,8 +347,10 @@ class Exported:
 
             return make
 
-        if paddle.get_device() != 'cpu':
-            return [(f'Paddle Inference on the GPU, {precision}', way(bf16=precision == 'bf16'))]
+        kind = device.kind()
+        if kind != 'cpu':
+            where = 'the GPU' if kind == 'gpu' else kind
+            return [(f'Paddle Inference on {where}, {precision}', way(bf16=precision == 'bf16'))]
 
         ways = []
         if precision == 'bf16' and self._has_bfloat16():

@@ -7,7 +7,7 @@ except --data_path (the official one is a folder of its authors) and --device.
 import argparse
 
 from util import profiling, sizes
-from util.cli import Renamed, average, data_timeout, device, number
+from util.cli import Renamed, amp, average, data_timeout, device, number
 
 # Types of flags
 count = number(int, 0)
@@ -49,14 +49,11 @@ def training(p: argparse.ArgumentParser) -> None:
         help='iterations whose gradients are accumulated for one optimizer step',
     )
     sizes.flags(g, default=224)
+    amp(g, default=None)
+    replacement = '--amp bfloat16'
     g.add_argument(
-        '--amp',
-        choices=['off', 'float16', 'bfloat16'],
-        default=None,
-        help='mixed precision, on a GPU only (default: float16 on a GPU, off on a CPU)',
+        '--bf16', action=Renamed, const=replacement, help=f"UM-MAE's name of {replacement}"
     )
-    amp = '--amp bfloat16'
-    g.add_argument('--bf16', action=Renamed, const=amp, help=f"UM-MAE's name of {amp}")
     g.add_argument(
         '--recompute',
         action='store_true',

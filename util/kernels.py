@@ -7,6 +7,8 @@ Inputs that these do not serve (other types, a missing bias, static graphs) stil
 reports/speed.md shows how much time each saves.
 """
 
+import contextlib
+from collections.abc import Iterator
 from functools import lru_cache, wraps
 
 import paddle
@@ -14,6 +16,17 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from util import onednn
+
+# What `install` may replace: owner, name, and the words for it
+REPLACED = (
+    (nn.Linear, 'forward', 'linear'),
+    (nn.LayerNorm, 'forward', 'layer norm'),
+    (nn.GELU, 'forward', 'GELU'),
+    (nn.functional, 'softmax', 'softmax'),
+    (nn.Conv2D, 'forward', 'convolution'),
+    (nn.functional, 'interpolate', 'resizing'),
+    (nn.functional, 'cross_entropy', 'cross-entropy'),
+)
 
 
 def served(*tensors: paddle.Tensor | None) -> bool:
@@ -325,8 +338,8 @@ def add_bias(scores: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
 
 
 def install() -> None:
-    """Replace Paddle's layers and softmax by those of this file; a second call does nothing."""
-    if hasattr(nn.Linear.forward, '__wrapped__'):
+    """Replace Paddle's layers and functions by those of this file; a second call does nothing."""
+    if _is_replaced(nn.Linear, 'forward'):
         return
     _put(nn.Linear, 'forward', linear)
     # Paddle's wheels have oneDNN except those for Arm, and those for GPUs outside Linux
@@ -337,6 +350,35 @@ def install() -> None:
         _put(nn.Conv2D, 'forward', convolution)
     _put(nn.functional, 'interpolate', interpolate)
     _put(nn.functional, 'cross_entropy', cross_entropy)
+
+
+def in_use() -> str:
+    """The kernels that compute on the device in use, for a program's first line."""
+    if paddle.device.get_device() != 'cpu':
+        return "Paddle's"
+    faster = [name for owner, attribute, name in REPLACED if _is_replaced(owner, attribute)]
+    if not faster:
+        return "Paddle's"
+    return f"{', '.join(faster)} of util/kernels.py, else Paddle's"
+
+
+@contextlib.contextmanager
+def plain_linear() -> Iterator[None]:
+    """Have nn.Linear written as a product and a sum, as a Paddle for CPUs writes it.
+
+    A Paddle for GPUs writes the operation linear_v2, which paddle2onnx 2.1 does not know.
+    """
+    flag = 'FLAGS_use_legacy_linear'
+    before = paddle.get_flags(flag)
+    paddle.set_flags({flag: True})
+    try:
+        yield
+    finally:
+        paddle.set_flags(before)
+
+
+def _is_replaced(owner, name: str) -> bool:
+    return hasattr(getattr(owner, name), '__wrapped__')
 
 
 def _put(owner, name: str, faster) -> None:

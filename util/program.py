@@ -11,10 +11,11 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import paddle
 
-from util import atomic, dist, hosts, kernels
+from util import atomic, device, dist, hosts, kernels
 from util.errors import INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
 
 APPEARS = 5.0  # seconds in which a file of one machine is seen by another
@@ -53,21 +54,36 @@ def run(main: Callable, parser: ArgumentParser) -> None:
         raise
 
 
-def start(device: str | None, seed: int, output_dir: str = '', log_dir: str = '') -> None:
+def start(
+    asked: str | None,
+    seed: int,
+    output_dir: str = '',
+    log_dir: str = '',
+    *,
+    amp: str | None = 'off',
+    deterministic: bool = False,
+    unfixed: str = '',
+    tf32: bool = True,
+    to: TextIO | None = None,
+) -> None:
     """Choose the device, join the other processes, seed Paddle and make the output folders.
 
-    device: 'gpu' or its synonym 'cuda', 'cpu', or None for the GPU if there is one. Each rank gets
-    a seed of its own.
+    asked, amp, deterministic: the flags --device, --amp and --deterministic, which util/device.py
+    explains; `amp` is 'off' for programs without mixed precision. Each rank gets a seed of its own.
+    unfixed: what the program computes by kernels that are not deterministic on GPUs, whatever the
+    flags. tf32: False for programs that compare results in float32.
+    to: where the line about all this is printed, by default stdout.
     """
-    built_for_gpu = paddle.device.is_compiled_with_cuda()
-    has_gpu = built_for_gpu and paddle.device.cuda.device_count() > 0
-    if device in ('gpu', 'cuda') and not has_gpu:
-        raise InputError(f'--device {device}: {_why_no_gpu()}')
-    if device == 'cpu' or not has_gpu:
-        _use_cpu()
-    else:
-        paddle.set_device(f'gpu:{dist.device_id()}')
+    if not tf32:
+        device.without_tf32()
+    if deterministic:
+        device.make_deterministic()
+    if device.choose(asked) == 'cpu':
+        _prepare_cpu()
+    precision = device.precision(amp)
     dist.begin()
+    if dist.is_main():
+        print(device.summary(precision, deterministic, unfixed), file=to, flush=True)
     paddle.seed(seed + dist.rank())
     if output_dir:
         make_folder('--output_dir', output_dir)
@@ -75,15 +91,7 @@ def start(device: str | None, seed: int, output_dir: str = '', log_dir: str = ''
         make_folder('--log_dir', log_dir)
 
 
-def _why_no_gpu() -> str:
-    if paddle.device.is_compiled_with_cuda():
-        return 'Paddle finds no GPU on this machine'
-    remedy = 'install requirements/gpu.txt in an environment of its own'
-    return f'this Paddle was built for CPUs only; {remedy}'
-
-
-def _use_cpu() -> None:
-    paddle.set_device('cpu')
+def _prepare_cpu() -> None:
     # Strided views are slow on CPUs; without them small models train twice as fast to the same loss
     paddle.set_flags({'FLAGS_use_stride_kernel': False})
     kernels.install()

@@ -13,23 +13,36 @@ HERE = Path(__file__).parent
 
 def environment() -> dict[str, str | int]:
     """Commit, versions, processor, threads and device of this process."""
-    threads = os.environ.get('OMP_NUM_THREADS', os.cpu_count() or 1)
     device = paddle.device.get_device()
-    if device.startswith('gpu'):
-        device = f'{device}, {paddle.device.cuda.get_device_name()}'
+    if device != 'cpu':
+        device = f'{device}, {model_name()}'
 
     return {
         'commit': commit(),
         'python': platform.python_version(),
         'paddle': paddle.__version__,
         'numpy': np.__version__,
-        'processor': _processor(),
-        'threads': int(threads),
+        'processor': processor(),
+        'threads': threads(),
         'device': device,
     }
 
 
-def _processor() -> str:
+def threads() -> int:
+    """The number of threads with which this process computes on CPUs."""
+    return int(os.environ.get('OMP_NUM_THREADS', os.cpu_count() or 1))
+
+
+def model_name() -> str:
+    """The model of the device in use, such as NVIDIA A100; '' where Paddle does not tell."""
+    kind = paddle.device.get_device().partition(':')[0]
+    if kind == 'cpu':
+        return processor()
+    return paddle.device.cuda.get_device_name() if kind == 'gpu' else ''
+
+
+def processor() -> str:
+    """The model of this machine's processor."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:  # not Linux

@@ -18,7 +18,7 @@ from util.errors import InputError
 START = 'finetune start_from use_ema resume start_epoch'.split()
 OUTPUT = 'output_dir log_dir save_every save_every_iters keep print_freq profile'.split()
 DATA = 'data_path index_dir num_workers pin_mem data_timeout'.split()
-MACHINE = 'device recompute shard_optimizer'.split()
+MACHINE = 'device deterministic recompute shard_optimizer'.split()
 EVALUATION = 'dist_eval knn_every knn_path knn_labels'.split()
 INERT = 'world_size local_rank dist_on_itp dist_url'.split()
 HARMLESS = {*START, *OUTPUT, *DATA, *MACHINE, *EVALUATION, *INERT}

@@ -23,7 +23,7 @@ def segment(case):
     config = Config(str(ROOT / f'seg/configs/upernet_mae/{CONFIGS[case["model"]]}.yml'))
     builder = SegBuilder(config)
     model, optimizer = builder.model, builder.optimizer
-    losses_of = Objective(model, builder.loss, 'fp32', 'O1')
+    losses_of = Objective(model, builder.loss)
     steps = amp.Step(optimizer, precision='off')
     model.train()
     images = paddle.to_tensor(pictures_like(case))
