@@ -17,7 +17,8 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import numpy as np
 import paddle
 from scipy.interpolate import griddata
-from visualize import MASK_RATIO, MOST, find, kind_of_masks
+from show_reconstruction import MASK_RATIO, kind_of_masks
+from visualize import MOST, find
 
 import models_zoo
 from engine_pretrain import reconstruct

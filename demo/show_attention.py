@@ -22,7 +22,7 @@ def heads(
     pixels: np.ndarray,
     block: int | None = None,
     query: str | int = 'cls',
-) -> np.ndarray:
+) -> panels.Sheet:
     """A sheet: each picture, the heads' attention in a block (None: the last), and their mean.
 
     images: [N, C, height, width] as the model sees them; pixels: uint8 [N, height, width, 3], the
@@ -49,7 +49,7 @@ def heads(
 
 def rollout(
     model: Encoder, images: np.ndarray, pixels: np.ndarray, query: str | int = 'cls'
-) -> np.ndarray:
+) -> panels.Sheet:
     """A sheet: each picture, and the rollout of its attention up to some blocks and the last."""
     weights = models_attention.weights_of(model, paddle.to_tensor(images))
     grid = model.patch_embed.grid
@@ -77,7 +77,7 @@ def sheet(
     *,
     note: str,
     query: str | int,
-) -> np.ndarray:
+) -> panels.Sheet:
     """Pictures uint8 [N, height, width, 3], each with its maps [N, columns, L] laid over it."""
     rows, titles = [], []
     for picture, of_picture in zip(pixels, maps):
@@ -85,7 +85,7 @@ def sheet(
         rows.append([marked(picture, grid, query), *laid])
         largest = [f'largest {one.max():.1%}' for one in of_picture]
         titles.append(['', *largest])
-    return panels.sheet(rows, ['picture', *captions], note, titles)
+    return panels.Sheet(rows, ['picture', *captions], note, titles)
 
 
 def overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:

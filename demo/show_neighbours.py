@@ -1,5 +1,6 @@
 """The pictures of a folder whose features are nearest to those of given pictures."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,32 +17,54 @@ WORDS = {'cls': 'class token', 'mean': 'mean of the patches'}
 BATCH_SIZE = 32  # pictures at a time
 
 
-def sheet(
-    features: Features,
-    read: Callable[[Path], np.ndarray],
-    as_pixels: Callable[[np.ndarray], np.ndarray],
-    files: list[Path],
-    among: list[Path],
-    count: int,
-) -> np.ndarray:
-    """A sheet: each of `files`, and the `count` nearest of the files `among`, nearest first.
+class Among:
+    """The pictures in which neighbours are searched; their features are computed once.
 
-    read: file -> image [C, height, width] as the model sees it. as_pixels: images -> uint8
-    [N, height, width, 3]. A file is no neighbour of itself.
+    read: file -> image [C, height, width] as the model sees it.
     """
-    own = same(files, among)  # [N, M]
-    others = len(among) - own.sum(1).max()
+
+    def __init__(self, features: Features, read: Callable[[Path], np.ndarray], files: list[Path]):
+        self.features = features
+        self.read = read
+        self.files = files
+
+    @functools.cached_property
+    def embedded(self) -> np.ndarray:
+        """The features [M, D] of these pictures."""
+        return self.embed(self.files)
+
+    @paddle.no_grad()
+    def embed(self, files: list[Path]) -> np.ndarray:
+        """The features [files, D] of any pictures."""
+        found = []
+        starts = range(0, len(files), BATCH_SIZE)
+        for start in bar(starts, 'batches'):
+            batch_files = files[start : start + BATCH_SIZE]
+            images = np.stack([self.read(file) for file in batch_files])
+            (batch,) = self.features(paddle.to_tensor(images)).values()
+            found.append(batch.numpy())
+        return np.concatenate(found)
+
+
+def sheet(
+    among: Among, as_pixels: Callable[[np.ndarray], np.ndarray], files: list[Path], count: int
+) -> panels.Sheet:
+    """A sheet: each of `files`, and its `count` nearest pictures of `among`, nearest first.
+
+    as_pixels: images -> uint8 [N, height, width, 3]. A file is no neighbour of itself.
+    """
+    own = same(files, among.files)  # [N, M]
+    others = len(among.files) - own.sum(1).max()
     if count > others:
         raise InputError(f'--count {count}: there are only {others} other pictures in --among')
 
-    candidates = embed(features, read, among)  # [M, D]
-    queries = embed(features, read, files)  # [N, D]
-    nearest, cosines = ranking(queries, candidates, own)
+    queries = among.embed(files)  # [N, D]
+    nearest, cosines = ranking(queries, among.embedded, own)
 
     rows, titles = [], []
     for file, chosen, similar in zip(files, nearest[:, :count], cosines):
-        shown = [file, *(among[number] for number in chosen)]
-        images = np.stack([read(one) for one in shown])
+        shown = [file, *(among.files[number] for number in chosen)]
+        images = np.stack([among.read(one) for one in shown])
         rows.append(list(as_pixels(images)))
         titles.append([short(file)])
         for neighbour, cosine in zip(shown[1:], similar):
@@ -50,10 +73,10 @@ def sheet(
     places = [f'{place}.' for place in range(2, count + 1)]
     captions = ['picture', 'nearest', *places]
     note = (
-        f'nearest of {len(among)} pictures by their features: {described(features)}\n'
+        f'nearest of {len(among.files)} pictures by their features: {described(among.features)}\n'
         'before each name: cosine distance, 1 - cosine of the angle between the features'
     )
-    return panels.sheet(rows, captions, note, titles)
+    return panels.Sheet(rows, captions, note, titles)
 
 
 def same(files: list[Path], among: list[Path]) -> np.ndarray:
@@ -61,19 +84,6 @@ def same(files: list[Path], among: list[Path]) -> np.ndarray:
     candidates = np.array([str(file.resolve()) for file in among])
     queries = np.array([str(file.resolve()) for file in files])
     return queries[:, None] == candidates
-
-
-@paddle.no_grad()
-def embed(features: Features, read: Callable[[Path], np.ndarray], files: list[Path]) -> np.ndarray:
-    """The features [files, D] of pictures."""
-    found = []
-    starts = range(0, len(files), BATCH_SIZE)
-    for start in bar(starts, 'batches'):
-        batch_files = files[start : start + BATCH_SIZE]
-        images = np.stack([read(file) for file in batch_files])
-        (batch,) = features(paddle.to_tensor(images)).values()
-        found.append(batch.numpy())
-    return np.concatenate(found)
 
 
 def ranking(

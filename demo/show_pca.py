@@ -15,7 +15,7 @@ TINY = np.finfo('float32').tiny
 CUT = 1  # per cent at each end that a colour's range leaves out
 
 
-def sheet(model, images: np.ndarray, pixels: np.ndarray, block: int | None = None) -> np.ndarray:
+def sheet(model, images: np.ndarray, pixels: np.ndarray, block: int | None = None) -> panels.Sheet:
     """A sheet: each picture, its first three components as one colour picture, and each alone.
 
     images: [N, C, height, width] as the model sees them; pixels: uint8 [N, height, width, 3], the
@@ -34,7 +34,7 @@ def sheet(model, images: np.ndarray, pixels: np.ndarray, block: int | None = Non
         f'principal components of the patch features of {where}, over all these pictures\n'
         'patches of like colour have like features; percent: share of the variance'
     )
-    return panels.sheet(rows, ['picture', 'components', *captions], note)
+    return panels.Sheet(rows, ['picture', 'components', *captions], note)
 
 
 @paddle.no_grad()

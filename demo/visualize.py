@@ -23,25 +23,23 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 # isort: split
 import numpy as np
 import own_mask
-import paddle
 import show_attention
 import show_neighbours
 import show_pca
+from show_features import Viewer
+from show_reconstruction import MASK_RATIO, Painter
 
 import models_features
 import models_zoo
-from engine_pretrain import reconstruct
 from util import cli, masking, panels, program, sizes
-from util.augment import crop, transform
 from util.data import pictures
 from util.errors import InputError
 from util.progress import bar
 
 MOST = 8  # rows of one picture
-MASK_RATIO = 0.75
 # what is shown -> the flags that it alone, or it and some others, take
 FLAGS = {
-    'reconstruction': ('mask_ratio', 'visible', 'mask_file', 'norm_pix_loss'),
+    'reconstruction': ('mask_ratio', 'masking', 'visible', 'mask_file', 'norm_pix_loss'),
     'attention': ('block', 'query'),
     'rollout': ('query',),
     'pca': ('block',),
@@ -53,8 +51,8 @@ def main(args):
     check_flags(args)
     program.start(args.device, args.seed, deterministic=args.deterministic)
     show = reconstruction if args.show == 'reconstruction' else of_features
-    rows, picture = show(args)
-    panels.write(picture, args.out)
+    rows, sheet = show(args)
+    panels.write(sheet.drawn(), args.out)
     print(f'{rows} rows written to {args.out}')
 
 
@@ -68,6 +66,8 @@ def check_flags(args):
                 raise InputError(f'--{flag} belongs to --show {takers}, not to {args.show}')
     if args.show == 'neighbours' and args.among is None:
         raise InputError('--show neighbours needs --among FOLDER, the pictures to search')
+    if args.masking and (args.visible is not None or args.mask_file is not None):
+        raise InputError('--masking draws masks; leave it out beside --visible or --mask_file')
 
 
 def reconstruction(args):
@@ -80,31 +80,25 @@ def reconstruction(args):
         input_size=args.input_size,
         patch_size=args.patch_size,
     )
-    mask_ratio, noise_of = masks(args, model, trained)
-    mean, std = crop.statistics(model.in_chans, trained.get('mean'), trained.get('std'))
-    center = crop.CenterCrop(model.img_size, crop.Normalize(mean, std))
+    painter = Painter(model, trained)
+    mask_ratio, noise_of = masks(args, painter)
 
     rng = np.random.default_rng(args.seed)
-    rows = []
-    for file in bar(find(args.img_path, model.in_chans), 'pictures'):
-        pixels = center(pictures.read_as_seen(file, model.in_chans))  # [C, height, width]
-        image = paddle.to_tensor(pixels[None])
-        noise = paddle.to_tensor(noise_of(rng)[None])
-        shown, mask = reconstruct(model, image, mask_ratio, noise)
-        rows.append([image.numpy(), shown.numpy(), mask.numpy()])
+    files = find(args.img_path, model.in_chans)
+    rows = [
+        painter.paint(painter.read(file), mask_ratio, noise_of(rng))
+        for file in bar(files, 'pictures')
+    ]
     images, shown, removed = (np.concatenate(arrays) for arrays in zip(*rows))
-
-    share = removed[:, 0].mean()
-    note = f'{share:.0%} of the pixels removed; {note_of(model)}'
-    return len(rows), panels.draw(images, shown, removed, mean, std, note=note)
+    return len(rows), painter.sheet(images, shown, removed)
 
 
-def masks(args, model, trained):
+def masks(args, painter):
     """The mask ratio, and a function that draws a picture's noise from a generator."""
+    model = painter.model
     if args.visible is None and args.mask_file is None:
         mask_ratio = MASK_RATIO if args.mask_ratio is None else args.mask_ratio
-        kind = kind_of_masks(trained, mask_ratio)
-        return mask_ratio, masking.sampler(model.grid, mask_ratio, kind, model.num_visible)
+        return mask_ratio, painter.masks(mask_ratio, args.masking)
     if args.visible is not None:
         visible = own_mask.from_numbers(args.visible, model.grid)
     else:
@@ -115,35 +109,25 @@ def masks(args, model, trained):
 
 def of_features(args):
     """The number of rows and a sheet of anything but reconstructions."""
-    model, about = models_features.model_from(
+    viewer = Viewer(
         args.resume,
         args.use_ema,
         model=args.model,
         input_size=args.input_size,
         patch_size=args.patch_size,
     )
-    channels = about['in_chans']
-    mean, std = crop.statistics(channels, about.get('mean'), about.get('std'))
-    evaluated = transform.Evaluate(about['input_size'], mean, std)
-
-    def read(file):
-        return evaluated(pictures.read_as_seen(file, channels))  # [C, height, width]
-
-    def as_pixels(images):
-        return panels.as_pixels(images, mean, std)
-
-    files = find(args.img_path, channels)
+    model = viewer.model
+    files = find(args.img_path, viewer.channels)
     if args.show == 'neighbours':
         blocks = None if args.block is None else [args.block]
         features = models_features.Features(model, args.feature, blocks)
-        among = find(args.among, channels, '--among', most=None)
+        others = find(args.among, viewer.channels, '--among', most=None)
+        among = show_neighbours.Among(features, viewer.read, others)
         count = args.count or 5
-        return len(files), show_neighbours.sheet(
-            features, read, as_pixels, files=files, among=among, count=count
-        )
+        return len(files), show_neighbours.sheet(among, viewer.as_pixels, files, count)
 
-    images = np.stack([read(file) for file in bar(files, 'pictures')])
-    pixels = as_pixels(images)
+    images = np.stack([viewer.read(file) for file in bar(files, 'pictures')])
+    pixels = viewer.as_pixels(images)
     query = args.query
     if query is None:
         query = 'mean' if model.global_pool else 'cls'  # what the head sees
@@ -154,27 +138,6 @@ def of_features(args):
     else:
         sheet = show_pca.sheet(model, images, pixels, args.block)
     return len(files), sheet
-
-
-def note_of(model) -> str:
-    """How the shown pixels follow from the prediction."""
-    if model.norm_pix_loss:
-        return (
-            'pixels: predicted normalised by patch, '
-            'put back with the mean and spread of the true patch'
-        )
-    if model.pca_target:
-        return f'pixels: from {model.pca_target} predicted coefficients of a PCA of patches'
-    return 'pixels: as predicted'
-
-
-def kind_of_masks(trained: dict, mask_ratio: float) -> str:
-    """The kind of masks that the model was trained with, or random ones for other mask ratios."""
-    kind = masking.kind_of(trained)
-    # masks made of cells of patches remove three quarters, no other share
-    if kind in masking.CELLS and mask_ratio != 0.75:
-        return 'random'
-    return kind
 
 
 def find(
@@ -246,6 +209,12 @@ PARSER.add_argument(
 PARSER.add_argument('--no_norm_pix_loss', action='store_false', dest='norm_pix_loss')
 sizes.flags(PARSER)
 PARSER.add_argument('--show', choices=list(FLAGS), default='reconstruction', help='see above')
+PARSER.add_argument(
+    '--masking',
+    choices=masking.KINDS,
+    default=None,
+    help='the kind of masks (default: that of the training)',
+)
 MASKS = PARSER.add_mutually_exclusive_group()
 MASKS.add_argument(
     '--mask_ratio',

@@ -10,6 +10,7 @@ import pytest
 import show_attention
 import show_neighbours
 import show_pca
+import show_reconstruction
 from PIL import Image
 from scipy.spatial.distance import cosine
 
@@ -58,18 +59,18 @@ def masked(show, monkeypatch):
     """masked(weights, '--flag', ...) -> which patches the model did not see, bool [L]."""
     seen = []
 
-    def spy(model, images, ratio, noise, reconstruct=visualize.reconstruct):
+    def spy(model, images, ratio, noise, reconstruct=show_reconstruction.reconstruct):
         shown, masks = reconstruct(model, images, ratio, noise)
         seen.append(model.patchify(masks).numpy()[0].mean(-1))
         return shown, masks
 
-    def masked(*flags):
+    def masked(*flags, **paths):
         seen.clear()
-        show(*flags)
+        show(*flags, **paths)
         assert {*seen[0]} <= {0, 1} and all((mask == seen[0]).all() for mask in seen)
         return seen[0] == 1
 
-    monkeypatch.setattr(visualize, 'reconstruct', spy)
+    monkeypatch.setattr(show_reconstruction, 'reconstruct', spy)
     return masked
 
 
@@ -240,6 +241,17 @@ def test_the_model_sees_just_the_patches_that_were_named(weights, masked, model,
     assert np.flatnonzero(~removed).tolist() == visible
 
 
+@pytest.mark.parametrize('kind', ['random', 'block', 'grid', 'uniform'])
+def test_a_kind_of_mask_is_drawn_from_the_seed(weights, masked, digits, kind):
+    file = min((digits / 'val/1').iterdir())
+    flags = ['--masking', kind, '--seed', 3]
+    removed = masked(weights('mae_vit_nano_patch4'), *flags, img_path=file)
+    counts = removed.reshape(4, 2, 4, 2).sum((1, 3))  # of each cell of 2 x 2 patches
+    assert removed.sum() == 48 and (counts == 3).all() == (kind in ('grid', 'uniform'))
+    places = np.argwhere(~removed.reshape(8, 8)) % 2
+    assert (len(np.unique(places, axis=0)) == 1) == (kind == 'grid')
+
+
 @pytest.mark.parametrize('scale', [1, 5])
 def test_the_model_sees_just_the_patches_that_are_white(weights, masked, tmp_path, scale):
     drawn = np.random.default_rng(scale).random([8, 8]) < 0.3
@@ -283,6 +295,9 @@ def test_every_number_of_patches_can_be_kept(count):
         (1, '--visible 0,1', 'one visible patch in every 2 x 2; the mask shows 2 in rows 0 and 1'),
         (0, '--show pca --visible 0', '--visible belongs to --show reconstruction, not to pca'),
         (0, '--show rollout --block 1', '--block belongs to --show attention or pca or neighb'),
+        (0, '--visible 0 --masking grid', '--masking draws masks; leave it out beside --vis'),
+        (1, '--masking block', '--masking block: this model was trained by uniform masking'),
+        (0, '--masking grid --mask_ratio .5', '--masking grid removes three of every 2 x 2'),
         (0, '--query 1', '--query belongs to --show attention or rollout, not to reconstruction'),
         (0, '--show neighbours', 'needs --among FOLDER'),
         (0, '--show neighbours --among {tmp}/no', '--among .*/no: no such file or folder'),

@@ -1,5 +1,6 @@
 """Sheets of captioned panels that show people what a model does, such as its reconstructions."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +17,57 @@ LARGEST_FONT = 12
 SMALLEST_FONT = 7
 
 
+@dataclass
+class Sheet:
+    """Panels and their texts, see `sheet`; who shows them may draw them or lay them out anew."""
+
+    rows: list[list[np.ndarray]]
+    captions: list[str]
+    note: str = ''
+    titles: list[list[str]] | None = None
+
+    def drawn(self) -> np.ndarray:
+        """All panels and texts as one picture."""
+        return sheet(self.rows, self.captions, self.note, self.titles)
+
+
 def draw(
     images: np.ndarray,
-    reconstructions: np.ndarray,
+    shown: np.ndarray,
     masks: np.ndarray,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     note: str = '',
 ) -> np.ndarray:
+    """The picture of `reconstructions`."""
+    return reconstructions(images, shown, masks, mean, std, note=note).drawn()
+
+
+def reconstructions(
+    images: np.ndarray,
+    shown: np.ndarray,
+    masks: np.ndarray,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    note: str = '',
+) -> Sheet:
     """One row per image: original, masked, reconstruction, reconstruction + visible patches.
 
-    images, reconstructions: [N, C, height, width] on the model's scale; mean and std undo the
-    normalisation. masks: [N, C, height, width], 1 = removed. note: see `sheet`.
+    images, and shown, what the model makes of them: [N, C, height, width] on the model's scale;
+    mean and std undo the normalisation. masks: [N, C, height, width], 1 = removed. note: see
+    `sheet`.
     """
     visible = images * (1 - masks)
     columns = {
         'original': images,
         'masked': visible,
-        'reconstruction': reconstructions,
-        'reconstruction + visible': visible + reconstructions * masks,
+        'reconstruction': shown,
+        'reconstruction + visible': visible + shown * masks,
     }
-    shown = [as_pixels(batch, mean, std) for batch in columns.values()]
-    shown[1] = cover(shown[1], masks)
-    rows = [list(row) for row in zip(*shown)]
-    return sheet(rows, list(columns), note)
+    panels = [as_pixels(batch, mean, std) for batch in columns.values()]
+    panels[1] = cover(panels[1], masks)
+    rows = [list(row) for row in zip(*panels)]
+    return Sheet(rows, list(columns), note)
 
 
 def as_pixels(batch: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
