@@ -41,7 +41,9 @@ def main(args):
         if args.visualize == 'True':
             image = drawn(picture, shown, names)
             if not args.no_legend:
-                image = draw.with_legend(image, shown.classes, names, caption(shown, args))
+                image = draw.with_legend(
+                    image, shown.classes, names, caption(shown, args.draw_threshold)
+                )
             save(image, folder / target(file, args.infer_dir))
         if args.save_results:
             results.append({'file': str(file), 'objects': described(found, detector.categories)})
@@ -107,10 +109,10 @@ def drawn(picture: np.ndarray, found, names: list[str]):
     return draw.objects(picture, found.boxes, found.classes, texts, found.masks)
 
 
-def caption(found, args) -> str:
+def caption(found, threshold: float) -> str:
     """How many objects are drawn, and from which score on."""
     noun = 'object' if len(found) == 1 else 'objects'
-    return f'{len(found)} {noun} with a score of at least {args.draw_threshold:g}'
+    return f'{len(found)} {noun} with a score of at least {threshold:g}'
 
 
 def described(found, categories: list[tuple[int, str]]) -> list[dict]:

@@ -115,7 +115,7 @@ def pictures(folder: Path, record: dict) -> list[Markup]:
         return []
     drawings = _drawings(folder, record)
     if drawings:
-        return [_svg(draw) for draw in drawings]
+        return [svg(draw) for draw in drawings]
     return [_embedded(folder / name) for name in record['pictures']]
 
 
@@ -133,7 +133,7 @@ def _drawings(folder: Path, record: dict) -> list[Callable]:
     return [partial(draw, results) for draw in digits.drawings(results).values()]
 
 
-def _svg(draw: Callable) -> Markup:
+def svg(draw: Callable) -> Markup:
     """What draw(path) writes, as an element of the page; black becomes the colour of the text."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'curves.svg'

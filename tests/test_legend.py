@@ -88,8 +88,7 @@ def test_a_picture_of_objects_counts_them_by_class(monkeypatch):
     told = {}
     monkeypatch.setattr(legend, 'below', lambda *args: told.update(args=args))
     found = Detections(np.zeros([3, 4]), np.array([0.9, 0.8, 0.7]), np.array([2, 0, 2]))
-    args = det.infer.PARSER.parse_args(['--draw_threshold', '0.25'])
-    caption = det.infer.caption(found, args)
+    caption = det.infer.caption(found, 0.25)
     det.draw.with_legend(None, found.classes, ['cat', 'dog', 'cow'], caption)
     assert told['args'][1:] == (
         [('cat: 1', det.draw.color(0)), ('cow: 2', det.draw.color(2))],

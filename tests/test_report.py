@@ -443,7 +443,7 @@ def test_runs_without_a_record_are_folded_into_a_line_for_each_family():
 
 def test_the_page_for_a_browser_is_that_of_the_records(monkeypatch):
     """But for the curves, whose letters may lie elsewhere with another Matplotlib."""
-    monkeypatch.setattr(browser, '_svg', lambda draw: Markup('<svg></svg>'))
+    monkeypatch.setattr(browser, 'svg', lambda draw: Markup('<svg></svg>'))
     written = (ROOT / 'reports/index.html').read_text()
     without_curves = re.sub('<svg.*?</svg>', '<svg></svg>', written, flags=re.S)
     assert without_curves.rstrip() == browser.page(ROOT / 'reports').rstrip(), (
