@@ -1,0 +1,284 @@
+"""demo/page.py in Chromium: a person's way through it, its pixels, its requests, its refusals."""
+
+import io
+import json
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from demo import visualize
+
+pytest.importorskip('gradio', reason='requirements/page.txt is not installed')
+webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
+from selenium.common.exceptions import WebDriverException  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason='apt-get install chromium chromium-driver'
+    ),
+]
+PATIENCE = 60  # seconds
+DIGITS = ROOT / 'demo/weights/mae_vit_nano_patch4_digits.pd'
+THREE = ROOT / 'demo/three.png'
+PANELS = ('original', 'masked', 'reconstruction', 'both')
+FLAGS = (
+    '--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-proxy-server '
+    '--disable-background-networking --window-size=1280,1200'
+).split()
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+    """The address of the page, served as a user serves it."""
+    folder = tmp_path_factory.mktemp('run')
+    (folder / 'log.txt').write_text('{"epoch": 0, "train_loss": 2}\n')
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    files = [DIGITS, ROOT / 'demo/weights/digits.pd']
+    options = ['--device', 'cpu', '--port', port, '--output_dir', folder, '--img_path', THREE]
+    command = [sys.executable, 'demo/page.py', *options, '--resume', *files, '--among']
+    command += [ROOT / 'demo/photographs']
+    process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if 'The page is at' in line:
+            break
+    else:
+        pytest.fail(''.join(lines))
+    yield f'http://127.0.0.1:{port}'
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=PATIENCE)[0]
+    assert 'asks no other host' not in said and 'Traceback' not in said, said
+
+
+@pytest.fixture(scope='module')
+def browser(server, tmp_path_factory):
+    """Chromium, with the page open."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
+    downloads = tmp_path_factory.mktemp('downloads')
+    options.add_experimental_option('prefs', {'download.default_directory': str(downloads)})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.downloads = downloads
+    driver.get(server)
+    yield driver
+    driver.quit()
+
+
+def until(condition):
+    """The first true value of a condition."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            if found := condition():
+                return found
+        except WebDriverException:
+            pass  # the page changes at this moment
+        time.sleep(0.1)
+    pytest.fail('the page did not get there')
+
+
+def element(browser, selector):
+    return until(lambda: browser.find_elements(By.CSS_SELECTOR, selector))[0]
+
+
+def command_with(browser, words):
+    """The command on the page, as soon as it has these words."""
+
+    def found():
+        text = element(browser, '#command textarea').get_property('value')
+        return text if words in text else None
+
+    return until(found)
+
+
+def fetched(url):
+    """The answer to a request that does not go through a proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=PATIENCE) as answer:
+        return answer.read()
+
+
+def shown(browser, name):
+    """The picture in a panel, uint8 [height, width, 3]."""
+    url = element(browser, f'#{name} img').get_property('src')
+    return np.asarray(Image.open(io.BytesIO(fetched(url))).convert('RGB'))
+
+
+def sheet_of(command, folder):
+    """The picture that a command of the page writes."""
+    words = shlex.split(command)[2:]
+    out = folder / 'panels.png'
+    flags = [*words, '--img_path', str(THREE), '--out', str(out)]
+    visualize.main(visualize.PARSER.parse_args(flags))
+    return np.asarray(Image.open(out).convert('RGB'))
+
+
+def check_pixels(browser, command, folder):
+    """All panels, and the picture to save, are those of demo/visualize.py."""
+    sheet = sheet_of(command, folder)
+    for number, name in enumerate(PANELS):
+        left = 4 + number * 132  # panels of 32 pixels are enlarged to 128
+        expected = sheet[22 : 22 + 128 : 4, left : left + 128 : 4]
+        pixels = shown(browser, name)
+        assert pixels.shape == (320, 320, 3)
+        assert (pixels == expected.repeat(10, 0).repeat(10, 1)).all(), name
+    element(browser, '#save').click()
+    saved = until(lambda: list(browser.downloads.glob('panels*.png')))[0]
+    with Image.open(saved) as picture:
+        assert (np.asarray(picture) == sheet).all()
+    saved.unlink()
+
+
+def upload(browser, file):
+    """Take the picture away that is there, if any, and upload another one."""
+    for button in browser.find_elements(By.CSS_SELECTOR, '#picture button[aria-label="Clear"]'):
+        button.click()
+    element(browser, '#picture input[type=file]').send_keys(str(file))
+
+
+def test_a_mask_of_another_ratio_and_clicked_patches_have_the_pixels_of_the_program(
+    browser, tmp_path
+):
+    file = tmp_path / 'mine.png'
+    file.write_bytes(THREE.read_bytes())
+    upload(browser, file)
+    command = command_with(browser, 'mine.png')
+    check_pixels(browser, command, tmp_path)
+
+    slider = element(browser, '#ratio input[type=range]')
+    slider.send_keys(Keys.ARROW_LEFT * 25)
+    check_pixels(browser, command_with(browser, '--mask_ratio 0.5 '), tmp_path)
+
+    before = element(browser, '#visible textarea, #visible input').get_property('value')
+    masked = element(browser, '#masked img')
+    side = masked.size['width'] / 8
+    place = (round(-3.5 * side), round(-2.5 * side))  # of patch 8, from the middle
+    ActionChains(browser).move_to_element_with_offset(masked, *place).click().perform()
+    command = command_with(browser, '--visible')
+    visible = {int(number) for number in re.search(r'--visible (\S+)', command)[1].split(',')}
+    assert visible ^ {*map(int, before.split(','))} == {8}
+    check_pixels(browser, command, tmp_path)
+
+
+def test_the_keyboard_chooses_patches(browser, tmp_path):
+    field = element(browser, '#visible textarea, #visible input')
+    field.send_keys(Keys.CONTROL + 'a')
+    field.send_keys('0,9,18,27' + Keys.ENTER)
+    check_pixels(browser, command_with(browser, '--visible 0,9,18,27 '), tmp_path)
+
+
+def test_a_broken_picture_is_a_message(browser, tmp_path):
+    (tmp_path / 'broken.png').write_bytes(THREE.read_bytes()[:60])
+    upload(browser, tmp_path / 'broken.png')
+    toast = element(browser, '.toast-body')
+    until(lambda: 'broken.png' in toast.text)
+    assert 'Traceback' not in toast.text
+    upload(browser, THREE)  # the page goes on
+    command_with(browser, 'three.png')
+
+
+def test_all_tabs_fit_a_telephone(browser):
+    size = {'width': 390, 'height': 800, 'deviceScaleFactor': 1, 'mobile': True}
+    names = [tab.text for tab in browser.find_elements(By.CSS_SELECTOR, 'button[role=tab]')]
+    assert [name for name in names if name] == [
+        'Reconstruct',
+        'Classify',
+        'Features',
+        'Attention',
+        'Training',
+    ]
+    for name in ('Classify', 'Features', 'Attention', 'Training'):
+        tabs = browser.find_elements(By.CSS_SELECTOR, 'button[role=tab]')
+        next(tab for tab in tabs if tab.text == name).click()
+        expected = {'Classify': '3', 'Training': 'epoch 1, loss 2.0000'}.get(name, 'largest')
+        expected = '1st, red' if name == 'Features' else expected
+        until(lambda text=expected: text in element(browser, 'body').text)
+        browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
+        time.sleep(0.5)
+        assert browser.execute_script('return document.documentElement.scrollWidth') <= 390
+        browser.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+
+def test_the_page_asks_this_machine_alone(browser, server):
+    hosts = set()
+    for line in browser.get_log('performance'):
+        message = json.loads(line['message'])['message']
+        if message['method'] == 'Network.requestWillBeSent':
+            hosts.add(message['params']['request']['url'].split(',')[0].rpartition('/')[0])
+    foreign = {host for host in hosts if not host.startswith((server, 'data:', 'blob:'))}
+    assert len(hosts) > 3 and not foreign
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        'gradio_api/file=/etc/passwd',
+        f'gradio_api/file={ROOT}/README.md',
+        'gradio_api/file=README.md',
+        'file=/etc/passwd',
+        'gradio_api/file/etc/passwd',
+        'gradio_api/file=https://example.com/',
+        'gradio_api/proxy=https://example.com/',
+        'static/..%2f..%2f..%2froutes.py',
+        'assets/%2fetc%2fpasswd',
+    ],
+)
+def test_no_file_of_the_machine_can_be_read(server, path):
+    with pytest.raises(urllib.error.HTTPError) as error:
+        fetched(f'{server}/{path}')
+    assert error.value.code in (403, 404)
+
+
+@pytest.mark.parametrize('path', ['/etc/passwd', 'https://example.com/x.png', str(THREE)])
+def test_no_file_of_the_machine_can_be_named_as_a_picture(server, path):
+    """A program that talks to the page as a browser does, with a file that was not uploaded."""
+    config = json.loads(fetched(f'{server}/config'))
+    picture = next(
+        part for part in config['components'] if part['props'].get('elem_id') == 'picture'
+    )
+    number, dependency = next(
+        (number, one)
+        for number, one in enumerate(config['dependencies'])
+        if one['inputs'][:1] == [picture['id']] and len(one['outputs']) > 5
+    )
+    file = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
+    kinds = {part['id']: part['props'].get('value') for part in config['components']}
+    data = [file, *(kinds.get(part) for part in dependency['inputs'][1:])]
+    body = {'data': data, 'fn_index': dependency.get('id', number), 'session_hash': 'x1'}
+    request = urllib.request.Request(
+        f'{server}/gradio_api/queue/join',
+        json.dumps(body).encode(),
+        {'Content-Type': 'application/json'},
+    )
+    fetched(request)
+    answer = fetched(f'{server}/gradio_api/queue/data?session_hash=x1').decode()
+    assert '"success":false' in answer and 'panels.png' not in answer and 'root:' not in answer
