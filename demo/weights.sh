@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Make the files of demo/weights anew, from data that packages carry. About half an hour on two cores.
+# Make the files of demo/weights anew, from data that packages carry. About an hour on two cores.
 #     bash demo/weights.sh                       # all of them, to demo/output/weights
-#     bash demo/weights.sh photographs           # one of: digits, photographs, scenes
+#     bash demo/weights.sh photographs           # or some of: digits, swin, photographs, scenes
 # They are trained by one process, so that the same processor gives the same weights. demo/weights/README.md is the record.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 out=demo/output/weights
-if [ $# = 0 ]; then set -- digits photographs scenes; fi
+if [ $# = 0 ]; then set -- digits swin photographs scenes; fi
 for name in "$@"; do
     case $name in
-        digits | photographs | scenes) ;;
-        *) echo "demo/weights.sh takes digits, photographs or scenes, not $name" >&2 && exit 2 ;;
+        digits | swin | photographs | scenes) ;;
+        *) echo "demo/weights.sh takes digits, swin, photographs or scenes, not $name" >&2 && exit 2 ;;
     esac
 done
 bash requirements/install.sh .venv requirements.txt requirements/weights.txt
@@ -64,6 +64,16 @@ scenes() {
         --norm_pix_loss --mask_regular --vis_mask_ratio .25 --batch_size 32 --epochs 100 --warmup_epochs 3 \
         --blr 1.6e-2 --scale .2 .6 --hflip 0 --num_workers 0 --device cpu --output_dir $out/scenes --log_dir ''
     keep $out/scenes/checkpoint-99.pd mae_swin_nano_64_scenes.pd
+}
+
+swin() {
+    local data=demo/data/digits
+    made digits
+    python main_pretrain.py --data_path $data --model mae_swin_nano_32 --input_size 32 --in_chans 1 --hflip 0 \
+        --mask_regular --vis_mask_ratio .25 --batch_size 128 --epochs 40 --warmup_epochs 4 --blr 8e-3 --num_workers 0 \
+        --save_every 40 --device cpu --output_dir $out/swin --log_dir ''
+    keep $out/swin/checkpoint-39.pd mae_swin_nano_32_digits.pd
+    python demo/score.py --resume $out/mae_swin_nano_32_digits.pd --data_path $data --device cpu
 }
 
 for name in "$@"; do
