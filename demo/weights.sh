@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # Make the files of demo/weights anew, from data that packages carry. About an hour on two cores.
 #     bash demo/weights.sh                       # all of them, to demo/output/weights
-#     bash demo/weights.sh photographs           # or some of: digits, swin, photographs, scenes
+#     bash demo/weights.sh photographs           # or some of: digits, swin, photographs, scenes, detector
 # They are trained by one process, so that the same processor gives the same weights. demo/weights/README.md is the record.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 out=demo/output/weights
-if [ $# = 0 ]; then set -- digits swin photographs scenes; fi
+if [ $# = 0 ]; then set -- digits swin photographs scenes detector; fi
 for name in "$@"; do
     case $name in
-        digits | swin | photographs | scenes) ;;
-        *) echo "demo/weights.sh takes digits, swin, photographs or scenes, not $name" >&2 && exit 2 ;;
+        digits | swin | photographs | scenes | detector) ;;
+        *) echo "demo/weights.sh takes digits, swin, photographs, scenes or detector, not $name" >&2 && exit 2 ;;
     esac
 done
-bash requirements/install.sh .venv requirements.txt requirements/weights.txt
+bash requirements/install.sh .venv requirements.txt requirements/{weights,det}.txt
 source .venv/bin/activate
 export PYTHONWARNINGS=ignore
 mkdir -p $out
@@ -74,6 +74,15 @@ swin() {
         --save_every 40 --device cpu --output_dir $out/swin --log_dir ''
     keep $out/swin/checkpoint-39.pd mae_swin_nano_32_digits.pd
     python demo/score.py --resume $out/mae_swin_nano_32_digits.pd --data_path $data --device cpu
+}
+
+detector() {
+    local config=det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml
+    made detection
+    python det/train.py -c $config --device cpu \
+        -o worker_num=0 save_dir=$out/detector MAESwin.pretrained=demo/weights/mae_swin_nano_64_scenes.pd
+    keep $out/detector/gfl_um_mae_swin_nano_digits/checkpoint-23.pd detector.pd
+    python det/eval.py -c $config --device cpu -o worker_num=0 weights=$out/detector.pd
 }
 
 for name in "$@"; do

@@ -18,7 +18,17 @@ import main_finetune
 import main_infer
 import main_pretrain
 import models_zoo
-from demo import make_digits, make_photographs, score, score_photographs, visualize
+from demo import (
+    make_detection,
+    make_digits,
+    make_photographs,
+    score,
+    score_detection,
+    score_photographs,
+    visualize,
+)
+from det import eval as det_eval
+from det import infer as det_infer
 from util import weights
 from util.augment import transform
 from util.errors import InputError
@@ -28,6 +38,8 @@ RECORD = (BOX / 'README.md').read_text()
 DIGITS = BOX / 'mae_vit_nano_patch4_digits.pd'
 PHOTOGRAPHS = BOX / 'mae_vit_nano_patch8_photographs.pd'
 SWIN = BOX / 'mae_swin_nano_32_digits.pd'
+DETECTOR = BOX / 'detector.pd'
+OF_DETECTOR = str(ROOT / 'det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml')
 HASHES = dict(re.findall(r'^\| (\w+\.pd) \|.*\| ([0-9a-f]{64}) \|$', RECORD, re.M))
 
 
@@ -142,6 +154,25 @@ def test_the_first_minute(capsys, tmp_path):
         run(visualize, '--resume', file, '--img_path', picture, '--out', out)
         with Image.open(out) as drawn:
             assert drawn.width > 500
+
+
+def test_the_first_minute_of_the_detector(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where there are no scenes
+    flags = ['-c', OF_DETECTOR, '--output_dir', tmp_path, '-o', f'weights={DETECTOR}']
+    run(det_infer, *flags, '--infer_img', ROOT / 'demo/scenes/detect.jpg')
+    found = re.findall(r'detect.jpg: (\w+) ', capsys.readouterr().out)
+    assert set(found) >= {'zero', 'two'}
+
+
+@pytest.mark.slow
+def test_the_detector_has_the_average_precision_of_its_record(tmp_path):
+    make_detection.main(tmp_path / 'scenes', seed=0, unlabelled=0)
+    values = ['worker_num=0', f'weights={DETECTOR}', f'EvalDataset.dataset_dir={tmp_path}/scenes']
+    run(det_eval, '-c', OF_DETECTOR, '--output_eval', tmp_path, '-o', *values)
+    truth = score_detection.read(tmp_path / 'scenes/annotations/instances_val2017.json')
+    found = score_detection.read(tmp_path / score_detection.FILES['bbox'])
+    precision = score_detection.figures(truth, found, 'bbox')[0]  # by pycocotools
+    assert precision == pytest.approx(recorded('detector')['AP of boxes'][0], abs=1e-3)
 
 
 def test_reconstructions_of_photographs_have_the_error_of_their_record(capsys, tmp_path):
