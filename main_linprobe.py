@@ -70,8 +70,7 @@ def main(args):
     # Training
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     optimizer = optim.Lars(trained, args.weight_decay)
-    trained_on = classes.kept(images, args.data_path, args.classes_renamed)
-    kept = {**trained_on, 'best': {}}
+    kept = {**classes.kept(images, args.data_path, args.classes_renamed), 'best': {}}
     run = Run(model, optimizer, data, args, kept=kept)
     targets = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
 

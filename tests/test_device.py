@@ -165,7 +165,7 @@ def test_the_first_line_of_a_program_names_device_kernels_and_precision(capsys):
     (line,) = capsys.readouterr().out.splitlines()
     count = provenance.threads()
     assert line.startswith(f'device: cpu ({provenance.processor()}, {count} thread')
-    rest = "; kernels: linear, layer norm, GELU, softmax of util/kernels.py, else Paddle's; "
+    rest = "; kernels: oneDNN's, else Paddle's; "
     assert line.endswith(f'{rest}precision: float32; deterministic with as many threads')
 
 

@@ -251,7 +251,8 @@ def test_every_file_exists(name):
     page = read(name)
     words = [word for text in page.spans for word in text.split()]
     words += [word for command in page.commands for word in command]
-    for file in words:
+    for word in words:
+        file = word.rpartition('=')[2]  # of KEY=FILE
         if FILE.fullmatch(file) and not ELSEWHERE.fullmatch(file):
             assert any([*ROOT.glob(file), *(ROOT / 'demo').glob(file)]), file
 

@@ -17,17 +17,6 @@ from paddle.autograd import PyLayer
 
 from util import onednn
 
-# What `install` may replace: owner, name, and the words for it
-REPLACED = (
-    (nn.Linear, 'forward', 'linear'),
-    (nn.LayerNorm, 'forward', 'layer norm'),
-    (nn.GELU, 'forward', 'GELU'),
-    (nn.functional, 'softmax', 'softmax'),
-    (nn.Conv2D, 'forward', 'convolution'),
-    (nn.functional, 'interpolate', 'resizing'),
-    (nn.functional, 'cross_entropy', 'cross-entropy'),
-)
-
 
 def served(*tensors: paddle.Tensor | None) -> bool:
     """Whether these are tensors of an eager float32 computation on the CPU, none of them empty."""
@@ -353,13 +342,9 @@ def install() -> None:
 
 
 def in_use() -> str:
-    """The kernels that compute on the device in use, for a program's first line."""
-    if paddle.device.get_device() != 'cpu':
-        return "Paddle's"
-    faster = [name for owner, attribute, name in REPLACED if _is_replaced(owner, attribute)]
-    if not faster:
-        return "Paddle's"
-    return f"{', '.join(faster)} of util/kernels.py, else Paddle's"
+    """Whose kernels compute on the device in use, for a program's first line."""
+    on_cpu = paddle.device.get_device() == 'cpu'
+    return "oneDNN's, else Paddle's" if on_cpu and _is_replaced(nn.GELU, 'forward') else "Paddle's"
 
 
 @contextlib.contextmanager
