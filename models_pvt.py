@@ -16,6 +16,7 @@ from paddle.nn import initializer
 from layer import LayerNorm, PatchEmbed, PatchMerge, Pyramid, PyramidBlock, attend
 from models_classifier import PyramidClassifier
 from models_sizes import PYRAMIDS
+from util import sizes
 
 
 class PooledAttention(nn.Layer):
@@ -76,6 +77,14 @@ class PVT(Pyramid):
         sr_ratios: tuple[int, ...] = (8, 4, 2, 1),
         drop_path_rate: float = 0.0,
     ):
+        sizes.check_stages(
+            depths,
+            embed_dims=embed_dims,
+            num_heads=num_heads,
+            mlp_ratios=mlp_ratios,
+            sr_ratios=sr_ratios,
+        )
+
         def block(stage: int, index: int, rate: float, merge: PatchMerge | None) -> PyramidBlock:
             attention = partial(PooledAttention, sr_ratio=sr_ratios[stage])
             return PyramidBlock(

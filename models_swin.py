@@ -180,6 +180,7 @@ class Swin(Pyramid):
         drop_path_rate: float = 0.0,
         norm_layer=LayerNorm,
     ):
+        sizes.check_stages(depths, num_heads=num_heads)
         patch_embed = NormedPatchEmbed(img_size, patch_size, in_chans, embed_dim, norm_layer)
         self.check_windows(patch_embed.img_size, patch_size, len(depths), window)
         widths = tuple(embed_dim * 2**stage for stage in range(len(depths)))

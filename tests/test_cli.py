@@ -5,12 +5,14 @@ The official ones are facebookresearch/mae's @ efb2a80.
 
 import itertools
 
+import numpy as np
 import pytest
 
 import main_finetune
 import main_infer
 import main_linprobe
 import main_pretrain
+from util import cli, program
 
 PROGRAMS = {
     'pretrain': main_pretrain.PARSER,
@@ -109,6 +111,7 @@ SHARED = {
     'window_parts': 1,
     'hflip': 0.5,
     'scale': [0.08, 1.0],
+    'profile': '',
     'fast_resize': False,
 }
 # UM-MAE's flags and defaults, except --token_size, which follows from the model (UM-MAE: 14); the
@@ -261,3 +264,15 @@ def test_the_probes_knn_says_where_it_is_now(capsys):
         PROGRAMS['linprobe'].parse_args(['--knn', '20'])
     assert error.value.code == 2
     assert 'error: --knn: use main_frozen.py instead' in capsys.readouterr().err
+
+
+def test_memory_that_does_not_suffice_is_one_line_of_error(capsys, monkeypatch):
+    def main(args):
+        np.empty([2**21, 2**21])
+
+    monkeypatch.setattr('sys.argv', ['main_x.py'])
+    with pytest.raises(SystemExit) as stopped:
+        program.run(main, cli.parser('A program.'))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert 'error: out of memory; choose smaller images' in line and 'Unable to allocate' in line

@@ -3,6 +3,7 @@ import numpy_um as by_hand
 import paddle
 import pytest
 
+import models_pvt
 import models_zoo
 from util import optim
 from util.errors import InputError
@@ -204,3 +205,11 @@ def test_what_does_not_fit_is_named():
         InputError, match='--cls_token: a PyramidVisionTransformer has no class token'
     ):
         models_zoo.classifier('pvt_nano_32', global_pool=False)
+
+
+@pytest.mark.parametrize('name', ['num_heads', 'sr_ratios', 'mlp_ratios', 'embed_dims'])
+def test_values_of_more_stages_than_there_are_blocks_for_are_named(name):
+    values = {'embed_dims': (8, 8), 'num_heads': (1, 1), 'sr_ratios': (2, 1), 'mlp_ratios': (2, 2)}
+    values[name] = (8, 8, 8)
+    with pytest.raises(InputError, match=rf'{name} has 3 values for 2 stages \(depths \[1, 1\]\)'):
+        models_pvt.PVT(img_size=32, depths=(1, 1), **values)

@@ -302,3 +302,8 @@ def test_what_does_not_fit_is_named():
         models_zoo.classifier('swin_nano_32', global_pool=False)
     with pytest.raises(InputError, match=r'\[3, 32, 32\].*\[3, 64, 64\]'):
         models_zoo.classifier('swin_nano_32')(paddle.randn([1, 3, 64, 64]))
+
+
+def test_heads_of_more_stages_than_there_are_blocks_for_are_named():
+    with pytest.raises(InputError, match=r'num_heads has 4 values for 2 stages \(depths \[1, 1\]'):
+        models_swin.Swin(img_size=32, depths=(1, 1), window=8)

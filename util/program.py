@@ -16,7 +16,7 @@ from typing import TextIO
 import paddle
 
 from util import atomic, device, dist, hosts, kernels
-from util.errors import INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
+from util.errors import BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
 
 APPEARS = 5.0  # seconds in which a file of one machine is seen by another
 
@@ -39,6 +39,16 @@ def run(main: Callable, parser: ArgumentParser) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         print(f'{parser.prog}: error: {error}', file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    except MemoryError as error:  # also what Paddle raises where a GPU's memory ends
+        reason = ' '.join(str(error).split())
+        dist.fail(f'out of memory: {reason}')
+        print(
+            f'{parser.prog}: error: out of memory; choose smaller images, a smaller batch or a '
+            f'smaller model: {reason}',
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         dist.fail('interrupted')
         print(f'{parser.prog}: interrupted', file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Sizes of images and patches: one number for a square, or height and width; and their flags."""
 
 import argparse
+from collections.abc import Sequence
 
 from util.cli import number
 from util.errors import InputError
@@ -95,3 +96,13 @@ def flags(p: argparse.ArgumentParser, default: int | None = None) -> None:
         metavar='P',
         help=f'side of the patches of a ViT, in pixels; default: {of_name}',
     )
+
+
+def check_stages(depths: Sequence[int], **values: Sequence) -> None:
+    """InputError unless each of these, given by its name, has one value for each stage."""
+    for name, given in values.items():
+        if len(given) != len(depths):
+            raise InputError(
+                f'{name} has {len(given)} values for {len(depths)} stages (depths {list(depths)}); '
+                'give one for each'
+            )
