@@ -43,18 +43,21 @@ def test_an_address_that_others_cannot_reach_is_one_line(monkeypatch, own, messa
     assert '\n' not in str(error.value)
 
 
-def test_gloo_uses_the_interface_of_the_launchers_address(monkeypatch):
+@pytest.mark.parametrize(
+    'variable, interface', [('GLOO_SOCKET_IFNAME', 'ib0'), ('NCCL_SOCKET_IFNAME', '=ib0')]
+)
+def test_gloo_and_nccl_use_the_interface_of_the_launchers_address(monkeypatch, variable, interface):
     monkeypatch.setattr(hosts, 'addresses', lambda: {'lo': '127.0.0.1', 'ib0': '10.0.0.2'})
     monkeypatch.setenv('PADDLE_NNODES', '2')
     monkeypatch.setenv('PADDLE_CURRENT_ENDPOINT', '10.0.0.2:1')
     monkeypatch.setenv('PADDLE_TRAINER_ENDPOINTS', '10.0.0.1:1,10.0.0.2:1')
-    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'x')
+    for name in ('GLOO_SOCKET_IFNAME', 'NCCL_SOCKET_IFNAME'):
+        monkeypatch.setenv(name, 'x')
     hosts.prepare()
-    assert os.environ['GLOO_SOCKET_IFNAME'] == 'x', 'what the user has set stays'
-    monkeypatch.delenv('GLOO_SOCKET_IFNAME')
+    assert os.environ[variable] == 'x', 'what the user has set stays'
+    monkeypatch.delenv(variable)
     hosts.prepare()
-    assert os.environ['GLOO_SOCKET_IFNAME'] == 'ib0'
-    monkeypatch.delenv('GLOO_SOCKET_IFNAME')
+    assert os.environ[variable] == interface
 
 
 def test_who_waits_for_a_folder_that_cannot_be_made_is_told(monkeypatch, tmp_path):

@@ -1,7 +1,8 @@
 """Addresses of this machine and of others, for a training on several machines.
 
 Paddle's CPU backend (gloo) offers the others the address of this machine's own name, which may not
-resolve, or to 127.0.1.1. So it is told the network interface of the address that the launcher uses.
+resolve, or to 127.0.1.1. NCCL takes the first interface that it finds, which may be a container's.
+So both are told the network interface of the address that the launcher uses.
 """
 
 import fcntl
@@ -81,7 +82,7 @@ def machines() -> int:
 
 
 def prepare() -> None:
-    """Check the address that the launcher gave to this process, and make gloo use it.
+    """Check the address that the launcher gave to this process, and make gloo and NCCL use it.
 
     InputError if the others cannot reach it.
     """
@@ -100,3 +101,4 @@ def prepare() -> None:
     for interface, address in addresses().items():
         if address == own:
             os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)
+            os.environ.setdefault('NCCL_SOCKET_IFNAME', f'={interface}')  # this name alone
