@@ -100,7 +100,11 @@ class Pooler(nn.Layer):
     def forward(
         self, maps: list[paddle.Tensor], boxes: list[np.ndarray], side: int
     ) -> paddle.Tensor:
-        """Features [R, channels, side, side] of the boxes of N images, in their own order."""
+        """Features [R, channels, side, side] of the boxes of N images, in their own order.
+
+        In float32: Paddle's RoIAlign has no kernel of low precision, and weights have few bits.
+        """
+        maps = [x if x.dtype == paddle.float32 else x.astype('float32') for x in maps]
         parts, counts, places = self.split(boxes)
         tensors = [paddle.to_tensor(part) for part in parts]
         numbers = [paddle.to_tensor(count) for count in counts]

@@ -92,6 +92,17 @@ def test_boxes_go_to_the_map_of_their_size_and_come_back_in_order():
     assert len(places) == 0 and [len(part) for part in parts] == [1] * 4
 
 
+def test_boxes_of_maps_in_low_precision_are_pooled_in_float32():
+    """Paddle has no other RoIAlign, on GPUs neither."""
+    pooler = Pooler([4, 8], canonical_size=224)
+    maps = [paddle.randn([1, 2, side, side]).astype('float16') for side in (16, 8)]
+    boxes = [np.array([[3, 5, 40, 60], [8, 8, 10, 40]], 'float32')]
+    found = pooler(maps, boxes, 7)
+    assert found.dtype == paddle.float32
+    expected = pooler([x.astype('float32') for x in maps], boxes, 7)
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
 def test_masks_of_targets_are_cut_out_and_halved():
     bitmaps = np.zeros([2, 40, 40], 'uint8')
     bitmaps[0, :, 20:] = 1
