@@ -16,7 +16,7 @@ import paddle
 
 from seg.loading import tensors
 from util import amp, atomic, checkpoint, dist, log, resume, weights
-from util.assign import KINDS, assign_weights
+from util.assign import KINDS, assign_weights, state_tensor
 from util.errors import STOPPED, InputError
 from util.progress import Progress
 from util.weights import paddle_file
@@ -312,7 +312,11 @@ def assign_optimizer(
             raise InputError(f'{misfit} {min(needed - found)} of {owner} is missing')
     if needed and not kinds:
         raise InputError(f'{misfit} it has no {min(needed)}')
-    optimizer.set_state_dict(tensors(state))
+    placed = tensors(state)
+    for key in state:
+        if key.endswith('_pow_acc_0'):
+            placed[key] = state_tensor(key, state[key])
+    optimizer.set_state_dict(placed)
 
 
 def _arrays(tree):

@@ -4,7 +4,7 @@ import pytest
 
 import models_zoo
 from util import amp, checkpoint, optim, resume, weights
-from util.assign import assign_weights, optimizer_state
+from util.assign import assign_weights, optimizer_state, state_tensor
 from util.errors import InputError
 from util.progress import Progress
 from util.weights import paddle_file
@@ -239,3 +239,13 @@ def test_a_state_that_is_not_whole_is_refused(tmp_path, change, message):
     paddle_file.write(tmp_path / 'x.pd', state)
     with pytest.raises(InputError, match=message):
         resume.restore(resume.find(str(tmp_path / 'x.pd'), ''), model, step)
+
+
+def test_the_powers_of_betas_are_on_the_cpu_after_resuming(monkeypatch):
+    """Where Paddle has them from the start, on GPUs too."""
+    places = []
+    monkeypatch.setattr(paddle, 'to_tensor', lambda array, place: places.append(place))
+    for kind in ('moment1', 'beta1_pow_acc', 'beta2_pow_acc'):
+        state_tensor(f'linear_0.w_0_{kind}_0', np.ones([1], 'float32'))
+    moment, *powers = places
+    assert moment is None and all(place.is_cpu_place() for place in powers)

@@ -69,6 +69,12 @@ def optimizer_state(
     return state
 
 
+def state_tensor(key: str, array: np.ndarray) -> paddle.Tensor:
+    """An array of an optimizer's state where Paddle has it: the powers of betas are on the CPU."""
+    place = paddle.CPUPlace() if key.endswith('_pow_acc_0') else None
+    return paddle.to_tensor(array, place=place)
+
+
 def assign_optimizer_state(
     model: paddle.nn.Layer,
     optimizer: paddle.optimizer.Optimizer,
@@ -99,5 +105,6 @@ def assign_optimizer_state(
             if shape not in (ours, [1]):
                 raise InputError(f'{path}: {kind} of {name} is {shape} there, {ours} here')
             if keeps_state_of(parameter):
-                state[f'{parameter.name}_{kind}_0'] = paddle.to_tensor(array)
+                key = f'{parameter.name}_{kind}_0'
+                state[key] = state_tensor(key, array)
     optimizer.set_state_dict(state)
