@@ -70,8 +70,8 @@ def main(args):
     # Training
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     optimizer = optim.Lars(trained, args.weight_decay)
-    kept = {**classes.kept(images, args.data_path, args.classes_renamed), 'best': {}}
-    run = Run(model, optimizer, data, args, kept=kept)
+    trained_on = classes.kept(images, args.data_path, args.classes_renamed)
+    run = Run(model, optimizer, data, args, kept={**trained_on, 'best': {}})
     targets = Mixup(mixup=0, cutmix=0, smoothing=0, classes=args.nb_classes)
 
     for epoch in run.epochs():

@@ -8,8 +8,9 @@ import toy
 
 import models_zoo
 from engine_loop import Run
-from util import amp, optim
+from util import amp, dist, optim
 from util.errors import InputError
+from util.sharding import Sharding
 
 
 def test_accumulated_small_batches_equal_one_large_batch():
@@ -38,8 +39,6 @@ def test_mixed_precision_needs_a_gpu():
     assert amp.Step(optimizer).precision == 'off' and amp.Step(optimizer).state_dict() == {}
 
 
-# float16 on a GPU: the factor of the gradients in each of six iterations; the losses are finite
-FACTORS = [1.0, float('inf'), 1.0, float('nan'), float('-inf'), 1.0]
 OPTIMIZERS = {  # each with the largest norm of the gradients
     'pre-training': (lambda model: optim.adamw(optim.decay_groups(model, 0.05), beta2=0.95), None),
     'fine-tuning': (
@@ -59,33 +58,34 @@ def test_no_optimizer_moves_at_an_overflow_and_training_goes_on(monkeypatch, mak
     model = models_zoo.classifier(
         'vit_nano_patch4', img_size=8, in_chans=1, num_classes=2, global_pool=True
     )
-    optimizer = make(model)
-    step = toy.gpu_step(monkeypatch, optimizer, clip_grad=clip_grad)
-
-    def state():
-        arrays = [
-            tensor.numpy()
-            for tensor in [*model.state_dict().values(), *optimizer.state_dict().values()]
-        ]
-        return np.concatenate([array.ravel() for array in arrays])
-
     images = paddle.randn([2, 1, 8, 8])
-    optimizer.set_lr(0.1)
-    before, moved, skipped = state(), [], 0
-    for iteration, factor in enumerate(FACTORS):
-        hook = model.blocks[1].mlp.fc2.weight.register_hook(
-            lambda gradient, factor=factor: gradient * factor
-        )
-        with step.autocast():
-            loss = model(images)[:, 0].sum()
-        step.backward(loss, iteration)
-        hook.remove()
-        after = state()
-        moved.append(len(after) != len(before) or bool((after != before).any()))
-        assert np.isfinite(after).all()
-        before, skipped = after, skipped + step.count()['skipped_steps']
-    assert moved == [np.isfinite(factor) for factor in FACTORS]
-    assert skipped == 3 and step.state_dict()['scale'] == 2.0**13
+    toy.overflow(
+        monkeypatch,
+        model,
+        make(model),
+        lambda: model(images)[:, 0].sum(),
+        model.blocks[1].mlp.fc2.weight,
+        clip_grad=clip_grad,
+    )
+
+
+@pytest.mark.parametrize('make', [toy.adamw, lambda model: optim.Lars(model.parameters())])
+@pytest.mark.parametrize('owned', [True, False], ids=['own', 'of another rank'])
+def test_a_shared_optimizer_moves_nothing_at_an_overflow(monkeypatch, make, owned):
+    """Wherever it is: each rank sees all gradients, and has to leave the same steps out."""
+    monkeypatch.setattr(dist, 'world_size', lambda: 2)
+    monkeypatch.setattr(dist, 'rank', lambda: 1)
+    monkeypatch.setattr(Sharding, 'exchange', lambda self: None)
+    model = toy.layer()  # the weight is larger, so rank 0 has it and rank 1 the bias
+    optimizer = make(model)
+    toy.overflow(
+        monkeypatch,
+        model,
+        optimizer,
+        lambda: model(paddle.ones([1, 2])).sum(),
+        model.bias if owned else model.weight,
+        sharding=Sharding(optimizer),
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import paddle
 import pytest
+import toy
 from conftest import ROOT
 
 import det  # noqa: F401  which registers the components
 import models_zoo
-from det import atss, boxes, config, losses
+from det import atss, boxes, config, losses, optimizer
 from det.gfl import MAEGFL, MAEGFLHead
 from det.gfl_decoder import GFLDecoder
 from det.inference import detect, live
@@ -258,6 +259,22 @@ def test_losses_are_float32_whatever_the_maps_are():
 
 
 # ---- the model
+
+
+@pytest.mark.parametrize('clip_grad', [None, 1.0])
+def test_a_detectors_optimizer_moves_nothing_at_an_overflow(monkeypatch, clip_grad):
+    model = detector()
+    section = {'optimizer': {'layer_decay': 0.9}, 'clip_grad_by_norm': clip_grad}
+    made, limit = optimizer.build(section, model)
+    image = a_batch([[]], [[]], (64, 64))['image']
+    toy.overflow(
+        monkeypatch,
+        model,
+        made,
+        lambda: model.backbone(image)[0].square().mean(),
+        model.backbone.blocks[0].mlp.fc1.bias,
+        clip_grad=limit,
+    )
 
 
 @pytest.mark.parametrize('name', ['swin', 'pvt'])

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 
+import numpy as np
 import paddle
 
 from util import amp, device
@@ -79,6 +80,37 @@ def gpu_step(monkeypatch, *args, **kwargs):
         step = amp.Step(*args, **kwargs)
     assert type(step.scaler) is paddle.amp.GradScaler and step.scaler.is_enable()
     return step
+
+
+FACTORS = [1.0, float('inf'), 1.0, float('nan'), float('-inf'), 1.0]  # of a gradient, step by step
+
+
+def overflow(monkeypatch, model, optimizer, loss_of, parameter, **kwargs):
+    """Assert that six steps, as in float16 on a GPU, leave out those with a gradient of no number.
+
+    loss_of() is finite; the gradient of `parameter` is multiplied by FACTORS. kwargs: of amp.Step.
+    """
+    step = gpu_step(monkeypatch, optimizer, **kwargs)
+
+    def state():
+        tensors = [*model.state_dict().values(), *optimizer.state_dict().values()]
+        arrays = [tensor.numpy() for tensor in tensors if isinstance(tensor, paddle.Tensor)]
+        return np.concatenate([array.ravel() for array in arrays])
+
+    optimizer.set_lr(0.1)
+    before, moved, skipped = state(), [], 0
+    for iteration, factor in enumerate(FACTORS):
+        hook = parameter.register_hook(lambda gradient, factor=factor: gradient * factor)
+        with step.autocast():
+            loss = loss_of()
+        step.backward(loss, iteration)
+        hook.remove()
+        after = state()
+        moved.append(len(after) != len(before) or bool((after != before).any()))
+        assert np.isfinite(after).all()
+        before, skipped = after, skipped + step.count()['skipped_steps']
+    assert moved == [np.isfinite(factor) for factor in FACTORS]
+    assert skipped == 3 and step.state_dict()['scale'] == 2.0**13
 
 
 def layer():
