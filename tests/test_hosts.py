@@ -1,5 +1,7 @@
 """Addresses of machines, and how machines meet, on the loopback of this one."""
 
+import ctypes
+import multiprocessing
 import os
 import signal
 import socket
@@ -173,6 +175,28 @@ def heard(monkeypatch, says):
 )
 def test_silence_is_a_loss_and_a_farewell_is_none(monkeypatch, says, lost):
     assert heard(monkeypatch, says) == lost
+
+
+def waits_as_in_nccl(address):
+    """Wait in C while holding Python's lock, as Paddle does in a collective operation of NCCL."""
+    heartbeat.SILENCE, heartbeat.BEAT = 0.5, 0.1
+    heartbeat.begin(address=address)
+    ctypes.PyDLL(None).sleep(60)
+
+
+def test_a_lost_machine_ends_a_wait_that_no_signal_ends(capfd):
+    """NCCL has no time-out: whoever waits for a machine that is lost would wait forever."""
+    server = socket.create_server(('127.0.0.1', 0))
+    host, port = server.getsockname()
+    fork = multiprocessing.get_context('fork')
+    with server:
+        waiting = fork.Process(target=waits_as_in_nccl, args=[f'{host}:{port}'])
+        waiting.start()
+        connection, _ = server.accept()  # and say nothing
+        waiting.join(20)
+        connection.close()
+    assert waiting.exitcode == -signal.SIGKILL
+    assert 'the machine 127.0.0.1 has not answered for 0.5 s' in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from typing import TextIO
 
 import paddle
 
-from util import atomic, device, dist, hosts, kernels
+from util import atomic, dist, hosts, kernels
+from util import device as devices
 from util.errors import BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
 
 APPEARS = 5.0  # seconds in which a file of one machine is seen by another
@@ -65,7 +66,7 @@ def run(main: Callable, parser: ArgumentParser) -> None:
 
 
 def start(
-    asked: str | None,
+    device: str | None,
     seed: int,
     output_dir: str = '',
     log_dir: str = '',
@@ -78,22 +79,22 @@ def start(
 ) -> None:
     """Choose the device, join the other processes, seed Paddle and make the output folders.
 
-    asked, amp, deterministic: the flags --device, --amp and --deterministic, which util/device.py
+    device, amp, deterministic: the flags --device, --amp and --deterministic, which util/device.py
     explains; `amp` is 'off' for programs without mixed precision. Each rank gets a seed of its own.
     unfixed: what the program computes by kernels that are not deterministic on GPUs, whatever the
     flags. tf32: False for programs that compare results in float32.
     to: where the line about all this is printed, by default stdout.
     """
     if not tf32:
-        device.without_tf32()
+        devices.without_tf32()
     if deterministic:
-        device.make_deterministic()
-    if device.choose(asked) == 'cpu':
+        devices.make_deterministic()
+    if devices.choose(device) == 'cpu':
         _prepare_cpu()
-    precision = device.precision(amp)
+    precision = devices.precision(amp)
     dist.begin()
     if dist.is_main():
-        print(device.summary(precision, deterministic, unfixed), file=to, flush=True)
+        print(devices.summary(precision, deterministic, unfixed), file=to, flush=True)
     paddle.seed(seed + dist.rank())
     if output_dir:
         make_folder('--output_dir', output_dir)
