@@ -6,15 +6,16 @@ a batch and knows nothing of logging, saving or ranks.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import paddle
 
 from util import amp, checkpoint, dist, log, optim, profiling, resume, sharding
 from util.errors import NonFiniteLoss
+from util.figures import Figures, Unread
 from util.progress import Progress
 from util.recorder import Recorder
 from util.seeding import seed_step
@@ -32,8 +33,8 @@ class Loop:
     saver, recorder, progress: those of util, or others with the same methods.
     rng: NumPy's generator of the current step.
     profile: which iterations are profiled, if any.
-    parts: further values of the iteration, by names that are the same on all ranks, which `loss_of`
-        may set; they are averaged over the ranks and printed.
+    parts: further scalars of the iteration, by names that are the same on all ranks, which
+        `loss_of` may set; they are averaged over the ranks and printed.
 
     A run counted in iterations is one long epoch; its caller runs `train` for some iterations at a
     time.
@@ -63,6 +64,7 @@ class Loop:
         self.rng = np.random.default_rng()
         self.parts = {}
         self._profile = profile or profiling.Profile()
+        self._unread = Unread()
         self._start = start
         self._seed = seed
         self._batches = None  # of the current epoch
@@ -92,6 +94,7 @@ class Loop:
         loss_name: str = 'loss',
         after_step: Callable[[], None] = lambda: None,
         iterations: int | None = None,
+        every_loss: bool = False,
     ) -> dict[str, float]:
         """Train on the remaining batches of the epoch; returns the epoch's mean loss and rate.
 
@@ -99,8 +102,11 @@ class Loop:
         loss_name: the name of the loss's curve in VisualDL.
         after_step: called after each optimizer step.
         iterations: how many batches, None for the rest of the epoch.
+        every_loss: whether `after_step` needs the loss of its step; otherwise losses on a
+            GPU are read when a line or a checkpoint is due.
         Gradients of an incomplete last round of accumulation are dropped, as upstream.
-        NonFiniteLoss on all ranks if the loss of one is not finite.
+        NonFiniteLoss on all ranks if the loss of one is not finite, when it is read; in any case
+        before a checkpoint is written.
         """
         self.network.train()
         batches = self._profile.follow(islice(self._stream, iterations))
@@ -115,48 +121,85 @@ class Loop:
             if self.schedule and iteration % self.step.accum_iter == 0:
                 self.step.optimizer.set_lr(self.schedule(epoch))
 
-            # Forward and backward; the last pass of a round of accumulation updates the weights
+            # Forward and backward; the last pass of a round of accumulation updates the weights.
+            # Ranks agree before the gradients are averaged, because there a failed one is a crash
             self.rng = seed_step(self._seed, self.progress.epoch, iteration)
             with dist.reducing(self.network, reduce=is_last):
                 loss = loss_of(batch)
-                mean, stop = self._agree(loss.item())  # waits for the device and for all ranks
+                figures = Figures(epoch, iteration, is_last, shared={'loss': loss, **self.parts})
+                self._unread.add(figures)
+                stop = self._agree()
                 self.step.backward(loss, iteration)
 
-            # Records and checkpoints
-            lr = self.step.optimizer.get_lr()
-            self.progress.update(loss=mean, lr=lr, **self.parts, **self.step.count())
+            # Figures, records and checkpoints
+            figures.own = {'lr': self.step.optimizer.get_lr(), **self.step.count()}
+            self.progress.count()
+            saves = is_last and (stop or self.saver.is_due_within(self.progress.iteration))
+            is_due = every_loss or saves or self.progress.is_line_due
+            if is_due or self._unread.is_free:
+                self._record(loss_name)
             if is_last:
                 after_step()
-                self.recorder.scalars(epoch, **{loss_name: mean, 'lr': lr}, **self.parts)
                 self.saver.after_step(self.progress, stop=stop)
 
+        if self._unread.figures:
+            self._record(loss_name)
         self.step.optimizer.clear_grad(set_to_zero=False)
         averages = self.progress.averages
         self.recorder.counts = {name: round(averages.sums[name]) for name in self.step.count()}
         return averages.means()
 
-    def _agree(self, loss: float) -> tuple[float, bool]:
-        """Mean loss over the ranks, and whether a signal has asked one of them to stop.
+    def _agree(self) -> bool:
+        """Whether a signal has asked one of the ranks to stop.
 
-        One communication suffices; it averages `parts` as well. NonFiniteLoss if the mean is not
-        finite; before that, the names of the batch's files are written to a file.
+        Where reading is free, one communication suffices for this and for the mean losses.
         """
-        told = [loss, self.saver.stop_requested, log.pending()]
-        mean, stop, warnings, *parts = dist.mean([*told, *self.parts.values()])
-        self.parts = dict(zip(self.parts, parts))
-        if not math.isfinite(mean):
-            epoch, iteration = self.progress.epoch, self.progress.iteration
-            files = self._batches.files(iteration)
-            named = self.saver.name_images(loss, files, epoch, iteration)
-            where = f'{named} names the images of the batch. ' if named else ''
-            raise NonFiniteLoss(
-                f'the loss is {mean} in {self.progress.place()}; training stops. '
-                f'{where}Earlier checkpoints are untouched: resume with a lower rate, or without '
-                'mixed precision'
-            )
+        told = [self.saver.stop_requested, log.pending()]
+        if self._unread.is_free:
+            stop, warnings = self._average(told)
+        else:
+            stop, warnings = dist.any_of_ranks(told)
         if warnings:
             log.show_pending()
-        return mean, stop > 0
+        return stop > 0
+
+    def _average(self, told: Sequence[float] = ()) -> list[float]:
+        """Read the figures of the last iterations, averaged; the sums of `told` over the ranks.
+
+        NonFiniteLoss if a mean loss is not finite.
+        """
+        told = self._unread.average(told)
+        for figures in self._unread.figures:
+            if not math.isfinite(figures.shared['loss']):
+                self._end(figures)
+        return told
+
+    def _record(self, loss_name: str) -> None:
+        """Record the figures of the last iterations, and print the line of the last if it is due.
+
+        Where reading is not free, this reads them.
+        """
+        if not self._unread.is_free:
+            self._average()
+        for figures in self._unread.take():
+            self.progress.update(**figures.shared, **figures.own)
+            if figures.is_step:
+                curves = {loss_name: figures.shared['loss'], 'lr': figures.own['lr']}
+                parts = {name: figures.shared[name] for name in figures.shared if name != 'loss'}
+                self.recorder.scalars(figures.epoch, **curves, **parts)
+        self.progress.show()
+
+    def _end(self, figures: Figures) -> NoReturn:
+        """Write the names of an iteration's images to a file, and raise NonFiniteLoss."""
+        files = self._batches.files(figures.iteration)
+        epoch = self.progress.epoch
+        named = self.saver.name_images(figures.loss, files, epoch, figures.iteration)
+        where = f'{named} names the images of the batch. ' if named else ''
+        raise NonFiniteLoss(
+            f'the loss is {figures.shared["loss"]} in {self.progress.place(figures.iteration)}; '
+            f'training stops. {where}Earlier checkpoints are untouched: resume with a lower rate, '
+            'or without mixed precision'
+        )
 
 
 class Run(Loop):

@@ -120,10 +120,8 @@ def _padded(array: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def tensors(batch: dict) -> dict:
-    """A batch for the model: images and their shapes as tensors, boxes as arrays."""
-    for name in ('image', *STACKED):
-        batch[name] = paddle.to_tensor(batch[name])
-    return batch
+    """A batch for the model: images as a tensor; all else is worked with outside the device."""
+    return batch | {'image': paddle.to_tensor(batch['image'])}
 
 
 class TrainLoader(loader.TrainLoader):

@@ -154,13 +154,13 @@ class MAEGFLHead(nn.Layer):
     ) -> dict[str, paddle.Tensor]:
         """The losses of scores [N A, K] and bins [N A, 4 B], both logits."""
         quality = paddle.zeros_like(scores)
-        weight_sum = 0.0
+        weight_sum = paddle.zeros([])
         loss_bbox = loss_dfl = 0 * bins.sum()
         if len(targets.positive):
             positive = paddle.to_tensor(targets.positive)
             of_positive = paddle.gather(scores.detach(), positive)  # [P, K]
             weights = F.sigmoid(of_positive).max(axis=1)  # [P]
-            weight_sum = weights.sum().item()
+            weight_sum = weights.sum()
 
             bins = paddle.gather(bins, positive).reshape([-1, 4, self.reg_max + 1])
             overlaps, of_boxes, of_bins = self._box_losses(bins, targets)
@@ -173,12 +173,15 @@ class MAEGFLHead(nn.Layer):
             valid = paddle.to_tensor(targets.valid.astype('float32'))
             of_scores = of_scores * valid.unsqueeze(-1)
 
-        total, weight_sum = dist.mean([targets.total, weight_sum])
-        weight_sum = max(1.0, weight_sum)
+        # Means over the ranks, which are not read: that would wait for the device
+        total = paddle.full([], targets.total, 'float64')
+        means = paddle.stack([total, weight_sum.astype('float64')])
+        total, weight_sum = dist.mean_tensor(means).unbind()
+        weight_sum = weight_sum.clip(min=1.0)
         return {
-            'loss_cls': of_scores.sum() / total,
-            'loss_bbox': loss_bbox * (self.loss_bbox_weight / weight_sum),
-            'loss_dfl': loss_dfl * (self.loss_dfl_weight / weight_sum),
+            'loss_cls': of_scores.sum() / _float32(total),
+            'loss_bbox': loss_bbox * _float32(self.loss_bbox_weight / weight_sum),
+            'loss_dfl': loss_dfl * _float32(self.loss_dfl_weight / weight_sum),
         }
 
     def _box_losses(
@@ -207,6 +210,10 @@ class MAEGFLHead(nn.Layer):
         flat = paddle.zeros([scores.size])
         flat = paddle.scatter(flat, paddle.to_tensor(places), overlaps)
         return flat.reshape(scores.shape)
+
+
+def _float32(x: paddle.Tensor) -> paddle.Tensor:
+    return x.astype('float32')
 
 
 def _by_anchor(maps: list[paddle.Tensor]) -> paddle.Tensor:

@@ -139,7 +139,7 @@ def train_one_epoch(run: Run) -> dict[str, float]:
     def loss_of(batch):
         with run.step.autocast():
             losses = run.network(batch)
-        run.parts = {name: loss.item() for name, loss in losses.items()}
+        run.parts = losses
         return sum(losses.values())
 
     return run.train(loss_of, loss_name='train_loss')

@@ -92,7 +92,7 @@ def watch(batches: Iterable[dict], samples: paddle.io.Dataset, iterations: int) 
     census = Census(samples.num_classes, samples.ignore_index)
     for number, batch in enumerate(batches, 1):
         if number <= iterations:
-            census.add(batch['label'].numpy())
+            census.add(batch['label'])
         is_early = number == EARLY and iterations > EARLY
         if number == iterations or is_early:
             _warn(census.over_ranks(), number, is_early)

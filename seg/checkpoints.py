@@ -60,6 +60,10 @@ class Folders(checkpoint.Saver):
         """Whether this iteration ends with an evaluation and a checkpoint."""
         return iteration % self.flags['profile save_interval'] == 0 or iteration == self.iterations
 
+    def is_due_within(self, done: int) -> bool:
+        """Never: the program itself saves, between two calls of `Loop.train`."""
+        return False
+
     def is_pending(self, iteration: int) -> bool:
         """Whether the evaluation and the checkpoint after this iteration are still to come."""
         return 0 < iteration != self.done and self.is_due(iteration)

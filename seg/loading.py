@@ -40,6 +40,10 @@ class Loader:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
+        return map(tensors, self.arrays())
+
+    def arrays(self) -> Iterator[Any]:
+        """The batches as arrays."""
         batches = workers.batches(
             prepare=self._sample,
             collate=default_collate_fn,
@@ -50,7 +54,7 @@ class Loader:
         )
         for number, batch in enumerate(batches):
             self.in_use = number
-            yield tensors(batch)
+            yield batch
             self.in_use = None
 
     @property

@@ -22,26 +22,30 @@ class Lines(Progress):
     ):
         super().__init__(1, iterations, every)
         self.batch_size, self.per_epoch = batch_size, per_epoch
-        self.parts: list[float] = []
         self.writer = None
         if save_dir and dist.is_main():
             from visualdl import LogWriter  # imported here because it takes a second
 
             self.writer = LogWriter(save_dir)
 
-    def place(self) -> str:
-        """Where the run is, for a person: the iteration, from 0."""
-        return f'iteration {self.iteration}'
+    def place(self, iteration: int) -> str:
+        """Where an iteration is, for a person: its number, from 0."""
+        return f'iteration {iteration}'
+
+    @property
+    def is_line_due(self) -> bool:
+        """Whether there is a line for the iteration that was counted last."""
+        return self.iteration % self.print_freq == 0
 
     def update(self, **values: float) -> None:
-        """Count an iteration that has ended; values: loss, lr, and what else is to be averaged."""
-        self.loss = values['loss']  # the mean over the ranks
-        self.averages.add(**values)
-        self.since_line.add(**values, **{f'loss_{i}': part for i, part in enumerate(self.parts)})
-        self.iteration += 1
-        self.line_iterations += 1
-        if self.iteration % self.print_freq == 0:
-            self._show(values['lr'])
+        """Add the figures of an iteration: loss, lr, and what else is to be averaged."""
+        super().update(**values)
+        self.since_line.add(**values)
+
+    def show(self) -> None:
+        """Print the line of the last iteration if it is due; its figures have been added."""
+        if self.line_iterations and self.is_line_due:
+            self._show(self.latest['lr'])
             self._new_line()
 
     @contextlib.contextmanager
@@ -68,7 +72,7 @@ class Lines(Progress):
             f'reader_cost: {reading:.5f}, ips: {images:.4f} samples/sec | ETA {left}'
         )
         curves = {name: means[name] for name in means if name not in ('lr', 'loss_0')}
-        if len(self.parts) > 1:
+        if 'loss_1' in means:
             curves['loss_0'] = means['loss_0']
         self.curves('Train', **curves, lr=lr, batch_cost=seconds, reader_cost=reading)
 

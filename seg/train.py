@@ -224,15 +224,16 @@ def train(run: Loop, losses_of: Objective, *, validate, options: str | None) -> 
     """
     lines, saver = run.progress, run.saver
     schedule = run.step.optimizer._learning_rate
+    by_loss = isinstance(schedule, paddle.optimizer.lr.ReduceOnPlateau)
 
     def loss_of(batch):
         parts = losses_of(run.network, batch)
-        lines.parts = [part.item() for part in parts]
+        run.parts = {f'loss_{number}': part for number, part in enumerate(parts)}
         return sum(parts)
 
     def after_step():
-        if isinstance(schedule, paddle.optimizer.lr.ReduceOnPlateau):
-            schedule.step(lines.loss)
+        if by_loss:
+            schedule.step(lines.latest['loss'])
         elif isinstance(schedule, paddle.optimizer.lr.LRScheduler):
             schedule.step()
         if saver.average is not None:
@@ -250,7 +251,12 @@ def train(run: Loop, losses_of: Objective, *, validate, options: str | None) -> 
                 saver.stop_if_asked(lines.iteration)
             if lines.iteration >= lines.iterations:
                 break
-            run.train(loss_of, iterations=saver.until_due(lines.iteration), after_step=after_step)
+            run.train(
+                loss_of,
+                iterations=saver.until_due(lines.iteration),
+                after_step=after_step,
+                every_loss=by_loss,
+            )
 
 
 def training_data(args, config: Config, samples: paddle.io.Dataset, window) -> Batches:

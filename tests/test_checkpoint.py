@@ -154,6 +154,7 @@ def test_saving_within_an_epoch_waits_for_an_optimizer_step(tmp_path):
     keeper = saver(tmp_path, model, step, save_every_iters=3)
     progress = Progress(1, 12, 100)
     for i in range(12):
+        progress.count()
         progress.update(loss=1.0)
         if step.is_last(i):
             keeper.after_step(progress, stop=False)

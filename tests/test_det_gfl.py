@@ -8,15 +8,17 @@ import paddle
 import pytest
 import toy
 from conftest import ROOT
+from readings import Readings
 
 import det  # noqa: F401  which registers the components
 import models_zoo
-from det import atss, boxes, config, losses, optimizer
+from det import atss, boxes, config, losses, optimizer, train
 from det.gfl import MAEGFL, MAEGFLHead
 from det.gfl_decoder import GFLDecoder
 from det.inference import detect, live
 from det.neck import MAEFPN
 from det.pyramid import MAEPVT, MAESwin
+from engine_loop import Run
 from util.errors import InputError
 
 SWIN = dict(embed_dim=8, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2), window=4, posmlp_dim=4)
@@ -271,7 +273,7 @@ def test_a_detectors_optimizer_moves_nothing_at_an_overflow(monkeypatch, clip_gr
         monkeypatch,
         model,
         made,
-        lambda: model.backbone(image)[0].square().mean(),
+        lambda: model.backbone(image)[-1].square().mean(),
         model.backbone.blocks[0].mlp.fc1.bias,
         clip_grad=limit,
     )
@@ -288,6 +290,16 @@ def test_a_step_reaches_all_parameters_but_the_unused_projection(name):
         f'backbone.up1.{part}' for part in ('0.weight', '0.bias', '1.weight', '1.bias')
     }
     assert [x is None for x in model.backbone(paddle.zeros([1, 3, 32, 32]))] == [True] + [False] * 3
+
+
+def test_a_step_that_logs_nothing_reads_nothing_from_the_device(monkeypatch):
+    model = detector()
+    batches = [a_batch([[[10, 10, 70, 80], [60, 20, 90, 50]], []], [[1, 2], []])] * 4
+    run = Run(model, toy.sgd(model), toy.Data(batches), toy.flags(print_freq=3))
+    readings = Readings(monkeypatch)
+    for _ in run.epochs():
+        stats = train.train_one_epoch(run)
+    assert readings.of(4) == [1, 0, 0, 1] and stats['loss_dfl'] > 0
 
 
 def test_detections_come_from_any_size_of_image():

@@ -143,17 +143,25 @@ def test_recompute_works_in_two_processes(digits, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'processes, workers, accum_iter', [slow(1, 0, 1), (1, 2, 2), slow(2, 0, 2), slow(2, 2, 1)]
+    'processes, workers, accum_iter, how',
+    [
+        slow(1, 0, 1, ''),
+        (1, 2, 2, ''),
+        slow(2, 0, 2, ''),
+        slow(2, 2, 1, ''),
+        slow(2, 0, 2, 'waits'),
+    ],
 )
 def test_a_stopped_run_resumes_as_if_nothing_had_happened(
-    digits, tmp_path, processes, workers, accum_iter
+    digits, tmp_path, processes, workers, accum_iter, how
 ):
     flags = ['--batch_size', 6 // processes, '--accum_iter', accum_iter]
     options = {'processes': processes, 'workers': workers}
     code, output = run(digits, tmp_path / 'straight', *flags, **options)
     assert code == 0, output
     name = 'SIGTERM' if workers else 'SIGUSR1'
-    code, output = run(digits, tmp_path / 'out', *flags, what=f'signal {name} 2', **options)
+    what = f'{how} signal {name} 2'
+    code, output = run(digits, tmp_path / 'out', *flags, what=what, **options)
     assert code == 75, output
     # the signal comes in the third iteration; its round is finished first
     done = -(-3 // accum_iter) * accum_iter
@@ -278,8 +286,9 @@ def test_a_rank_that_fails_ends_all_within_seconds(digits, tmp_path, rank):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp_path):
-    code, output = run(digits, tmp_path, '--batch_size', 3, what='nan 1 2', processes=2)
+@pytest.mark.parametrize('what', ['nan 1 2', 'waits nan 1 2'])
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp_path, what):
+    code, output = run(digits, tmp_path, '--batch_size', 3, what=what, processes=2)
     assert code == 1 and output.count('the loss is nan in epoch 0, iteration 2') >= 1, output
     assert not list(tmp_path.glob('*.pd'))
     (named,) = tmp_path.glob('non_finite-*')  # written by the rank with that loss
@@ -291,7 +300,8 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_code_1(digits, tmp
 
 
 @pytest.mark.slow
-def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
+@pytest.mark.parametrize('what', ['', 'waits'])
+def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path, what):
     for i in range(400):
         file = tmp_path / f'data/train/a/{i:03}.png'
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -300,7 +310,11 @@ def test_warnings_of_all_ranks_reach_the_screen_once(digits, tmp_path):
         else:
             file.write_bytes(b'no image')
     code, output = run(
-        tmp_path / 'data', tmp_path / 'out', '--batch_size', 50, '--epochs', 1, processes=2
+        tmp_path / 'data',
+        tmp_path / 'out',
+        *('--batch_size', 50, '--epochs', 1),
+        what=what,
+        processes=2,
     )
     assert code == 0, output
     warnings = [line for line in output.splitlines() if 'unreadable image' in line]

@@ -112,7 +112,7 @@ def test_an_evaluation_that_was_broken_off_is_not_counted(capsys):
 
 
 def batches(*labels):
-    return [{'label': paddle.to_tensor(np.array(label, 'uint8'))} for label in labels]
+    return [{'label': np.array(label, 'uint8')} for label in labels]
 
 
 def watched(capsys, labels, iterations, num_classes=3):

@@ -14,6 +14,7 @@ import pytest
 import toy
 import yaml
 from conftest import ROOT
+from readings import Readings
 
 import seg  # noqa: F401
 
@@ -96,6 +97,13 @@ def test_it_overfits_eight_scenes(config, scenes, tmp_path, capsys):
     assert miou > 0.9
     run(val, '--config', file, '--model_path', tmp_path / 'out/best_model/model.pdparams')
     assert f'mIoU: {miou:.4f}' in capsys.readouterr().out
+
+
+def test_a_step_that_logs_nothing_reads_nothing_from_the_device(config, tmp_path, monkeypatch):
+    readings = Readings(monkeypatch)
+    flags = ['--config', config(), '--save_dir', tmp_path / 'out', '--use_ema']
+    run(train, *flags, '--iters', 5, '--log_iters', 2)
+    assert readings.of(5) == [0, 1, 0, 1, 0]  # the last loss is read before the checkpoint
 
 
 def test_another_seed_is_another_run(config, tmp_path):
@@ -383,9 +391,10 @@ def test_time_of_an_evaluation_is_in_no_cost_and_curves_have_paddlesegs_names(mo
     lines = Lines(4, 2, batch_size=8, per_epoch=4, save_dir=None)
     lines.writer = Writer()
     for iteration in range(4):
-        lines.parts = [1.0, 2.0]
         time.sleep(0.01)
-        lines.update(loss=3.0, lr=0.5)
+        lines.count()
+        lines.update(loss=3.0, lr=0.5, loss_0=1.0, loss_1=2.0)
+        lines.show()
         if iteration == 2:
             with lines.paused():
                 time.sleep(0.5)

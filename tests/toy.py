@@ -108,7 +108,7 @@ def overflow(monkeypatch, model, optimizer, loss_of, parameter, **kwargs):
         after = state()
         moved.append(len(after) != len(before) or bool((after != before).any()))
         assert np.isfinite(after).all()
-        before, skipped = after, skipped + step.count()['skipped_steps']
+        before, skipped = after, skipped + float(step.count()['skipped_steps'])
     assert moved == [np.isfinite(factor) for factor in FACTORS]
     assert skipped == 3 and step.state_dict()['scale'] == 2.0**13
 

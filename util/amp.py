@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from functools import partial
 
-import numpy as np
 import paddle
 
 from util import device, optim
@@ -52,7 +51,7 @@ class Step:
         self.precision = device.precision(precision)
         self.clip_grad = clip_grad
         self.sharding = sharding
-        self.skipped = 0.0  # 1 when the last iteration left out its optimizer step
+        self.skipped = 0.0  # 1, maybe on the device, if the last iteration left out its step
 
         # PyTorch's constants: Paddle's scale starts lower and backs off only after two bad steps
         self.scaler = paddle.amp.GradScaler(
@@ -85,29 +84,26 @@ class Step:
             parameters = optim.parameters(self.optimizer)
             paddle.nn.utils.clip_grad_norm_(parameters, self.clip_grad)
 
-        before = self._scale()
         if self.sharding:
             self.sharding.drop_other_gradients()
         self.scaler.step(self.optimizer)
         if self.sharding:
             self.sharding.exchange()
         self.scaler.update()
-        self.skipped = float(self._scale() < before)  # the scale shrinks after every skipped step
+        if self.scaler.is_enable():
+            # not the scale before and after, because reading that would wait for the device
+            self.skipped = self.scaler._found_inf.astype('float32')
         self.optimizer.clear_grad(set_to_zero=False)
 
     def keeps_state_of(self, parameter: paddle.Tensor) -> bool:
         """Whether this rank has the optimizer's state of a parameter."""
         return self.sharding is None or self.sharding.owns(parameter)
 
-    def count(self) -> dict[str, float]:
+    def count(self) -> dict[str, paddle.Tensor | float]:
         """Whether the scaler skipped the last step, because of gradients that are not finite."""
         if not self.scaler.is_enable():
             return {}
         return {'skipped_steps': self.skipped}
-
-    def _scale(self) -> float:
-        scale = self.state_dict().get('scale', 1.0)  # Paddle's is an array [1]
-        return np.ravel(scale)[0].item()
 
     def state_dict(self) -> dict:
         """The scaler's state as plain numbers; empty without float16."""

@@ -98,7 +98,7 @@ class Saver:
 
         stop: save and leave with exit code 75; equal on every rank.
         """
-        if stop or self._is_due_within(progress.iteration):
+        if stop or self.is_due_within(progress.iteration):
             name, epoch, position = self._within(progress)
             self.save(name, epoch, position)
 
@@ -108,7 +108,7 @@ class Saver:
             log.info(f'stopped by a signal in {where}{remedy}')
             dist.leave(STOPPED)
 
-    def _is_due_within(self, done: int) -> bool:
+    def is_due_within(self, done: int) -> bool:
         """Whether `save_every_iters` asks for a checkpoint at this optimizer step."""
         every = self.flags['save_every_iters']
         if not every:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
@@ -27,6 +27,8 @@ from util.errors import InputError
 JOIN = 600  # seconds that the processes have to find each other
 PATIENCE = 3600  # seconds that a rank waits for the others at a barrier
 POLL = 0.05  # seconds between two looks at a counter
+QUICK = 0.001  # the same where ranks wait for each other in every iteration
+MOST_RANKS = 2**20
 
 # For layer.py. DataParallel would take the backward pass of the reentrant kind for a second use of
 # the parameters.
@@ -37,6 +39,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # they ask to save a checkpoint
 FAILED = 'mae/failed'  # key of the number of ranks that have failed
 
 _rounds = itertools.count()  # numbers of the barriers
+_polls = itertools.count()  # numbers of the calls of any_of_ranks
+_polled = [0, 0]  # the last values of its two counters
 
 
 def rank() -> int:
@@ -152,9 +156,36 @@ def sum_over_ranks(values: list[float]) -> list[float]:
     return total.tolist()
 
 
+def any_of_ranks(values: Sequence[float]) -> list[bool]:
+    """Whether each value is not 0 on some rank; the same on every rank.
+
+    Uses the key-value store, so it waits for no device, and no rank is too late.
+    """
+    if world_size() == 1:
+        return [value > 0 for value in values]
+    number = 1
+    for place, value in enumerate(values, 1):
+        number += MOST_RANKS**place * (value > 0)
+
+    # Two counters take turns: who comes to one has seen that all have left it
+    turn = next(_polls) % 2
+    before = _polled[turn]
+    _polled[turn] = _count_to_all(f'mae/poll/{turn}', number, before=before, pause=QUICK)
+    told = _polled[turn] - before
+    return [told // MOST_RANKS**place % MOST_RANKS > 0 for place, _ in enumerate(values, 1)]
+
+
 def mean(values: list[float]) -> list[float]:
     """Mean of each value over all ranks."""
     return [value / world_size() for value in sum_over_ranks(values)]
+
+
+def mean_tensor(tensor: paddle.Tensor) -> paddle.Tensor:
+    """Mean of a tensor over all ranks, on the device; the tensor is overwritten."""
+    if world_size() == 1:
+        return tensor
+    paddle.distributed.all_reduce(tensor)
+    return tensor / world_size()
 
 
 def gather(value: Any) -> list:
@@ -313,15 +344,20 @@ def leave(code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def _count_to_all(key: str) -> None:
-    """Add one to a counter and wait until every rank has."""
+def _count_to_all(key: str, number: int = 1, before: int = 0, pause: float = POLL) -> int:
+    """Add to a counter and wait until every rank has; returns its new value.
+
+    number: 1, and more in multiples of MOST_RANKS. before: the counter's value at first. pause:
+    seconds between two looks.
+    """
     begun = time.monotonic()
-    count = store_add(key, 1)
-    while count < world_size():
+    total = store_add(key, number)
+    while (count := (total - before) % MOST_RANKS) < world_size():
         if time.monotonic() - begun > PATIENCE:
             limit = timedelta(seconds=PATIENCE)
             raise RuntimeError(f'only {count} of {world_size()} processes came within {limit}')
         if store_add(FAILED, 0):
             raise RuntimeError('another process has failed; its own output says why')
-        time.sleep(POLL)
-        count = store_add(key, 0)
+        time.sleep(pause)
+        total = store_add(key, 0)
+    return total

@@ -90,6 +90,7 @@ class Progress:
         """Begin an epoch, or resume one after `iteration` iterations with these averages."""
         self.epoch = epoch
         self.averages = averages or Averages()
+        self.latest = {}  # the figures of the last iteration
         self.iteration = iteration
         self._new_line()
 
@@ -110,21 +111,33 @@ class Progress:
             self.line_data += time.perf_counter() - asked
             yield batch
 
-    def update(self, **values: float) -> None:
-        """Count an iteration that has ended; values: its loss, learning rate and so on."""
-        self.averages.add(**values)
+    def count(self) -> None:
+        """Count an iteration that has ended."""
         self.iteration += 1
         self.run_iterations += 1
         self.line_iterations += 1
+
+    @property
+    def is_line_due(self) -> bool:
+        """Whether there is a line for the iteration that was counted last."""
         is_last = self.iteration == self.iterations
-        if is_last or (self.iteration - 1) % self.print_freq == 0:
+        return is_last or (self.iteration - 1) % self.print_freq == 0
+
+    def update(self, **values: float) -> None:
+        """Add the figures of an iteration, its loss, learning rate and so on, to the averages."""
+        self.averages.add(**values)
+        self.latest = values
+
+    def show(self) -> None:
+        """Print the line of the last iteration if it is due; its figures have been added."""
+        if self.line_iterations and self.is_line_due:
             if dist.is_main():
-                print(self._line(values), flush=True)
+                print(self._line(self.latest), flush=True)
             self._new_line()
 
-    def place(self) -> str:
-        """Where the run is, for a person: the epoch and the iteration in it, both from 0."""
-        return f'epoch {self.epoch}, iteration {self.iteration}'
+    def place(self, iteration: int) -> str:
+        """Where an iteration is, for a person: the epoch and its number there, both from 0."""
+        return f'epoch {self.epoch}, iteration {iteration}'
 
     def _line(self, values: dict[str, float]) -> str:
         """The line of the last iteration."""

@@ -9,6 +9,7 @@ raise INDEX            the sample of that index raises
 silence SECONDS        machines notice sooner that one of them is lost
 join SECONDS           processes wait no longer for each other to start
 signal NAME ITERATION  every rank gets the signal during that iteration of the second epoch
+waits REST             REST, and figures are read as seldom as on a GPU
 linger RANK REST       REST, and that rank is slow to end, when Python catches signals no more
 """
 
@@ -23,7 +24,7 @@ import util  # noqa: F401  first of all, because it prepares the machine before 
 import paddle
 
 import main_pretrain
-from util import dist, heartbeat, optim, program
+from util import dist, figures, heartbeat, optim, program
 from util.data import loader
 from util.progress import Progress
 from util.weights import paddle_file
@@ -115,6 +116,11 @@ def linger(rank, *rest):
     change(*rest)
 
 
+def waits(*rest):
+    figures.reading_waits = lambda: True
+    change(*rest)
+
+
 def change(what='', *arguments):
     if what:
         {
@@ -127,6 +133,7 @@ def change(what='', *arguments):
             'raise': raising,
             'join': join,
             'silence': silence,
+            'waits': waits,
             'linger': linger,
         }[what](*arguments)
 
