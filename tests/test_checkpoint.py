@@ -1,6 +1,7 @@
 import numpy as np
 import paddle
 import pytest
+import toy
 
 import models_zoo
 from util import amp, checkpoint, optim, resume, weights
@@ -240,6 +241,23 @@ def test_a_state_that_is_not_whole_is_refused(tmp_path, change, message):
     paddle_file.write(tmp_path / 'x.pd', state)
     with pytest.raises(InputError, match=message):
         resume.restore(resume.find(str(tmp_path / 'x.pd'), ''), model, step)
+
+
+def test_the_scaler_of_mixed_precision_goes_on(tmp_path, monkeypatch):
+    """Paddle's real one, as it is on a GPU, whose scale is an array of one number."""
+
+    def gpu_training():
+        model, step = training()
+        return model, toy.gpu_step(monkeypatch, step.optimizer)
+
+    model, step = gpu_training()
+    step.load_state_dict(step.state_dict() | {'scale': np.array([2048.0]), 'incr_count': 6})
+    saver(tmp_path, model, step).after_epoch(0)
+    state = resume.find(str(tmp_path / 'checkpoint-0.pd'), '')
+    assert state['scaler']['scale'] == 2048.0 and state['scaler']['incr_count'] == 7
+    resumed = gpu_training()
+    resume.restore(state, *resumed)
+    assert resumed[1].state_dict() == step.state_dict()
 
 
 def test_the_powers_of_betas_are_on_the_cpu_after_resuming(monkeypatch):

@@ -73,6 +73,25 @@ def departing(change):
     ]
 
 
+@pytest.mark.parametrize('off, runs', [(0.005, True), (0.05, False)])
+def test_products_in_tf32_are_no_damage(folder, monkeypatch, off, runs):
+    """GPUs compute float32 so from Ampere on; a stand-in gives results that are off by as much."""
+    true = exported.outputs
+    model = exported.predictor(folder / exported.PROGRAM, folder / exported.PARAMS)
+    monkeypatch.setattr(paddle.device, 'get_device', lambda: 'gpu:0')
+    monkeypatch.setattr(exported, 'predictor', lambda *args, **kwargs: model)
+
+    def outputs(model, arrays):
+        return [output + off * np.abs(output).max() for output in true(model, arrays)]
+
+    monkeypatch.setattr(exported, 'outputs', outputs)
+    if runs:
+        assert exported.Exported(folder).how == 'Paddle Inference on the GPU, fp32'
+    else:
+        with pytest.raises(InputError, match='is it damaged'):
+            exported.Exported(folder)
+
+
 def test_where_onednn_fails_it_is_said_and_done_without(folder, monkeypatch):
     monkeypatch.setattr(paddle.base.core, 'supports_bfloat16', lambda: True)
     monkeypatch.setattr(

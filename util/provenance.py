@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 def environment() -> dict[str, str | int]:
     """Commit, versions, processor, threads and device of this process."""
     device = paddle.device.get_device()
-    if device != 'cpu':
+    if device != 'cpu' and model_name():
         device = f'{device}, {model_name()}'
 
     return {
