@@ -263,17 +263,16 @@ def test_losses_are_float32_whatever_the_maps_are():
 # ---- the model
 
 
-@pytest.mark.parametrize('clip_grad', [None, 1.0])
-def test_a_detectors_optimizer_moves_nothing_at_an_overflow(monkeypatch, clip_grad):
+def test_a_detectors_optimizer_moves_nothing_at_an_overflow(monkeypatch):
     model = detector()
-    section = {'optimizer': {'layer_decay': 0.9}, 'clip_grad_by_norm': clip_grad}
+    section = {'optimizer': {'layer_decay': 0.9}, 'clip_grad_by_norm': 1.0}
     made, limit = optimizer.build(section, model)
     image = a_batch([[]], [[]], (64, 64))['image']
     toy.overflow(
         monkeypatch,
         model,
         made,
-        lambda: model.backbone(image)[-1].square().mean(),
+        lambda: model.backbone(image)[1].square().mean(),
         model.backbone.blocks[0].mlp.fc1.bias,
         clip_grad=limit,
     )
