@@ -79,9 +79,10 @@ def attend(
 
     Keys and values are [.., M, d], `bias` [.., L, M].
     """
-    if bias is None and attention.pays(q, k, v):
-        return attention.attend(q, k, v, scale=q.shape[-1] ** -0.5)
-    return paddle.matmul(attention_weights(q, k, bias), v)  # [.., L, d]
+    attended = None if bias is not None else attention.attend(q, k, v)
+    if attended is None:
+        attended = paddle.matmul(attention_weights(q, k, bias), v)
+    return attended  # [.., L, d]
 
 
 class Attention(nn.Layer):

@@ -1,4 +1,4 @@
-"""Attention in groups of heads is the attention of all heads at once."""
+"""Attention in groups of heads, and in one kernel, is the attention that is written out."""
 
 import numpy as np
 import paddle
@@ -46,7 +46,8 @@ def test_groups_of_heads_are_numpys_attention(arrays, monkeypatch):
 def test_small_scores_are_made_at_once(arrays, monkeypatch):
     """So are those that a bias changes."""
     used = []
-    monkeypatch.setattr(attention, 'attend', lambda *args, **options: used.append(args))
+    apply = attention.Attention.apply
+    monkeypatch.setattr(attention.Attention, 'apply', lambda *x: used.append(1) or apply(*x))
     q, k, v = (paddle.to_tensor(array) for array in arrays)
     layer.attend(q, k, v)
     monkeypatch.setattr(attention, 'LARGE', 0)
@@ -63,3 +64,32 @@ def test_what_needs_no_gradient_gets_none(arrays, monkeypatch):
     k.stop_gradient = False
     layer.attend(q, k, v).sum().backward()
     assert q.grad is None and v.grad is None and k.grad is not None
+
+
+@pytest.mark.parametrize('outer, queries, keys', [((2, 3), 7, 7), ((2, 5, 3), 4, 9)])
+def test_fused_attention_equals_the_written_out_one(monkeypatch, outer, queries, keys):
+    rng = np.random.default_rng(0)
+    shapes = [(*outer, length, 8) for length in (queries, keys, keys)]
+    arrays = [rng.normal(size=shape).astype('float32') for shape in shapes]
+    written_out = attended(arrays)
+    used = []
+    fused = attention.fused
+    monkeypatch.setattr(attention, 'is_fused', lambda q: True)
+    monkeypatch.setattr(attention, 'fused', lambda *x: used.append(1) or fused(*x))
+    for ours, expected in zip(attended(arrays), written_out, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    assert used == [1]
+
+
+def test_attention_with_a_bias_is_never_fused(monkeypatch):
+    """A fused one gives no gradient to the bias."""
+    monkeypatch.setattr(attention, 'is_fused', lambda q: True)
+    q = paddle.rand([1, 2, 3, 4])
+    bias = paddle.zeros([1, 2, 3, 3])
+    bias.stop_gradient = False
+    layer.attend(q, q, q, bias).square().sum().backward()
+    assert bias.grad.abs().sum() > 0
+
+
+def test_on_cpus_attention_is_written_out():
+    assert not attention.is_fused(paddle.rand([1, 2, 3, 4]))

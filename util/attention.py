@@ -1,8 +1,8 @@
-"""Attention on CPUs without the scores of all heads in memory at once.
+"""Attention without the scores of all heads in memory at once.
 
-Where these take more than 32 MB, glibc gives their memory back to the system after each use, which
-costs more than computing them twice: in groups of heads, in the forward and in the backward pass.
-The numbers are the same, bit for bit.
+GPUs have it in one kernel. On CPUs, where the scores take more than 32 MB, glibc gives their memory
+back to the system after each use, which costs more than computing them twice: in groups of heads,
+in the forward and in the backward pass. There the numbers are the same, bit for bit.
 Shapes: B images and heads, L queries and keys, d features a head.
 """
 
@@ -18,19 +18,43 @@ LARGE = 2**23  # scores that take 32 MB, see machine.retain_memory
 GROUP = 2**22  # scores of a group of heads, at most; a head is the smallest group
 
 
-def pays(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> bool:
-    """Whether `attend` is the faster way for these [.., L, d]."""
+def attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> paddle.Tensor | None:
+    """Scaled dot-product attention of q, k and v [.., L, d]; d may differ in v, and L in q.
+
+    None where two products and a softmax do as well.
+    """
+    if is_fused(q):
+        return fused(q, k, v)
     if not kernels.served(q, k, v) or not onednn.library.path.exists():
-        return False
+        return None
     scores = q.size // q.shape[-1] * k.shape[-2]
-    return scores > LARGE
-
-
-def attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, scale: float) -> paddle.Tensor:
-    """softmax(scale q k^T) v for q, k and v [.., L, d]; d may differ in v, and L in q."""
+    if scores <= LARGE:
+        return None
     flat = [x.flatten(0, -3) for x in (q, k, v)]  # [B, L, d]
-    attended = Attention.apply(*flat, scale)
+    attended = Attention.apply(*flat, q.shape[-1] ** -0.5)
     return attended.reshape([*q.shape[:-1], v.shape[-1]])
+
+
+def is_fused(q: paddle.Tensor) -> bool:
+    """Whether the device has attention in one kernel: GPUs and devices that are like them."""
+    if not paddle.in_dynamic_mode():
+        return False
+    return q.place.is_gpu_place() or q.place.is_custom_place()
+
+
+def fused(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> paddle.Tensor:
+    """Attention in one kernel; Paddle picks flash attention where it can.
+
+    It could not serve a bias that is learnt, which would get no gradient.
+    """
+    outer = q.shape[:-3]
+    parts = []
+    for x in (q, k, v):
+        x = x.reshape([-1, *x.shape[-3:]])  # [N, H, L, d]
+        parts.append(x.transpose([0, 2, 1, 3]))  # [N, L, H, d]
+    x = F.scaled_dot_product_attention(*parts)
+    x = x.transpose([0, 2, 1, 3])
+    return x.reshape([*outer, *x.shape[1:]])
 
 
 class Attention(PyLayer):
