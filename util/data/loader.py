@@ -4,16 +4,15 @@ Everything random about a sample is drawn from a generator seeded with (seed, ep
 sample does not depend on the process that prepares it or on the time, and no random state is saved.
 """
 
-import ctypes
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import paddle
 
 from util import dist
-from util.data import pictures, workers
+from util.data import feed, pictures
 from util.data.images import Images
 from util.data.unreadable import NEIGHBOURS, Unreadable
 from util.data.window import Ahead, Window
@@ -185,66 +184,6 @@ class EvalSet(_Samples):
         return self.transform(picture), self.images.label(source), unreadable
 
 
-class _Feed(paddle.io.IterableDataset):
-    """Batches of a pool for Paddle's loader.
-
-    The loader's thread moves them to the device while the model uses the previous batch. It would
-    wait forever after an exception, so an exception is kept in `failure` instead.
-    """
-
-    def __init__(self, pool: workers.Pool):
-        self.pool = pool
-        self.failure = None
-
-    def __iter__(self) -> Iterator[list[paddle.Tensor]]:
-        try:
-            for batch in self.pool:
-                yield [_tensor(array) for array in batch]
-        except Exception as error:
-            self.failure = error
-
-
-def _tensor(array: np.ndarray) -> paddle.Tensor:
-    """A copy in host memory; unlike Paddle's own copy, it lets other threads run meanwhile."""
-    tensor = paddle.empty(array.shape, array.dtype.name, device='cpu')
-    ctypes.memmove(tensor.data_ptr(), array.ctypes.data, array.nbytes)
-    return tensor
-
-
-def _collate(samples: list[tuple]) -> list[np.ndarray]:
-    """One array per part of the samples (images, targets, marks), each [N, ...]."""
-    return [np.stack(part) for part in zip(*samples)]
-
-
-def _batches(
-    samples: _Samples, order: Iterable[list], num_workers: int, timeout: float
-) -> Iterator[list[paddle.Tensor]]:
-    """Samples stacked into batches, prepared by worker processes or, without any, here."""
-    if not num_workers or not workers.supported():
-        for keys in order:
-            arrays = _collate([samples.sample(key) for key in keys])
-            yield [paddle.to_tensor(array) for array in arrays]
-        return
-
-    pool = workers.Pool(
-        prepare=samples.sample,
-        collate=_collate,
-        order=order,
-        count=num_workers,
-        name=samples.name,
-        timeout=timeout,
-    )
-    feed = _Feed(pool)
-    # kept in a variable, because deleting the iterator waits for the pool to end
-    batches = iter(paddle.io.DataLoader(feed, batch_size=None))
-    try:
-        yield from batches
-        if feed.failure:
-            raise feed.failure
-    finally:
-        pool.close()
-
-
 class Batches:
     """The batches of one epoch of a TrainLoader, starting with batch `first`."""
 
@@ -335,10 +274,10 @@ class TrainLoader:
         with reading_ahead(order) as reach:
             # the iterator gets no name, so an error in the loop ends it and its workers at once
             for number, (images, targets, marks) in enumerate(
-                _batches(self.samples, order, self.num_workers, self.timeout)
+                feed.batches(self.samples, order, self.num_workers, self.timeout)
             ):
                 reach(number)
-                self.unreadable.add(marks.numpy())
+                self.unreadable.add(marks)
                 yield images, targets
         self.unreadable.end_epoch()
 
@@ -390,7 +329,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         # the iterator gets no name, so an error in the loop ends it and its workers at once
-        for images, labels, marks in _batches(
+        for images, labels, marks in feed.batches(
             self.samples, self.order, self.num_workers, self.timeout
         ):
             unreadable = marks.max().item()
