@@ -44,20 +44,21 @@ def evaluate(
     """
     dist.broadcast_buffers(model)
     model.eval()
-    loss = top1 = top5 = count = 0.0
+    count = 0.0
+    sums = paddle.zeros([3], 'float64')  # loss, top-1 and top-5; read at the end only
     for images, labels in bar(batches, 'batches'):
         with autocast():
             scores = model(images).astype('float32')  # [N, K]
         num_guesses = min(5, scores.shape[1])
         _, guesses = scores.topk(num_guesses, axis=1)  # [N, 5]
         hits = (guesses == labels.unsqueeze(1)).astype('float32')  # [N, 5]
-        loss += F.cross_entropy(scores, labels, reduction='sum').item()
-        top1 += hits[:, 0].sum().item()
-        top5 += hits.sum().item()
+        loss = F.cross_entropy(scores, labels, reduction='sum')
+        of_batch = paddle.stack([loss, hits[:, 0].sum(), hits.sum()])
+        sums += of_batch.astype('float64')
         count += len(labels)
 
     dist.barrier()  # ranks may have had unequal work
-    sums = [loss, top1, top5, count]
+    sums = [*sums.tolist(), count]
     if shared:
         sums = dist.sum_over_ranks(sums)
     loss, top1, top5, count = sums

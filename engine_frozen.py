@@ -278,14 +278,14 @@ def train_step(heads: list, optimizer: paddle.optimizer.Optimizer, batch: Split)
 @paddle.no_grad()
 def evaluate(heads: list, val: Split, batch_size: int) -> list[float]:
     """Accuracy of each probe in percent."""
-    hits = [0] * len(heads)
+    hits = paddle.zeros([len(heads)], 'int64')  # read at the end only
     for head in heads:
         head.eval()
     for start in range(0, len(val.labels), batch_size):
         end = min(start + batch_size, len(val.labels))
         batch = val.at(np.arange(start, end))
         features = paddle.to_tensor(batch.features)
-        for number, head in enumerate(heads):
-            guesses = head(features).argmax(1).numpy()
-            hits[number] += int((guesses == batch.labels).sum())
-    return [100 * count / len(val.labels) for count in hits]
+        labels = paddle.to_tensor(batch.labels)
+        guesses = paddle.stack([head(features).argmax(1) for head in heads])
+        hits += (guesses == labels).sum(1)
+    return [100 * count / len(val.labels) for count in hits.tolist()]

@@ -161,3 +161,26 @@ def test_figures_are_the_same_whenever_they_are_read(tmp_path, monkeypatch, caps
     at_once = lines(tmp_path / 'a')
     monkeypatch.setattr(figures, 'reading_waits', lambda: True)
     assert lines(tmp_path / 'b') == at_once
+
+
+def test_an_evaluation_reads_at_its_end(monkeypatch):
+    model = models_zoo.classifier(
+        'vit_nano_patch4', img_size=32, in_chans=1, num_classes=3, global_pool=True
+    )
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=[6, 1, 32, 32]).astype('float32')
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    batches = [
+        (paddle.to_tensor(x), paddle.to_tensor(y))
+        for x, y in zip(np.split(images, [4]), np.split(labels, [4]))
+    ]
+    model.eval()
+    scores = model(paddle.to_tensor(images)).numpy().astype('float64')
+    readings = Readings(monkeypatch)
+    found = engine_finetune.evaluate(model, batches)
+    assert readings.by_iteration.total() == 1
+
+    losses = np.log(np.exp(scores).sum(1)) - scores[range(6), labels]
+    assert found['loss'] == pytest.approx(losses.mean(), rel=1e-5)
+    assert found['acc1'] == pytest.approx(100 * (scores.argmax(1) == labels).mean())
+    assert found['acc5'] == pytest.approx(100)
