@@ -11,7 +11,7 @@ Shapes: N images, D width of a stage, H heads, W windows of L = window^2 tokens;
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import paddle
@@ -20,7 +20,7 @@ from paddle import nn
 from layer import Attention, LayerNorm, PatchEmbed, PatchMerge, Pyramid, PyramidBlock
 from models_classifier import PyramidClassifier
 from models_sizes import PYRAMIDS
-from util import sizes
+from util import constants, sizes
 from util.errors import InputError
 
 
@@ -63,7 +63,7 @@ def shifted_window_regions(grid: tuple[int, int], window: int, shift: int) -> np
     return regions.reshape(-1, 1, window**2)
 
 
-@lru_cache
+@constants.kept
 def shifted_window_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
     """-100 for two tokens that share a window only because the rolled map wraps around, else 0.
 
@@ -113,7 +113,7 @@ class WindowAttention(Attention):
 
     def mask(self, grid: tuple[int, int]) -> paddle.Tensor:
         """shifted_window_mask of a map of this size, [W, 1, L, L]."""
-        return paddle.to_tensor(shifted_window_mask(grid, self.window, self.shift))
+        return shifted_window_mask(grid, self.window, self.shift)
 
     def _roll(self, x: paddle.Tensor, by: int) -> paddle.Tensor:
         """A map [N, rows, columns, any] moved down and right by `by` tokens, around the edges."""
@@ -128,10 +128,7 @@ class WindowAttention(Attention):
         """
         # The MLP's output for all distances, in steps of one half
         reach = 4 * self.window - 1
-        steps = paddle.arange(-reach, reach + 1, dtype='float32') / 2
-        logs = steps.sign() * (1 + steps.abs()).log()
-        distances = paddle.stack(paddle.meshgrid(logs, logs))  # [2, distances, distances]
-        table = self.posmlp(distances[None])  # [1, H, distances, distances]
+        table = self.posmlp(_distances(reach))  # [1, H, distances, distances]
         table = table.flatten(2)[0].t()  # [distances^2, H]
 
         # Each pair's row of that table
@@ -146,6 +143,25 @@ class WindowAttention(Attention):
         """Distances from query to key, clipped to `reach`, plus `reach`: [.., L] -> [.., L, L]."""
         apart = places.unsqueeze(-2) - places.unsqueeze(-1)
         return apart.clip(-reach, reach) + reach
+
+
+@constants.kept
+def _distances(reach: int) -> paddle.Tensor:
+    """Logarithms of all distances up to reach / 2, down and across, [1, 2, distances, distances].
+
+    In steps of one half.
+    """
+    steps = paddle.arange(-reach, reach + 1, dtype='float32') / 2
+    logs = steps.sign() * (1 + steps.abs()).log()
+    return paddle.stack(paddle.meshgrid(logs, logs))[None]
+
+
+@constants.kept
+def _coordinates(rows: int, columns: int) -> paddle.Tensor:
+    """Row and column of each place, [1, rows, columns, 2]."""
+    rows = paddle.arange(rows, dtype='float32')
+    columns = paddle.arange(columns, dtype='float32')
+    return paddle.stack(paddle.meshgrid(rows, columns), axis=-1)[None]
 
 
 class NormedPatchEmbed(PatchEmbed):
@@ -231,11 +247,7 @@ class Swin(Pyramid):
 
     def positions(self) -> paddle.Tensor:
         """Row and column of each patch, [1, rows, columns, 2]."""
-        rows, columns = self.places
-        rows = paddle.arange(rows, dtype='float32')
-        columns = paddle.arange(columns, dtype='float32')
-        coordinates = paddle.stack(paddle.meshgrid(rows, columns), axis=-1)  # [rows, columns, 2]
-        return coordinates[None]
+        return _coordinates(*self.places)
 
     def outputs(self, x: paddle.Tensor, positions: paddle.Tensor) -> list[paddle.Tensor]:
         """The output map of each block; positions [1 or N, rows, columns, 2] are rows and columns.

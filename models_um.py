@@ -22,8 +22,16 @@ import models_swin
 from layer import LayerNorm, check_images, init_pyramid, split_tokens, upsample_mask
 from models_mae import Reconstruction
 from models_sizes import PYRAMIDS
-from util import sizes
+from util import constants, sizes
 from util.errors import InputError
+
+
+@constants.kept
+def _cells(rows: int, columns: int) -> np.ndarray:
+    """The numbers of the four patches of each 2 x 2 cell of a grid, [V, 4]."""
+    patches = np.arange(rows * columns)
+    cells = patches.reshape(rows // 2, 2, columns // 2, 2)
+    return cells.transpose(0, 2, 1, 3).reshape(-1, 4)
 
 
 class UniformMasking(Reconstruction):
@@ -80,11 +88,7 @@ class UniformMasking(Reconstruction):
             noise = paddle.rand([N, self.num_patches])
 
         # The four patches of each cell
-        rows, columns = self.grid
-        patches = np.arange(rows * columns)
-        cells = patches.reshape(rows // 2, 2, columns // 2, 2)
-        cells = cells.transpose(0, 2, 1, 3).reshape(-1, 4)
-        cells = paddle.to_tensor(cells)  # [V, 4]
+        cells = _cells(*self.grid)  # [V, 4]
 
         # The one of them with the smallest noise
         noise = paddle.index_select(noise, cells.flatten(), axis=1)  # [N, L], cell by cell
@@ -95,7 +99,7 @@ class UniformMasking(Reconstruction):
 
         # Every other patch is removed
         mask = paddle.ones([N, self.num_patches])
-        mask = paddle.put_along_axis(mask, visible, 0.0, axis=1)
+        mask = paddle.put_along_axis(mask, visible, paddle.zeros([1, 1]), axis=1)
         by_mask = paddle.argsort(mask, axis=1, stable=True)  # [N, L], visible patches first
         removed = by_mask[:, visible.shape[1] :]  # [N, L - V]
 

@@ -16,7 +16,7 @@ import engine_finetune
 import engine_pretrain
 import models_zoo
 from engine_loop import Run
-from util import checkpoint, figures, optim
+from util import checkpoint, constants, figures, optim
 from util.augment.mixup import Mixup
 from util.ema import Ema
 from util.errors import NonFiniteLoss
@@ -184,3 +184,23 @@ def test_an_evaluation_reads_at_its_end(monkeypatch):
     assert found['loss'] == pytest.approx(losses.mean(), rel=1e-5)
     assert found['acc1'] == pytest.approx(100 * (scores.argmax(1) == labels).mean())
     assert found['acc5'] == pytest.approx(100)
+
+
+def test_tables_are_made_once(monkeypatch):
+    made = []
+
+    @constants.kept
+    def table(length):
+        made.append(length)
+        return np.arange(length)
+
+    assert table(3) is table(3) and table(4).tolist() == [0, 1, 2, 3]
+    assert made == [3, 4]
+    model = models_zoo.autoencoder('mae_swin_nano_32', in_chans=1)
+    images = paddle.rand([2, 1, 32, 32])
+    model(images)
+    copies = []
+    own = paddle.to_tensor
+    monkeypatch.setattr(paddle, 'to_tensor', lambda *x, **y: copies.append(x) or own(*x, **y))
+    model(images)
+    assert copies == []
