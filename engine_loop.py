@@ -102,11 +102,9 @@ class Loop:
         loss_name: the name of the loss's curve in VisualDL.
         after_step: called after each optimizer step.
         iterations: how many batches, None for the rest of the epoch.
-        every_loss: whether `after_step` needs the loss of its step; otherwise losses on a
-            GPU are read when a line or a checkpoint is due.
+        every_loss: whether `after_step` needs it; otherwise a GPU's are read when they are due.
         Gradients of an incomplete last round of accumulation are dropped, as upstream.
-        NonFiniteLoss on all ranks if the loss of one is not finite, when it is read; in any case
-        before a checkpoint is written.
+        NonFiniteLoss on all ranks if one's loss is not finite; at the latest before a checkpoint.
         """
         self.network.train()
         batches = self._profile.follow(islice(self._stream, iterations))
