@@ -74,7 +74,10 @@ class Loop:
         dist.agree('where training begins', [start.epoch, start.samples])
 
     def epochs(self) -> Iterator[int]:
-        """The remaining epochs; the first may be one that a resumed run had already begun."""
+        """The remaining epochs; the first may be one that a resumed run had already begun.
+
+        Ends when all checkpoints are written.
+        """
         start = self._start
         for epoch in range(start.epoch, self.progress.epochs):
             first = 0
@@ -86,6 +89,7 @@ class Loop:
             self._stream = iter(self._batches)
             yield epoch
         self._profile.finish()
+        self.saver.join()
 
     def train(
         self,
@@ -191,6 +195,7 @@ class Loop:
         """Write the names of an iteration's images to a file, and raise NonFiniteLoss."""
         files = self._batches.files(figures.iteration)
         epoch = self.progress.epoch
+        self.saver.join()
         named = self.saver.name_images(figures.loss, files, epoch, figures.iteration)
         where = f'{named} names the images of the batch. ' if named else ''
         raise NonFiniteLoss(

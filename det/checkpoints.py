@@ -29,15 +29,18 @@ class Snapshots(checkpoint.Saver):
         super().after_epoch(epoch, *names)
         if not self._writes():
             return
-        if 'best' in names:
-            self._write_weights(self.folder / BEST)
+        files = [BEST] if 'best' in names else []
         if epoch + 1 == self.flags['epochs']:
-            self._write_weights(self.folder / FINAL)
+            files.append(FINAL)
+        if files:
+            state = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+            self.background.add(lambda: self._write_weights(files, state))
 
-    def _write_weights(self, path: Path) -> None:
-        state = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
-        paddle_file.write(path, state)
-        with atomic.writing(path.with_name(CLASSES)) as file:
+    def _write_weights(self, files: list[str], state: dict) -> None:
+        for file in files:
+            paddle_file.write(self.folder / file, state)
+        path = self.folder / CLASSES
+        with atomic.writing(path) as file:
             content = self.kept['categories'].state_dict()
             file.write(json.dumps(content, ensure_ascii=False).encode())
 

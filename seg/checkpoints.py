@@ -7,6 +7,7 @@ that file; a folder that PaddleSeg wrote, without that file, resumes as well.
 """
 
 import contextlib
+import copy
 import re
 import shutil
 from collections.abc import Iterator
@@ -88,6 +89,7 @@ class Folders(checkpoint.Saver):
             self._leave(iteration)
 
     def _leave(self, iteration: int) -> None:
+        self.join()
         folder = self.folder / f'iter_{iteration}'
         log.info(
             f'stopped by a signal after iteration {iteration}; --resume_model {folder}, or auto, '
@@ -103,8 +105,9 @@ class Folders(checkpoint.Saver):
         """Note in iter_N that all that was due is done, and the best results."""
         self.done = iteration
         if dist.is_main():
-            self._write_state(self.folder / f'iter_{iteration}')
-        dist.barrier()
+            path = self.folder / f'iter_{iteration}' / TRAINING
+            state = self._training_state(iteration)
+            self.background.add(lambda: paddle_file.write(path, state))
 
     @contextlib.contextmanager
     def evaluating(self, progress: Progress) -> Iterator[None]:
@@ -112,6 +115,7 @@ class Folders(checkpoint.Saver):
         try:
             yield
         except Exception:
+            self.join()
             folder = self.folder / f'iter_{progress.iteration}'
             log.warn(f'the evaluation failed; {folder} holds what was trained before it')
             raise
@@ -119,12 +123,12 @@ class Folders(checkpoint.Saver):
     def save_best(self, name: str, model: paddle.nn.Layer, file: str = MODEL) -> None:
         """Write the weights of a model, and its result, into the folder `name`."""
         if dist.is_main():
-            with atomic.writing_folder(self.folder / name) as folder:
-                paddle_file.write(folder / file, _arrays(model.state_dict()))
-                paddle_file.write(folder / TRAINING, self.kept[name])
+            files = {file: _arrays(model.state_dict()), TRAINING: dict(self.kept[name])}
+            self.background.add(lambda: _write_files(self.folder / name, files))
         dist.barrier()
 
     def _write(self, name: str, epoch: int, position: checkpoint.Position) -> None:
+        """Copy the state, and write the copy in the background."""
         path = self.folder / name
         files = {
             MODEL: _arrays(self.model.state_dict()),
@@ -132,11 +136,12 @@ class Folders(checkpoint.Saver):
         }
         if self.average is not None:
             files[AVERAGE] = _arrays(self.average.state_dict())
+        files[TRAINING] = self._training_state(iterations_of(path))
+        self.background.add(lambda: self._write_copy(path, files))
+
+    def _write_copy(self, path: Path, files: dict[str, dict]) -> None:
         try:
-            with atomic.writing_folder(path) as folder:
-                for file, tree in files.items():
-                    paddle_file.write(folder / file, tree)
-                self._write_state(folder, iterations_of(path))
+            _write_files(path, files)
         except InputError as error:
             raise InputError(
                 f'{error}. Training stops; once there is room, --resume_model auto continues from '
@@ -149,17 +154,15 @@ class Folders(checkpoint.Saver):
         while len(self.written) > most > 0:
             shutil.rmtree(self.written.pop(0), ignore_errors=True)
 
-    def _write_state(self, folder: Path, iteration: int | None = None) -> None:
-        """Write training.pd; iteration: by default that of the folder's name."""
-        iteration = iterations_of(folder) if iteration is None else iteration
-        state = {
+    def _training_state(self, iteration: int) -> dict:
+        """The contents of training.pd; no later step changes them."""
+        return {
             'complete': not self.is_pending(iteration),
             'scaler': self.step.state_dict(),
             'args': self.flags,
             'environment': self.origin,
-            **self.kept,
+            **copy.deepcopy(self.kept),
         }
-        paddle_file.write(folder / TRAINING, state)
 
     def restore(self, asked: str | None) -> int:
         """Restore model, optimizer, scaler, average and `kept`; returns the iterations done.
@@ -246,6 +249,13 @@ class Folders(checkpoint.Saver):
             if iterations_of(path) > start:
                 why = f'{path} is from another training, or later than where this one begins'
                 _rename(path, f'{path.name}.old', why)
+
+
+def _write_files(path: Path, files: dict[str, dict]) -> None:
+    """Write a folder of files, given by name, all or nothing."""
+    with atomic.writing_folder(path) as folder:
+        for file, tree in files.items():
+            paddle_file.write(folder / file, tree)
 
 
 def _rename(folder: Path, name: str, why: str) -> None:

@@ -44,6 +44,7 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path):
     train(*straight, seed=1)
     keeper = saver(tmp_path, *straight, save_every=7)
     keeper.after_epoch(7)
+    keeper.join()
     train(*straight, seed=2)
 
     paddle.nn.Linear(3, 3)  # a layer made before the model shifts Paddle's own parameter names
@@ -58,7 +59,9 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path):
 def test_a_checkpoint_has_the_official_keys_and_structured_optimizer_state(tmp_path):
     model, step = training()
     train(model, step, seed=1)
-    saver(tmp_path, model, step).after_epoch(0)
+    keeper = saver(tmp_path, model, step)
+    keeper.after_epoch(0)
+    keeper.join()
     saved = weights.read(tmp_path / 'checkpoint-0.pd')
     assert list(saved) == 'model optimizer epoch scaler args position environment'.split()
     trainable = [name for name, p in model.named_parameters() if not p.stop_gradient]
@@ -70,7 +73,9 @@ def test_a_checkpoint_has_the_official_keys_and_structured_optimizer_state(tmp_p
 
 def test_a_file_with_only_the_official_keys_resumes_after_its_epoch(tmp_path):
     model, step = training()
-    saver(tmp_path, model, step).after_epoch(0)
+    keeper = saver(tmp_path, model, step)
+    keeper.after_epoch(0)
+    keeper.join()
     official = weights.read(tmp_path / 'checkpoint-0.pd')
     paddle.save(
         {key: value for key, value in official.items() if key != 'position'}, str(tmp_path / 'x.pd')
@@ -90,7 +95,9 @@ def test_a_file_with_only_the_official_keys_resumes_after_its_epoch(tmp_path):
     ],
 )
 def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_path, other, message):
-    saver(tmp_path, *training(**other)).after_epoch(0)
+    keeper = saver(tmp_path, *training(**other))
+    keeper.after_epoch(0)
+    keeper.join()
     with pytest.raises(InputError, match=message):
         resume.restore(resume.find(str(tmp_path / 'checkpoint-0.pd'), ''), *training())
 
@@ -129,6 +136,7 @@ def test_auto_takes_the_newest_whole_checkpoint_and_says_what_it_passes_over(tmp
     for epoch in (2, 9, 10):
         keeper.after_epoch(epoch)
     keeper.save('checkpoint-10-12.pd', 9, checkpoint.Position(10, 12))
+    keeper.join()
     (tmp_path / 'checkpoint-notes.pd').write_text('not ours')
     order = ['checkpoint-2.pd', 'checkpoint-9.pd', 'checkpoint-10-12.pd', 'checkpoint-10.pd']
     assert [path.name for path in checkpoint.ordered(tmp_path)] == order
@@ -146,6 +154,7 @@ def test_keep_leaves_the_newest(tmp_path):
     keeper = saver(tmp_path, *training(), save_every=1, keep=2)
     for epoch in range(4):
         keeper.after_epoch(epoch)
+    keeper.join()
     assert names(tmp_path) == ['checkpoint-2.pd', 'checkpoint-3.pd']
 
 
@@ -159,6 +168,7 @@ def test_saving_within_an_epoch_waits_for_an_optimizer_step(tmp_path):
         progress.update(loss=1.0)
         if step.is_last(i):
             keeper.after_step(progress, stop=False)
+    keeper.join()
     assert names(tmp_path) == sorted(f'checkpoint-0-{2 * i}.pd' for i in (4, 6, 10, 12))
     state = resume.find('auto', str(tmp_path))
     position = resume.restore(state, model, step)
@@ -193,7 +203,9 @@ def test_resuming_keeps_the_effective_batch_if_it_can(capsys, global_batch, aske
 def test_changed_flags_are_named(tmp_path, capsys):
     before = {'seed': 0, 'num_workers': 1, 'lr': None}
     model, step = training()
-    saver(tmp_path, model, step).save('x.pd', 0, checkpoint.Position(1))
+    keeper = saver(tmp_path, model, step)
+    keeper.save('x.pd', 0, checkpoint.Position(1))
+    keeper.join()
     paddle_file.write(tmp_path / 'x.pd', weights.read(tmp_path / 'x.pd') | {'args': before})
     resume.find(str(tmp_path / 'x.pd'), '', {'seed': 1, 'num_workers': 2, 'lr': None})
     assert capsys.readouterr().err.strip().endswith('other flags: --seed was 0 and is 1')
@@ -204,6 +216,7 @@ def test_checkpoints_beyond_the_beginning_are_set_aside(tmp_path, capsys):
     for epoch in range(3):
         keeper.after_epoch(epoch)
     keeper.save('checkpoint-1-8.pd', 0, checkpoint.Position(1, 8))
+    keeper.join()
     keeper.set_aside_later_than(checkpoint.Position(1, 4))
     assert names(tmp_path) == ['checkpoint-0.pd'] and (tmp_path / 'checkpoint-1-8.pd.old').exists()
     assert capsys.readouterr().err.count('is from another run') == 3
@@ -235,7 +248,9 @@ def test_checkpoints_beyond_the_beginning_are_set_aside(tmp_path, capsys):
 def test_a_state_that_is_not_whole_is_refused(tmp_path, change, message):
     model, step = training()
     train(model, step, seed=1)
-    saver(tmp_path, model, step).after_epoch(0)
+    keeper = saver(tmp_path, model, step)
+    keeper.after_epoch(0)
+    keeper.join()
     state = weights.read(tmp_path / 'checkpoint-0.pd')
     change(state)
     paddle_file.write(tmp_path / 'x.pd', state)

@@ -239,6 +239,7 @@ def test_the_scaler_of_mixed_precision_is_restored(tmp_path, monkeypatch):
     step, saver = folders()
     step.load_state_dict(step.state_dict() | {'scale': np.array([2048.0]), 'incr_count': 7})
     saver.save_iteration(SimpleNamespace(iteration=1))
+    saver.join()
     again, restored = folders()
     assert again.state_dict() != step.state_dict()
     assert restored.restore('auto') == 1

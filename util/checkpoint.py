@@ -13,6 +13,7 @@ all random numbers depend on (seed, epoch, index) or (seed, epoch, step, rank) a
 """
 
 import contextlib
+import copy
 import math
 import re
 import signal
@@ -24,6 +25,7 @@ import paddle
 
 from util import atomic, dist, log, provenance
 from util.assign import optimizer_state
+from util.background import Background
 from util.errors import STOPPED, InputError
 from util.progress import Averages, Progress
 from util.weights import paddle_file
@@ -57,7 +59,9 @@ class Position:
 class Saver:
     """Writes checkpoints when they are due, or when a signal (SIGTERM, SIGUSR1) asks to stop.
 
-    Only the main process writes; the others wait for it.
+    Only the main process writes. It copies the state while the others wait, and writes the copy in
+    the background, while training goes on. It waits for that before it copies the next state, and
+    `join` does so at the end. A file appears when it is complete.
 
     flags: the program's, as a plain dict; they are saved too. The saver itself obeys `output_dir`
         (empty: nothing is saved), `epochs`, `save_every` (epochs), `save_every_iters` (iterations,
@@ -81,8 +85,9 @@ class Saver:
         self.kept = {} if kept is None else kept
         self.origin = provenance.environment() if self._writes() else {}
 
+        self.background = Background()
         self._gathered = {}  # see _whole_optimizer
-        self.stop_requested = False
+        self._signalled = False
         for number in dist.STOP_SIGNALS:
             signal.signal(number, self._request_stop)
 
@@ -91,7 +96,16 @@ class Saver:
         return self.folder is not None and dist.is_main()
 
     def _request_stop(self, number: int, frame) -> None:
-        self.stop_requested = True
+        self._signalled = True
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether this rank asks for the end, after a signal or because it could not write."""
+        return self._signalled or self.background.has_failed
+
+    def join(self) -> None:
+        """Wait until all files are written; InputError if one could not be."""
+        self.background.join()
 
     def after_step(self, progress: Progress, stop: bool) -> None:
         """Save within an epoch if that is due, or if the run stops.
@@ -103,6 +117,7 @@ class Saver:
             self.save(name, epoch, position)
 
         if stop:
+            self.join()
             where = f'epoch {progress.epoch} after iteration {progress.iteration}'
             remedy = '; --resume auto continues from there' if self.folder else ''
             log.info(f'stopped by a signal in {where}{remedy}')
@@ -121,7 +136,7 @@ class Saver:
         epoch = progress.epoch
         samples = progress.iteration * self.effective_batch // self.step.accum_iter
         averages = progress.averages
-        position = Position(epoch, samples, averages.sums, averages.count)
+        position = Position(epoch, samples, dict(averages.sums), averages.count)
         return f'checkpoint-{epoch}-{samples}.pd', epoch - 1, position
 
     @contextlib.contextmanager
@@ -136,7 +151,9 @@ class Saver:
             except Exception:
                 if self._writes():
                     name, epoch, position = self._within(progress)
+                    self.join()
                     self._write(name, epoch, position)
+                    self.join()
                     path = self.folder / name
                     log.warn(f'the evaluation failed; {path} holds what was trained before it')
                 raise
@@ -194,14 +211,24 @@ class Saver:
         name = f'checkpoint-{epoch}.pd'
         self.save(name, epoch, Position(epoch + 1))
         if self._writes():
-            for other in names:
-                atomic.link(self.folder / name, self.folder / f'checkpoint-{other}.pd')
-            if not self.is_due(epoch):
-                (self.folder / name).unlink()
+            keeps = self.is_due(epoch)
+            self.background.add(lambda: self._rename(self.folder / name, names, keeps))
+
+    def _rename(self, path: Path, names: tuple[str, ...], keeps: bool) -> None:
+        """Give a checkpoint further names; keeps: whether it keeps its own."""
+        for name in names:
+            atomic.link(path, self.folder / f'checkpoint-{name}.pd')
+        if not keeps:
+            path.unlink()
 
     def save(self, name: str, epoch: int, position: Position) -> None:
-        """Write the state under this name. `epoch` is the last complete one, -1 for none."""
+        """Save the state under this name. `epoch` is the last complete one, -1 for none.
+
+        InputError if what was saved before could not be written.
+        """
         if self.folder:
+            self.join()
+            dist.barrier()  # the main process may have waited for its disk
             dist.broadcast_buffers(self.model)
             with self._whole_optimizer():
                 if dist.is_main():
@@ -209,8 +236,13 @@ class Saver:
             dist.barrier()
 
     def _write(self, name: str, epoch: int, position: Position) -> None:
+        """Copy the state, and write the copy in the background."""
+        state = self._state(epoch, position)
+        self.background.add(lambda: self._write_copy(self.folder / name, state))
+
+    def _write_copy(self, path: Path, state: dict) -> None:
         try:
-            paddle_file.write(self.folder / name, self._state(epoch, position))
+            paddle_file.write(path, state)
         except InputError as error:
             raise InputError(
                 f'{error}. Training stops. Once there is room, --resume auto continues from the '
@@ -223,7 +255,7 @@ class Saver:
                 path.unlink()
 
     def _state(self, epoch: int, position: Position) -> dict:
-        """A checkpoint's contents."""
+        """A checkpoint's contents; no later step changes them."""
         arrays = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
         state = {
             'model': arrays,
@@ -236,7 +268,7 @@ class Saver:
         }
         for name, value in self.kept.items():
             has_state = hasattr(value, 'state_dict')
-            state[name] = value.state_dict() if has_state else value
+            state[name] = value.state_dict() if has_state else copy.deepcopy(value)
         return state
 
 
