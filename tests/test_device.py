@@ -165,14 +165,14 @@ def test_the_first_line_of_a_program_names_device_kernels_and_precision(capsys):
     (line,) = capsys.readouterr().out.splitlines()
     count = provenance.threads()
     assert line.startswith(f'device: cpu ({provenance.processor()}, {count} thread')
-    rest = "; kernels: oneDNN's, else Paddle's; "
+    rest = '; kernels: of oneDNN, others of Paddle; '
     assert line.endswith(f'{rest}precision: float32; deterministic with as many threads')
 
 
 def test_the_first_line_on_a_gpu(gpu, monkeypatch):
     gpu(8, 0)
     monkeypatch.setattr(dist, 'world_size', lambda: 8)
-    begin = "device: 8 x gpu:0 (Tesla); kernels: Paddle's; precision: "
+    begin = 'device: 8 x gpu:0 (Tesla); kernels: of Paddle; precision: '
     unfixed = 'gradients of interpolation'
     assert device.summary('float16', False, unfixed) == (
         f"{begin}float16 with a loss scaler; not deterministic: cuDNN's convolutions, gradients of "

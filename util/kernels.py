@@ -344,7 +344,9 @@ def install() -> None:
 def in_use() -> str:
     """Whose kernels compute on the device in use, for a program's first line."""
     on_cpu = paddle.device.get_device() == 'cpu'
-    return "oneDNN's, else Paddle's" if on_cpu and _is_replaced(nn.GELU, 'forward') else "Paddle's"
+    if on_cpu and _is_replaced(nn.GELU, 'forward'):
+        return 'of oneDNN, others of Paddle'
+    return 'of Paddle'
 
 
 @contextlib.contextmanager
