@@ -147,6 +147,7 @@ for epoch in run.epochs():
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_writes_leaves_the_earlier_checkpoint(tmp_path):
     command = [sys.executable, '-c', KILLED, tmp_path, '5']
     here = Path(__file__).parent
