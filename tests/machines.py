@@ -62,18 +62,21 @@ class Network:
         """Connect a machine to the others ('up'), or cut it off ('down')."""
         ip('link', 'set', self.cable(number), state)
 
+    def entering(self, number, names='', before=''):
+        """The words before a command that runs it on a machine; see `start`."""
+        hosts = self.folder / f'hosts{number}'
+        hosts.write_text(f'127.0.0.1 localhost\n{names}\n')
+        enter = f'{before}\n{ENTER}'
+        command = ['ip', 'netns', 'exec', self.spaces[number], 'unshare', '--uts']
+        return [*command, 'sh', '-c', enter, 'sh', str(hosts), f'node{number}']
+
     def start(self, number, *words, names='', before=''):
         """Start Python with these words on a machine, whose hosts file has the lines `names`.
 
         before: a line of the shell that the machine runs first.
         """
-        hosts = self.folder / f'hosts{number}'
-        hosts.write_text(f'127.0.0.1 localhost\n{names}\n')
-        enter = f'{before}\n{ENTER}'
-        command = ['ip', 'netns', 'exec', self.spaces[number], 'unshare', '--uts']
-        command += ['sh', '-c', enter, 'sh', hosts, f'node{number}', sys.executable, *words]
         process = subprocess.Popen(
-            list(map(str, command)),
+            list(map(str, [*self.entering(number, names, before), sys.executable, *words])),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
