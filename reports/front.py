@@ -88,6 +88,12 @@ Each record names its weights and input, and says what was not compared.
   main_parity.py --data_path compares accuracies.
 """
 
+SUITES = """## On GPUs
+
+What `bash tests/run.sh --gpu` found on machines with GPUs. A page says which cases failed, and has
+memory and images a second of the official recipes.
+"""
+
 SMALL = """## Small scale, without GPUs
 
 `python demo/reproduce.py --report reports/digits` asks three questions on 1442 scanned digits,
@@ -171,24 +177,25 @@ HEADER = ('run', 'to expect', 'status', 'here', 'device-hours')
 class Found:
     """The records in a folder, by name.
 
-    done: recipe -> (name of its record, record). ladders: comparisons with the originals. small:
-    the others, trainings without GPUs.
+    done: recipe -> (name of its record, record). ladders: comparisons with the originals. suites:
+    acceptance suites of machines with GPUs. small: the others, trainings without GPUs.
     """
 
     done: dict[str, tuple[str, dict]]
     ladders: dict[str, dict]
+    suites: dict[str, dict]
     small: dict[str, dict]
 
     @property
     def all(self) -> dict[str, dict]:
-        """Every record: first the runs by recipes, then small trainings, then ladders."""
+        """Every record: first the runs by recipes, then suites, small trainings, ladders."""
         of_recipes = dict(self.done.values())
-        return of_recipes | self.small | self.ladders
+        return of_recipes | self.suites | self.small | self.ladders
 
 
 def find(folder: str | Path) -> Found:
     """The records in a folder; InputError says what is wrong with one."""
-    found = Found({}, {}, {})
+    found = Found({}, {}, {}, {})
     for path in sorted(Path(folder).glob('*.yaml')):
         name = path.stem
         record = records.read(path)
@@ -196,6 +203,8 @@ def find(folder: str | Path) -> Found:
             found.done[record['recipe']] = (name, record)
         elif record.get('parity'):
             found.ladders[name] = record
+        elif record.get('cases'):
+            found.suites[name] = record
         else:
             found.small[name] = record
     return found
@@ -205,6 +214,7 @@ def page(folder: str | Path) -> str:
     """The front page of a folder of records."""
     found = find(folder)
     lines = _statuses(found)
+    lines += _suites(found.suites)
     lines += _alignment(found.ladders)
     lines += _small(found.small)
     lines += _claims(found.done)
@@ -225,7 +235,8 @@ def count(found: Found) -> dict[str, tuple[int, int]]:
     """The number of published results and of other records with each status."""
     runs = itertools.chain(*families().values())
     published = [status(run, found.done) for run in runs if run.figures]
-    others = [record['status'] for record in (found.ladders | found.small).values()]
+    others = [*found.ladders.values(), *found.suites.values(), *found.small.values()]
+    others = [record['status'] for record in others]
     return {name: (published.count(name), others.count(name)) for name in records.STATUSES}
 
 
@@ -314,6 +325,16 @@ def _alignment(found: dict) -> list[str]:
         title = name.removeprefix('parity_')
         rows.append((f'[{title}]({name}.md)', record['status'], *cells))
     return [ALIGNMENT, *records.table(rows), '']
+
+
+def _suites(found: dict) -> list[str]:
+    """The acceptance suites of machines with GPUs; nothing where there are none."""
+    if not found:
+        return []
+    lines = [SUITES]
+    for name, record in found.items():
+        lines.append(f'- [{record["claim"]}]({name}.md)')
+    return [*lines, '']
 
 
 def _small(found: dict) -> list[str]:

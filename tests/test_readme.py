@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import shlex
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import toy_detector
 import yaml
 from conftest import ROOT
+from gpu import suite
 from paddle.distributed.launch.context import args_envs
 from paddleseg.cvlibs import Config, SegBuilder
 from test_convert import DETECTORS, KINDS, MATRIX
@@ -79,7 +79,7 @@ ELSEWHERE = re.compile(
     r"""https?:.*|[A-Z_]+\b.*|.*[<\u4e00-\u9fff].*|(train|val|names)\.txt|\.\w+|\*\.old|log/|log\.txt(\.old)?|panels\.png
     |(output_dir/)?checkpoint-[\w{}-]+\.(pd|pth)|model\.pth|mae_(pretrain|finetuned|linprobed|visualize)_[\w*]+\.(pth|pd)|reports/mine
     |\.venv(-parity)?(/bin/[\w-]+)?|gpu(/bin/pip)?|data/ADEChallengeData2016|export\.yaml|demo/data/(scenes|detection|digits/train)|demo/output/reproduce
-    |(output|exported)(/.*)?|console\.txt|reports/NAME\..*|[\w.]+\.pretrained=.*|/dev/shm
+    |(output|exported)(/.*)?|console\.txt|reports/(gpu-)?NAME\..*|[\w.]+\.pretrained=.*|/dev/shm
     |facebookresearch/mae|training\.pd|own\.yml|dataset/coco|annotations/|(train|val)2017/""",
     re.X,
 )
@@ -137,13 +137,14 @@ def parser_of(program):
 
 @pytest.fixture(scope='module', autouse=True)
 def flags():
-    """All flags that exist, of any program and of the launcher."""
+    """All flags that exist, of any program, the launcher, the acceptance suite and sbatch."""
     with pytest.MonkeyPatch.context() as patch:
         for folder in (ROOT, ROOT / 'tests/benchmarks'):
             # as where these programs run, their neighbours are found
             patch.syspath_prepend(folder)
         known = {flag for program in PROGRAMS for flag in parser_of(program)._option_string_actions}
-        yield known | {'--rank'}
+        of_sbatch = {'--nodes'}
+        yield known | set(suite.PARSER._option_string_actions) | {'--rank'} | of_sbatch
 
 
 def accepted(program, words):
@@ -178,10 +179,16 @@ def program_of(words, monkeypatch):
     if words[0] == 'python':
         accepted(words[1], words[2:])
         return words[1]
+    if words[0] == 'sbatch':
+        assert words[1] == 'demo/slurm.sh', words
+        accepted(words[2], words[3:])
+        return words[2]
     if words[0] == 'bash':
         script = (ROOT / words[1]).read_text()
         if words[1] == 'tests/run.sh' and '--bench' in words:
             script += (ROOT / 'tests/benchmarks/bench.py').read_text()
+        if words[1] == 'tests/run.sh' and '--gpu' in words:
+            script += (ROOT / 'tests/gpu/suite.py').read_text()
         assert all(word in script for word in words[2:] if word.startswith('--')), words
         return None
     assert words[:3] == ['python3', '-m', 'venv'] or words == ['source', '.venv/bin/activate'], (
@@ -339,13 +346,14 @@ def test_the_examples_in_python_run(encoder, classify, digits, tmp_path, monkeyp
     assert any(f'\n{category["name"]} ' in printed for category in toy_detector.CATEGORIES)
 
 
-def test_the_script_for_slurm_is_one_for_bash_and_the_launcher(monkeypatch):
-    (script,) = fenced('docs/training.md', 'bash')
-    assert subprocess.run(['bash', '-n'], input=script, text=True).returncode == 0
-    inner = re.search(r"srun bash -c '(.*?)'", script, re.S)[1]
-    for variable in ('SLURM_NNODES', 'SLURM_NODEID', 'MASTER'):
-        inner = inner.replace(f'${variable}', '2')
-    assert program_of(shlex.split(inner.replace('\\\n', ' ')), monkeypatch) == 'main_pretrain.py'
+def test_the_manifest_for_kubernetes_starts_a_program_by_the_launcher(monkeypatch):
+    (manifest,) = fenced('docs/training.md', 'yaml')
+    worker = yaml.safe_load(manifest)['spec']['paddleReplicaSpecs']['Worker']
+    (container,) = worker['template']['spec']['containers']
+    words = [*container['command'], *container['args']]
+    assert program_of(words, monkeypatch) == 'main_pretrain.py'
+    volumes = {volume['name'] for volume in worker['template']['spec']['volumes']}
+    assert {mount['name'] for mount in container['volumeMounts']} == volumes
 
 
 def test_contributing_names_every_tier_of_the_tests():

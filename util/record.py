@@ -28,9 +28,11 @@ WITH_EVIDENCE = ('measured', 'ported-eval')
 PROGRAM_LISTS = ('warnings', 'published')
 TABLES = ('result', 'size', 'settings', 'weights', 'log', 'environment', 'figures')
 PEOPLE_LISTS = ('reading', 'deviations')
-LISTS = (*PROGRAM_LISTS, 'pictures', 'parity', *PEOPLE_LISTS)
+LISTS = (*PROGRAM_LISTS, 'pictures', 'parity', 'cases', *PEOPLE_LISTS)
 KINDS = dict.fromkeys(TABLES, dict) | dict.fromkeys(LISTS, list)
 
+# A row for each case of the suite of tests/gpu
+CASE = 'section,case,verdict,measured,allowed,note'.split(',')
 # A row for each rung of the parity ladder, which parity/ladder.py makes
 COLUMNS = 'rung,compared,max abs,mean abs,relative,finite,tolerance,verdict,where'.split(',')
 LEGEND = (
@@ -54,7 +56,7 @@ def check(record: dict) -> None:
             raise InputError(f'{name} of a report is a {kind.__name__}, not {entry!r}')
 
     if status in WITH_EVIDENCE:
-        if not _hashed(record.get('weights')):
+        if not _hashed(record.get('weights')) and not record.get('cases'):
             raise InputError(f'a report with status {status} needs the sha256 of the weights')
         if not _hashed(record.get('log')) and not record.get('parity'):
             raise InputError(f'a report with status {status} needs a log or a parity ladder')
@@ -83,6 +85,9 @@ def page(record: dict) -> str:
         lines += _list(title, [f'{key}: {text(value)}' for key, value in entries.items()])
     if record.get('parity'):
         lines += _ladder(record['parity'])
+    if record.get('cases'):
+        rows = [[case[name] for name in CASE] for case in record['cases']]
+        lines += ['## Cases', '', *table([CASE, *rows]), '']
     for title in PEOPLE_LISTS:
         lines += _list(title, record.get(title))
     return '\n'.join(lines)
