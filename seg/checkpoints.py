@@ -59,7 +59,7 @@ class Folders(checkpoint.Saver):
 
     def is_due(self, iteration: int) -> bool:
         """Whether this iteration ends with an evaluation and a checkpoint."""
-        return iteration % self.flags['profile save_interval'] == 0 or iteration == self.iterations
+        return iteration % self.flags['save_interval'] == 0 or iteration == self.iterations
 
     def is_due_within(self, done: int) -> bool:
         """Never: the program itself saves, between two calls of `Loop.train`."""
@@ -71,7 +71,7 @@ class Folders(checkpoint.Saver):
 
     def until_due(self, iteration: int) -> int:
         """How many iterations there are to the next checkpoint."""
-        every = self.flags['profile save_interval']
+        every = self.flags['save_interval']
         return min(every - iteration % every, self.iterations - iteration)
 
     def after_step(self, progress: Progress, stop: bool) -> None:
