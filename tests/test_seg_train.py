@@ -293,6 +293,7 @@ def test_paddlesegs_command_line_is_understood():
         'repeats': 2,
         'opts': ['a.b=1', 'c=2'],
         'profiler_options': None,
+        'profile': '',
     }
 
 
