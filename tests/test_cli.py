@@ -98,6 +98,7 @@ SHARED = {
     'save_every_iters': 0,
     'keep': 0,
     'print_freq': 20,
+    'profile': '',
     'data_timeout': 600.0,
     'in_chans': 3,
     'mean': None,
