@@ -41,7 +41,7 @@ ROUTES = re.compile(
 
 
 def prepare() -> tempfile.TemporaryDirectory:
-    """Set what gradio reads when it is imported; returns the folder of uploads, for this page only.
+    """Set what gradio reads when it is imported; returns a folder for all files of this page.
 
     The user's own settings of gradio, which might share the page, have no effect.
     """
@@ -50,8 +50,9 @@ def prepare() -> tempfile.TemporaryDirectory:
             del os.environ[name]
     folder = tempfile.TemporaryDirectory(prefix='mae_page_')
     os.environ |= {**SETTINGS, 'GRADIO_TEMP_DIR': folder.name}
-    # Where the machine has no network, gradio cannot look itself up
-    warnings.filterwarnings('ignore', module='gradio')
+    tempfile.tempdir = folder.name
+    # gradio keeps its numbers in a frame of pandas, with an option that pandas 3 no longer needs
+    warnings.filterwarnings('ignore', message='.future.no_silent_downcasting')
     return folder
 
 

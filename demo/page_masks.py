@@ -24,6 +24,7 @@ class MasksTab:
     def __init__(self, models: Models, resumes: dict[str, str]):
         self.models = models
         self.resumes = resumes
+        self.saved = Path(tempfile.mkdtemp()) / 'panels.png'
 
     def build(self, desk: Desk) -> None:
         """Add the tab to the page."""
@@ -172,8 +173,6 @@ class MasksTab:
         return '--norm_pix_loss' if normalised else '--no_norm_pix_loss'
 
     def written(self, sheet: panels.Sheet) -> str:
-        """A file with the sheet, as demo/visualize.py writes it."""
-        folder = tempfile.mkdtemp()
-        path = Path(folder) / 'panels.png'
-        panels.write(sheet.drawn(), path)
-        return str(path)
+        """A file with the sheet, as demo/visualize.py writes it; gradio takes a copy of it."""
+        panels.write(sheet.drawn(), self.saved)
+        return str(self.saved)

@@ -2,6 +2,8 @@
 
 import functools
 import html
+import re
+import tempfile
 from collections.abc import Callable
 
 import gradio as gr
@@ -60,7 +62,8 @@ def told(function: Callable) -> Callable:
         try:
             return function(*values)
         except InputError as error:
-            message = html.escape(str(error))
+            folders = rf'{re.escape(tempfile.gettempdir())}/\S+/'  # of uploads
+            message = html.escape(re.sub(folders, '', str(error)))
             raise gr.Error(message, duration=None, print_exception=False) from None
 
     return wrapped

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import tempfile
 
 import numpy as np
 import paddle
@@ -24,6 +25,7 @@ from util.errors import InputError
 
 WEIGHTS = ROOT / 'demo/weights'
 THREE = ROOT / 'demo/three.png'
+CAT = ROOT / 'demo/photographs/cat_011.png'
 DIGITS = WEIGHTS / 'mae_vit_nano_patch4_digits.pd'
 SCENES = WEIGHTS / 'mae_swin_nano_64_scenes.pd'
 
@@ -138,6 +140,57 @@ def test_each_file_brings_what_its_kind_can_do():
         assert probability == pytest.approx(expected[int(label)], abs=1e-6)
 
 
+@pytest.mark.slow
+def test_a_segmentor_is_that_of_the_config_that_fits(tmp_path):
+    from paddleseg.cvlibs import SegBuilder
+
+    from seg import flags, predict
+
+    config = str(ROOT / 'seg/configs/upernet_mae/upernet_mae_scenes.yml')
+    model = SegBuilder(flags.configuration(config)).model
+    file = str(tmp_path / 'segmentor.pdparams')
+    paddle.save(model.state_dict(), file)
+    models = page_models.load([file], [])
+    found = page_models.segment(models.segmentors['segmentor.pdparams'], CAT)
+
+    asked = ['--config', config, '--model_path', file, '--image_path', CAT, '--save_dir', tmp_path]
+    predict.main(predict.PARSER.parse_args([*map(str, asked), '--device', 'cpu']))
+    with Image.open(tmp_path / 'added_prediction' / CAT.name) as picture:
+        assert (np.asarray(picture) == np.asarray(found)).all()
+
+
+@pytest.mark.slow
+def test_a_detector_is_that_of_the_config_that_fits(tmp_path):
+    from det import config, infer
+
+    path = str(ROOT / 'det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml')
+    model = config.build(config.load(path), path)
+    file = str(tmp_path / 'detector.pdparams')
+    paddle.save(model.state_dict(), file)
+    models = page_models.load([file], [])
+    found = page_models.detect(models.detectors['detector.pdparams'], CAT, 0.0)
+
+    asked = ['-c', path, '--infer_img', CAT, '--output_dir', tmp_path, '--draw_threshold', 0]
+    asked += ['-o', f'weights={file}']
+    infer.main(infer.PARSER.parse_args([*map(str, asked), '--device', 'cpu']))
+    with Image.open(tmp_path / CAT.name) as picture:
+        assert (np.asarray(picture) == np.asarray(found)).all()
+
+
+@pytest.mark.slow
+def test_weights_that_fit_no_config_are_one_line(tmp_path):
+    from det import config
+
+    path = str(ROOT / 'det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml')
+    values = config.load(path, ['num_classes=7'])
+    file = str(tmp_path / 'detector.pdparams')
+    paddle.save(config.build(values, path).state_dict(), file)
+    with pytest.raises(InputError, match='detector.pdparams fits none of .*; give its own with --'):
+        page_models.load([file], [])
+    with pytest.raises(InputError, match=r'\[.*\]'):  # the shapes of both
+        page_models.load([file], [path])
+
+
 def test_files_of_one_name_keep_their_folders():
     files = ['a/x.pd', 'b/x.pd', 'b/y.pd']
     shown = [page_models.shown_name(file, files) for file in files]
@@ -230,6 +283,7 @@ def test_no_other_host_is_asked(event, arguments, refused):
 
 
 def test_settings_that_would_share_the_page_have_no_effect(monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', None)
     monkeypatch.setattr(os, 'environ', dict(os.environ, GRADIO_SHARE='True', GRADIO_X='1'))
     with page_guard.prepare() as folder:
         left = {name for name in os.environ if name.startswith('GRADIO_')}
