@@ -37,7 +37,7 @@ def main(args):
     program.start(args.device, seed=0)
     check(args)
     files = args.resume or in_the_box()
-    models = page_models.load(files, args.config, args.use_ema)
+    models = page_models.load(files, args.config, args.use_ema, may_fail=not args.resume)
     resumes = {page_models.shown_name(file, files): file for file in files}
     found = [file for path in args.img_path for file in pictures.find(path)]
 

@@ -51,7 +51,8 @@ def prepare() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix='mae_page_')
     os.environ |= {**SETTINGS, 'GRADIO_TEMP_DIR': folder.name}
     tempfile.tempdir = folder.name
-    # gradio keeps its numbers in a frame of pandas, with an option that pandas 3 no longer needs
+    # gradio uses what its libraries warn of, pandas 3 of an option that it no longer needs
+    warnings.filterwarnings('ignore', module='gradio')
     warnings.filterwarnings('ignore', message='.future.no_silent_downcasting')
     return folder
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import gradio as gr
 import page_html
 import page_text as text
-from page_models import Models, check
-from page_parts import ONE, Desk, enlarged, panel, patch_of, told, weights_of
+from page_models import LARGE, Models, check
+from page_parts import ONE, Desk, panel, patch_of, told, weights_of
 from page_reconstruct import Mask, command, parsed, reconstruction, toggled
 from show_reconstruction import MASK_RATIO
 
@@ -155,7 +155,7 @@ class MasksTab:
         """All outputs for a mask."""
         painter = self.models.painters[name]
         found = reconstruction(painter, file, mask, normalised)
-        shown = [enlarged(pixels) for pixels in found.sheet.rows[0]]
+        shown = [panels.repeated(pixels, LARGE) for pixels in found.sheet.rows[0]]
         note = page_html.note(found.sheet.note)
         visible = ','.join(map(str, found.visible))
         sides = (shown[0], shown[3])

@@ -14,7 +14,7 @@ from show_reconstruction import Painter
 
 import models_zoo
 from models_vit import Encoder
-from util import convert, log
+from util import convert, log, panels
 from util.convert import names
 from util.data import pictures
 from util.errors import InputError
@@ -22,6 +22,7 @@ from util.errors import InputError
 ROOT = Path(__file__).parent.parent
 MOST_PIXELS = 40_000_000  # of an uploaded picture
 MOST_SIDE = 1024  # pixels of a side; larger pictures are made smaller to segment or detect
+LARGE = 320  # pixels that the shorter side of a shown picture has at least
 TOP = 5  # classes shown
 
 
@@ -49,33 +50,46 @@ class Models:
         return {name: one for name, one in self.viewers.items() if isinstance(one.model, Encoder)}
 
 
-def load(files: list[str], configs: list[str], use_ema: bool = False) -> Models:
+def load(
+    files: list[str], configs: list[str], use_ema: bool = False, may_fail: bool = False
+) -> Models:
     """The models in these files; configs: of segmentors and detectors, none: those of the project.
 
-    InputError names a file that cannot be used.
+    InputError names a file that cannot be used; where files may fail, a warning does, and the
+    others are used.
     """
     models = Models()
     for file in files:
-        name = shown_name(file, files)
-        converted = convert.read(file, use_ema=use_ema)
-        tensors = converted[0]['model']
-        kind = names.kind(tensors)
-        if kind == names.SEGMENTOR:
-            models.segmentors[name] = fitting('seg', file, tensors, configs)
-        elif kind in names.DETECTORS:
-            models.detectors[name] = fitting('det', file, tensors, configs)
-        else:
-            models.viewers[name] = Viewer(file, use_ema)
-        if kind == names.AUTOENCODER:
-            flags = converted[0].get('args', {})
-            said = flags.get('norm_pix_loss')
-            painted = models_zoo.autoencoder_from(
-                file, norm_pix_loss=said is not False, converted=converted
-            )
-            models.painters[name] = Painter(*painted)
-            models.said[name] = said
-        log.info(f'{file}: {kind}')
+        try:
+            kind = add(models, shown_name(file, files), file, configs, use_ema=use_ema)
+            log.info(f'{file}: {kind}')
+        except InputError as error:
+            if not may_fail:
+                raise
+            log.warn(f'{file} is left out: {error}')
     return models
+
+
+def add(models: Models, name: str, file: str, configs: list[str], use_ema: bool) -> str:
+    """Add the model of a file under a name; returns what kind of model it is."""
+    converted = convert.read(file, use_ema=use_ema)
+    tensors = converted[0]['model']
+    kind = names.kind(tensors)
+    if kind == names.SEGMENTOR:
+        models.segmentors[name] = fitting('seg', file, tensors, configs)
+    elif kind in names.DETECTORS:
+        models.detectors[name] = fitting('det', file, tensors, configs)
+    else:
+        models.viewers[name] = Viewer(file, use_ema)
+    if kind == names.AUTOENCODER:
+        flags = converted[0].get('args', {})
+        said = flags.get('norm_pix_loss')
+        painted = models_zoo.autoencoder_from(
+            file, norm_pix_loss=said is not False, converted=converted
+        )
+        models.painters[name] = Painter(*painted)
+        models.said[name] = said
+    return kind
 
 
 def shown_name(file: str, files: list[str]) -> str:
@@ -99,7 +113,7 @@ def fitting(package: str, file: str, tensors: dict, configs: list[str]):
             return build(path, file, width)
         except InputError as error:
             reasons.append(str(error))
-    if len(reasons) == 1:
+    if len(set(reasons)) == 1:
         raise InputError(reasons[0])
     where = 'the given configs' if configs else f'the configs of {package}/configs'
     raise InputError(f'{file} fits none of {where}; give its own with --config')
@@ -122,7 +136,10 @@ def segmentor(path: str, file: str, width: tuple[int, ...]):
 
 def detector(path: str, file: str, width: tuple[int, ...]):
     """The detector of the config `path` with the weights of a file; InputError if they differ."""
-    from det import config, inference  # imported here because it takes seconds
+    try:  # imported here because it takes seconds, and is not installed everywhere
+        from det import config, inference
+    except ImportError as error:
+        raise InputError(f'{error}; requirements/det.txt has what detectors need') from None
 
     values = config.load(path)
     backbone = values.get(values.get(values['architecture'], {}).get('backbone'), {})
@@ -182,7 +199,8 @@ def segment(segmentor, file: Path) -> Image.Image:
     from seg import predict
 
     picture = of_moderate_size(file)
-    labels = segmentor(picture)
+    labels = panels.repeated(segmentor(picture), LARGE)
+    picture = panels.repeated(picture, LARGE)
     colors = predict.palette(None)
     added, _ = predict.drawn(picture[..., ::-1], labels, colors)
     return predict.with_legend(added, labels, colors, segmentor.names)
@@ -195,6 +213,7 @@ def detect(detector, file: Path, threshold: float) -> Image.Image:
     picture = of_moderate_size(file)
     found = detector(picture).above(threshold)
     classes = [name for _, name in detector.categories]
-    image = infer.drawn(picture, found, classes)
+    times = panels.repeats(picture.shape[:2], LARGE)
+    image = infer.drawn(picture, found, classes, times)
     caption = infer.caption(found, threshold)
     return draw.with_legend(image, found.classes, classes, caption)

@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Callable
 
 import gradio as gr
-import numpy as np
 import page_models
 import page_text as text
+from page_models import LARGE
 
+from util import panels
 from util.errors import InputError
 
-LARGE = 320  # pixels that the shorter side of a panel has at least
 # One model works at a time; nothing is offered to programs
 ONE = {
     'concurrency_limit': 1,
@@ -89,20 +89,10 @@ def panel(label: str, **options) -> gr.Image:
     )
 
 
-def enlarged(pixels: np.ndarray) -> np.ndarray:
-    """A panel [height, width, 3] with each pixel repeated, so that it fills its place."""
-    count = repeats(pixels.shape[:2])
-    return pixels.repeat(count, 0).repeat(count, 1)
-
-
-def repeats(size: tuple[int, int]) -> int:
-    """How often each pixel of a panel of this height and width is repeated."""
-    return -(-LARGE // min(size))  # rounded up
-
-
 def patch_of(place: gr.SelectData, size: tuple[int, int], grid: tuple[int, int]) -> int:
-    """The number of the patch that was clicked in a panel of this size before it was enlarged."""
-    x, y = (number // repeats(size) for number in place.index)
+    """The number of the patch that was clicked in a panel of this size, enlarged."""
+    times = panels.repeats(size, LARGE)
+    x, y = (number // times for number in place.index)
     row = y * grid[0] // size[0]
     column = x * grid[1] // size[1]
     return row * grid[1] + column

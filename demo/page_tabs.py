@@ -9,12 +9,13 @@ import page_text as text
 import show_attention
 import show_neighbours
 import show_pca
-from page_models import Models
-from page_parts import ONE, Desk, enlarged, panel, patch_of, told, weights_of
+from page_models import LARGE, Models
+from page_parts import ONE, Desk, panel, patch_of, told, weights_of
 from show_features import Viewer
 from visualize import find
 
 import models_features
+from util import panels
 
 
 def classify(models: Models, desk: Desk) -> None:
@@ -173,7 +174,7 @@ class AttentionTab:
         pixels = viewer.as_pixels(images)
         found = show_attention.heads(viewer.model, images, pixels, min(int(block), last), asked)
         (shown,) = found.rows
-        return [enlarged(shown[0]), page_html.sheet(found, first=1)]
+        return [panels.repeated(shown[0], LARGE), page_html.sheet(found, first=1)]
 
 
 def training(folders: list[str]) -> None:

@@ -103,10 +103,10 @@ def target(file: Path, root: str | None) -> Path:
     return file.relative_to(root) if root else Path(file.name)
 
 
-def drawn(picture: np.ndarray, found, names: list[str]):
-    """The picture with what was found in it."""
+def drawn(picture: np.ndarray, found, names: list[str], times: int = 1):
+    """The picture with what was found in it; times: how often each of its pixels is repeated."""
     texts = [f'{names[label]} {score:.2f}' for label, score in zip(found.classes, found.scores)]
-    return draw.objects(picture, found.boxes, found.classes, texts, found.masks)
+    return draw.objects(picture, found.boxes, found.classes, texts, masks=found.masks, times=times)
 
 
 def caption(found, threshold: float) -> str:

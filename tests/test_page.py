@@ -25,7 +25,6 @@ from util.errors import InputError
 
 WEIGHTS = ROOT / 'demo/weights'
 THREE = ROOT / 'demo/three.png'
-CAT = ROOT / 'demo/photographs/cat_011.png'
 DIGITS = WEIGHTS / 'mae_vit_nano_patch4_digits.pd'
 SCENES = WEIGHTS / 'mae_swin_nano_64_scenes.pd'
 
@@ -140,8 +139,16 @@ def test_each_file_brings_what_its_kind_can_do():
         assert probability == pytest.approx(expected[int(label)], abs=1e-6)
 
 
+@pytest.fixture
+def cat(tmp_path):
+    """A photograph that is large enough to be shown as it is."""
+    with Image.open(ROOT / 'demo/photographs/cat_011.png') as picture:
+        picture.resize((330, 340)).save(tmp_path / 'cat.png')
+    return tmp_path / 'cat.png'
+
+
 @pytest.mark.slow
-def test_a_segmentor_is_that_of_the_config_that_fits(tmp_path):
+def test_a_segmentor_is_that_of_the_config_that_fits(cat, tmp_path):
     from paddleseg.cvlibs import SegBuilder
 
     from seg import flags, predict
@@ -151,16 +158,16 @@ def test_a_segmentor_is_that_of_the_config_that_fits(tmp_path):
     file = str(tmp_path / 'segmentor.pdparams')
     paddle.save(model.state_dict(), file)
     models = page_models.load([file], [])
-    found = page_models.segment(models.segmentors['segmentor.pdparams'], CAT)
+    found = page_models.segment(models.segmentors['segmentor.pdparams'], cat)
 
-    asked = ['--config', config, '--model_path', file, '--image_path', CAT, '--save_dir', tmp_path]
+    asked = ['--config', config, '--model_path', file, '--image_path', cat, '--save_dir', tmp_path]
     predict.main(predict.PARSER.parse_args([*map(str, asked), '--device', 'cpu']))
-    with Image.open(tmp_path / 'added_prediction' / CAT.name) as picture:
+    with Image.open(tmp_path / 'added_prediction' / cat.name) as picture:
         assert (np.asarray(picture) == np.asarray(found)).all()
 
 
 @pytest.mark.slow
-def test_a_detector_is_that_of_the_config_that_fits(tmp_path):
+def test_a_detector_is_that_of_the_config_that_fits(cat, tmp_path):
     from det import config, infer
 
     path = str(ROOT / 'det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml')
@@ -168,12 +175,21 @@ def test_a_detector_is_that_of_the_config_that_fits(tmp_path):
     file = str(tmp_path / 'detector.pdparams')
     paddle.save(model.state_dict(), file)
     models = page_models.load([file], [])
-    found = page_models.detect(models.detectors['detector.pdparams'], CAT, 0.0)
+    found = page_models.detect(models.detectors['detector.pdparams'], cat, 0.0)
 
-    asked = ['-c', path, '--infer_img', CAT, '--output_dir', tmp_path, '--draw_threshold', 0]
+    asked = [
+        '-c',
+        path,
+        '--infer_img',
+        cat,
+        '--output_dir',
+        tmp_path / 'found',
+        '--draw_threshold',
+        0,
+    ]
     asked += ['-o', f'weights={file}']
     infer.main(infer.PARSER.parse_args([*map(str, asked), '--device', 'cpu']))
-    with Image.open(tmp_path / CAT.name) as picture:
+    with Image.open(tmp_path / 'found' / cat.name) as picture:
         assert (np.asarray(picture) == np.asarray(found)).all()
 
 

@@ -110,8 +110,7 @@ def sheet(
     note: lines of text below all.
     """
     height, width, _ = rows[0][0].shape
-    factor = -(-SMALLEST // height)  # rounded up
-    factor = max(1, factor)
+    factor = repeats((height,), SMALLEST)
     height *= factor
     width *= factor
     row_height = height + GAP + (CAPTION if titles else 0)
@@ -137,6 +136,18 @@ def sheet(
         start = (GAP, above_note + CAPTION * number + CAPTION // 2)
         _write(draw, line, start, canvas_width - GAP, anchor='lm')
     return np.asarray(canvas)
+
+
+def repeats(sides: tuple[int, ...], least: int) -> int:
+    """How often to repeat each pixel, so that the shortest of these sides has `least` pixels."""
+    times = -(-least // min(sides))  # rounded up
+    return max(1, times)
+
+
+def repeated(pixels: np.ndarray, least: int) -> np.ndarray:
+    """Pixels [height, width, ..], each repeated, so that both sides have at least `least`."""
+    times = repeats(pixels.shape[:2], least)
+    return pixels.repeat(times, 0).repeat(times, 1)
 
 
 def write(pixels: np.ndarray, out: Path) -> None:
