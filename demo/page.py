@@ -127,7 +127,7 @@ def serve(page, port):
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
-            theme=gr.themes.Default(),
+            theme=gr.themes.Default().set(block_info_text_color='*neutral_600'),
             css_paths=DEMO / 'page.css',
             app_kwargs={'middleware': [Middleware(page_guard.Guard)]},
         )
