@@ -136,10 +136,11 @@ class MasksTab:
         """All outputs for the patches that are named."""
         return self.answer(check(file), name, Mask(visible=visible), normalised)
 
-    def kept(self, file, name, kind, ratio, seed, visible, own, normalised) -> list:
+    def kept(self, *values) -> list:
         """All outputs for a mask that is chosen as it was."""
+        *_, own, _ = values
         show = self.chosen if own else self.drawn
-        return show(file, name, kind, ratio, seed, visible, own, normalised)
+        return show(*values)
 
     def clicked(
         self, file, name, kind, ratio, seed, visible, own, normalised, place: gr.SelectData
