@@ -100,7 +100,8 @@ def executed(cells, tmp_path_factory):
             kernel_name='python3', transport='ipc', connection_file=f'{short}/kernel.json'
         )
         resources = {'metadata': {'path': str(folder)}}
-        NotebookClient(book, km=manager, timeout=300, resources=resources).execute()
+        client = NotebookClient(book, km=manager, timeout=300, resources=resources)
+        client.execute(cleanup_kc=True)  # and shut the kernel down
     return {cell.id: cell.outputs for cell in code_of({cell.id: cell for cell in book.cells})}
 
 
