@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Make the files of demo/weights anew, from data that packages carry. About an hour on two cores.
 #     bash demo/weights.sh                       # all of them, to demo/output/weights
-#     bash demo/weights.sh photographs           # or some of: digits, swin, photographs, scenes, detector
+#     bash demo/weights.sh photographs           # or some of: digits, swin, photographs, scenes, segmentor, detector
 # They are trained by one process, so that the same processor gives the same weights. demo/weights/README.md is the record.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 out=demo/output/weights
-if [ $# = 0 ]; then set -- digits swin photographs scenes detector; fi
+if [ $# = 0 ]; then set -- digits swin photographs scenes segmentor detector; fi
 for name in "$@"; do
     case $name in
-        digits | swin | photographs | scenes | detector) ;;
-        *) echo "demo/weights.sh takes digits, swin, photographs, scenes or detector, not $name" >&2 && exit 2 ;;
+        digits | swin | photographs | scenes | segmentor | detector) ;;
+        *) echo "demo/weights.sh takes digits, swin, photographs, scenes, segmentor or detector, not $name" >&2 && exit 2 ;;
     esac
 done
 bash requirements/install.sh .venv requirements.txt requirements/{weights,det}.txt
@@ -74,6 +74,20 @@ swin() {
         --save_every 40 --device cpu --output_dir $out/swin --log_dir ''
     keep $out/swin/checkpoint-39.pd mae_swin_nano_32_digits.pd
     python demo/score.py --resume $out/mae_swin_nano_32_digits.pd --data_path $data --device cpu
+}
+
+segmentor() {
+    local data=demo/data/scenes config=seg/configs/upernet_mae/upernet_mae_scenes.yml
+    made scenes
+    python main_pretrain.py --data_path $data --model mae_vit_nano_patch4 --input_size 32 --batch_size 128 --epochs 30 \
+        --warmup_epochs 3 --blr 1.2e-2 --mask_ratio .5 --scale .7 1 --hflip 0 --num_workers 0 --save_every 30 --device cpu \
+        --output_dir $out/segmentor/pretrain --log_dir ''
+    python seg/train.py --config $config --do_eval --save_interval 100000 --log_iters 50 --device cpu \
+        --save_dir $out/segmentor --opts model.backbone.pretrained=$out/segmentor/pretrain/checkpoint-29.pd
+    keep $out/segmentor/best_model/model.pdparams segmentor.pd
+    python seg/predict.py --config $config --model_path $out/segmentor.pd --image_path $data/images/validation \
+        --save_dir $out/segmentor/predicted --device cpu
+    python demo/score_scenes.py --data_path $data --predictions $out/segmentor/predicted/pseudo_color_prediction
 }
 
 detector() {

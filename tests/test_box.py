@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.metrics import jaccard_score
 
 import main_finetune
 import main_infer
@@ -22,6 +23,7 @@ from demo import (
     make_detection,
     make_digits,
     make_photographs,
+    make_scenes,
     score,
     score_detection,
     score_photographs,
@@ -29,6 +31,7 @@ from demo import (
 )
 from det import eval as det_eval
 from det import infer as det_infer
+from seg import dataset, flags, inference, predict
 from util import weights
 from util.augment import transform
 from util.errors import InputError
@@ -38,6 +41,8 @@ RECORD = (BOX / 'README.md').read_text()
 DIGITS = BOX / 'mae_vit_nano_patch4_digits.pd'
 PHOTOGRAPHS = BOX / 'mae_vit_nano_patch8_photographs.pd'
 SWIN = BOX / 'mae_swin_nano_32_digits.pd'
+SEGMENTOR = BOX / 'segmentor.pd'
+OF_SEGMENTOR = str(ROOT / 'seg/configs/upernet_mae/upernet_mae_scenes.yml')
 DETECTOR = BOX / 'detector.pd'
 OF_DETECTOR = str(ROOT / 'det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml')
 HASHES = dict(re.findall(r'^\| (\w+\.pd) \|.*\| ([0-9a-f]{64}) \|$', RECORD, re.M))
@@ -156,12 +161,32 @@ def test_the_first_minute(capsys, tmp_path):
             assert drawn.width > 500
 
 
-def test_the_first_minute_of_the_detector(capsys, tmp_path, monkeypatch):
+def test_the_first_minute_of_the_segmentor_and_the_detector(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where there are no scenes
+    scenes = ROOT / 'demo/scenes'
+    flags = ['--config', OF_SEGMENTOR, '--model_path', SEGMENTOR, '--save_dir', tmp_path]
+    run(predict, *flags, '--image_path', scenes / 'segment.jpg')
+    with Image.open(tmp_path / 'pseudo_color_prediction/segment.png') as classes:
+        assert set(np.unique(classes)) >= {0, 1}  # the digits zero and one
+
+    capsys.readouterr()
     flags = ['-c', OF_DETECTOR, '--output_dir', tmp_path, '-o', f'weights={DETECTOR}']
-    run(det_infer, *flags, '--infer_img', ROOT / 'demo/scenes/detect.jpg')
+    run(det_infer, *flags, '--infer_img', scenes / 'detect.jpg')
     found = re.findall(r'detect.jpg: (\w+) ', capsys.readouterr().out)
     assert set(found) >= {'zero', 'two'}
+
+
+@pytest.mark.slow
+def test_the_segmentor_has_the_mean_iou_of_its_record(tmp_path):
+    make_scenes.main(tmp_path / 'scenes', seed=0, unlabelled=0)
+    config = flags.configuration(OF_SEGMENTOR)
+    segment = inference.from_config(config, OF_SEGMENTOR, str(SEGMENTOR))
+    truth, found = [], []
+    for picture, label in dataset.pairs(tmp_path / 'scenes', 'validation'):
+        truth.append(np.asarray(Image.open(label)).flatten() - 1)
+        found.append(segment(np.asarray(Image.open(picture))).flatten())
+    iou = jaccard_score(np.concatenate(truth), np.concatenate(found), average='macro')
+    assert iou == pytest.approx(recorded('segmentor')['mean IoU'][0], abs=1e-3)
 
 
 @pytest.mark.slow
