@@ -3,7 +3,8 @@
     python main_export.py --resume output_dir/checkpoint-best.pd --out exported
     python main_infer.py --resume exported --img_path PICTURE
 
-With --onnx it also gets a model for ONNX Runtime. Images are [N, channels, height, width],
+With --onnx it also gets a model for ONNX Runtime, with --int8 --calibration PICTURES one whose
+linear layers compute in 8 bits as well. Images are [N, channels, height, width],
 normalised, any number of them. Outputs are, by --what:
     classify     scores [N, classes], before the softmax
     reconstruct  pixels and mask [N, channels, height, width] (1 = removed), of images and noise
@@ -28,7 +29,7 @@ import paddle
 import models_features
 import models_sizes
 import models_zoo
-from util import cli, convert, download, exported, masking, program, sizes, weights
+from util import cli, convert, download, exported, masking, program, quantize, sizes, weights
 from util.augment import crop, transform
 from util.convert import hugging_face, names
 from util.errors import InputError
@@ -82,7 +83,10 @@ class Reconstruct(paddle.nn.Layer):
 
 def main(args):
     program.start(args.device, seed=0, deterministic=args.deterministic, tf32=False)
+    check_int8(args)
     layer, inputs, about = build(args)
+    if args.int8:
+        quantize.halves(args.calibration, about['in_chans'])  # an error is told before the work
     layer.eval()
     samples = [random_input(inputs, batch) for batch in BATCHES]
     expected = [live(layer, sample) for sample in bar(samples, 'live runs')]
@@ -101,11 +105,24 @@ def main(args):
         f'{about["what"]}, {about["model"]}: {folder} differs from the live model '
         f'by {apart:.1e} of the largest output at most ({numbers} random images)'
     )
-    if args.onnx:
+    if args.onnx or args.int8:
         apart = exported.to_onnx(
             folder, inputs, lambda session: compare(session, samples, expected)
         )
         print(f'{folder / exported.ONNX} by {apart:.1e}')
+    if args.int8:
+        judgement = quantize.to_int8(folder, about, args.calibration)
+        print(f'{folder / exported.INT8}, {judgement}')
+
+
+def check_int8(args):
+    """InputError where --int8 and --calibration do not come together, or packages are missing."""
+    if args.int8 and not args.calibration:
+        raise InputError('--int8 needs --calibration PICTURES, a folder of pictures')
+    if args.calibration and not args.int8:
+        raise InputError('--calibration is for --int8; give both or none')
+    if args.int8:
+        exported.onnxruntime()
 
 
 def write(layer, inputs, about, folder, comparison):
@@ -119,7 +136,8 @@ def write(layer, inputs, about, folder, comparison):
         exported.describe(draft, about)
         model = exported.predictor(draft / exported.PROGRAM, draft / exported.PARAMS)
         apart = compare(lambda sample: exported.outputs(model, sample), *comparison)
-        (folder / exported.ONNX).unlink(missing_ok=True)  # of another model
+        for name in (exported.ONNX, exported.INT8):
+            (folder / name).unlink(missing_ok=True)  # of another model
         for name in (exported.PROGRAM, exported.PARAMS, exported.ABOUT):
             (draft / name).replace(folder / name)
     return apart
@@ -263,6 +281,18 @@ PARSER.add_argument(
 )
 PARSER.add_argument(
     '--onnx', action='store_true', help='also write model.onnx; needs requirements/export.txt'
+)
+PARSER.add_argument(
+    '--int8',
+    action='store_true',
+    help='also write model.onnx and model_int8.onnx, whose linear layers compute in 8 bits',
+)
+PARSER.add_argument(
+    '--calibration',
+    default='',
+    metavar='PATH',
+    help='for --int8: a folder or quoted glob of pictures; at most '
+    f'{quantize.MOST} are taken, and half of them only judge the result',
 )
 cli.model(PARSER)
 sizes.flags(PARSER)

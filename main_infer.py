@@ -105,6 +105,8 @@ def from_weights(args):
             f'--engine {args.engine} takes a folder that main_export.py has written, '
             f'and {args.resume} is none'
         )
+    if args.precision == 'int8':
+        raise InputError('--precision int8 needs a folder of main_export.py --int8 as --resume')
     if args.precision != 'fp32':
         raise InputError(
             f'--precision {args.precision} is for folders of main_export.py; weights themselves '

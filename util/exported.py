@@ -22,13 +22,15 @@ from paddle import inference
 from util import device, dist, kernels, log, onnx_file
 from util.errors import InputError
 
-PROGRAM, PARAMS, ONNX, ABOUT = 'model.json', 'model.pdiparams', 'model.onnx', 'export.yaml'
+PROGRAM, PARAMS, ABOUT = 'model.json', 'model.pdiparams', 'export.yaml'
+ONNX, INT8 = 'model.onnx', 'model_int8.onnx'
 NEEDED = ('what', 'model', 'inputs', 'outputs', 'input_size', 'in_chans', 'mean', 'std', 'probe')
 ENGINES = ('inference', 'onnx')
-PRECISIONS = ('fp32', 'bf16')
+PRECISIONS = ('fp32', 'bf16', 'int8')
 # Largest difference that an engine may have, relative to the largest output. The factors of a
-# product have 8 bits in bfloat16, and 11 in TF32, which GPUs from Ampere on take for float32
-CLOSE = {'fp32': 1e-3, 'tf32': 0.0125, 'bf16': 0.1}
+# product have 8 bits in bfloat16, and 11 in TF32, which GPUs from Ampere on take for float32; in
+# int8 a value that rounds the other way on another processor counts as much as in bfloat16
+CLOSE = {'fp32': 1e-3, 'tf32': 0.0125, 'bf16': 0.1, 'int8': 0.1}
 KEPT = 8  # numbers of each output that export.yaml keeps for the comparison
 GPU_MEMORY = 256  # MB that Paddle Inference allocates at first
 OPSET = 17  # of ONNX, the first with a LayerNormalization of its own
@@ -321,7 +323,7 @@ class Exported:
     def _try(self, make: Callable) -> str:
         """Set `run` to the model from `make`; returns what is wrong with it, '' if nothing."""
         known = known_input(self.about['inputs'])
-        precision = 'bf16' if 'bf16' in self.how else 'fp32'
+        precision = self.how.split()[-1]
         if precision == 'fp32' and device.kind() == 'gpu':
             precision = 'tf32'
         try:
@@ -339,6 +341,8 @@ class Exported:
         for part in (PROGRAM, PARAMS):
             if not (self.folder / part).is_file():
                 raise InputError(f'{self.folder} has no {part}; export the model again')
+        if precision == 'int8':
+            raise InputError('--precision int8: only --engine onnx offers it')
 
         def way(**kwargs):
             def make():
@@ -375,17 +379,21 @@ class Exported:
 
     def _onnx(self, precision: str) -> list[tuple[str, Callable]]:
         """The way to run the model by ONNX Runtime."""
-        if precision != 'fp32':
-            raise InputError(f'--precision {precision}: --engine onnx offers only fp32')
-        if not (self.folder / ONNX).is_file():
-            raise InputError(f'{self.folder} has no {ONNX}; export the model with --onnx')
+        files = {'fp32': (ONNX, '--onnx'), 'int8': (INT8, '--int8 --calibration PICTURES')}
+        if precision not in files:
+            raise InputError(f'--precision {precision}: --engine onnx offers fp32 and int8')
+        name, flags = files[precision]
+        if not (self.folder / name).is_file():
+            raise InputError(f'{self.folder} has no {name}; export the model with {flags}')
         onnxruntime()
         names = list(self.about['inputs'])
-        return [('ONNX Runtime, fp32', lambda: session(self.folder / ONNX, names))]
+        return [(f'ONNX Runtime, {precision}', lambda: session(self.folder / name, names))]
 
     def _departs(self, found: list[np.ndarray], precision: str) -> str:
         """What is wrong with the outputs for the known input; empty if nothing is."""
         expected = self.about['probe']
+        if precision == 'int8':
+            expected = self.about['int8']['probe']
         if len(found) != len(expected):
             return f'{len(found)} outputs instead of {len(expected)}'
         for name, output, kept in zip(self.about['outputs'], found, expected):
