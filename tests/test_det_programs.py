@@ -20,6 +20,7 @@ import det  # noqa: F401  first of all: it prepares the machine
 from det import config, export, infer, train
 from det import eval as evaluating
 from util import dist, weights
+from util import exported as running
 from util.errors import STOPPED, InputError, NonFiniteLoss
 from util.progress import Progress
 
@@ -396,6 +397,44 @@ def test_an_exported_mask_rcnn_finds_boxes_and_masks_of_the_live_one(squares, tm
     assert_same_boxes(found, live, tolerance=1e-3)
     same = [ours['segmentation'] == theirs['segmentation'] for ours, theirs in zip(found, live)]
     assert np.mean(same) > 0.9  # a pixel on the edge may differ
+
+
+VIT = 'embed_dim=24 depth=4 num_heads=3 img_size=64 global_attn_indexes=[1,3] window_size=2'
+PVT = 'embed_dims=[8,8,16,16] depths=[1,1,1,1] num_heads=[1,1,2,2] pretrain_size=64'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_ONNX, reason='needs requirements/export.txt')
+@pytest.mark.parametrize(
+    'name, backbone, stages',
+    [
+        ('gfl_um_mae/gfl_um_mae_pvt_small_25e_coco', f'MAEPVT {PVT}', ['maps']),
+        (
+            'mask_rcnn_mae/mask_rcnn_mae_base_100e_coco',
+            f'MAEViT {VIT} out_indices=[0,1,2,3]',
+            ['boxes', 'masks', 'trunk'],
+        ),
+    ],
+)
+def test_detectors_of_other_backbones_and_necks_equal_the_live_ones_in_onnx(
+    tmp_path, name, backbone, stages
+):
+    """Narrow and shallow; the tests above have a Swin and the neck of ViTDet.
+
+    The export itself compares with the live stages to 1e-4, and loading with their kept outputs.
+    """
+    file = ROOT / f'det/configs/{name}.yml'
+    section, *settings = backbone.split()
+    options = ['num_classes=2', *(f'{section}.{setting}' for setting in settings)]
+    model = config.build(config.load(file, options), file)
+    paddle.save(model.state_dict(), str(tmp_path / 'random.pdparams'))
+    options.append(f'weights={tmp_path}/random.pdparams')
+    flags = ['--output_dir', tmp_path, '--input_shape', 64, 64, '--onnx']
+    run(export, '-c', file, '-o', *options, *flags)
+    folder = tmp_path / file.stem
+    assert sorted(path.parent.name for path in folder.glob('*/model.onnx')) == stages
+    for stage in stages:  # a difference over 1e-3 of the largest output is an InputError
+        running.Exported(folder / stage, 'onnx')
 
 
 def test_an_export_takes_any_picture_into_one_size():
