@@ -29,7 +29,18 @@ import paddle
 import models_features
 import models_sizes
 import models_zoo
-from util import cli, convert, download, exported, masking, program, quantize, sizes, weights
+from util import (
+    cli,
+    convert,
+    download,
+    exported,
+    masking,
+    onnx_file,
+    program,
+    quantize,
+    sizes,
+    weights,
+)
 from util.augment import crop, transform
 from util.convert import hugging_face, names
 from util.errors import InputError
@@ -122,7 +133,7 @@ def check_int8(args):
     if args.calibration and not args.int8:
         raise InputError('--calibration is for --int8; give both or none')
     if args.int8:
-        exported.onnxruntime()
+        onnx_file.runtime()
 
 
 def write(layer, inputs, about, folder, comparison):

@@ -19,7 +19,7 @@ from paddleseg.core import infer
 from paddleseg.deploy.infer import DeployConfig
 
 from seg import transforms
-from util import exported
+from util import exported, onnx_file
 from util.errors import InputError
 
 _slide = infer.slide_inference
@@ -260,9 +260,9 @@ class Exported:
         file = folder / exported.ONNX
         if not file.is_file():
             raise InputError(f'{folder} has no {exported.ONNX}; export the model with --onnx')
-        exported.onnxruntime()
+        onnx_file.runtime()
         try:
-            return exported.session(file, ['x'])
+            return onnx_file.session(file, ['x'])
         except Exception as error:
             raise InputError(
                 f'{file}: ONNX Runtime cannot load it ({exported.gist(error)})'

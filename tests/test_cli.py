@@ -112,7 +112,6 @@ SHARED = {
     'window_parts': 1,
     'hflip': 0.5,
     'scale': [0.08, 1.0],
-    'profile': '',
     'fast_resize': False,
 }
 # UM-MAE's flags and defaults, except --token_size, which follows from the model (UM-MAE: 14); the

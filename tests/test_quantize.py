@@ -13,7 +13,7 @@ from conftest import classifier, pixels
 from test_main_export import export, folder  # noqa: F401
 from test_main_infer import infer, trained  # noqa: F401
 
-from util import exported, quantize
+from util import exported, onnx_file, quantize
 from util.errors import InputError
 
 needs_onnx = pytest.mark.skipif(
@@ -42,7 +42,7 @@ def test_the_printed_agreement_is_that_of_the_pictures_that_did_not_calibrate(
     folder, line = quantised
     judging = sorted((digits / 'train').rglob('*.png'))[1::2]
     live = classifier(trained, 'ema')
-    run = exported.session(folder / 'model_int8.onnx', ['images'])
+    run = onnx_file.session(folder / 'model_int8.onnx', ['images'])
     images = [pixels(file, mean=(0.3,), std=(0.4,)) for file in judging]
     expected = np.concatenate([live(image).numpy() for image in images])
     found = np.concatenate([run([image.numpy()])[0] for image in images])

@@ -199,33 +199,6 @@ def outputs(model: inference.Predictor, arrays: list[np.ndarray]) -> list[np.nda
     return [handle.copy_to_cpu() for handle in handles]
 
 
-def onnxruntime():
-    """The module onnxruntime; InputError where it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(
-            'ONNX needs the packages in requirements/export.txt: '
-            'bash requirements/install.sh .venv requirements.txt requirements/export.txt'
-        ) from None
-    return onnxruntime
-
-
-def session(file: Path, names: list[str]) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-    """A model.onnx on the CPU, as a function of arrays. `names`: its inputs, in their order."""
-    runtime = onnxruntime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4  # fatal only; errors are raised anyway
-    options.intra_op_num_threads = int(os.environ.get('OMP_NUM_THREADS', 0))
-    model = runtime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
-
-    def run(arrays):
-        inputs = dict(zip(names, arrays))
-        return model.run(None, inputs)
-
-    return run
-
-
 def to_onnx(
     folder: Path,
     inputs: dict[str, list[int | None]],
@@ -236,7 +209,7 @@ def to_onnx(
     check: a function of the ONNX model, which takes a list of arrays. InputError where paddle2onnx
     or ONNX Runtime lacks something that this model needs, or where `check` raises.
     """
-    onnxruntime()
+    onnx_file.runtime()
     import paddle2onnx
 
     with tempfile.TemporaryDirectory(dir=folder) as draft:
@@ -252,7 +225,7 @@ def to_onnx(
                     optimize_tool='none',
                 )
             onnx_file.repair(file)
-            result = check(session(file, list(inputs)))
+            result = check(onnx_file.session(file, list(inputs)))
         except Exception as error:
             raise InputError(
                 f'--onnx: paddle2onnx {paddle2onnx.__version__} cannot convert this model '
@@ -385,9 +358,9 @@ class Exported:
         name, flags = files[precision]
         if not (self.folder / name).is_file():
             raise InputError(f'{self.folder} has no {name}; export the model with {flags}')
-        onnxruntime()
-        names = list(self.about['inputs'])
-        return [(f'ONNX Runtime, {precision}', lambda: session(self.folder / name, names))]
+        onnx_file.runtime()
+        file, names = self.folder / name, list(self.about['inputs'])
+        return [(f'ONNX Runtime, {precision}', lambda: onnx_file.session(file, names))]
 
     def _departs(self, found: list[np.ndarray], precision: str) -> str:
         """What is wrong with the outputs for the known input; empty if nothing is."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util import exported, provenance
+from util import exported, onnx_file, provenance
 from util.augment import transform
 from util.data import pictures
 from util.errors import InputError
@@ -126,7 +126,7 @@ def to_int8(folder: Path, about: dict, path: str) -> Judgement:
         shown = bar(batches(calibrating, about), 'calibration', -(-len(calibrating) // BATCH))
         try:
             _quantise(whole, file, Calibration(names, iter(shown)))
-            quantised = exported.session(file, names)
+            quantised = onnx_file.session(file, names)
         except InputError:
             raise
         except Exception as error:
@@ -134,7 +134,7 @@ def to_int8(folder: Path, about: dict, path: str) -> Judgement:
                 f'--int8: ONNX Runtime cannot quantise this model ({exported.gist(error)}); '
                 f'{whole} is complete'
             ) from None
-        judgement = _judged(exported.session(whole, names), quantised, about, judging)
+        judgement = _judged(onnx_file.session(whole, names), quantised, about, judging)
         megabytes = (one.stat().st_size / 1e6 for one in (whole, file))
         judgement.sizes = tuple(megabytes)  # of float32, of int8
 
