@@ -41,7 +41,7 @@ OTHERS = {
     'mae_swin_nano_32': 736,
     'simmim_swin_nano_32': 684,
     'pvt_nano_32': 271,
-    'mae_pvt_nano_32': 401,
+    'mae_pvt_nano_32': 402,
     'simmim_pvt_nano_32': 307,
 }
 # The largest memory of a step over that before it, in MB: activations and gradients

@@ -132,6 +132,7 @@ def test_convolutions_are_those_of_numpy(
     channels, kernel, stride, padding, dilation, has_bias, paddles_own, monkeypatch
 ):
     paddles_own()
+    monkeypatch.setattr(kernels, 'LARGE_MAPS', 0)
     served = []
     apply = kernels.Convolution.apply
     monkeypatch.setattr(
@@ -163,6 +164,7 @@ def test_convolutions_that_oneDNN_does_not_serve_are_paddles(paddles_own):
     paddles_own()
     x = paddle.rand([1, 4, 8, 8])
     assert kernels.convolution(nn.Conv2D(4, 4, 2, 2), x) is None, 'patches'
+    assert kernels.convolution(nn.Conv2D(4, 4, 1), x) is None, 'small maps'
     assert kernels.convolution(nn.Conv2D(4, 4, 3, groups=4), x) is None
     assert kernels.convolution(nn.Conv2D(4, 4, 3, padding='SAME'), x) is None
     assert kernels.convolution(nn.Conv2D(4, 4, 3, padding=[1, 0, 1, 0]), x) is None

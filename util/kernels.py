@@ -17,6 +17,8 @@ from paddle.autograd import PyLayer
 
 from util import onednn
 
+LARGE_MAPS = 2**18  # values that a convolution of single pixels makes; less, and copies cost more
+
 
 def served(*tensors: paddle.Tensor | None) -> bool:
     """Whether these are tensors of an eager float32 computation on the CPU, none of them empty."""
@@ -258,12 +260,13 @@ def softmax(
 def convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor | None:
     """nn.Conv2D.forward, or None where Paddle must do it.
 
-    Paddle loses time where windows overlap, and with the gradient of a bias. Patches are left to
-    it: one product of matrices, and part of models whose numbers should not change.
+    Paddle loses time where windows overlap, and with the gradient of a bias over large maps.
+    Patches and small maps are left to it.
     """
     size = layer.weight.shape[2:]
     overlap = any(side > step for side, step in zip(size, layer._stride))
-    is_point = size == [1, 1] and layer.bias is not None
+    is_large = x.size // x.shape[1] * layer.weight.shape[0] > LARGE_MAPS
+    is_point = size == [1, 1] and layer.bias is not None and is_large
     plain = layer._groups == 1 and layer._padding_mode == 'zeros' and layer._data_format == 'NCHW'
     explicit = layer._padding_algorithm == 'EXPLICIT' and len(layer._updated_padding) == 2
     given = [x, layer.weight] if layer.bias is None else [x, layer.weight, layer.bias]
