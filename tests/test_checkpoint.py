@@ -267,7 +267,9 @@ def test_the_scaler_of_mixed_precision_goes_on(tmp_path, monkeypatch):
 
     model, step = gpu_training()
     step.load_state_dict(step.state_dict() | {'scale': np.array([2048.0]), 'incr_count': 6})
-    saver(tmp_path, model, step).after_epoch(0)
+    written = saver(tmp_path, model, step)
+    written.after_epoch(0)
+    written.join()
     state = resume.find(str(tmp_path / 'checkpoint-0.pd'), '')
     assert state['scaler']['scale'] == 2048.0 and state['scaler']['incr_count'] == 7
     resumed = gpu_training()

@@ -84,7 +84,7 @@ def error(run_program, digits1797):
             'demo/score.py', '--resume', weights, '--data_path', digits1797, '--device', 'cpu'
         )
         assert result.returncode == 0, result.stderr
-        first, *rows = result.stdout.splitlines()
+        _, first, *rows = result.stdout.splitlines()  # after the line of the device
         assert first.startswith('355 images')
         found = {name: float(value) for name, value in (row.rsplit(maxsplit=1) for row in rows)}
         return found['autoencoder'] / min(found['mean patch'], found['nearest visible'])

@@ -220,7 +220,7 @@ BAD = {
     ),
     'onnx bf16': (
         '--resume {folder} --engine onnx --precision bf16',
-        '--precision bf16: --engine onnx offers only fp32',
+        '--precision bf16: --engine onnx offers fp32 and int8',
     ),
     'live bf16': (
         '--resume {trained} --precision bf16',

@@ -17,7 +17,7 @@ import main_parity
 import main_pretrain
 import models_sizes
 import models_zoo
-from demo import score, visualize
+from demo import score, show_reconstruction, visualize
 from util import weights
 from util.errors import InputError
 
@@ -150,13 +150,13 @@ def test_the_fixed_positions_change_training_and_go_with_the_file(pretrain, pret
 @pytest.mark.parametrize('model', METHODS)
 def test_the_demos_mask_as_in_training(pretrained, digits, tmp_path, monkeypatch, capsys, model):
     seen = []
-    for program in (visualize, score):
+    for module in (show_reconstruction, score):
 
-        def spy(model, images, ratio, noise, reconstruct=program.reconstruct):
+        def spy(model, images, ratio, noise, reconstruct=module.reconstruct):
             seen.append(noise.numpy())
             return reconstruct(model, images, ratio, noise)
 
-        monkeypatch.setattr(program, 'reconstruct', spy)
+        monkeypatch.setattr(module, 'reconstruct', spy)
     out = tmp_path / 'x.png'
     flags = ['--device', 'cpu', '--resume', pretrained(model)]
     run(visualize, *flags, '--img_path', digits / 'val/1', '--out', out)

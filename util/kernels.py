@@ -263,14 +263,16 @@ def convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor | None:
     Paddle loses time where windows overlap, and with the gradient of a bias over large maps.
     Patches and small maps are left to it.
     """
+    given = [x, layer.weight] if layer.bias is None else [x, layer.weight, layer.bias]
+    if not served(*given):
+        return None
     size = layer.weight.shape[2:]
     overlap = any(side > step for side, step in zip(size, layer._stride))
     is_large = x.size // x.shape[1] * layer.weight.shape[0] > LARGE_MAPS
     is_point = size == [1, 1] and layer.bias is not None and is_large
     plain = layer._groups == 1 and layer._padding_mode == 'zeros' and layer._data_format == 'NCHW'
     explicit = layer._padding_algorithm == 'EXPLICIT' and len(layer._updated_padding) == 2
-    given = [x, layer.weight] if layer.bias is None else [x, layer.weight, layer.bias]
-    if not ((overlap or is_point) and plain and explicit and served(*given)):
+    if not ((overlap or is_point) and plain and explicit):
         return None
     windows = onednn.Windows(
         tuple(layer._stride), tuple(layer._updated_padding), tuple(layer._dilation)
