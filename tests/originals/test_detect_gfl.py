@@ -64,6 +64,17 @@ def given():
     return arrays
 
 
+@pytest.fixture
+def paddles_convolutions(monkeypatch):
+    """Paddle's own instead of oneDNN's, which tests/test_kernels.py compares with NumPy.
+
+    One input of a ReLU is so near to 0 here that another rounding changes its sign. That alone
+    moves the gradients of all layers before it by 2 %.
+    """
+    own = paddle.nn.Conv2D.forward
+    monkeypatch.setattr(paddle.nn.Conv2D, 'forward', getattr(own, '__wrapped__', own))
+
+
 @pytest.fixture(scope='module', params=['BN', 'GN'])
 def case(request, tmp_path_factory):
     """The arrays given and computed, and our detector with the same weights."""
@@ -161,6 +172,7 @@ def grids(theirs):
     return head.grids([theirs[f'score{i}'] for i in range(5)])
 
 
+@pytest.mark.usefixtures('paddles_convolutions')
 def test_losses_and_gradients_equal_mmdetection(case):
     arrays, theirs, norm = case
     model = build(theirs, norm)
@@ -182,6 +194,7 @@ def test_losses_and_gradients_equal_mmdetection(case):
     assert max(errors.values()) < 1e-4, max(errors, key=errors.get)
 
 
+@pytest.mark.usefixtures('paddles_convolutions')
 def test_steps_of_adamw_equal_mmdetection(case):
     arrays, theirs, norm = case
     model = build(theirs, norm)
