@@ -123,7 +123,7 @@ def segment(kind: Kind) -> Workload:
     config = flags.configuration(str(ROOT / f'seg/configs/upernet_mae/{kind.model}.yml'), [])
     builder = SegBuilder(config)
     model = builder.model
-    losses_of = Objective(model, builder.loss, 'fp32', 'O1')
+    losses_of = Objective(model, builder.loss)
     shape = [kind.images, kind.side, kind.side]
     labels = paddle.to_tensor(np.random.default_rng(1).integers(0, 10, shape))
     batch = {'img': images_of(kind), 'label': labels}
