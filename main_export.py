@@ -96,8 +96,8 @@ def main(args):
     program.start(args.device, seed=0, deterministic=args.deterministic, tf32=False)
     check_int8(args)
     layer, inputs, about = build(args)
-    if args.int8:
-        quantize.halves(args.calibration, about['in_chans'])  # an error is told before the work
+    if args.int8:  # an error is told before the work
+        calibrating, judging = quantize.halves(args.calibration, about['in_chans'])
     layer.eval()
     samples = [random_input(inputs, batch) for batch in BATCHES]
     expected = [live(layer, sample) for sample in bar(samples, 'live runs')]
@@ -122,7 +122,7 @@ def main(args):
         )
         print(f'{folder / exported.ONNX} by {apart:.1e}')
     if args.int8:
-        judgement = quantize.to_int8(folder, about, args.calibration)
+        judgement = quantize.to_int8(folder, about, calibrating, judging)
         print(f'{folder / exported.INT8}, {judgement}')
 
 

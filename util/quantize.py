@@ -112,13 +112,13 @@ class Calibration:
         return None if arrays is None else dict(zip(self.names, arrays))
 
 
-def to_int8(folder: Path, about: dict, path: str) -> Judgement:
-    """Write model_int8.onnx beside model.onnx, calibrated on half of the pictures of `path`.
+def to_int8(folder: Path, about: dict, calibrating: list[Path], judging: list[Path]) -> Judgement:
+    """Write model_int8.onnx beside model.onnx, and judge it.
 
-    The other half judges it. about: the contents of export.yaml, which get an entry `int8` and are
-    written again. InputError where pictures are missing or ONNX Runtime cannot quantise the model.
+    calibrating, judging: the pictures for both, see `halves`. about: the contents of export.yaml,
+    which get an entry `int8` and are written again. InputError where ONNX Runtime cannot quantise
+    the model.
     """
-    calibrating, judging = halves(path, about['in_chans'])
     names = list(about['inputs'])
     whole = folder / exported.ONNX
     with tempfile.TemporaryDirectory(dir=folder) as draft:
