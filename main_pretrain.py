@@ -205,7 +205,8 @@ def reconstruction(model, samples, mask_ratio, mean, std):
     images = paddle.to_tensor(np.stack(images))  # [N, C, height, width]
     noise = paddle.to_tensor(np.stack(noise))  # [N, L]
     shown, masks = reconstruct(model, images, mask_ratio, noise)
-    return panels.draw(images.numpy(), shown.numpy(), masks.numpy(), mean, std)
+    arrays = [images.numpy(), shown.numpy(), masks.numpy()]
+    return panels.reconstructions(*arrays, mean, std).drawn()
 
 
 FLAGS = (

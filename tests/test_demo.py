@@ -284,7 +284,7 @@ def test_panels_show_pixels_as_they_were():
     images = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2).astype('float32')
     masks = np.zeros_like(images)
     masks[:, :, :64] = 1
-    shown = panels.draw(images, np.zeros_like(images), masks, mean, std)
+    shown = panels.reconstructions(images, np.zeros_like(images), masks, mean, std).drawn()
     parts = [shown[22:150, 4 + i * 132 : 132 + i * 132] for i in range(4)]
     grey = np.round(np.array(mean) * 255)
     assert (

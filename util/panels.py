@@ -31,18 +31,6 @@ class Sheet:
         return sheet(self.rows, self.captions, self.note, self.titles)
 
 
-def draw(
-    images: np.ndarray,
-    shown: np.ndarray,
-    masks: np.ndarray,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    note: str = '',
-) -> np.ndarray:
-    """The picture of `reconstructions`."""
-    return reconstructions(images, shown, masks, mean, std, note=note).drawn()
-
-
 def reconstructions(
     images: np.ndarray,
     shown: np.ndarray,
