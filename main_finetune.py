@@ -84,7 +84,6 @@ def main(args):
         samples,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
-        pin_mem=args.pin_mem,
         timeout=args.data_timeout,
         window=window_of(images, args.shuffle, args.window, args.window_parts),
     )

@@ -5,14 +5,13 @@ change nothing, and a resumed training sees what an undisturbed one sees.
 """
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import paddle
 
 from det.dataset import COCODataSet, Unreadable
 from util import dist
-from util.data import loader, workers
+from util.data import feed, loader
 from util.data.unreadable import NEIGHBOURS
 from util.errors import InputError
 
@@ -94,14 +93,16 @@ class Samples:
         return f'{self.name(index)} can be read now, but not when it was needed'
 
 
-def collate(samples: list[dict]) -> dict:
-    """One batch of samples; images are padded with zeros, right and below, to the largest.
+def collate(samples: list[dict]) -> tuple[dict, dict]:
+    """The images of a batch, for the device, and all else, which is worked with outside of it.
 
-    Numbers and shapes are stacked; what differs in length from image to image stays a list.
+    Images are padded with zeros, right and below, to the largest. Numbers and shapes are stacked;
+    what differs in length from image to image stays a list.
     """
     height = max(sample['image'].shape[1] for sample in samples)
     width = max(sample['image'].shape[2] for sample in samples)
-    batch = {'image': np.stack([_padded(sample['image'], height, width) for sample in samples])}
+    images = np.stack([_padded(sample['image'], height, width) for sample in samples])
+    batch = {}
     for name in (*STACKED, 'draws', 'unreadable'):
         if name in samples[0]:
             batch[name] = np.stack([sample[name] for sample in samples])
@@ -110,7 +111,7 @@ def collate(samples: list[dict]) -> dict:
             batch[name] = [sample[name] for sample in samples]
     if 'gt_segm' in batch:
         batch['gt_segm'] = [_padded(masks, height, width) for masks in batch['gt_segm']]
-    return batch
+    return {'image': images}, batch
 
 
 def _padded(array: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -119,9 +120,20 @@ def _padded(array: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.pad(array, [(0, 0), (0, height - rows), (0, width - columns)])
 
 
-def tensors(batch: dict) -> dict:
-    """A batch for the model: images as a tensor; all else is worked with outside the device."""
-    return batch | {'image': paddle.to_tensor(batch['image'])}
+def _batches(
+    samples: Samples, order: Iterable[list], num_workers: int, timeout: float
+) -> Iterator[dict]:
+    """The batch of each list of keys, with its images as a tensor on the device."""
+    moved = feed.batches(
+        prepare=samples.sample,
+        collate=collate,
+        order=order,
+        count=num_workers,
+        name=samples.name,
+        timeout=timeout,
+    )
+    for images, batch in moved:
+        yield images | batch
 
 
 class TrainLoader(loader.TrainLoader):
@@ -132,17 +144,10 @@ class TrainLoader(loader.TrainLoader):
     def read(self, epoch: int, first: int) -> Iterator[dict]:
         """Iterate over the batches of one epoch, starting with batch `first`."""
         self.unreadable.begin_epoch()
-        prepared = workers.batches(
-            prepare=self.samples.sample,
-            collate=collate,
-            order=self.order(epoch, first),
-            count=self.num_workers,
-            name=self.samples.name,
-            timeout=self.timeout,
-        )
-        for batch in prepared:
+        order = self.order(epoch, first)
+        for batch in _batches(self.samples, order, self.num_workers, self.timeout):
             self.unreadable.add(batch.pop('unreadable'))
-            yield tensors(batch)
+            yield batch
         self.unreadable.end_epoch()
 
 
@@ -150,12 +155,4 @@ def evaluated(samples: Samples, batch_size: int, num_workers: int, timeout: floa
     """The batches of an evaluation on this rank; over all ranks each picture occurs once."""
     mine = list(loader.evaluation_order(len(samples), dist.rank(), dist.world_size()))
     order = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    prepared = workers.batches(
-        prepare=samples.sample,
-        collate=collate,
-        order=order,
-        count=num_workers,
-        name=samples.name,
-        timeout=timeout,
-    )
-    return order, map(tensors, prepared)
+    return order, _batches(samples, order, num_workers, timeout)

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 
 from seg import census, dataset
-from seg.loading import Loader, tensors
+from seg.loading import Loader
 from seg.sizes import Sizes, refused
 from util import dist
 from util.data import loader
@@ -128,15 +128,17 @@ class Batches:
         """The batches as dicts of tensors, while unreadable pictures and classes are counted."""
         source = self.samples.samples
         order = Stream(self.samples, self.batch_size, first, self.iterations)
-        batches = Loader(self.samples, order, self.num_workers, self.timeout).arrays()
+        batches = Loader(self.samples, order, self.num_workers, self.timeout).both()
         counted = min(self.per_epoch, self.iterations - first)
         unreadable = Unreadable(self.samples.complaint, len(self.samples))
-        for done, batch in enumerate(census.watch(batches, source, counted), first + 1):
-            unreadable.add(batch.pop('unreadable'))
+        watched = census.watch(batches, source, counted)
+        for done, (batch, arrays) in enumerate(watched, first + 1):
+            unreadable.add(arrays['unreadable'])
             if done % self.per_epoch == 0:
                 unreadable.end_epoch()
                 unreadable.begin_epoch()
-            yield tensors(batch)
+            del batch['unreadable']
+            yield batch
 
 
 class _Rest:

@@ -80,8 +80,12 @@ def ranges(numbers: np.ndarray) -> str:
     return ', '.join(shown)
 
 
-def watch(batches: Iterable[dict], samples: paddle.io.Dataset, iterations: int) -> Iterator[dict]:
+def watch(
+    batches: Iterable[tuple[dict, dict]], samples: paddle.io.Dataset, iterations: int
+) -> Iterator[tuple[dict, dict]]:
     """The batches of a training run; the labels of the first `iterations` are counted.
+
+    batches: as tensors and as arrays, of which only the arrays are read.
 
     After these, usually an epoch, a warning names the classes that were in no label and the share
     of ignored pixels, padding included. An earlier warning comes where there is at most one class.
@@ -90,13 +94,13 @@ def watch(batches: Iterable[dict], samples: paddle.io.Dataset, iterations: int) 
         yield from batches
         return
     census = Census(samples.num_classes, samples.ignore_index)
-    for number, batch in enumerate(batches, 1):
+    for number, (batch, arrays) in enumerate(batches, 1):
         if number <= iterations:
-            census.add(batch['label'])
+            census.add(arrays['label'])
         is_early = number == EARLY and iterations > EARLY
         if number == iterations or is_early:
             _warn(census.over_ranks(), number, is_early)
-        yield batch
+        yield batch, arrays
 
 
 def _warn(total: Census, iterations: int, early: bool) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import paddle
 
-from seg.loading import tensors
 from util import amp, atomic, checkpoint, dist, log, resume, weights
 from util.assign import KINDS, assign_weights, state_tensor
+from util.data.feed import tensors
 from util.errors import STOPPED, InputError
 from util.progress import Progress
 from util.weights import paddle_file

@@ -10,12 +10,11 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle.io.dataloader.collate import default_collate_fn
 
 from seg import dataset
-from util.data import workers
+from util.data import feed
 from util.errors import InputError
 
 
@@ -40,13 +39,13 @@ class Loader:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(tensors, self.arrays())
+        return (batch for batch, _ in self.both())
 
-    def arrays(self) -> Iterator[Any]:
-        """The batches as arrays."""
-        batches = workers.batches(
+    def both(self) -> Iterator[tuple[Any, Any]]:
+        """Each batch as tensors on the device and as arrays in host memory."""
+        batches = feed.batches(
             prepare=self._sample,
-            collate=default_collate_fn,
+            collate=_collate,
             order=self.order,
             count=self.num_workers,
             name=self._name,
@@ -83,13 +82,10 @@ class Loader:
         return dataset.name_of(samples, key % len(samples))
 
 
-def tensors(tree: Any) -> Any:
-    """A nested structure with its arrays as tensors."""
-    if isinstance(tree, dict):
-        return {name: tensors(value) for name, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [tensors(value) for value in tree]
-    return paddle.to_tensor(tree) if isinstance(tree, np.ndarray) else tree
+def _collate(samples: list) -> tuple[Any, Any]:
+    """Paddle's batch of arrays, for the device and for the host."""
+    batch = default_collate_fn(samples)
+    return batch, batch
 
 
 @contextlib.contextmanager

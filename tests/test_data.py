@@ -1,7 +1,6 @@
 import os
 
 import numpy as np
-import paddle
 import pytest
 from PIL import Image
 
@@ -201,12 +200,6 @@ def test_too_large_a_batch_or_accumulation_is_named(twelve, monkeypatch):
     monkeypatch.setenv('PADDLE_TRAINERS_NUM', '2')
     with pytest.raises(InputError, match='--batch_size 7 on 2 processes'):
         loader.TrainLoader(samples(twelve), 7)
-
-
-def test_pin_mem_is_told_to_paddle(twelve):
-    for pin_mem in (False, True):
-        loader.TrainLoader(samples(twelve), 4, pin_mem=pin_mem)
-        assert paddle.io.reader.use_pinned_memory() is pin_mem
 
 
 @pytest.mark.parametrize('workers', [0, 2])

@@ -69,9 +69,9 @@ def test_a_damaged_picture_is_replaced_by_the_next_in_training_alone(data):
 def test_a_batch_is_padded_with_zeros_to_its_largest_image(data):
     whole = samples(data, PLAIN)
     parts = [whole.sample(number) for number in range(3)]
-    batch = batches.collate(parts)
-    assert batch['image'].shape == (3, 3, 64, 64)
-    for part, image, masks in zip(parts, batch['image'], batch['gt_segm']):
+    moved, batch = batches.collate(parts)
+    assert moved['image'].shape == (3, 3, 64, 64)
+    for part, image, masks in zip(parts, moved['image'], batch['gt_segm']):
         _, height, width = part['image'].shape
         np.testing.assert_array_equal(image[:, :height, :width], part['image'])
         assert not image[:, height:].any() and not image[:, :, width:].any()

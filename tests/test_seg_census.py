@@ -123,9 +123,9 @@ def watched(capsys, labels, iterations, num_classes=3):
 
     Samples.num_classes = num_classes
     found = []
-    given = batches(*labels)
-    for number, batch in enumerate(census.watch(iter(given), Samples(), iterations)):
-        assert batch is given[number]
+    given = [({'img': number}, arrays) for number, arrays in enumerate(batches(*labels))]
+    for number, both in enumerate(census.watch(iter(given), Samples(), iterations)):
+        assert both == given[number]
         found.append(said(capsys))
     assert len(found) == len(labels)
     return found

@@ -321,7 +321,7 @@ def data(p: argparse.ArgumentParser) -> None:
         '--pin_mem',
         action='store_true',
         default=True,
-        help='put batches in pinned memory, for faster copies to a GPU',
+        help='no effect: batches go to a GPU through pinned memory in any case',
     )
     g.add_argument('--no_pin_mem', action='store_false', dest='pin_mem')
 

@@ -2,76 +2,86 @@
 
 import ctypes
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import paddle
+
+# a name of its own, because seg.loading puts another class in the place of Paddle's
+from paddle.io import DataLoader
 
 from util.data import workers
 
 
 class _Feed(paddle.io.IterableDataset):
-    """Batches of a pool for Paddle's loader.
+    """Batches of a pool for Paddle's loader; what stays in host memory is put into `kept`.
 
-    The loader's thread moves them to the device while the model uses the previous batch; the marks
-    of unreadable images stay in `marks`. It would wait forever after an exception, so an exception
-    is kept in `failure` instead.
+    The loader would wait forever after an exception, so an exception is kept in `failure` instead.
     """
 
     def __init__(self, pool: workers.Pool):
         self.pool = pool
-        self.marks = deque()  # of the batches that the loader has not given yet
+        self.kept = deque()  # of the batches that the loader has not given yet
         self.failure = None
 
-    def __iter__(self) -> Iterator[list[paddle.Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         try:
-            for images, targets, marks in self.pool:
-                self.marks.append(marks)
-                yield [_tensor(images), _tensor(targets)]
+            for arrays, kept in self.pool:
+                self.kept.append(kept)
+                yield tensors(arrays, _in_host_memory)
         except Exception as error:
             self.failure = error
 
 
-def _tensor(array: np.ndarray) -> paddle.Tensor:
+def _in_host_memory(array: np.ndarray) -> paddle.Tensor:
     """A copy in host memory; unlike Paddle's own copy, it lets other threads run meanwhile."""
+    array = np.asarray(array, order='C')
     tensor = paddle.empty(array.shape, array.dtype.name, device='cpu')
     ctypes.memmove(tensor.data_ptr(), array.ctypes.data, array.nbytes)
     return tensor
 
 
-def _collate(samples: list[tuple]) -> list[np.ndarray]:
-    """One array per part of the samples (images, targets, marks), each [N, ...]."""
-    return [np.stack(part) for part in zip(*samples)]
+def tensors(tree: Any, tensor_of: Callable[[np.ndarray], paddle.Tensor] = paddle.to_tensor) -> Any:
+    """A nested structure with its arrays as tensors, on the device in use unless told otherwise."""
+    if isinstance(tree, dict):
+        return {name: tensors(value, tensor_of) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [tensors(value, tensor_of) for value in tree]
+    return tensor_of(tree) if isinstance(tree, np.ndarray) else tree
 
 
 def batches(
-    samples, order: Iterable[list], num_workers: int, timeout: float
-) -> Iterator[tuple[paddle.Tensor, paddle.Tensor, np.ndarray]]:
-    """Batches of (images, targets, marks), prepared by worker processes or, without any, here.
+    prepare: Callable,
+    collate: Callable[[list], tuple[Any, Any]],
+    order: Iterable[list],
+    *,
+    count: int,
+    name: Callable[[Any], str],
+    timeout: float,
+) -> Iterator[tuple[Any, Any]]:
+    """Batches by `count` worker processes, on the device before they are asked for.
 
-    samples: as loader.TrainSet. order: the keys of each batch.
-    The marks are not moved to the device, because reading them there would wait for it.
+    collate: samples -> (a tree of arrays for the device, what stays in host memory, where reading
+    it waits for no device). The arrays become tensors. The rest is as for workers.batches.
+    Without workers a batch is prepared here, when it is asked for.
     """
-    if not num_workers or not workers.supported():
-        for keys in order:
-            images, targets, marks = _collate([samples.sample(key) for key in keys])
-            yield paddle.to_tensor(images), paddle.to_tensor(targets), marks
+    if not count or not workers.supported():
+        for arrays, kept in workers.batches(prepare, collate, order, count, name):
+            yield tensors(arrays), kept
         return
 
-    pool = workers.Pool(
-        prepare=samples.sample,
-        collate=_collate,
-        order=order,
-        count=num_workers,
-        name=samples.name,
-        timeout=timeout,
-    )
+    pool = workers.Pool(prepare, collate, order, count=count, name=name, timeout=timeout)
     feed = _Feed(pool)
+    loader = DataLoader(feed, batch_size=None)
+    # Paddle's thread copies a batch to the device, through pinned memory and on a stream of its
+    # own. With this flag set it would leave that copy to the step, which would wait for it
+    loader.pin_memory = False
     # kept in a variable, because deleting the iterator waits for the pool to end
-    moved = iter(paddle.io.DataLoader(feed, batch_size=None))
+    moved = iter(loader)
     try:
-        for images, targets in moved:
-            yield images, targets, feed.marks.popleft()
+        for batch in moved:
+            yield batch, feed.kept.popleft()
         if feed.failure:
             raise feed.failure
     finally:

@@ -5,7 +5,7 @@ sample does not depend on the process that prepares it or on the time, and no ra
 """
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -184,6 +184,26 @@ class EvalSet(_Samples):
         return self.transform(picture), self.images.label(source), unreadable
 
 
+def _collate(samples: list[tuple]) -> tuple[list[np.ndarray], np.ndarray]:
+    """[images, targets] for the device, each [N, ...], and the marks [N] for the host."""
+    *arrays, marks = (np.stack(part) for part in zip(*samples))
+    return arrays, marks
+
+
+def _batches(
+    samples: _Samples, order: Iterable[list], num_workers: int, timeout: float
+) -> Iterator[tuple[list[paddle.Tensor], np.ndarray]]:
+    """([images, targets], marks of unreadable images) for the keys of each batch."""
+    return feed.batches(
+        prepare=samples.sample,
+        collate=_collate,
+        order=order,
+        count=num_workers,
+        name=samples.name,
+        timeout=timeout,
+    )
+
+
 class Batches:
     """The batches of one epoch of a TrainLoader, starting with batch `first`."""
 
@@ -216,7 +236,6 @@ class TrainLoader:
         samples: TrainSet,
         batch_size: int,
         num_workers: int = 0,
-        pin_mem: bool = True,
         timeout: float = TIMEOUT,
         window: Window | None = None,
     ):
@@ -236,7 +255,6 @@ class TrainLoader:
                 f'{self.batch_flag} {batch_size}{processes} is larger than '
                 f'the data set of {len(samples)} images'
             )
-        paddle.io.reader.use_pinned_memory(pin_mem)
 
     def accumulate(self, accum_iter: int) -> None:
         """Set the iterations per optimizer step; InputError if an epoch has fewer."""
@@ -273,12 +291,12 @@ class TrainLoader:
         order = self.order(epoch, first)
         with reading_ahead(order) as reach:
             # the iterator gets no name, so an error in the loop ends it and its workers at once
-            for number, (images, targets, marks) in enumerate(
-                feed.batches(self.samples, order, self.num_workers, self.timeout)
+            for number, (batch, marks) in enumerate(
+                _batches(self.samples, order, self.num_workers, self.timeout)
             ):
                 reach(number)
                 self.unreadable.add(marks)
-                yield images, targets
+                yield tuple(batch)
         self.unreadable.end_epoch()
 
 
@@ -329,7 +347,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         # the iterator gets no name, so an error in the loop ends it and its workers at once
-        for images, labels, marks in feed.batches(
+        for (images, labels), marks in _batches(
             self.samples, self.order, self.num_workers, self.timeout
         ):
             unreadable = marks.max().item()
