@@ -20,7 +20,7 @@ from paddle import nn
 from layer import Attention, LayerNorm, PatchEmbed, PatchMerge, Pyramid, PyramidBlock
 from models_classifier import PyramidClassifier
 from models_sizes import PYRAMIDS
-from util import constants, sizes
+from util import constants, lookup, sizes
 from util.errors import InputError
 
 
@@ -136,7 +136,7 @@ class WindowAttention(Attention):
         down = self._steps_apart(places[..., 0], reach)  # [.., W, L, L]
         across = self._steps_apart(places[..., 1], reach)
         row = down * (2 * reach + 1) + across
-        bias = nn.functional.embedding(row, table)  # [.., W, L, L, H]
+        bias = lookup.rows(table, row)  # [.., W, L, L, H]
         return bias.transpose([0, 1, 4, 2, 3])
 
     def _steps_apart(self, places: paddle.Tensor, reach: int) -> paddle.Tensor:

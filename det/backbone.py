@@ -19,7 +19,7 @@ import models_vit
 import models_zoo
 from layer import Attention, Block, Blocks, LayerNorm, PatchEmbed
 from models_swin import window_partition, window_reverse
-from util import log
+from util import log, lookup
 from util.errors import InputError
 
 
@@ -51,7 +51,7 @@ def distances_between(table: paddle.Tensor, length: int) -> paddle.Tensor:
     places = paddle.arange(length)
     distance = places.unsqueeze(1) - places + length - 1  # query minus key, from 0
     # with its first axis, because Paddle 3.3 has no gradient of a product of 4 axes with 3
-    return F.embedding(distance, table).unsqueeze(0)
+    return lookup.rows(table, distance).unsqueeze(0)
 
 
 def selectors(rows: int, columns: int, dtype: paddle.dtype) -> paddle.Tensor:

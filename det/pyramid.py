@@ -25,7 +25,7 @@ import models_pvt
 import models_swin
 import models_zoo
 from layer import Pyramid, init_pyramid
-from util import log
+from util import log, lookup
 from util.errors import InputError
 
 
@@ -136,7 +136,7 @@ class PaddedWindowAttention(models_swin.WindowAttention):
         """The bias of each pair of tokens of a window, equal in all windows: [1, 1, H, L, L]."""
         table = self.posmlp(self.distances)  # [1, H, steps, steps]
         table = table.flatten(2)[0].t()  # [steps^2, H]
-        bias = F.embedding(self.index, table)  # [L, L, H]
+        bias = lookup.rows(table, self.index)  # [L, L, H]
         return bias.transpose([2, 0, 1])[None, None]
 
     def mask(self, grid: tuple[int, int]) -> paddle.Tensor:

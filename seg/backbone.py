@@ -7,13 +7,12 @@ Shapes: N images, D width, H heads, rows x columns patches, L = 1 + rows * colum
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
 from paddleseg.cvlibs import manager
 
 import models_vit
 import models_zoo
 from layer import LayerNorm
-from util import log, pos_embed
+from util import log, lookup, pos_embed
 from util.errors import InputError
 
 
@@ -26,9 +25,9 @@ class PositionBias(nn.Layer):
             [distances, num_heads], default_initializer=nn.initializer.Constant(0.0)
         )
 
-    def forward(self, index: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, index: lookup.Index) -> paddle.Tensor:
         """The bias [H, L, L] for an index [L, L] of distances."""
-        by_token = F.embedding(index, self.table)  # [L, L, H]
+        by_token = lookup.rows(self.table, index)  # [L, L, H]
         return by_token.transpose([2, 0, 1])
 
 
@@ -77,10 +76,10 @@ class MAEViT(models_vit.Encoder):
                 )
 
         distances = pos_embed.relative_positions(*self.patch_embed.grid)  # [L, L]
-        num_distances = int(distances.max()) + 1
+        self.num_distances = int(distances.max()) + 1
         self.register_buffer('index', paddle.to_tensor(distances), persistable=False)
         self.position_bias = nn.LayerList(
-            PositionBias(num_distances, num_heads) for _ in range(depth)
+            PositionBias(self.num_distances, num_heads) for _ in range(depth)
         )
         self.out_indices = list(out_indices)
         self.feat_channels = [embed_dim] * len(out_indices)
@@ -90,7 +89,8 @@ class MAEViT(models_vit.Encoder):
             log.info(report)
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        biases = [bias(self.index) for bias in self.position_bias]
+        index = lookup.Index(self.index, self.num_distances)
+        biases = [bias(index) for bias in self.position_bias]
         features = self.block_features(x, biases)
 
         maps = []

@@ -160,6 +160,15 @@ def test_determinism_is_asked_of_paddle_and_cublas(finds, monkeypatch):
     assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':16:8', 'what the user has set stays'
 
 
+def test_determinism_costs_nothing_on_cpus(finds, monkeypatch):
+    flags = {}
+    monkeypatch.setattr(paddle, 'set_flags', flags.update)
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
+    finds()
+    device.make_deterministic()
+    assert not flags, 'no kernel is another one; cuBLAS alone reads the environment'
+
+
 def test_the_first_line_of_a_program_names_device_kernels_and_precision(capsys):
     program.start('cpu', seed=0, amp=None, unfixed='gradients of interpolation')
     (line,) = capsys.readouterr().out.splitlines()
@@ -175,8 +184,8 @@ def test_the_first_line_on_a_gpu(gpu, monkeypatch):
     begin = 'device: 8 x gpu:0 (Tesla); kernels: of Paddle; precision: '
     unfixed = 'gradients of interpolation'
     assert device.summary('float16', False, unfixed) == (
-        f"{begin}float16 with a loss scaler; not deterministic: cuDNN's convolutions, gradients of "
-        f'embeddings, {unfixed} (--deterministic)'
+        f"{begin}float16 with a loss scaler; not deterministic: cuDNN's convolutions, {unfixed} "
+        '(--deterministic)'
     )
     assert device.summary('bfloat16', True) == (
         f'{begin}bfloat16; deterministic kernels, which are slower'

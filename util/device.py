@@ -20,7 +20,7 @@ BF16_NEEDS = 'a GPU of compute capability 8.0 or more (A100, RTX 30 and later)'
 DETERMINISTIC = {'FLAGS_cudnn_deterministic': True, 'FLAGS_embedding_deterministic': 1}
 CUBLAS = 'CUBLAS_WORKSPACE_CONFIG'  # read by cuBLAS: a fixed workspace makes its sums repeatable
 WORKSPACE = ':4096:8'
-UNFIXED = "cuDNN's convolutions, gradients of embeddings"
+UNFIXED = "cuDNN's convolutions"
 
 
 def counts() -> dict[str, int]:
