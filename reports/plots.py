@@ -39,6 +39,7 @@ def curves(
             last = max(log[-1]['epoch'] + 1 for log in runs.values())
             _beside(axes, accuracies, last)
         axes.set(title=PANELS[key], xlabel='epochs')
+        axes.xaxis.get_major_locator().set_params(integer=True)
         _clean(axes)
     with_legend = -2 if len(shown) > 2 else 0
     figure.axes[with_legend].legend(fontsize=7, frameon=False)
