@@ -95,9 +95,8 @@ class MasksTab:
         desk.connect(tab, self.kept, inputs, outputs, [self.normalised.input])
 
         asked = [desk.picture, *inputs]
-        always = {'trigger_mode': 'always_last', **ONE}
         drawing = [self.kind.input, self.ratio.input, self.seed.input]
-        gr.on(drawing, told(self.drawn), asked, outputs, **always)
+        gr.on(drawing, told(self.drawn), asked, outputs, **ONE)
         self.visible.submit(told(self.chosen), asked, outputs, **ONE)
         self.panels[1].select(told(self.clicked), asked, outputs, **ONE)
         counted = self.another.click(self.next_seed, self.seed, self.seed, **ONE)

@@ -14,8 +14,10 @@ from page_models import LARGE
 from util import panels
 from util.errors import InputError
 
-# One model works at a time; nothing is offered to programs
+# One model works at a time, and the last of several quick clicks counts; nothing is offered to
+# programs
 ONE = {
+    'trigger_mode': 'always_last',
     'concurrency_limit': 1,
     'concurrency_id': 'models',
     'api_visibility': 'private',
