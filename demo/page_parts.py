@@ -36,7 +36,8 @@ def upload(value: str | None) -> gr.Image:
         label=text.PICTURE,
         sources=['upload', 'webcam', 'clipboard'],
         placeholder=text.DROP,
-        buttons=['fullscreen'],
+        webcam_options=gr.WebcamOptions(mirror=False),  # text and digits read as they are
+        buttons=['download', 'fullscreen'],
         height=280,
         elem_id='picture',
     )

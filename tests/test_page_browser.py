@@ -39,10 +39,48 @@ PATIENCE = 120  # seconds, of which a busy machine may need many
 DIGITS = ROOT / 'demo/weights/mae_vit_nano_patch4_digits.pd'
 THREE = ROOT / 'demo/three.png'
 PANELS = ('original', 'masked', 'reconstruction', 'both')
+REMOVE = '#picture button[aria-label="Remove Image"]'
+# The tabs of the page -> a text that each shows when it is done
+TABS = {
+    'Reconstruct': 'of the pixels removed',
+    'Classify': '3',
+    'Features': '1st, red',
+    'Attention': 'largest',
+    'Training': 'epoch 1, loss 2.0000',
+}
 FLAGS = (
     '--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-proxy-server '
-    '--disable-background-networking --window-size=1280,1200'
+    '--disable-background-networking --window-size=1280,1200 '
+    '--use-fake-device-for-media-stream --use-fake-ui-for-media-stream'
 ).split()
+# The texts of the page with less than this contrast to what is behind them, as WCAG 2 defines it
+CONTRAST = 4.5
+FAINT = """
+const pen = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+function light(colours) {  // relative luminance of colours that lie one above the other
+  for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+  const [r, g, b] = [...pen.getImageData(0, 0, 1, 1).data].map(v => v / 255).map(
+    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+const found = [];
+for (const part of document.querySelectorAll('body *')) {
+  const own = [...part.childNodes].filter(node => node.nodeType == Node.TEXT_NODE);
+  const text = own.map(node => node.data).join('').trim();
+  if (!/[a-z0-9]/i.test(text) || ['STYLE', 'SCRIPT'].includes(part.tagName)) continue;
+  if (!part.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+  const behind = [];
+  for (let one = part; one; one = one.parentElement)
+    behind.unshift(getComputedStyle(one).backgroundColor);
+  behind.unshift('white');
+  const style = getComputedStyle(part);
+  const colour = part instanceof SVGElement ? style.fill : style.color;
+  const [dim, bright] = [light(behind), light([...behind, colour])].sort((a, b) => a - b);
+  const contrast = (bright + 0.05) / (dim + 0.05);
+  if (contrast < arguments[0]) found.push(`${text}: ${contrast.toFixed(2)}`);
+}
+return found;
+"""
 
 
 @pytest.fixture(scope='module')
@@ -81,7 +119,9 @@ def browser(server, tmp_path_factory):
     """Chromium, with the page open."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in FLAGS:
+    film = tmp_path_factory.mktemp('film') / 'frames.mjpeg'
+    film.write_bytes(3 * frame())
+    for flag in [*FLAGS, f'--use-file-for-fake-video-capture={film}']:
         options.add_argument(flag)
     options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
     downloads = tmp_path_factory.mktemp('downloads')
@@ -92,6 +132,15 @@ def browser(server, tmp_path_factory):
     command_with(driver, 'three.png')  # the first example is shown
     yield driver
     driver.quit()
+
+
+def frame():
+    """What the camera sees, as JPEG: bright on the left, dark on the right."""
+    pixels = np.full([480, 640, 3], 20, 'uint8')
+    pixels[:, :320] = 220
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, 'jpeg')
+    return buffer.getvalue()
 
 
 def until(condition):
@@ -134,18 +183,18 @@ def shown(browser, name):
     return np.asarray(Image.open(io.BytesIO(fetched(url))).convert('RGB'))
 
 
-def sheet_of(command, folder):
-    """The picture that a command of the page writes."""
+def sheet_of(command, folder, picture):
+    """What a command of the page writes, with the picture that it names."""
     words = shlex.split(command)[2:]
     out = folder / 'panels.png'
-    flags = [*words, '--img_path', str(THREE), '--out', str(out)]
+    flags = [*words, '--img_path', str(picture), '--out', str(out)]
     visualize.main(visualize.PARSER.parse_args(flags))
     return np.asarray(Image.open(out).convert('RGB'))
 
 
-def check_pixels(browser, command, folder):
+def check_pixels(browser, command, folder, picture=THREE):
     """All panels, and the picture to save, are those of demo/visualize.py."""
-    sheet = sheet_of(command, folder)
+    sheet = sheet_of(command, folder, picture)
     for number, name in enumerate(PANELS):
         left = 4 + number * 132  # panels of 32 pixels are enlarged to 128
         expected = sheet[22 : 22 + 128 : 4, left : left + 128 : 4]
@@ -160,10 +209,17 @@ def check_pixels(browser, command, folder):
 
 
 def upload(browser, file):
-    """Take the picture away that is there, if any, and upload another one."""
-    for button in browser.find_elements(By.CSS_SELECTOR, '#picture button[aria-label="Clear"]'):
+    """Take the picture away that is there, if any, and at once upload another one."""
+    for button in browser.find_elements(By.CSS_SELECTOR, REMOVE):
         button.click()
     element(browser, '#picture input[type=file]').send_keys(str(file))
+
+
+def open_tab(browser, name):
+    """Open a tab and wait for what it shows."""
+    tabs = browser.find_elements(By.CSS_SELECTOR, 'button[role=tab]')
+    next(tab for tab in tabs if tab.text == name).click()
+    until(lambda: TABS[name] in element(browser, 'body').text)
 
 
 def test_a_mask_of_another_ratio_and_clicked_patches_have_the_pixels_of_the_program(
@@ -210,23 +266,41 @@ def test_a_broken_picture_is_a_message(browser, tmp_path):
 def test_all_tabs_fit_a_telephone(browser):
     size = {'width': 390, 'height': 800, 'deviceScaleFactor': 1, 'mobile': True}
     names = [tab.text for tab in browser.find_elements(By.CSS_SELECTOR, 'button[role=tab]')]
-    assert [name for name in names if name] == [
-        'Reconstruct',
-        'Classify',
-        'Features',
-        'Attention',
-        'Training',
-    ]
-    for name in ('Classify', 'Features', 'Attention', 'Training'):
-        tabs = browser.find_elements(By.CSS_SELECTOR, 'button[role=tab]')
-        next(tab for tab in tabs if tab.text == name).click()
-        expected = {'Classify': '3', 'Training': 'epoch 1, loss 2.0000'}.get(name, 'largest')
-        expected = '1st, red' if name == 'Features' else expected
-        until(lambda text=expected: text in element(browser, 'body').text)
+    assert [name for name in names if name] == list(TABS)
+    for name in TABS:
+        open_tab(browser, name)
         browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
         time.sleep(0.5)
         assert browser.execute_script('return document.documentElement.scrollWidth') <= 390
         browser.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+
+@pytest.mark.parametrize('scheme', ['dark', 'light'])
+def test_all_texts_stand_out_from_their_ground(browser, server, scheme):
+    preferred = [{'name': 'prefers-color-scheme', 'value': scheme}]
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': preferred})
+    browser.get(server)
+    command_with(browser, 'three.png')
+    is_dark = browser.execute_script("return document.body.classList.contains('dark')")
+    assert is_dark == (scheme == 'dark')
+    for name in TABS:
+        open_tab(browser, name)
+        until(lambda: not browser.execute_script(FAINT, CONTRAST))
+
+
+def test_a_picture_of_the_camera_is_not_mirrored(browser, tmp_path):
+    open_tab(browser, 'Reconstruct')
+    element(browser, '#picture button[aria-label="Capture from camera"]').click()
+    for selector in ('#picture .wrap button', '#picture button[aria-label="capture photo"]'):
+        element(browser, selector).click()
+    command = command_with(browser, 'image.png')
+    pixels = shown(browser, 'original').mean(-1)
+    assert pixels[:, :140].min() > 180 and pixels[:, 180:].max() < 60
+
+    taken = tmp_path / 'image.png'
+    address = element(browser, '#picture img').get_property('src')
+    taken.write_bytes(fetched(address))
+    check_pixels(browser, command, tmp_path, taken)
 
 
 def test_the_page_asks_this_machine_alone(browser, server):
