@@ -3,6 +3,7 @@
 Paths of pictures are those of uploads; pictures are read as the programs of the same names do.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,7 +132,21 @@ def segmentor(path: str, file: str, width: tuple[int, ...]):
 
     config = flags.configuration(path)
     _check_width(config.dic['model'].get('backbone', {}), width, path)
-    return inference.from_config(config, path, file)
+    with _warnings_alone():
+        return inference.from_config(config, path, file)
+
+
+@contextlib.contextmanager
+def _warnings_alone():
+    """Within it PaddleSeg prints warnings and errors, but not the whole config."""
+    from paddleseg.utils import logger
+
+    usual = logger.log_level
+    logger.log_level = 1
+    try:
+        yield
+    finally:
+        logger.log_level = usual
 
 
 def detector(path: str, file: str, width: tuple[int, ...]):
