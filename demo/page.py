@@ -28,9 +28,17 @@ from util.data import pictures
 from util.errors import InputError
 
 DEMO = Path(__file__).parent
-EXAMPLES = [str(DEMO / 'photographs'), str(DEMO / 'three.png')]
+EXAMPLES = [str(DEMO / name) for name in ('three.png', 'photographs', 'scenes')]
 MOST_EXAMPLES = 24
 MOST_BYTES = '20mb'  # of an uploaded file
+# gradio's own colours of these have less contrast than the 4.5 to 1 that can be read with ease
+CONTRASTS = {
+    'body_text_color_subdued': '*neutral_600',
+    'button_primary_background_fill': '*primary_700',
+    'button_primary_background_fill_dark': '*primary_700',
+    'button_primary_background_fill_hover': '*primary_800',
+    'button_primary_background_fill_hover_dark': '*primary_800',
+}
 
 
 def main(args):
@@ -127,12 +135,13 @@ def serve(page, port):
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
-            theme=gr.themes.Default().set(block_info_text_color='*neutral_600'),
+            theme=gr.themes.Default().set(**CONTRASTS),
             css_paths=DEMO / 'page.css',
             app_kwargs={'middleware': [Middleware(page_guard.Guard)]},
         )
-    except OSError as error:
-        raise InputError(f'--port {port}: no port to be had ({error})') from None
+    except OSError:  # gradio's words are of its own variables and parameters
+        taken = f'--port {port} is in use' if port else 'the ports from 7860 on are in use'
+        raise InputError(f'{taken}; name a free one with --port') from None
     log.info(f'The page is at {page.local_url} (Ctrl-C ends it)')
     try:
         threading.Event().wait()

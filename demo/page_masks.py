@@ -56,8 +56,9 @@ class MasksTab:
                 scale=3,
                 elem_id='ratio',
             )
-            self.seed = gr.Number(1, label=text.SEED, precision=0, minimum=0, min_width=90)
-            self.another = gr.Button(text.ANOTHER, variant='primary', min_width=120)
+            with gr.Column(min_width=150):
+                self.seed = gr.Number(1, label=text.SEED, precision=0, minimum=0)
+                self.another = gr.Button(text.ANOTHER, variant='primary', size='md')
 
     def _add_panels(self) -> None:
         with gr.Row():

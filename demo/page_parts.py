@@ -53,7 +53,13 @@ def path_of(payload) -> str | None:
 def choice_of(examples: list[str], picture: gr.Image) -> None:
     """Examples to choose from; their files must be in a folder that gradio may read."""
     samples = [[file] for file in examples]
-    shown = gr.Dataset(components=['image'], samples=samples, type='index', label=text.EXAMPLES)
+    shown = gr.Dataset(
+        components=['image'],
+        samples=samples,
+        samples_per_page=len(samples),
+        type='index',
+        label=text.EXAMPLES,
+    )
     shown.click(lambda index: examples[index], shown, picture, api_visibility='private')
 
 
@@ -73,12 +79,12 @@ def told(function: Callable) -> Callable:
 
 
 def weights_of(models: dict) -> gr.Dropdown:
-    """The choice among some models, by their names; hidden where there is one."""
+    """The choice among some models, by their names; the name alone where there is one."""
     names = list(models)
-    return gr.Dropdown(names, value=names[0], label=text.WEIGHTS, visible=len(names) > 1)
+    return gr.Dropdown(names, value=names[0], label=text.WEIGHTS, interactive=len(names) > 1)
 
 
-def panel(label: str, **options) -> gr.Image:
+def panel(label: str, min_width: int = 150, **options) -> gr.Image:
     """A place for a picture that is shown pixel by pixel."""
     return gr.Image(
         label=label,
@@ -86,7 +92,7 @@ def panel(label: str, **options) -> gr.Image:
         format='png',
         interactive=False,
         buttons=['download', 'fullscreen'],
-        min_width=150,
+        min_width=min_width,
         elem_classes='panels',
         **options,
     )

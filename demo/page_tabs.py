@@ -17,6 +17,8 @@ from visualize import find
 import models_features
 from util import panels
 
+WIDE = 280  # pixels, of which a telephone has room for one
+
 
 def classify(models: Models, desk: Desk) -> None:
     """Add the tab with the most probable classes of the picture."""
@@ -136,8 +138,9 @@ class AttentionTab:
                     0, patches - 1, patches // 2, step=1, label=text.PATCH, info=text.PATCH_INFO
                 )
             with gr.Row():
-                seen = panel(text.SEEN, elem_id='seen')
-                heads = gr.HTML(elem_classes='wide')
+                seen = panel(text.SEEN, WIDE, elem_id='seen')
+                with gr.Column(min_width=WIDE):
+                    heads = gr.HTML()
 
         weights.input(self.settings_of, weights, [block, patch], **ONE)
         seen.select(told(self.clicked), weights, [query, patch], **ONE)
