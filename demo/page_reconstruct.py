@@ -1,5 +1,6 @@
 """What the page's first tab shows: a mask, what the model makes of it, and how far that is off."""
 
+import argparse
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,8 @@ def parsed(text: str) -> list[int]:
     """The numbers of patches in a text such as 0,5,9; InputError where it is none."""
     try:
         return numbers(text)
-    except Exception:
-        raise InputError(
-            f'{text!r} is no list of patches; give their numbers from 0, such as 0,5,9'
-        ) from None
+    except argparse.ArgumentTypeError as error:
+        raise InputError(str(error)) from None
 
 
 def reconstruction(painter: Painter, file: Path, mask: Mask, normalised: bool) -> Reconstruction:

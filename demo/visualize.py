@@ -53,7 +53,8 @@ def main(args):
     show = reconstruction if args.show == 'reconstruction' else of_features
     rows, sheet = show(args)
     panels.write(sheet.drawn(), args.out)
-    print(f'{rows} rows written to {args.out}')
+    words = '1 row' if rows == 1 else f'{rows} rows'
+    print(f'{words} written to {args.out}')
 
 
 def check_flags(args):
@@ -162,10 +163,12 @@ def find(
 
 def numbers(text: str) -> list[int]:
     """The type of --visible: whole numbers between commas."""
-    found = [int(word) for word in text.split(',')]
-    if min(found) < 0:
-        raise argparse.ArgumentTypeError(f'{text}: patches are counted from 0')
-    return found
+    words = [word.strip() for word in text.split(',')]
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no list of patches; give their numbers from 0, such as 0,5,9'
+        )
+    return [int(word) for word in words]
 
 
 def query_of(text: str) -> str | int:
