@@ -1,6 +1,7 @@
 """PyTorch files read without PyTorch: two that it wrote (tests/data), and files built by hand."""
 
 import io
+import mmap
 import os
 import pickle
 import struct
@@ -357,6 +358,27 @@ def test_a_file_cut_short_anywhere_is_refused(path, write):
         path.write_bytes(whole[:size])
         said = message(path)
         assert write is write_legacy or size < 2 or 'is cut short' in said
+
+
+def test_each_storage_by_pytorch_is_compared_with_its_checksum(path):
+    whole = FILES[0].read_bytes()
+    with zipfile.ZipFile(FILES[0]) as archive:
+        entries = [entry for entry in archive.infolist() if '/data/' in entry.filename]
+    for entry in entries:
+        if not entry.file_size:
+            continue
+        name, extra = struct.unpack_from('<HH', whole, entry.header_offset + 26)
+        damaged = bytearray(whole)
+        damaged[entry.header_offset + 30 + name + extra] ^= 1
+        path.write_bytes(damaged)
+        assert f'the checksum of {entry.filename} does not match' in message(path)
+
+
+def test_storages_by_pytorch_are_not_copied():
+    array = weights.read(FILES[0])['model']['float32']
+    while isinstance(array, np.ndarray):
+        array = array.base
+    assert isinstance(array.obj, mmap.mmap)
 
 
 def test_a_flipped_byte_of_a_zip_changes_nothing_unseen(path):

@@ -1,6 +1,8 @@
 import argparse
+import io
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import paddle
@@ -44,6 +46,28 @@ def test_plain_paddle_load_reads_it(file):
     loaded = paddle.load(str(file))
     assert list(loaded) == list(TREE) and loaded['args'] == TREE['args'] and loaded['epoch'] == 3
     np.testing.assert_array_equal(loaded['model']['a.weight'].numpy(), TREE['model']['a.weight'])
+
+
+def test_arrays_are_written_as_numpy_pickles_them_up_to_protocol_4(tmp_path):
+    base = np.arange(24, dtype='float32').reshape(4, 6)
+    views = [base, base.T, base[:, 2], base[::2], base[:0], base[:1], base[:, :1]]
+    tree = {'views': views, 'number': np.array(2.5), 'dtypes': [base.astype('bool'), base.T > 3]}
+    paddle_file.write(tmp_path / 'x.pd', tree)
+    expected = io.BytesIO()
+    pickler = pickle.Pickler(expected, protocol=4)
+    pickler.fast = True
+    pickler.dump(tree)
+    written = (tmp_path / 'x.pd').read_bytes()[: -paddle_file.TRAILER]
+    assert written[2:] == expected.getvalue()[2:]  # before that stands the protocol's number
+
+
+def test_writing_copies_no_array(tmp_path):
+    array = np.zeros([2**10, 2**11], 'float32')
+    tracemalloc.start()
+    paddle_file.write(tmp_path / 'x.pd', {'model': {'w': array, 'turned': array.T}})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < array.nbytes / 8
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float16', 'bfloat16', 'int64', 'bool'])

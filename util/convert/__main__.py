@@ -9,11 +9,13 @@ or .pkl (detectron2); for hf it may be a folder, which transformers then opens, 
 of pictures. docs/weights.md has the table of what is exact and what is not.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import models_sizes
 import models_zoo
-from util import cli, convert, program
+from util import cli, convert, download, program
+from util.convert import hugging_face
 from util.errors import InputError
 from util.weights import sha256
 
@@ -35,11 +37,14 @@ SUFFIXES = {
 
 def main(args):
     check_destination(args.src, Path(args.dst), args.to)
-    state, report = convert.read(args.src, args.partial, args.use_ema)
-    print(report)
+    source = hugging_face.file_in(download.local(args.src))
+    with ThreadPoolExecutor() as beside:  # a thread hashes the file while it is read
+        hashed = beside.submit(sha256, source)
+        state, report = convert.read(source, args.partial, args.use_ema)
+        print(report)
 
     state['licence'] = state.get('licence') or state.get('license') or args.licence
-    state['source'] = {'file': Path(report.file).name, 'sha256': sha256(report.file)}
+    state['source'] = {'file': source.name, 'sha256': hashed.result()}
     size = models_sizes.size_of(state['model'])
     try:
         written = convert.write(args.dst, state, args.to, size, labels_of(state))

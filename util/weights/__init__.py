@@ -1,6 +1,7 @@
 """The only readers and writers of weight files. None of them runs code from a file."""
 
 import hashlib
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from util.errors import InputError
 from util.progress import bar
 from util.weights import paddle_file, safetensors_file, torch_file
 
-CHUNK = 2**24  # bytes read at a time for a checksum
+CHUNK = 2**24  # bytes of which the checksum is updated at a time
 HEADER_LIMIT = 10**8  # bytes of a safetensors header, by the format
 # the first bytes of files that are often found in place of a weight file
 OTHERS = {
@@ -38,10 +39,12 @@ def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     size = Path(path).stat().st_size
-    chunks = -(-size // CHUNK)  # rounded up
     with open(path, 'rb') as file:
-        for _ in bar(range(chunks), 'chunks for the checksum'):
-            digest.update(file.read(CHUNK))
+        for start in bar(range(0, size, CHUNK), 'chunks for the checksum'):
+            # mapped, because reading would copy it
+            length = min(CHUNK, size - start)
+            with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start) as chunk:
+                digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -7,8 +7,10 @@ pickle marks its own end; our reader verifies it.
 
 import hashlib
 import pickle
+import queue
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -69,23 +71,69 @@ def _array(value: Any) -> np.ndarray | None:
 
 
 class _Hashing:
-    """A file that hashes what is written to it."""
+    """A file that hashes what is written to it, in a thread beside the writing.
 
-    def __init__(self, file):
-        self.file = file
-        self.digest = hashlib.sha256()
+    No buffer may change before `digest` or the end of the block.
+    """
 
-    def write(self, data: bytes) -> int:
-        """Write and hash bytes; the number of bytes written."""
-        self.digest.update(data)
-        return self.file.write(data)
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._written = queue.SimpleQueue()  # buffers in the order of the file, then None
+        # no executor: those take no work while the program ends, when a last checkpoint is written
+        self._thread = threading.Thread(target=self._hash)
+
+    def __enter__(self) -> '_Hashing':
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._written.put(None)
+        self._thread.join()
+
+    def _hash(self) -> None:
+        while (buffer := self._written.get()) is not None:
+            self._sha256.update(buffer)
+
+    def write(self, buffer: bytes | pickle.PickleBuffer) -> int:
+        """Write bytes and have them hashed; their number."""
+        self._written.put(buffer)
+        return self._file.write(buffer)
+
+    def digest(self) -> bytes:
+        """The digest of all bytes, after the block."""
+        return self._sha256.digest()
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles arrays as NumPy does up to protocol 4, but without a copy of their memory.
+
+    Protocol 5 stores a read-only buffer as plain bytes. NumPy's own way of protocol 5 would name a
+    function that earlier readers of ours refuse.
+    """
+
+    def __init__(self, file: _Hashing):
+        super().__init__(file, protocol=5)
+        self.fast = True  # the memo would keep every buffer until the end
+
+    def reducer_override(self, value: Any) -> Any:
+        """The call and the state that rebuild an array; other objects as pickle does it."""
+        if type(value) is not np.ndarray or value.dtype.hasobject:
+            return NotImplemented
+        if value.ndim == 0:
+            return value.__reduce__()
+
+        rebuild, arguments, state = value[:0].__reduce__()  # the state would hold a copy
+        version, _, dtype, _, _ = state
+        is_fortran = value.flags.fnc  # a transposed matrix, stored as it lies in memory
+        memory = value.T if is_fortran else np.ascontiguousarray(value)
+        buffer = pickle.PickleBuffer(memoryview(memory.reshape(-1)).toreadonly())
+        return rebuild, arguments, (version, value.shape, dtype, is_fortran, buffer)
 
 
 def write(path: str | Path, tree: dict) -> None:
     """Write a nested dict of arrays and plain values, and its checksum, all or nothing."""
     with atomic.writing(Path(path)) as file:
-        hashing = _Hashing(file)
-        pickler = pickle.Pickler(hashing, protocol=4)
-        pickler.fast = True  # the memo would keep a copy of every array until the end
-        pickler.dump(tree)
-        file.write(MAGIC + hashing.digest.digest())
+        with _Hashing(file) as hashing:
+            _Pickler(hashing).dump(tree)
+        file.write(MAGIC + hashing.digest())

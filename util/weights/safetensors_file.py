@@ -9,6 +9,7 @@ import safetensors
 from util import atomic
 from util.errors import InputError
 from util.progress import bar
+from util.weights.mapped import mapped
 
 DTYPES = {
     'F64': 'float64',
@@ -32,16 +33,16 @@ def read(path: Path) -> dict:
     """
     try:
         with safetensors.safe_open(path, 'np'):  # compares the header with the file's length
-            data = path.read_bytes()
+            data = mapped(path)
     except safetensors.SafetensorError as error:
         raise InputError(f'{path} is not a complete safetensors file: {error}') from None
     header_length = int.from_bytes(data[:8], 'little')
     start = 8 + header_length
-    header = json.loads(data[8:start])
+    header = json.loads(bytes(data[8:start]))
     metadata = header.pop('__metadata__', {})
 
     # arrays are views of the data; the library would copy them
-    values = memoryview(data)[start:]
+    values = data[start:]
     tensors = {}
     for name, entry in header.items():
         kind = entry['dtype']

@@ -11,7 +11,9 @@ and devices.
 
 import io
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +26,12 @@ from util import atomic
 from util.errors import InputError
 from util.progress import bar
 from util.weights import unpickler
+from util.weights.mapped import mapped
 from util.weights.safetensors_file import bfloat16
 
 ZIP = b'PK'
+LOCAL = struct.Struct('<26xHH')  # before a file in a zip archive: lengths of its name and extra
+ALIGN = 16  # bytes
 LEGACY, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 STORAGES = {
@@ -167,6 +172,7 @@ def _read_zip(file: BinaryIO, path: Path) -> Any:
     byte_order = '<'
     if root + 'byteorder' in names and archive.read(root + 'byteorder') == b'big':
         byte_order = '>'
+    whole = mapped(path)
     memory = {}  # (key, dtype) of a storage -> its values
 
     def values(storage: _Storage) -> np.ndarray:
@@ -175,7 +181,7 @@ def _read_zip(file: BinaryIO, path: Path) -> Any:
             name = f'{root}data/{storage.key}'
             if name not in names:
                 raise InputError(f'{path} is incomplete: storage {storage.key!r} is missing')
-            memory[key] = _values(archive.read(name), storage, byte_order)
+            memory[key] = _values(_contents(archive, name, whole), storage, byte_order)
         return memory[key]
 
     # The pickle is read to its end, where the archive compares its checksum; the unpickler may stop
@@ -183,6 +189,22 @@ def _read_zip(file: BinaryIO, path: Path) -> Any:
     pickled = archive.read(root + 'data.pkl')
     tree = _Unpickler(io.BytesIO(pickled), path).load()
     return _plain(tree, values)
+
+
+def _contents(archive: zipfile.ZipFile, name: str, whole: memoryview) -> bytes | memoryview:
+    """A file in a zip archive, its checksum verified; a part of the `whole` archive, or a copy.
+
+    torch.save neither compresses storages nor leaves them unaligned.
+    """
+    entry = archive.getinfo(name)
+    archive.open(entry).close()  # compares the header before the file with the directory
+    start = entry.header_offset + LOCAL.size + sum(LOCAL.unpack_from(whole, entry.header_offset))
+    if entry.compress_type != zipfile.ZIP_STORED or start % ALIGN:
+        return archive.read(entry)
+    contents = whole[start : start + entry.file_size]
+    if len(contents) < entry.file_size or zlib.crc32(contents) != entry.CRC:
+        raise ValueError(f'the checksum of {name} does not match')
+    return contents
 
 
 def _root(names: set[str], path: Path) -> str:
@@ -239,7 +261,7 @@ def _numpy_dtype(storage: _Storage) -> np.dtype:
     return np.dtype('uint16' if storage.dtype == 'bfloat16' else storage.dtype)
 
 
-def _values(data: bytes, storage: _Storage, byte_order: str) -> np.ndarray:
+def _values(data: bytes | memoryview, storage: _Storage, byte_order: str) -> np.ndarray:
     """The storage's memory as an array [count], without a copy if possible.
 
     ValueError if there are too few bytes.
