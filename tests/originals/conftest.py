@@ -49,18 +49,44 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.parity)
 
 
+WARM = {}  # the process of each script in use; see references/warm.py
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cooled():
+    """At the end of a file its references end."""
+    yield
+    while WARM:
+        _, process = WARM.popitem()
+        process.communicate()
+
+
+def warm(script: str) -> subprocess.Popen:
+    """The process that runs references/SCRIPT.py."""
+    if script not in WARM:
+        ours = ('OMP_', 'FLAGS_', 'MKL_', 'PYTHONWARNINGS')
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+        if threads := os.environ.get('MAE_NUM_THREADS'):
+            environ['OMP_NUM_THREADS'] = threads
+        WARM[script] = subprocess.Popen(
+            [PYTHON, REFERENCES / 'warm.py', REFERENCES / f'{script}.py'],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+        )
+    return WARM[script]
+
+
 def run_reference(folder: Path, script: str, **arrays) -> dict:
     """Run references/SCRIPT.py on named arrays, in a folder, and return the arrays it computes."""
     given, computed = folder / 'given.npz', folder / 'computed.npz'
     np.savez(given, **arrays)
-    ours = ('OMP_', 'FLAGS_', 'MKL_', 'PYTHONWARNINGS')
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    subprocess.run(
-        [PYTHON, REFERENCES / f'{script}.py', given, computed],
-        check=True,
-        env=environ,
-        cwd=folder,
-    )
+    computed.unlink(missing_ok=True)
+    process = warm(script)
+    print(json.dumps([str(folder), str(given), str(computed)]), file=process.stdin, flush=True)
+    code = process.stdout.readline().strip()
+    assert code == '0', f'{script}.py has ended with {code or "its imports"}; see stderr'
     return dict(np.load(computed))
 
 
