@@ -130,9 +130,10 @@ class MAERPNHead(nn.Layer):
 
         positives, negatives, targets = [], [], []
         drawn = generators(batch, 0)
-        for image in range(images):
-            boxes = np.asarray(batch['gt_bbox'][image], 'float32').reshape(-1, 4)
-            labels, matches = self.match(anchors, boxes)
+        truth = [np.asarray(boxes, 'float32').reshape(-1, 4) for boxes in batch['gt_bbox']]
+        matched = self.match(anchors, truth)
+        for image, boxes in enumerate(truth):
+            labels, matches = matched[image]
             positive, negative = sample(
                 np.flatnonzero(labels == 1),
                 np.flatnonzero(labels == 0),
@@ -147,34 +148,40 @@ class MAERPNHead(nn.Layer):
         # The losses of the sampled anchors of all images
         positives = np.concatenate(positives)
         chosen = np.concatenate([positives, *negatives])
-        truth = np.arange(len(chosen)) < len(positives)
+        is_positive = np.arange(len(chosen)) < len(positives)
         scores = paddle.gather(logits.flatten(), paddle.to_tensor(chosen))
         moved = paddle.gather(deltas.flatten(0, 1), paddle.to_tensor(positives))
         targets = paddle.to_tensor(np.concatenate(targets))
         apart = moved.astype('float32') - targets
         cross_entropy = F.binary_cross_entropy_with_logits(
-            scores.astype('float32'), paddle.to_tensor(truth, 'float32'), reduction='sum'
+            scores.astype('float32'), paddle.to_tensor(is_positive, 'float32'), reduction='sum'
         )
         total = self.batch_size * images
         return {'loss_rpn_cls': cross_entropy / total, 'loss_rpn_bbox': apart.abs().sum() / total}
 
     @paddle.no_grad()
-    def match(self, anchors: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each anchor 1 (positive), 0 (negative) or -1 (ignored), and the number of its box."""
+    def match(self, anchors: np.ndarray, truth: list[np.ndarray]) -> np.ndarray:
+        """For each image and anchor 1 (positive), 0 (negative) or -1 (ignored), and its box.
+
+        int64 [N, 2, L]; truth: the boxes [n, 4] of each image. The device is read once.
+        """
+        anchors = paddle.to_tensor(anchors)
+        return paddle.stack([self._match(anchors, boxes) for boxes in truth]).numpy()
+
+    def _match(self, anchors: paddle.Tensor, boxes: np.ndarray) -> paddle.Tensor:
+        """The labels of the anchors of an image, and the numbers of their boxes: [2, L]."""
         if not len(boxes):
-            return np.zeros(len(anchors), 'int64'), np.zeros(len(anchors), 'int64')
-        overlaps = bbox_overlaps(paddle.to_tensor(boxes), paddle.to_tensor(anchors))  # [boxes, L]
-        highest = overlaps.max(axis=0).numpy()
-        matches = overlaps.argmax(axis=0).numpy()
+            return paddle.zeros([2, len(anchors)], 'int64')
+        overlaps = bbox_overlaps(paddle.to_tensor(boxes), anchors)  # [boxes, L]
+        highest = overlaps.max(axis=0)
         of_box = overlaps.max(axis=1, keepdim=True)
         is_best = paddle.logical_and(overlaps == of_box, of_box > 0)  # [boxes, L]
-        is_best = is_best.any(axis=0).numpy()
+        is_positive = paddle.logical_or(highest >= self.positive, is_best.any(axis=0))
 
-        labels = np.full(len(anchors), -1)
-        labels[highest < self.negative] = 0
-        labels[highest >= self.positive] = 1
-        labels[is_best] = 1
-        return labels, matches
+        # 1 where positive, else 0 where negative, else -1
+        labels = (highest < self.negative).astype('int64') - 1
+        labels = paddle.where(is_positive, paddle.ones_like(labels), labels)
+        return paddle.stack([labels, overlaps.argmax(axis=0)])
 
     @paddle.no_grad()
     def proposals(
@@ -184,25 +191,31 @@ class MAERPNHead(nn.Layer):
         anchors: list[np.ndarray],
         shapes: np.ndarray,
     ) -> list[np.ndarray]:
-        """The proposed boxes [n, 4] of each image, in training; shapes [N, 2]: height, width."""
+        """The proposed boxes [n, 4] of each image, in training; shapes [N, 2]: height, width.
+
+        The device is read once. But it has waited before: how many boxes are left by `nonzero` and
+        `nms` depends on their values, as in PaddleDetection, detectron2 and mmdetection.
+        """
         anchors = [paddle.to_tensor(array) for array in anchors]
-        result = []
+        found, counts = [], []
         for image, shape in enumerate(shapes.tolist()):
-            boxes, scores = [], []
+            of_levels = []
             for logit, delta, anchor in zip(logits, deltas, anchors):
-                box, score = self._best(logit[image], delta[image], anchor, shape)
-                boxes.append(box)
-                scores.append(score)
-            boxes = paddle.concat(boxes).numpy()
-            scores = paddle.concat(scores).numpy()
-            order = np.argsort(-scores, kind='stable')
-            result.append(boxes[order[: self.after_nms[0]]])
+                of_levels.append(self._best(logit[image], delta[image], anchor, shape))
+            found += of_levels
+            counts.append(sum(map(len, of_levels)))
+
+        result = []
+        ends = np.cumsum(counts)
+        for boxes in np.split(paddle.concat(found).numpy(), ends[:-1]):
+            order = np.argsort(-boxes[:, 4], kind='stable')
+            result.append(boxes[order[: self.after_nms[0]], :4])
         return result
 
     def _best(
         self, logits: paddle.Tensor, deltas: paddle.Tensor, anchors: paddle.Tensor, shape: list
-    ) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """The boxes [n, 4] of a level and their logits [n], in training, after suppression."""
+    ) -> paddle.Tensor:
+        """The boxes of a level and their logits, [n, 5], in training, after suppression."""
         most = min(self.before_nms[0], len(logits))
         scores, best = paddle.topk(logits.astype('float32'), most)
         deltas = paddle.gather(deltas.astype('float32'), best)
@@ -213,7 +226,7 @@ class MAERPNHead(nn.Layer):
         valid = paddle.nonzero(has_area).flatten()
         boxes, scores = paddle.gather(boxes, valid), paddle.gather(scores, valid)
         kept = ops.nms(boxes, self.nms, scores)
-        return paddle.gather(boxes, kept), paddle.gather(scores, kept)
+        return paddle.gather(paddle.concat([boxes, scores.unsqueeze(1)], axis=1), kept)
 
     def propose(
         self,

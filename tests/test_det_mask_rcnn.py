@@ -3,15 +3,18 @@
 import numpy as np
 import paddle
 import pytest
+import toy
 from paddle.vision import ops
+from readings import Readings
 
 from det import boxes as geometry
-from det import config
+from det import config, train
 from det.paste import paste
 from det.roi import MAERoIHead, Pooler, mask_targets
 from det.roi_align import roi_align
 from det.rpn import MAERPNHead, anchors_of
 from det.targets import decode, encode, sample
+from engine_loop import Run
 from util.errors import InputError
 
 NANO = 'det/configs/mask_rcnn_mae/mask_rcnn_mae_nano_digits.yml'
@@ -57,11 +60,10 @@ def test_the_best_anchor_of_a_box_is_positive_for_the_box_it_overlaps_most():
     head = MAERPNHead(8, [4])
     truth = np.array([[0, 0, 10, 10], [0, 0, 10, 4]], 'float32')
     anchors = np.array([[0, 0, 10, 8], [50, 50, 60, 60], [0, 0, 10, 20]], 'float32')
-    labels, matches = head.match(anchors, truth)
+    (labels, matches), (without, _) = head.match(anchors, [truth, truth[:0]])
     assert labels.tolist() == [1, 0, -1]  # overlaps .8 and .5; none; .5
     assert matches[0] == 0
-    labels, _ = head.match(anchors, truth[:0])
-    assert labels.tolist() == [0, 0, 0]
+    assert without.tolist() == [0, 0, 0]
 
 
 def test_proposals_of_training_and_detection_are_the_same():
@@ -189,6 +191,16 @@ def test_losses_repeat_with_the_draws_and_every_parameter_learns(tiny):
     sum(first.values()).backward()
     assert all(parameter.grad is not None for parameter in tiny.parameters())
     tiny.clear_gradients()
+
+
+def test_a_step_reads_anchors_and_proposals_once_and_nothing_else(tiny, monkeypatch):
+    """Which boxes are sampled depends on their values; so it is in PaddleDetection."""
+    batches = [batch(BOXES)] * 4
+    run = Run(tiny, toy.sgd(tiny), toy.Data(batches), toy.flags(print_freq=3))
+    readings = Readings(monkeypatch)
+    for _ in run.epochs():
+        train.train_one_epoch(run)
+    assert readings.of(4) == [3, 2, 2, 3]
 
 
 def test_images_without_boxes_train_the_background(tiny):
