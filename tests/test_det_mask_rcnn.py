@@ -1,5 +1,8 @@
 """Mask R-CNN's parts by hand in NumPy; the whole against mmdetection is in tests/originals."""
 
+import copy
+from collections import Counter
+
 import numpy as np
 import paddle
 import pytest
@@ -196,11 +199,26 @@ def test_losses_repeat_with_the_draws_and_every_parameter_learns(tiny):
 def test_a_step_reads_anchors_and_proposals_once_and_nothing_else(tiny, monkeypatch):
     """Which boxes are sampled depends on their values; so it is in PaddleDetection."""
     batches = [batch(BOXES)] * 4
-    run = Run(tiny, toy.sgd(tiny), toy.Data(batches), toy.flags(print_freq=3))
+    model = copy.deepcopy(tiny)
+    run = Run(model, toy.sgd(model), toy.Data(batches), toy.flags(print_freq=3))
     readings = Readings(monkeypatch)
+    waiting = Counter()  # operations that must know how large their result is
+
+    def counted(own):
+        def operation(*args, **kwargs):
+            waiting[own.__name__, readings.iteration] += 1
+            return own(*args, **kwargs)
+
+        return operation
+
+    monkeypatch.setattr(paddle, 'nonzero', counted(paddle.nonzero))
+    monkeypatch.setattr(ops, 'nms', counted(ops.nms))
     for _ in run.epochs():
         train.train_one_epoch(run)
     assert readings.of(4) == [3, 2, 2, 3]
+    maps = 2 * len(model.neck.out_shape)  # of two images
+    for iteration in range(4):
+        assert waiting['nonzero', iteration] == waiting['nms', iteration] == maps
 
 
 def test_images_without_boxes_train_the_background(tiny):
