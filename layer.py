@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 from paddle.nn.initializer import Constant, Normal, TruncatedNormal
 
-from util import attention, kernels, sizes
+from util import attention, kernels, residual, sizes
 from util.dist import recompute
 from util.errors import InputError
 
@@ -140,20 +140,24 @@ class Mlp(nn.Layer):
 class DropPath(nn.Layer):
     """Stochastic depth (arXiv:1603.09382): drop a residual branch for a share of the samples.
 
-    `rate` is the share; the branch of the others is scaled by 1 / (1 - rate). In training only.
+    `rate` is the share; the branch of the others is divided by 1 - rate. In training only.
     """
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def divisors(self, x: paddle.Tensor) -> paddle.Tensor | None:
+        """What to divide the branches of x [N, ..] by: [N, 1, ..], infinity to drop one.
+
+        None if all stay as they are.
+        """
         if not self.training or self.rate == 0:
-            return x
+            return None
         keep = 1 - self.rate
         one_a_sample = [x.shape[0]] + [1] * (x.ndim - 1)
         kept = paddle.floor(keep + paddle.rand(one_a_sample))  # 1 with probability `keep`, or 0
-        return x / keep * kept.astype(x.dtype)
+        return (keep / kept).astype(x.dtype)
 
 
 class Block(nn.Layer):
@@ -189,15 +193,11 @@ class Block(nn.Layer):
         return self.create_parameter([dim], default_initializer=Constant(init_values))
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        attended = self.attn(self.norm1(x), bias)
-        x = x + self._branch(attended, self.gamma_1)
-        return x + self._branch(self.mlp(self.norm2(x)), self.gamma_2)
-
-    def _branch(self, x: paddle.Tensor, gamma: paddle.Tensor | None) -> paddle.Tensor:
-        """A residual branch with its layer scale and drop path."""
-        if gamma is not None:
-            x = gamma * x
-        return self.drop_path(x)
+        x, normed = residual.fork(self.norm1, x)
+        attended = self.attn(normed, bias)
+        x = residual.join(x, attended, self.gamma_1, self.drop_path.divisors(x))
+        x, normed = residual.fork(self.norm2, x)
+        return residual.join(x, self.mlp(normed), self.gamma_2, self.drop_path.divisors(x))
 
 
 class PatchMerge(nn.Layer):

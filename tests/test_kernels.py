@@ -12,7 +12,8 @@ from paddle import nn
 from scipy.special import erf
 
 import models_zoo
-from util import kernels, machine, onednn, optim
+from layer import DropPath
+from util import broadcast, kernels, machine, maps, onednn, optim, residual
 
 MODELS = [
     'vit_nano_patch4',
@@ -28,10 +29,16 @@ CLASSES = nn.Linear, nn.LayerNorm, nn.GELU, nn.Conv2D
 def paddles_own(monkeypatch):
     """Paddle's own operations; call the fixture to install our kernels."""
     functions = [(nn.functional, name) for name in ('softmax', 'interpolate', 'cross_entropy')]
+    functions += [(nn.functional.conv, name) for name in ('_conv_nd', '_add_with_axis')]
     for owner, name in (*((cls, 'forward') for cls in CLASSES), *functions):
         own = getattr(owner, name)
         monkeypatch.setattr(owner, name, getattr(own, '__wrapped__', own))
-    return kernels.install
+
+    def install():
+        kernels.install()
+        maps.install()
+
+    return install
 
 
 def layer_norm_by_hand(x, dy, weight, epsilon):
@@ -258,13 +265,140 @@ def test_a_bias_is_added_along_its_first_axes(shape):
     close(BIAS.grad, dy.sum(repeated, keepdims=True, dtype='float64'))
 
 
+@pytest.mark.parametrize(
+    ('shape', 'other'),
+    [
+        ((2, 7, 5), (5,)),
+        ((2, 7, 5), (1, 7, 5)),
+        ((2, 7, 5), (2, 1, 1)),
+        ((2, 3, 4, 5), (1, 3, 1, 1)),
+        ((2, 3, 4, 5), (2, 1, 4, 1)),
+        ((2, 3), (2, 3)),
+        ((4, 3), ()),
+    ],
+    ids=str,
+)
+def test_sums_and_products_of_repeated_values_are_those_of_numpy(
+    shape, other, paddles_own, monkeypatch
+):
+    """The results bit for bit; the gradient of what is repeated is a sum."""
+    paddles_own()
+    monkeypatch.setattr(broadcast, 'SMALL', 0)
+    rng = np.random.default_rng(0)
+    x, X = given(rng, *shape)
+    y, Y = given(rng, *other)
+    dz, DZ = given(rng, *shape)
+    whole = (1,) * (len(shape) - len(other)) + other
+    repeated = tuple(axis for axis in range(len(shape)) if whole[axis] == 1)
+
+    def summed(gradient):
+        return gradient.sum(repeated, keepdims=True).reshape(other)
+
+    assert broadcast.served(X, Y)
+    total = broadcast.add(X, Y)
+    assert np.array_equal(total.numpy(), X.numpy() + Y.numpy())
+    total.backward(DZ)
+    assert np.array_equal(X.grad.numpy(), DZ.numpy())
+    close(Y.grad, summed(dz))
+    X.clear_gradient(False), Y.clear_gradient(False)
+
+    product = broadcast.multiply(X, Y)
+    assert np.array_equal(product.numpy(), X.numpy() * Y.numpy())
+    product.backward(DZ)
+    close(X.grad, dz * y)
+    close(Y.grad, summed(dz * x))
+
+
+def test_what_cannot_be_repeated_is_left_to_paddle(paddles_own, monkeypatch):
+    paddles_own()
+    x = paddle.rand([4, 3])
+    assert not broadcast.served(x, x[0]), 'small'
+    monkeypatch.setattr(broadcast, 'SMALL', 0)
+    assert broadcast.served(x, x[0])
+    assert not broadcast.served(x[0], x), 'the first one is repeated'
+    assert not broadcast.served(x[:, :1], x)
+    assert not broadcast.served(x, x[0].astype('float64'))
+    assert broadcast.add(x[0], x).shape == [4, 3]
+
+
+@pytest.mark.parametrize('transposed', [False, True], ids=['patches', 'transposed'])
+def test_biases_of_other_convolutions_are_those_of_numpy(transposed, paddles_own, monkeypatch):
+    """Of those that Paddle does; a transposed one is the gradient of a convolution."""
+    paddles_own()
+    monkeypatch.setattr(broadcast, 'SMALL', 0)
+    rng = np.random.default_rng(0)
+    x, X = given(rng, 2, 3, 8, 6)
+    kind = nn.Conv2DTranspose if transposed else nn.Conv2D
+    convolution = kind(3, 5, 2, 2)
+    weight, values = given(rng, *convolution.weight.shape)
+    bias, biases = given(rng, 5)
+    convolution.weight.set_value(values), convolution.bias.set_value(biases)
+    Y = convolution(X)
+    dy, DY = given(rng, *Y.shape)
+    Y.backward(DY)
+    windows = (2, 2), (0, 0), (1, 1)
+    if transposed:
+        dx, _, dweight = convolution_by_hand(dy, weight, x, *windows)
+        _, y, _ = convolution_by_hand(np.zeros_like(dy), weight, x, *windows)
+    else:
+        y, dx, dweight = convolution_by_hand(x, weight, dy, *windows)
+    close(Y, y + bias[:, None, None])
+    close(X.grad, dx)
+    close(convolution.weight.grad, dweight)
+    close(convolution.bias.grad, dy.sum((0, 2, 3)))
+    assert 'Sum' in str(Y.grad_fn.name())
+
+
+@pytest.mark.parametrize('is_dropped', [False, True], ids=['all', 'dropped'])
+@pytest.mark.parametrize('has_gamma', [False, True], ids=['plain', 'gamma'])
+def test_a_residual_branch_is_that_of_numpy(has_gamma, is_dropped, paddles_own, monkeypatch):
+    """x + gamma * (norm(x) * factor) / divisors, and its gradients."""
+    paddles_own()
+    monkeypatch.setattr(broadcast, 'SMALL', 0)
+    rng = np.random.default_rng(0)
+    x, X = given(rng, 3, 5, 8)
+    dy, DY = given(rng, 3, 5, 8)
+    factor, FACTOR = given(rng, 8)
+    norm = nn.LayerNorm(8, epsilon=1e-3)
+    gamma, GAMMA = given(rng, 8) if has_gamma else (np.ones(8), None)
+    divisors = np.array([0.5, np.inf, 0.5]).reshape(3, 1, 1) if is_dropped else 1.0
+    DIVISORS = paddle.to_tensor(divisors.astype('float32')) if is_dropped else None
+
+    kept, normed = residual.fork(norm, X)
+    y = residual.join(kept, normed * FACTOR, GAMMA, DIVISORS)
+    assert kept.data_ptr() == X.data_ptr()
+    assert kept is not X and X.is_leaf
+    paddle.autograd.backward([y, 2 * X], [DY, DY])  # features are also used elsewhere
+    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-3)
+    close(y, x + gamma * normal * factor / divisors)
+    of_norm = dy * gamma * factor / divisors
+    dx, dweight, dbias = layer_norm_by_hand(x, of_norm, np.ones(8), 1e-3)
+    close(X.grad, 3 * dy + dx)
+    close(norm.weight.grad, dweight)
+    close(norm.bias.grad, dbias)
+    if has_gamma:
+        close(GAMMA.grad, (dy * normal * factor / divisors).sum((0, 1)))
+    assert np.array_equal(y[1].numpy(), X[1].numpy()) == is_dropped
+
+
+def test_drop_path_drops_whole_samples_and_scales_the_others():
+    drop_path = DropPath(0.25)
+    x = paddle.rand([1000, 2, 3])
+    divisors = drop_path.divisors(x)
+    assert divisors.shape == [1000, 1, 1]
+    assert set(divisors.flatten().tolist()) == {0.75, math.inf}
+    assert 0.2 < float(divisors.isinf().astype('float32').mean()) < 0.3
+    drop_path.eval()
+    assert drop_path.divisors(x) is None and DropPath(0.0).divisors(x) is None
+
+
 def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monkeypatch):
     paddles_own()
     own = nn.functional.softmax
     paddles_own()
     assert nn.functional.softmax is own, 'installed twice'
     used = []
-    for cls in (kernels.Linear, kernels.LayerNorm, kernels.Gelu, kernels.Softmax, kernels.Resize):
+    for cls in (kernels.Linear, kernels.LayerNorm, kernels.Gelu, kernels.Softmax, maps.Resize):
         apply = cls.apply
         monkeypatch.setattr(
             cls,
@@ -273,8 +407,8 @@ def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monk
         )
     x = paddle.rand([3, 4, 5])
     nn.Linear(5, 2)(x), nn.LayerNorm(5)(x), nn.GELU()(x), nn.functional.softmax(x, axis=2)
-    maps = paddle.rand([1, 2, 4, 4])
-    nn.functional.interpolate(maps, [8, 8], mode='bilinear')
+    images = paddle.rand([1, 2, 4, 4])
+    nn.functional.interpolate(images, [8, 8], mode='bilinear')
     assert used == ['Linear', 'LayerNorm', 'Gelu', 'Softmax', 'Resize']
     used.clear()
     (
@@ -285,8 +419,9 @@ def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monk
     )
     nn.functional.softmax(x, axis=1), nn.functional.softmax(x.astype('float64')), nn.GELU()(x[:0])
     resize = nn.functional.interpolate
-    resize(maps, [8, 8], mode='bilinear', align_corners=True), resize(maps, [8, 8], mode='bicubic')
-    resize(maps, scale_factor=2, mode='bilinear'), resize(maps, [8, 8])
+    resize(images, [8, 8], mode='bilinear', align_corners=True)
+    resize(images, [8, 8], mode='bicubic'), resize(images, [8, 8])
+    resize(images, scale_factor=2, mode='bilinear')
     with paddle.no_grad():
         nn.Linear(5, 2)(x)
     assert used == []

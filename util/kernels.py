@@ -1,5 +1,5 @@
 """Faster versions of Paddle's operations on CPUs: linear layers, layer norm, GELU, softmax,
-convolutions, bilinear resizing and the cross-entropy of maps.
+convolutions. Those on maps alone are in util/maps.py.
 
 `install` replaces Paddle's own, so models need not know of them; only `add_bias` is called by name.
 Results are equal up to rounding.
@@ -8,8 +8,9 @@ reports/speed.md shows how much time each saves.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
-from functools import lru_cache, wraps
+from functools import wraps
 
 import paddle
 from paddle import nn
@@ -30,7 +31,7 @@ def served(*tensors: paddle.Tensor | None) -> bool:
 def _is_served(x: paddle.Tensor | None) -> bool:
     if not isinstance(x, paddle.Tensor) or x.dtype != paddle.float32:
         return False
-    return x.place.is_cpu_place() and x.size > 0
+    return x.place.is_cpu_place() and 0 not in x.shape
 
 
 def wanted(*tensors: paddle.Tensor) -> list[bool]:
@@ -39,8 +40,13 @@ def wanted(*tensors: paddle.Tensor) -> list[bool]:
 
 
 def rows(x: paddle.Tensor) -> int:
-    """The number of vectors along the last axis: x [.., D] has x.size / D of them."""
-    return x.size // x.shape[-1]
+    """The number of vectors along the last axis of x [.., D]."""
+    return math.prod(x.shape[:-1])
+
+
+def numel(x: paddle.Tensor) -> int:
+    """The number of values of x. Paddle's own x.size takes as long as a small operation."""
+    return math.prod(x.shape)
 
 
 def result(operation: onednn.Operation, *given: paddle.Tensor) -> paddle.Tensor:
@@ -121,14 +127,14 @@ class Gelu(PyLayer):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        activate, _ = onednn.gelu(x.size)
+        activate, _ = onednn.gelu(numel(x))
         return result(activate, x)
 
     @staticmethod
     def backward(ctx, dy):
         """The gradient of x."""
         (x,) = ctx.saved_tensor()
-        _, differentiate = onednn.gelu(x.size)
+        _, differentiate = onednn.gelu(numel(x))
         return result(differentiate, x, dy)
 
 
@@ -196,31 +202,6 @@ class Convolution(PyLayer):
         return dx, *gradients
 
 
-class Resize(PyLayer):
-    """Bilinear resizing of maps x [N, C, h, w] to [N, C, H, W] as two products of matrices."""
-
-    @staticmethod
-    def forward(ctx, x, height, width):
-        rows, columns = resizing(x.shape[2], height), resizing(x.shape[3], width)
-        ctx.matrices = rows, columns
-        return (rows @ x) @ columns.t()
-
-    @staticmethod
-    def backward(ctx, dy):
-        """The gradient of x."""
-        rows, columns = ctx.matrices
-        return paddle.matmul(rows, dy, transpose_x=True) @ columns
-
-
-@lru_cache(64)
-def resizing(size: int, target: int) -> paddle.Tensor:
-    """The matrix [target, size] that resizes one axis as Paddle does, pixels centred at halves."""
-    with paddle.no_grad():
-        one_hot = paddle.eye(size).reshape([1, 1, size, size])
-        resize = getattr(nn.functional.interpolate, '__wrapped__', nn.functional.interpolate)
-        return resize(one_hot, [target, size], mode='bilinear')[0, 0]
-
-
 def linear(layer: nn.Linear, x: paddle.Tensor) -> paddle.Tensor | None:
     """nn.Linear.forward, or None where Paddle must do it.
 
@@ -233,11 +214,16 @@ def linear(layer: nn.Linear, x: paddle.Tensor) -> paddle.Tensor | None:
 
 def layer_norm(layer: nn.LayerNorm, x: paddle.Tensor) -> paddle.Tensor | None:
     """nn.LayerNorm.forward over the last axis, or None where Paddle must do it."""
-    if not served(x, layer.weight, layer.bias):
-        return None
-    if list(layer._normalized_shape) != x.shape[-1:]:
+    if not normalises(layer, x):
         return None
     return LayerNorm.apply(x, layer.weight, layer.bias, layer._epsilon)
+
+
+def normalises(layer: nn.LayerNorm, x: paddle.Tensor) -> bool:
+    """Whether a layer normalises x over its last axis, and oneDNN can do it."""
+    if not served(x, layer.weight, layer.bias):
+        return False
+    return list(layer._normalized_shape) == x.shape[-1:]
 
 
 def gelu(layer: nn.GELU, x: paddle.Tensor) -> paddle.Tensor | None:
@@ -268,7 +254,7 @@ def convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor | None:
         return None
     size = layer.weight.shape[2:]
     overlap = any(side > step for side, step in zip(size, layer._stride))
-    is_large = x.size // x.shape[1] * layer.weight.shape[0] > LARGE_MAPS
+    is_large = numel(x) // x.shape[1] * layer.weight.shape[0] > LARGE_MAPS
     is_point = size == [1, 1] and layer.bias is not None and is_large
     plain = layer._groups == 1 and layer._padding_mode == 'zeros' and layer._data_format == 'NCHW'
     explicit = layer._padding_algorithm == 'EXPLICIT' and len(layer._updated_padding) == 2
@@ -278,39 +264,6 @@ def convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor | None:
         tuple(layer._stride), tuple(layer._updated_padding), tuple(layer._dilation)
     )
     return Convolution.apply(x, layer.weight, layer.bias, windows)
-
-
-def interpolate(
-    x: paddle.Tensor,
-    size: list[int] | None = None,
-    scale_factor: float | None = None,
-    mode: str = 'nearest',
-    align_corners: bool = False,
-    **options,
-) -> paddle.Tensor | None:
-    """nn.functional.interpolate of maps to a size, bilinear, or None where Paddle must do it."""
-    if mode != 'bilinear' or align_corners or options or scale_factor is not None:
-        return None
-    is_size = isinstance(size, list | tuple) and all(isinstance(side, int) for side in size)
-    if not (is_size and served(x)):
-        return None
-    return Resize.apply(x, *size)
-
-
-def cross_entropy(
-    input: paddle.Tensor, label: paddle.Tensor, *others, axis: int = -1, **options
-) -> paddle.Tensor | None:
-    """nn.functional.cross_entropy of scores [N, K, ..] and labels [N, 1, ..] at each place of maps.
-
-    None where Paddle must do it. With the classes last, it takes half of the time.
-    """
-    of_maps = axis == 1 and input.ndim == 4 and label.ndim == 4 and served(input)
-    if not of_maps or others or options.get('reduction') != 'none':
-        return None
-    own = nn.functional.cross_entropy
-    scores = input.transpose([0, 2, 3, 1])  # [N, rows, columns, K]
-    losses = own(scores, label.transpose([0, 2, 3, 1]), axis=-1, **options)
-    return losses.transpose([0, 3, 1, 2])
 
 
 def add_bias(scores: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
@@ -333,23 +286,26 @@ def add_bias(scores: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
 
 def install() -> None:
     """Replace Paddle's layers and functions by those of this file; a second call does nothing."""
-    if _is_replaced(nn.Linear, 'forward'):
+    if is_replaced(nn.Linear, 'forward'):
         return
-    _put(nn.Linear, 'forward', linear)
+    replace(nn.Linear, 'forward', linear)
     # Paddle's wheels have oneDNN except those for Arm, and those for GPUs outside Linux
     if onednn.library.path.exists():
-        _put(nn.LayerNorm, 'forward', layer_norm)
-        _put(nn.GELU, 'forward', gelu)
-        _put(nn.functional, 'softmax', softmax)
-        _put(nn.Conv2D, 'forward', convolution)
-    _put(nn.functional, 'interpolate', interpolate)
-    _put(nn.functional, 'cross_entropy', cross_entropy)
+        replace(nn.LayerNorm, 'forward', layer_norm)
+        replace(nn.GELU, 'forward', gelu)
+        replace(nn.functional, 'softmax', softmax)
+        replace(nn.Conv2D, 'forward', convolution)
+
+
+def uses_onednn() -> bool:
+    """Whether `install` has put oneDNN in the place of Paddle's kernels."""
+    return is_replaced(nn.GELU, 'forward')
 
 
 def in_use() -> str:
     """Whose kernels compute on the device in use, for a program's first line."""
     on_cpu = paddle.device.get_device() == 'cpu'
-    if on_cpu and _is_replaced(nn.GELU, 'forward'):
+    if on_cpu and uses_onednn():
         return 'of oneDNN, others of Paddle'
     return 'of Paddle'
 
@@ -369,11 +325,12 @@ def plain_linear() -> Iterator[None]:
         paddle.set_flags(before)
 
 
-def _is_replaced(owner, name: str) -> bool:
+def is_replaced(owner, name: str) -> bool:
+    """Whether `replace` has replaced a function."""
     return hasattr(getattr(owner, name), '__wrapped__')
 
 
-def _put(owner, name: str, faster) -> None:
+def replace(owner, name: str, faster) -> None:
     """Replace a function: `faster` is called first, and Paddle's own where that returns None."""
     own = getattr(owner, name)
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 import paddle
 
-from util import atomic, dist, hosts, kernels
+from util import atomic, dist, hosts, kernels, maps
 from util import device as devices
 from util.errors import BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
 
@@ -106,6 +106,7 @@ def _prepare_cpu() -> None:
     # Strided views are slow on CPUs; without them small models train twice as fast to the same loss
     paddle.set_flags({'FLAGS_use_stride_kernel': False})
     kernels.install()
+    maps.install()
     # auto_cast and GradScaler warn that mixed precision is off on CPUs, which is intended here
     warnings.filterwarnings('ignore', message='.*(auto_cast|GradScaler).*')
 

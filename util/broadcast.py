@@ -1,0 +1,145 @@
+"""Sums, products and quotients of two tensors on CPUs, the second of which may be repeated.
+
+Paddle takes ten to thirty times as long as oneDNN where it repeats values, as with the bias of a
+convolution, and as long again to sum their gradients. Inputs that oneDNN does not serve still go to
+Paddle. Results are equal bit for bit, sums of gradients up to rounding.
+"""
+
+from ctypes import c_int
+from functools import lru_cache
+
+import paddle
+from paddle.autograd import PyLayer
+
+from util import kernels, onednn
+
+# Numbers of dnnl_types.h
+ADD, MULTIPLY, DIVIDE = 0x1FFF0, 0x1FFF1, 0x1FFF4
+SRC_1 = 2
+
+SMALL = 2**13  # values for which a call of oneDNN costs more than it saves
+
+Shape = tuple[int, ...]
+
+
+def add(x: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
+    """x + other; other has as many axes as x, or fewer, and 1 where it is repeated."""
+    return Sum.apply(x, other) if served(x, other) else x + other
+
+
+def multiply(x: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
+    """x * other; other has as many axes as x, or fewer, and 1 where it is repeated."""
+    return Product.apply(x, other) if served(x, other) else x * other
+
+
+def served(x: paddle.Tensor, other: paddle.Tensor) -> bool:
+    """Whether oneDNN can repeat `other` along axes of x, and x is not small."""
+    if not kernels.served(x, other) or kernels.numel(x) < SMALL:
+        return False
+    if other.ndim > x.ndim or not kernels.uses_onednn():
+        return False
+    return all(side in (1, whole) for side, whole in zip(aligned(x, other), x.shape))
+
+
+def aligned(x: paddle.Tensor, other: paddle.Tensor) -> Shape:
+    """The shape of `other` with as many axes as x: 1 for those that it lacks at the front."""
+    missing = x.ndim - other.ndim
+    return (1,) * missing + tuple(other.shape)
+
+
+class Sum(PyLayer):
+    """x of any shape plus a tensor that is repeated along some axes."""
+
+    @staticmethod
+    def forward(ctx, x, other):
+        ctx.wanted = kernels.wanted(x, other)
+        ctx.shapes = aligned(x, other), other.shape
+        return combine(ADD, x, other)
+
+    @staticmethod
+    def backward(ctx, dy):
+        """The gradients of both."""
+        x_wanted, other_wanted = ctx.wanted
+        return dy if x_wanted else None, total(dy, *ctx.shapes) if other_wanted else None
+
+
+class Product(PyLayer):
+    """x of any shape times a tensor that is repeated along some axes."""
+
+    @staticmethod
+    def forward(ctx, x, other):
+        ctx.wanted = kernels.wanted(x, other)
+        ctx.save_for_backward(x, other)
+        return combine(MULTIPLY, x, other)
+
+    @staticmethod
+    def backward(ctx, dy):
+        """The gradients of both."""
+        x, other = ctx.saved_tensor()
+        dx = dother = None
+        x_wanted, other_wanted = ctx.wanted
+        if other_wanted:
+            of_each = combine(MULTIPLY, dy, x)
+            dother = total(of_each, aligned(x, other), other.shape)
+        if x_wanted:
+            dx = combine(MULTIPLY, dy, other)
+        return dx, dother
+
+
+def combine(
+    kind: int, x: paddle.Tensor, other: paddle.Tensor, output: paddle.Tensor | None = None
+) -> paddle.Tensor:
+    """One of ADD, MULTIPLY, DIVIDE of what `served` allows; `output` may be x itself."""
+    x, other = x.contiguous(), other.contiguous()
+    if output is None:
+        output = paddle.empty_like(x)
+    run = operation(kind, tuple(x.shape), aligned(x, other))
+    run(x, other, output)
+    return output
+
+
+def merged(shape: Shape, other: Shape) -> tuple[Shape, Shape]:
+    """Both shapes with axes joined along which the other tensor is repeated alike.
+
+    oneDNN is fast where two or three axes are left.
+    """
+    sides, others = [1], [1]
+    was_whole = True
+    for side, part in zip(shape, other):
+        if side == 1:
+            continue
+        is_whole = part == side
+        if is_whole == was_whole or sides == [1]:
+            sides[-1] *= side
+            others[-1] *= part
+        else:
+            sides.append(side)
+            others.append(part)
+        was_whole = is_whole
+    return tuple(sides), tuple(others)
+
+
+@lru_cache(256)
+def operation(kind: int, shape: Shape, other: Shape) -> onednn.Operation:
+    """One of ADD, MULTIPLY, DIVIDE of tensors with these shapes: call(x, other, y)."""
+    x, y = [onednn.library.layout(*sides) for sides in merged(shape, other)]
+    description = onednn.library.primitive_desc('binary', c_int(kind), x, y, x)
+    return onednn.Operation(description, (onednn.SRC, x), (SRC_1, y), (onednn.DST, x))
+
+
+def total(dy: paddle.Tensor, aligned_shape: Shape, shape: Shape) -> paddle.Tensor:
+    """The sum of dy over the axes along which a tensor of this shape was repeated.
+
+    By products with ones: Paddle's own sum takes several times as long.
+    """
+    sides, others = merged(tuple(dy.shape), aligned_shape)
+    inner = 1  # values of the axes behind
+    for side, part in zip(reversed(sides), reversed(others)):
+        if side != part:
+            ones = paddle.ones([side])
+            if inner == 1:
+                dy = paddle.matmul(dy.reshape([-1, side]), ones)
+            else:
+                dy = paddle.matmul(ones, dy.reshape([-1, side, inner]))
+        inner *= part
+    return dy.reshape(shape)
