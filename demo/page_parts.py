@@ -37,7 +37,7 @@ def upload(value: str | None) -> gr.Image:
         sources=['upload', 'webcam', 'clipboard'],
         placeholder=text.DROP,
         webcam_options=gr.WebcamOptions(mirror=False),  # text and digits read as they are
-        buttons=['download', 'fullscreen'],
+        buttons=['fullscreen'],
         height=280,
         elem_id='picture',
     )

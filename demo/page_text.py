@@ -25,7 +25,7 @@ SAID = {
     None: 'The file does not say it; official *_full weights do.',
 }
 REASONS = 'Why does a reconstruction look like noise?'
-SLIDER = 'Original and reconstruction with the visible patches'
+SLIDER = 'Original | Reconstruction + visible'
 SAVE = 'Save all panels as one picture'
 COMMAND = 'The same picture from the command line'
 ERROR = 'Mean squared error of the hidden patches, pixels normalised as in training'
