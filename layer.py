@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 from paddle.nn.initializer import Constant, Normal, TruncatedNormal
 
-from util import attention, kernels, residual, sizes
+from util import attention, bfloat16, broadcast, residual, sizes
 from util.dist import recompute
 from util.errors import InputError
 
@@ -68,7 +68,7 @@ def attention_weights(
     scale = q.shape[-1] ** -0.5
     scores = paddle.matmul(q * scale, k, transpose_y=True)  # [.., L, M]
     if bias is not None:
-        scores = kernels.add_bias(scores, bias)
+        scores = broadcast.add(scores, bias)
     return nn.functional.softmax(scores, axis=-1)
 
 
@@ -79,10 +79,9 @@ def attend(
 
     Keys and values are [.., M, d], `bias` [.., L, M].
     """
-    attended = None if bias is not None else attention.attend(q, k, v)
-    if attended is None:
-        attended = paddle.matmul(attention_weights(q, k, bias), v)
-    return attended  # [.., L, d]
+    if bias is None and attention.is_fused(q):
+        return attention.fused(q, k, v)
+    return paddle.matmul(attention_weights(q, k, bias), v)  # [.., L, d]
 
 
 class Attention(nn.Layer):
@@ -98,18 +97,19 @@ class Attention(nn.Layer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
-        q, k, v = self.split(x)
-        return self.join(attend(q, k, v, bias))
+        qkv = self.qkv(x)  # [.., L, 3 D]
+        attended = attention.attend(self.num_heads, qkv, bias=bias)
+        if attended is not None:
+            return self.proj(attended)
+        return self.join(attend(*self.split(qkv), bias))
 
-    def split(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Queries, keys and values of each head: [.., L, D] -> three times [.., H, L, D/H]."""
-        shape = list(x.shape)
-        outer = list(range(x.ndim - 2))  # the axes before the tokens
+    def split(self, qkv: paddle.Tensor) -> list[paddle.Tensor]:
+        """Queries, keys and values of each head: [.., L, 3 D] -> three times [.., H, L, D/H]."""
+        outer = list(range(qkv.ndim - 2))  # the axes before the tokens
         tokens = len(outer)
         parts, heads, width = tokens + 1, tokens + 2, tokens + 3  # axes
 
-        qkv = self.qkv(x)  # [.., L, 3 D]
-        qkv = qkv.reshape([*shape[:-1], 3, self.num_heads, self.head_dim])
+        qkv = qkv.reshape([*qkv.shape[:-1], 3, self.num_heads, self.head_dim])
         qkv = qkv.transpose([parts, *outer, heads, tokens, width])  # [3, .., H, L, D/H]
         return qkv.unbind(0)
 
@@ -244,7 +244,7 @@ class Blocks(nn.LayerList):
         recomputed = self.recompute and self.training
         results = []
         for block, bias in zip(self, biases):
-            x = recompute(block, x, bias) if recomputed else block(x, bias)
+            x = recompute(bfloat16.as_now(block), x, bias) if recomputed else block(x, bias)
             results.append(x)
         return results
 

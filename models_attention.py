@@ -28,7 +28,7 @@ def weights_of(model: Encoder, images: paddle.Tensor) -> list[np.ndarray]:
     weights = []
     x = model.embed(images)  # [N, T, D]
     for block in model.blocks:
-        q, k, _ = block.attn.split(block.norm1(x))  # [N, H, T, D/H]
+        q, k, _ = block.attn.split(block.attn.qkv(block.norm1(x)))  # [N, H, T, D/H]
         weights.append(attention_weights(q, k).numpy())
         x = block(x)
     return weights

@@ -16,7 +16,7 @@ from paddle.nn import initializer
 from layer import LayerNorm, PatchEmbed, PatchMerge, Pyramid, PyramidBlock, attend
 from models_classifier import PyramidClassifier
 from models_sizes import PYRAMIDS
-from util import sizes
+from util import attention, sizes
 
 
 class PooledAttention(nn.Layer):
@@ -45,12 +45,14 @@ class PooledAttention(nn.Layer):
 
         # Queries of the map, keys and values of the averages
         q = self.q(x).flatten(1, 2)  # [N, L, D]
-        k, v = self.kv(pooled).chunk(2, axis=-1)
+        kv = self.kv(pooled)
 
-        attended = attend(self._heads(q), self._heads(k), self._heads(v))  # [N, H, L, D/H]
-        attended = attended.transpose([0, 2, 1, 3])  # [N, L, H, D/H]
-        attended = attended.reshape(x.shape)  # [N, rows, columns, D]
-        return self.proj(attended)
+        attended = attention.attend(self.num_heads, q, kv)  # [N, L, D]
+        if attended is None:
+            k, v = kv.chunk(2, axis=-1)
+            attended = attend(self._heads(q), self._heads(k), self._heads(v))  # [N, H, L, D/H]
+            attended = attended.transpose([0, 2, 1, 3])  # [N, L, H, D/H]
+        return self.proj(attended.reshape(x.shape))  # [N, rows, columns, D]
 
     def _heads(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, L, D] -> [N, H, L, D/H]"""

@@ -102,7 +102,7 @@ class PositionedAttention(Attention):
 
     def _attend(self, x: paddle.Tensor, rows: int, columns: int) -> paddle.Tensor:
         """Attention among the tokens [.., L, D] of a map with so many rows and columns."""
-        q, k, v = self.split(x)  # [.., H, L, d]
+        q, k, v = self.split(self.qkv(x))  # [.., H, L, d]
 
         # Products of each query with the vectors of all distances, down and across
         places = q.reshape([-1, rows, columns, self.head_dim])  # [B, rows, columns, d]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from util import amp, cli, device
+from util.errors import InputError
 
 # What PaddleSeg computes in low precision and in float32, beyond Paddle's own lists
 LOW = ('elementwise_add', 'batch_norm', 'sync_batch_norm')
@@ -39,5 +40,11 @@ def _by_paddleseg(name: str) -> str:
 
 
 def caster(asked: str, level: str) -> Callable[[], AbstractContextManager]:
-    """A function that makes the context of a forward pass; asked, level: --amp and --amp_level."""
-    return partial(amp.autocast, device.precision(asked), level, low=LOW, full=FLOAT32)
+    """A function that makes the context of a forward pass; asked, level: --amp and --amp_level.
+
+    InputError for what the device does not have.
+    """
+    chosen = device.precision(asked)
+    if chosen != 'off' and level == 'O2' and device.kind() == 'cpu':
+        raise InputError('--amp_level O2 needs a GPU; on a CPU leave it out')
+    return partial(amp.autocast, chosen, level, low=LOW, full=FLOAT32)

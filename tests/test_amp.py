@@ -31,11 +31,10 @@ def test_accumulated_small_batches_equal_one_large_batch():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_mixed_precision_needs_a_gpu():
+def test_float16_needs_a_gpu():
     optimizer = paddle.optimizer.SGD(0.1, parameters=[paddle.nn.Linear(1, 1).weight])
-    for precision in ('float16', 'bfloat16'):
-        with pytest.raises(InputError, match=f'--amp {precision} needs a GPU'):
-            amp.Step(optimizer, 1, precision)
+    with pytest.raises(InputError, match='--amp float16 needs a GPU'):
+        amp.Step(optimizer, 1, 'float16')
     assert amp.Step(optimizer).precision == 'off' and amp.Step(optimizer).state_dict() == {}
 
 

@@ -10,7 +10,7 @@ import paddle
 import pytest
 from conftest import ROOT
 
-from util import device, dist, program, provenance
+from util import bfloat16, device, dist, program, provenance
 from util.errors import InputError
 
 AUTO_CAST = sys.modules['paddle.amp.auto_cast']  # the function of that name hides the module
@@ -140,11 +140,18 @@ def test_a_precision_that_the_gpu_lacks_is_not_left_out_silently(gpu, capability
         device.precision(asked)
 
 
-def test_a_cpu_has_float32_alone():
+def test_a_cpu_has_bfloat16_where_its_processor_does(monkeypatch):
+    monkeypatch.setattr(bfloat16, 'is_fast', lambda: True)
+    assert device.precision('bfloat16') == 'bfloat16'
     assert device.precision(None) == device.precision('off') == 'off'
-    for asked in ('float16', 'bfloat16'):
-        with pytest.raises(InputError, match=f'--amp {asked} needs a GPU; on a CPU use --amp off'):
-            device.precision(asked)
+    assert 'precision: bfloat16 in products and convolutions, else float32;' in (
+        device.summary('bfloat16', False)
+    )
+    monkeypatch.setattr(bfloat16, 'is_fast', lambda: False)
+    with pytest.raises(InputError, match='neither avx512_bf16 nor amx_bf16.*; use --amp off'):
+        device.precision('bfloat16')
+    with pytest.raises(InputError, match='--amp float16 needs a GPU; on a CPU use --amp off or'):
+        device.precision('float16')
 
 
 def test_determinism_is_asked_of_paddle_and_cublas(finds, monkeypatch):

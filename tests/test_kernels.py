@@ -1,6 +1,7 @@
 """Code that is faster on CPUs computes the same as NumPy in float64 and as Paddle's operations."""
 
 import gc
+import inspect
 import math
 import platform
 import weakref
@@ -31,8 +32,7 @@ def paddles_own(monkeypatch):
     functions = [(nn.functional, name) for name in ('softmax', 'interpolate', 'cross_entropy')]
     functions += [(nn.functional.conv, name) for name in ('_conv_nd', '_add_with_axis')]
     for owner, name in (*((cls, 'forward') for cls in CLASSES), *functions):
-        own = getattr(owner, name)
-        monkeypatch.setattr(owner, name, getattr(own, '__wrapped__', own))
+        monkeypatch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))
 
     def install():
         kernels.install()
@@ -249,22 +249,6 @@ def test_cross_entropy_of_maps_is_that_of_numpy(paddles_own):
     close(X.grad, (shares - one_hot) * known)
 
 
-@pytest.mark.parametrize('shape', [(1, 1, 3, 4, 4), (1, 5, 3, 4, 4), (1, 5, 1, 4, 4), (1,) * 5])
-def test_a_bias_is_added_along_its_first_axes(shape):
-    """Equal to NumPy's sum bit for bit; the bias's gradient is the sum of that of all scores."""
-    rng = np.random.default_rng(0)
-    whole = [2, 5, 3, 4, 4]
-    scores, bias, dy = (rng.normal(size=s).astype('float32') for s in (whole, shape, whole))
-    SCORES, BIAS = paddle.to_tensor(scores), paddle.to_tensor(bias)
-    SCORES.stop_gradient = BIAS.stop_gradient = False
-    y = kernels.add_bias(SCORES, BIAS)
-    y.backward(paddle.to_tensor(dy))
-    assert np.array_equal(y.numpy(), scores + bias)
-    assert np.array_equal(SCORES.grad.numpy(), dy)
-    repeated = tuple(axis for axis in range(5) if shape[axis] == 1)
-    close(BIAS.grad, dy.sum(repeated, keepdims=True, dtype='float64'))
-
-
 @pytest.mark.parametrize(
     ('shape', 'other'),
     [
@@ -273,6 +257,9 @@ def test_a_bias_is_added_along_its_first_axes(shape):
         ((2, 7, 5), (2, 1, 1)),
         ((2, 3, 4, 5), (1, 3, 1, 1)),
         ((2, 3, 4, 5), (2, 1, 4, 1)),
+        ((2, 5, 3, 4, 4), (1, 5, 1, 4, 4)),
+        ((2, 5, 3, 4, 4), (1, 1, 3, 4, 4)),
+        ((2, 5, 3, 4, 4), (1, 1, 1, 1, 1)),
         ((2, 3), (2, 3)),
         ((4, 3), ()),
     ],

@@ -369,7 +369,7 @@ BAD = {
     'too few': ('--finetune {encoder} --labels 12', '12 labels of each class: class 0 has only 11'),
     'queries': ('--finetune {encoder} --queries 7', '--queries 7 cannot share the 96 features'),
     'blocks': ('--finetune {encoder} --blocks 5', '--blocks 5: the model has 4 blocks'),
-    'bf16': ('--finetune {encoder} --amp bfloat16', '--amp bfloat16 needs a GPU'),
+    'fp16': ('--finetune {encoder} --amp float16', '--amp float16 needs a GPU'),
     'channels': ('--finetune {encoder} --in_chans 3', '{encoder} has 1 channels'),
     'classes differ': ('--finetune {encoder} --data_path {missing}', 'only one of the two has: 2'),
 }

@@ -51,6 +51,12 @@ def is_floating(value):
         return False
 
 
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    """Mixed precision as on a GPU; that of a CPU is not Paddle's auto_cast."""
+    monkeypatch.setattr(device, 'kind', lambda: 'gpu')
+
+
 @pytest.fixture
 def autocast(monkeypatch):
     monkeypatch.setattr(device, 'precision', lambda asked: asked)

@@ -6,7 +6,7 @@ from functools import partial
 
 import paddle
 
-from util import device, optim
+from util import bfloat16, device, optim
 from util.sharding import Sharding
 
 
@@ -20,6 +20,8 @@ def autocast(
     """
     if precision == 'off':
         return paddle.amp.auto_cast(False)
+    if device.kind() == 'cpu':
+        return bfloat16.products()
     return paddle.amp.auto_cast(True, set(low), set(full), level=level, dtype=precision)
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import paddle
 from paddle.autograd import PyLayer
 
-from util import kernels, onednn
+from util import kernels, onednn, tensors
 
 # Numbers of dnnl_types.h
 ADD, MULTIPLY, DIVIDE = 0x1FFF0, 0x1FFF1, 0x1FFF4
@@ -34,17 +34,17 @@ def multiply(x: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
 
 def served(x: paddle.Tensor, other: paddle.Tensor) -> bool:
     """Whether oneDNN can repeat `other` along axes of x, and x is not small."""
-    if not kernels.served(x, other) or kernels.numel(x) < SMALL:
+    if not tensors.served(x, other) or tensors.count(x) < SMALL:
         return False
     if other.ndim > x.ndim or not kernels.uses_onednn():
         return False
-    return all(side in (1, whole) for side, whole in zip(aligned(x, other), x.shape))
+    return all(side in (1, whole) for side, whole in zip(aligned(x, other.shape), x.shape))
 
 
-def aligned(x: paddle.Tensor, other: paddle.Tensor) -> Shape:
-    """The shape of `other` with as many axes as x: 1 for those that it lacks at the front."""
-    missing = x.ndim - other.ndim
-    return (1,) * missing + tuple(other.shape)
+def aligned(x: paddle.Tensor, shape: list[int]) -> Shape:
+    """A shape with as many axes as x: 1 for those that it lacks at the front."""
+    missing = x.ndim - len(shape)
+    return (1,) * missing + tuple(shape)
 
 
 class Sum(PyLayer):
@@ -52,15 +52,15 @@ class Sum(PyLayer):
 
     @staticmethod
     def forward(ctx, x, other):
-        ctx.wanted = kernels.wanted(x, other)
-        ctx.shapes = aligned(x, other), other.shape
+        ctx.wanted = tensors.wanted(x, other)
+        ctx.shape = other.shape
         return combine(ADD, x, other)
 
     @staticmethod
     def backward(ctx, dy):
         """The gradients of both."""
         x_wanted, other_wanted = ctx.wanted
-        return dy if x_wanted else None, total(dy, *ctx.shapes) if other_wanted else None
+        return dy if x_wanted else None, total(dy, ctx.shape) if other_wanted else None
 
 
 class Product(PyLayer):
@@ -68,7 +68,7 @@ class Product(PyLayer):
 
     @staticmethod
     def forward(ctx, x, other):
-        ctx.wanted = kernels.wanted(x, other)
+        ctx.wanted = tensors.wanted(x, other)
         ctx.save_for_backward(x, other)
         return combine(MULTIPLY, x, other)
 
@@ -80,7 +80,7 @@ class Product(PyLayer):
         x_wanted, other_wanted = ctx.wanted
         if other_wanted:
             of_each = combine(MULTIPLY, dy, x)
-            dother = total(of_each, aligned(x, other), other.shape)
+            dother = total(of_each, other.shape)
         if x_wanted:
             dx = combine(MULTIPLY, dy, other)
         return dx, dother
@@ -92,8 +92,8 @@ def combine(
     """One of ADD, MULTIPLY, DIVIDE of what `served` allows; `output` may be x itself."""
     x, other = x.contiguous(), other.contiguous()
     if output is None:
-        output = paddle.empty_like(x)
-    run = operation(kind, tuple(x.shape), aligned(x, other))
+        output = tensors.empty(x.shape)
+    run = operation(kind, tuple(x.shape), aligned(x, other.shape))
     run(x, other, output)
     return output
 
@@ -127,12 +127,12 @@ def operation(kind: int, shape: Shape, other: Shape) -> onednn.Operation:
     return onednn.Operation(description, (onednn.SRC, x), (SRC_1, y), (onednn.DST, x))
 
 
-def total(dy: paddle.Tensor, aligned_shape: Shape, shape: Shape) -> paddle.Tensor:
+def total(dy: paddle.Tensor, shape: list[int]) -> paddle.Tensor:
     """The sum of dy over the axes along which a tensor of this shape was repeated.
 
     By products with ones: Paddle's own sum takes several times as long.
     """
-    sides, others = merged(tuple(dy.shape), aligned_shape)
+    sides, others = merged(tuple(dy.shape), aligned(dy, shape))
     inner = 1  # values of the axes behind
     for side, part in zip(reversed(sides), reversed(others)):
         if side != part:

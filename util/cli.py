@@ -92,7 +92,7 @@ def amp(p: argparse.ArgumentParser, default: str | None = 'off', bare: str | Non
         const=bare,
         choices=['off', 'float16', 'bfloat16'],
         default=default,
-        help='mixed precision, on a GPU only'
+        help='mixed precision; on a CPU bfloat16 alone, if the processor has it'
         + ('' if default else ' (default: float16 on a GPU, off on a CPU)'),
     )
 

@@ -9,7 +9,7 @@ import warnings
 
 import paddle
 
-from util import dist, kernels, provenance
+from util import bfloat16, dist, kernels, provenance
 from util.errors import InputError
 
 SYNONYMS = {'cuda': 'gpu', 'dcu': 'gpu'}  # names that Paddle takes for its GPUs
@@ -119,9 +119,7 @@ def precision(asked: str | None) -> str:
     if asked == 'off':
         return asked
     if kind() == 'cpu':
-        if asked:
-            raise InputError(f'--amp {asked} needs a GPU; on a CPU use --amp off')
-        return 'off'
+        return _precision_of_cpu(asked)
     if supports(asked or 'float16'):
         return asked or 'float16'
     if not asked:
@@ -129,6 +127,20 @@ def precision(asked: str | None) -> str:
     other = f'bfloat16 needs {BF16_NEEDS}' if asked == 'bfloat16' else f'it has no {asked}'
     remedy = 'off' if asked == 'float16' else 'float16'
     raise InputError(f'--amp {asked}: {name()} cannot; {other}; use --amp {remedy}')
+
+
+def _precision_of_cpu(asked: str | None) -> str:
+    """As `precision`, for a CPU."""
+    if asked is None:
+        return 'off'
+    if asked != 'bfloat16':
+        raise InputError(f'--amp {asked} needs a GPU; on a CPU use --amp off or bfloat16')
+    if not bfloat16.is_fast():
+        raise InputError(
+            f'--amp bfloat16: this processor has neither {" nor ".join(bfloat16.FAST)}, so its '
+            'products would be slower than in float32; use --amp off'
+        )
+    return asked
 
 
 def without_tf32() -> None:
@@ -188,7 +200,7 @@ def words(amp: str) -> str:
     if amp == 'float16':
         return 'float16 with a loss scaler'
     if amp == 'bfloat16':
-        return amp
+        return f'{amp} in products and convolutions, else float32' if kind() == 'cpu' else amp
     return 'float32, products in TF32 where the GPU has it' if kind() == 'gpu' else 'float32'
 
 

@@ -1,14 +1,13 @@
 """Faster versions of Paddle's operations on CPUs: linear layers, layer norm, GELU, softmax,
 convolutions. Those on maps alone are in util/maps.py.
 
-`install` replaces Paddle's own, so models need not know of them; only `add_bias` is called by name.
+`install` replaces Paddle's own, so models need not know of them.
 Results are equal up to rounding.
 Inputs that these do not serve (other types, a missing bias, static graphs) still go to Paddle.
 reports/speed.md shows how much time each saves.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator
 from functools import wraps
 
@@ -16,43 +15,15 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from util import onednn
+from util import onednn, tensors
 
 LARGE_MAPS = 2**18  # values that a convolution of single pixels makes; less, and copies cost more
-
-
-def served(*tensors: paddle.Tensor | None) -> bool:
-    """Whether these are tensors of an eager float32 computation on the CPU, none of them empty."""
-    if not paddle.in_dynamic_mode():
-        return False
-    return all(_is_served(x) for x in tensors)
-
-
-def _is_served(x: paddle.Tensor | None) -> bool:
-    if not isinstance(x, paddle.Tensor) or x.dtype != paddle.float32:
-        return False
-    return x.place.is_cpu_place() and 0 not in x.shape
-
-
-def wanted(*tensors: paddle.Tensor) -> list[bool]:
-    """Whether a PyLayer must return the gradient of each tensor; Paddle expects None if not."""
-    return [not x.stop_gradient for x in tensors]
-
-
-def rows(x: paddle.Tensor) -> int:
-    """The number of vectors along the last axis of x [.., D]."""
-    return math.prod(x.shape[:-1])
-
-
-def numel(x: paddle.Tensor) -> int:
-    """The number of values of x. Paddle's own x.size takes as long as a small operation."""
-    return math.prod(x.shape)
 
 
 def result(operation: onednn.Operation, *given: paddle.Tensor) -> paddle.Tensor:
     """The output of an operation on the given tensors; it has the shape of the first one."""
     given = [x.contiguous() for x in given]
-    output = paddle.empty_like(given[0])
+    output = tensors.empty(given[0].shape)
     operation(*given, output)
     return output
 
@@ -63,7 +34,7 @@ class Linear(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
-        ctx.wanted = wanted(x, weight, bias)
+        ctx.wanted = tensors.wanted(x, weight, bias)
         flat = x.reshape([-1, x.shape[-1]])  # [R, D]
         y = paddle.addmm(bias, flat, weight)  # [R, E]
         return y.reshape([*x.shape[:-1], weight.shape[1]])  # [.., E]
@@ -94,13 +65,16 @@ class LayerNorm(PyLayer):
 
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):
-        ctx.wanted = wanted(x, weight, bias)
+        ctx.wanted = tensors.wanted(x, weight, bias)
         ctx.epsilon = epsilon
         x = x.contiguous()
         inputs = (x, weight, bias)
-        y = paddle.empty_like(x)
-        statistics = (paddle.empty([rows(x)]), paddle.empty([rows(x)]))  # mean and variance
-        normalise, _ = onednn.layer_norm(rows(x), x.shape[-1], epsilon)
+        y = tensors.empty(x.shape)
+        statistics = (
+            tensors.empty([tensors.rows(x)]),
+            tensors.empty([tensors.rows(x)]),
+        )  # mean and variance
+        normalise, _ = onednn.layer_norm(tensors.rows(x), x.shape[-1], epsilon)
         normalise(*inputs, y, *statistics)
         ctx.save_for_backward(*inputs, *statistics)
         return y
@@ -109,9 +83,9 @@ class LayerNorm(PyLayer):
     def backward(ctx, dy):
         """The gradients of x, weight and bias."""
         *inputs, mean, variance = ctx.saved_tensor()
-        gradients = [paddle.empty_like(tensor) for tensor in inputs]
+        gradients = [tensors.empty(tensor.shape) for tensor in inputs]
         x = inputs[0]
-        _, differentiate = onednn.layer_norm(rows(x), x.shape[-1], ctx.epsilon)
+        _, differentiate = onednn.layer_norm(tensors.rows(x), x.shape[-1], ctx.epsilon)
         differentiate(*inputs, mean, variance, dy.contiguous(), *gradients)
 
         # Paddle expects None for a gradient that it does not want
@@ -127,14 +101,14 @@ class Gelu(PyLayer):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        activate, _ = onednn.gelu(numel(x))
+        activate, _ = onednn.gelu(tensors.count(x))
         return result(activate, x)
 
     @staticmethod
     def backward(ctx, dy):
         """The gradient of x."""
         (x,) = ctx.saved_tensor()
-        _, differentiate = onednn.gelu(numel(x))
+        _, differentiate = onednn.gelu(tensors.count(x))
         return result(differentiate, x, dy)
 
 
@@ -143,7 +117,7 @@ class Softmax(PyLayer):
 
     @staticmethod
     def forward(ctx, x):
-        softmax_of_rows, _ = onednn.softmax(rows(x), x.shape[-1])
+        softmax_of_rows, _ = onednn.softmax(tensors.rows(x), x.shape[-1])
         y = result(softmax_of_rows, x)
         ctx.save_for_backward(y)
         return y
@@ -157,7 +131,7 @@ class Softmax(PyLayer):
 
 def softmax_gradient(y: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
     """The gradient of what a softmax over the last axis has made into y."""
-    _, differentiate = onednn.softmax(rows(y), y.shape[-1])
+    _, differentiate = onednn.softmax(tensors.rows(y), y.shape[-1])
     if differentiate is None:
         return paddle._C_ops.softmax_grad(y, dy, -1)
     return result(differentiate, y, dy)
@@ -167,15 +141,15 @@ class Convolution(PyLayer):
     """x [N, C, ..], weight [O, C, ..], bias [O] or None -> [N, O, ..]."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, windows):
+    def forward(ctx, x, weight, bias, windows, dtype):
         given = [x, weight] if bias is None else [x, weight, bias]
         given = [tensor.contiguous() for tensor in given]
-        ctx.wanted = wanted(*given)
-        ctx.windows = windows
+        ctx.wanted = tensors.wanted(*given)
+        ctx.options = windows, bias is not None, dtype
         ctx.save_for_backward(*given)
         shapes = [tuple(tensor.shape) for tensor in (x, weight)]
-        convolve, _, _ = onednn.convolution(*shapes, windows, bias is not None)
-        y = paddle.empty([x.shape[0], weight.shape[0], *windows.places(*shapes)])
+        convolve, _, _ = onednn.convolution(*shapes, *ctx.options)
+        y = tensors.empty([x.shape[0], weight.shape[0], *windows.places(*shapes)])
         convolve(*given, y)
         return y
 
@@ -185,16 +159,16 @@ class Convolution(PyLayer):
         x, weight, *biases = ctx.saved_tensor()
         dy = dy.contiguous()
         shapes = [tuple(tensor.shape) for tensor in (x, weight)]
-        _, of_maps, of_weights = onednn.convolution(*shapes, ctx.windows, len(biases) == 1)
+        _, of_maps, of_weights = onednn.convolution(*shapes, *ctx.options)
 
         dx = None
         x_wanted, *others_wanted = ctx.wanted
         if x_wanted:
-            dx = paddle.empty_like(x)
+            dx = tensors.empty(x.shape)
             of_maps(dy, weight, dx)
         gradients = [None] * len(others_wanted)
         if any(others_wanted):
-            made = [paddle.empty_like(tensor) for tensor in (weight, *biases)]
+            made = [tensors.empty(tensor.shape) for tensor in (weight, *biases)]
             of_weights(x, dy, *made)
             for place, is_wanted in enumerate(others_wanted):
                 if is_wanted:
@@ -207,7 +181,7 @@ def linear(layer: nn.Linear, x: paddle.Tensor) -> paddle.Tensor | None:
 
     The gain is in the backward pass, so Paddle also does it where no gradients are wanted.
     """
-    if paddle.is_grad_enabled() and served(x, layer.weight, layer.bias):
+    if paddle.is_grad_enabled() and tensors.served(x, layer.weight, layer.bias):
         return Linear.apply(x, layer.weight, layer.bias)
     return None
 
@@ -221,14 +195,14 @@ def layer_norm(layer: nn.LayerNorm, x: paddle.Tensor) -> paddle.Tensor | None:
 
 def normalises(layer: nn.LayerNorm, x: paddle.Tensor) -> bool:
     """Whether a layer normalises x over its last axis, and oneDNN can do it."""
-    if not served(x, layer.weight, layer.bias):
+    if not tensors.served(x, layer.weight, layer.bias):
         return False
     return list(layer._normalized_shape) == x.shape[-1:]
 
 
 def gelu(layer: nn.GELU, x: paddle.Tensor) -> paddle.Tensor | None:
     """nn.GELU.forward in its exact form, or None where Paddle must do it."""
-    if served(x) and not layer._approximate:
+    if tensors.served(x) and not layer._approximate:
         return Gelu.apply(x)
     return None
 
@@ -237,24 +211,26 @@ def softmax(
     x: paddle.Tensor, axis: int = -1, dtype: str | None = None, name: str | None = None
 ) -> paddle.Tensor | None:
     """nn.functional.softmax over the last axis, or None where Paddle must do it."""
-    if dtype is not None or not served(x):
+    if dtype is not None or not tensors.served(x):
         return None
     over_last_axis = axis in (-1, x.ndim - 1)
     return Softmax.apply(x) if over_last_axis else None
 
 
-def convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor | None:
-    """nn.Conv2D.forward, or None where Paddle must do it.
+def convolution(
+    layer: nn.Conv2D, x: paddle.Tensor, dtype: int = tensors.FLOAT32
+) -> paddle.Tensor | None:
+    """nn.Conv2D.forward, or None where Paddle must do it. dtype: of the factors of products.
 
     Paddle loses time where windows overlap, and with the gradient of a bias over large maps.
     Patches and small maps are left to it.
     """
     given = [x, layer.weight] if layer.bias is None else [x, layer.weight, layer.bias]
-    if not served(*given):
+    if not tensors.served(*given):
         return None
     size = layer.weight.shape[2:]
     overlap = any(side > step for side, step in zip(size, layer._stride))
-    is_large = numel(x) // x.shape[1] * layer.weight.shape[0] > LARGE_MAPS
+    is_large = tensors.count(x) // x.shape[1] * layer.weight.shape[0] > LARGE_MAPS
     is_point = size == [1, 1] and layer.bias is not None and is_large
     plain = layer._groups == 1 and layer._padding_mode == 'zeros' and layer._data_format == 'NCHW'
     explicit = layer._padding_algorithm == 'EXPLICIT' and len(layer._updated_padding) == 2
@@ -263,25 +239,7 @@ def convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor | None:
     windows = onednn.Windows(
         tuple(layer._stride), tuple(layer._updated_padding), tuple(layer._dilation)
     )
-    return Convolution.apply(x, layer.weight, layer.bias, windows)
-
-
-def add_bias(scores: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
-    """scores + bias; the bias has as many axes, and its first ones may be 1.
-
-    As a product of matrices: Paddle takes ten times as long to repeat the bias along those axes,
-    and thirty times to sum its gradient over them.
-    """
-    repeated = 0
-    while bias.shape[repeated] == 1 and repeated < bias.ndim - 1:
-        repeated += 1
-    fits = scores.shape[repeated:] == bias.shape[repeated:]
-    if not (repeated and fits and served(scores, bias)):
-        return scores + bias
-    flat = scores.reshape([-1, bias.size])  # [R, B]
-    ones = paddle.ones([len(flat), 1])
-    total = paddle.addmm(flat, ones, bias.reshape([1, -1]))
-    return total.reshape(scores.shape)
+    return Convolution.apply(x, layer.weight, layer.bias, windows, dtype)
 
 
 def install() -> None:
@@ -331,8 +289,13 @@ def is_replaced(owner, name: str) -> bool:
 
 
 def replace(owner, name: str, faster) -> None:
-    """Replace a function: `faster` is called first, and Paddle's own where that returns None."""
+    """Replace a function: `faster` is called first, and what was there where that returns None.
+
+    A second call does nothing.
+    """
     own = getattr(owner, name)
+    if getattr(own, 'faster', None) is faster:
+        return
 
     @wraps(own)
     def either(*args, **kwargs):
@@ -341,4 +304,5 @@ def replace(owner, name: str, faster) -> None:
             return own(*args, **kwargs)
         return result
 
+    either.faster = faster
     setattr(owner, name, either)

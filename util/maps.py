@@ -3,14 +3,15 @@
 As in util/kernels.py, `install` replaces Paddle's own, and what these do not serve goes to Paddle.
 """
 
+import inspect
 from functools import lru_cache
 
 import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from util import broadcast
-from util.kernels import is_replaced, replace, served, uses_onednn
+from util import broadcast, tensors
+from util.kernels import is_replaced, replace, uses_onednn
 
 
 class Resize(PyLayer):
@@ -34,7 +35,7 @@ def resizing(size: int, target: int) -> paddle.Tensor:
     """The matrix [target, size] that resizes one axis as Paddle does, pixels centred at halves."""
     with paddle.no_grad():
         one_hot = paddle.eye(size).reshape([1, 1, size, size])
-        resize = getattr(nn.functional.interpolate, '__wrapped__', nn.functional.interpolate)
+        resize = inspect.unwrap(nn.functional.interpolate)
         return resize(one_hot, [target, size], mode='bilinear')[0, 0]
 
 
@@ -50,7 +51,7 @@ def interpolate(
     if mode != 'bilinear' or align_corners or options or scale_factor is not None:
         return None
     is_size = isinstance(size, list | tuple) and all(isinstance(side, int) for side in size)
-    if not (is_size and served(x)):
+    if not (is_size and tensors.served(x)):
         return None
     return Resize.apply(x, *size)
 
@@ -62,7 +63,7 @@ def cross_entropy(
 
     None where Paddle must do it. With the classes last, it takes half of the time.
     """
-    of_maps = axis == 1 and input.ndim == 4 and label.ndim == 4 and served(input)
+    of_maps = axis == 1 and input.ndim == 4 and label.ndim == 4 and tensors.served(input)
     if not of_maps or others or options.get('reduction') != 'none':
         return None
     own = nn.functional.cross_entropy
@@ -77,7 +78,7 @@ def convolution(
     """A convolution of maps [N, C, ..], its bias added here, or None where Paddle must do it."""
     if bias is None or others or options.get('channel_dim') != 1:
         return None
-    if not served(x, weight, bias):
+    if not tensors.served(x, weight, bias):
         return None
     y = nn.functional.conv._conv_nd(x, weight, bias=None, **options)
     return add_channels(y, bias, axis=1)
@@ -85,7 +86,7 @@ def convolution(
 
 def add_channels(x: paddle.Tensor, y: paddle.Tensor, axis: int = -1) -> paddle.Tensor | None:
     """The sum of maps x [N, C, ..] and a bias y [C], or None where Paddle must do it."""
-    if axis != 1 or y.ndim != 1 or x.ndim < 3 or not served(x, y):
+    if axis != 1 or y.ndim != 1 or x.ndim < 3 or not tensors.served(x, y):
         return None
     return broadcast.add(x, y.reshape([-1] + [1] * (x.ndim - 2)))
 

@@ -2,8 +2,9 @@
 
 Paddle's own CPU kernels for GELU, layer normalisation and softmax run on one thread, mostly without
 vector instructions, and those for convolutions copy each window of the input. oneDNN's use all
-threads and vectors, and give the same numbers up to rounding. All tensors are float32, on the CPU
-and contiguous. An operation is prepared once for each shape, and the last 64 of each kind are kept.
+threads and vectors, and give the same numbers up to rounding. All tensors are on the CPU; they are
+contiguous and float32 where nothing else is said. An operation is prepared once for each shape, and
+the last ones of each kind are kept.
 """
 
 import ctypes
@@ -16,14 +17,15 @@ from pathlib import Path
 
 import paddle
 
+from util import tensors
+from util.tensors import BFLOAT16, FLOAT32, Strided
+
 # Numbers of dnnl_types.h
-CPU, IN_ORDER, FLOAT32, ANY_LAYOUT, TRAINING, BACKWARD = 1, 1, 3, 1, 64, 128
-GELU_ERF, SOFTMAX, SCALE_AND_SHIFT, CONVOLUTION = 0x31, 0x30000, 6, 1
+CPU, IN_ORDER, ANY_LAYOUT, TRAINING, BACKWARD = 1, 1, 1, 64, 128
+GELU_ERF, TIMES, SOFTMAX, SCALE_AND_SHIFT, CONVOLUTION = 0x31, 0x26, 0x30000, 6, 1
 SRC, DST, WEIGHTS, BIAS, MEAN, VARIANCE, SCALE, SHIFT = 1, 17, 33, 41, 49, 50, 51, 52
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 169, 255, 256
 IMPLEMENTATION, LAYOUT_OF_ARGUMENT = 8, 255  # what a descriptor is asked for
-
-NO_ATTRIBUTES = None  # the last argument of every primitive descriptor
 
 
 class Handle(c_void_p):
@@ -75,29 +77,37 @@ class Library:
         """The queue of the engine, in which operations run in order."""
         return self.make('stream', self.engine, c_uint(IN_ORDER))
 
-    def layout(self, *shape: int) -> Handle:
-        """The memory descriptor of a contiguous float32 tensor."""
-        # row-major: the last axis has stride 1
-        strides = [1]
-        for side in shape[:0:-1]:
-            strides.insert(0, strides[0] * side)
-        sizes = c_int64 * len(shape)
-        return self._memory_desc('strides', shape, sizes(*strides))
+    def layout(self, *shape: int, dtype: int = FLOAT32) -> Handle:
+        """The memory descriptor of a contiguous tensor."""
+        return self.strided(tensors.contiguous(*shape, dtype=dtype))
 
-    def any_layout(self, *shape: int) -> Handle:
+    def strided(self, tensor: Strided) -> Handle:
+        """The memory descriptor of a tensor with strides."""
+        strides = (c_int64 * len(tensor.shape))(*tensor.strides)
+        return self._memory_desc('strides', tensor.shape, tensor.dtype, strides)
+
+    def any_layout(self, *shape: int, dtype: int = FLOAT32) -> Handle:
         """A memory descriptor that leaves the order of the values to the operation."""
-        return self._memory_desc('tag', shape, c_int(ANY_LAYOUT))
+        return self._memory_desc('tag', shape, dtype, c_int(ANY_LAYOUT))
 
-    def _memory_desc(self, by: str, shape: tuple[int, ...], order) -> Handle:
+    def _memory_desc(self, by: str, shape: tuple[int, ...], dtype: int, order) -> Handle:
         handle = Handle()
         sizes = (c_int64 * len(shape))(*shape)
-        arguments = [c_int(len(shape)), sizes, c_int(FLOAT32), order]
+        arguments = [c_int(len(shape)), sizes, c_int(dtype), order]
         self.call(f'memory_desc_create_with_{by}', ctypes.byref(handle), *arguments)
         return self._owned(handle, 'memory_desc')
 
-    def primitive_desc(self, name: str, *args) -> Handle:
+    def primitive_desc(self, name: str, *args, attributes: Handle | None = None) -> Handle:
         """The descriptor of an operation, from the arguments between engine and attributes."""
-        return self.make(f'{name}_primitive_desc', self.engine, *args, NO_ATTRIBUTES)
+        return self.make(f'{name}_primitive_desc', self.engine, *args, attributes)
+
+    def times(self, factor: float) -> Handle:
+        """Attributes of an operation: its result is multiplied by a factor."""
+        attributes = self.make('primitive_attr')
+        steps = self.make('post_ops')
+        self.call('post_ops_append_eltwise', steps, c_int(TIMES), c_float(factor), c_float(0))
+        self.call('primitive_attr_set_post_ops', attributes, steps)
+        return attributes
 
     def implementation(self, description: c_void_p) -> str:
         """The name of the code that runs an operation, such as jit:avx2 or ref:any."""
@@ -143,10 +153,10 @@ class Operation:
             argument.memory = memory.value
         self.lock = threading.Lock()  # the arguments hold the tensors of one call
 
-    def __call__(self, *tensors: paddle.Tensor) -> None:
-        count = c_int(len(tensors))
+    def __call__(self, *given: paddle.Tensor | tensors.Part) -> None:
+        count = c_int(len(given))
         with self.lock:
-            for memory, tensor in zip(self.memories, tensors, strict=True):
+            for memory, tensor in zip(self.memories, given, strict=True):
                 library.call('memory_set_data_handle', memory, c_void_p(tensor.data_ptr()))
             run = (self.primitive, library.stream, count, self.arguments)
             library.call('primitive_execute', *run)
@@ -172,25 +182,55 @@ class Reordered:
             self.changes[place] = library.size_of(inside), change_of_layout(*ways)
         self.operation = Operation(description, *chosen)
 
-    def __call__(self, *tensors: paddle.Tensor) -> None:
-        inside = list(tensors)
+    def __call__(self, *given: paddle.Tensor) -> None:
+        inside = list(given)
         for place, (size, change) in self.changes.items():
-            inside[place] = paddle.empty([size])
+            inside[place] = tensors.empty([size])
             if place < self.first_result:
-                change(tensors[place], inside[place])
+                change(given[place], inside[place])
 
         self.operation(*inside)
 
         for place, (_, change) in self.changes.items():
             if place >= self.first_result:
-                change(inside[place], tensors[place])
+                change(inside[place], given[place])
 
 
 def change_of_layout(before: c_void_p, after: c_void_p) -> Operation:
     """A copy from one layout into another: change(x, y)."""
     ends = [before, library.engine, after, library.engine]
-    description = library.make('reorder_primitive_desc', *ends, NO_ATTRIBUTES)
+    description = library.make('reorder_primitive_desc', *ends, None)
     return Operation(description, (SRC, before), (DST, after))
+
+
+@lru_cache(64)
+def rounding(size: int) -> Operation:
+    """`size` values from float32 to the nearest bfloat16: round(x, y)."""
+    return change_of_layout(library.layout(size), library.layout(size, dtype=BFLOAT16))
+
+
+@lru_cache(256)
+def product(
+    x: Strided,
+    y: Strided,
+    result: Strided,
+    factor: float = 1.0,
+    has_bias: bool = False,
+) -> Operation:
+    """Products of matrices x [.., L, K] and y [.., K, M], times a factor: [.., L, M].
+
+    multiply(x, y, result), or multiply(x, y, bias, result) with a float32 bias [M]. The factors
+    have one type, float32 or bfloat16; sums are float32.
+    """
+    layouts = [library.strided(tensor) for tensor in (x, y, result)]
+    width = result.shape[-1]
+    bias = library.layout(*[1] * (len(result.shape) - 1), width) if has_bias else None
+    attributes = None if factor == 1 else library.times(factor)
+    ends = [*layouts[:2], bias, layouts[2]]
+    description = library.primitive_desc('matmul', *ends, attributes=attributes)
+    of_bias = [(BIAS, bias)] if has_bias else []
+    inputs = [(SRC, layouts[0]), (WEIGHTS, layouts[1]), *of_bias]
+    return Operation(description, *inputs, (DST, layouts[2]))
 
 
 @lru_cache(64)
@@ -290,29 +330,36 @@ class Windows:
 
 @lru_cache(256)
 def convolution(
-    x: tuple[int, ...], weight: tuple[int, ...], windows: Windows, has_bias: bool
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    windows: Windows,
+    has_bias: bool,
+    dtype: int = FLOAT32,
 ) -> tuple[Reordered, Reordered, Reordered]:
     """Convolution of maps [N, C, ..] with weights [O, C, ..], both given by their shapes.
 
     forward(x, weight, bias, y), of_maps(dy, weight, dx) and
     of_weights(x, dy, dweight, dbias), without the bias and its gradient if there is none.
+    dtype: to which the factors of the products are rounded; all tensors are float32.
     """
     y = (x[0], weight[0], *windows.places(x, weight))
     shapes = (x, weight, (weight[0],), y)
-    any_x, any_weight, _, any_y = [library.any_layout(*shape) for shape in shapes]
+    low_x, low_weight, low_y = [library.any_layout(*shape, dtype=dtype) for shape in (x, weight, y)]
+    any_x, any_weight, any_y = [library.any_layout(*shape) for shape in (x, weight, y)]
     plain_x, plain_weight, plain_bias, plain_y = [library.layout(*shape) for shape in shapes]
     bias = plain_bias if has_bias else None
     kind = c_int(CONVOLUTION)
     options = windows.arguments()
 
-    layouts = [any_x, any_weight, bias, any_y]
+    layouts = [low_x, low_weight, bias, any_y]
     forward_desc = library.primitive_desc(
         'convolution_forward', c_int(TRAINING), kind, *layouts, *options
     )
-    without_bias = [any_x, any_weight, any_y]
+    layouts = [any_x, low_weight, low_y]
     maps_desc = library.primitive_desc(
-        'convolution_backward_data', kind, *without_bias, *options, forward_desc
+        'convolution_backward_data', kind, *layouts, *options, forward_desc
     )
+    layouts = [low_x, any_weight, bias, low_y]
     weights_desc = library.primitive_desc(
         'convolution_backward_weights', kind, *layouts, *options, forward_desc
     )

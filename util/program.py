@@ -15,7 +15,7 @@ from typing import TextIO
 
 import paddle
 
-from util import atomic, dist, hosts, kernels, maps
+from util import atomic, bfloat16, dist, hosts, kernels, maps
 from util import device as devices
 from util.errors import BAD_INPUT, INTERRUPTED, OUTPUT_CLOSED, InputError, NonFiniteLoss
 
@@ -107,6 +107,7 @@ def _prepare_cpu() -> None:
     paddle.set_flags({'FLAGS_use_stride_kernel': False})
     kernels.install()
     maps.install()
+    bfloat16.install()
     # auto_cast and GradScaler warn that mixed precision is off on CPUs, which is intended here
     warnings.filterwarnings('ignore', message='.*(auto_cast|GradScaler).*')
 

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from util import broadcast, kernels
+from util import broadcast, kernels, tensors
 
 
 def fork(norm: nn.Layer, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
@@ -60,7 +60,7 @@ class Join(PyLayer):
 
     @staticmethod
     def forward(ctx, x, branch, divisors):
-        ctx.wanted = kernels.wanted(x, branch)
+        ctx.wanted = tensors.wanted(x, branch)
         ctx.divisors = divisors
         if divisors is None:
             return broadcast.combine(broadcast.ADD, x, branch)

@@ -4,7 +4,8 @@ A case is one line of the table, measured with each of its `sides` in turn. It h
 group. The meaning of `what` depends on the kind:
     export: precision                load: the augmentation, `fast` for --fast_resize
     folder: the engine               processes: their number
-    startup: the program             all others: unused
+    startup: the program             pretrain, finetune: --amp, '' for its default
+    all others: unused
 """
 
 import dataclasses
@@ -77,10 +78,14 @@ def _growth() -> list[Case]:
 
 CASES = [
     Case('a_vit_base', 'pretrain', 'ViT-B, batch 8', cost=50),
+    Case('a_vit_base_bf16', 'pretrain', 'ViT-B, batch 8, `--amp bfloat16`', what='bfloat16',
+         cost=30),
     Case('a_vit_large', 'pretrain', 'ViT-L, batch 2', 'large_patch16', 2, rounds=4, cost=40),
     Case('a_nano', 'pretrain', 'nano, 32 pixels a side, batch 128', 'nano_patch4', 128, 32,
          steps=5, cost=25),
     Case('b_vit_base', 'finetune', 'ViT-B, batch 8', rounds=4, cost=65),
+    Case('b_vit_base_bf16', 'finetune', 'ViT-B, batch 8, `--amp bfloat16`', what='bfloat16',
+         rounds=4, cost=35),
     *[
         Case(f'c_live_{n}', 'infer', f'ViT-B, batch {n}',
              batch=n, steps=5 if n == 1 else 1, cost=28)

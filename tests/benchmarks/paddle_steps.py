@@ -24,7 +24,7 @@ import models_mae
 import models_um
 import models_zoo
 from engine_loop import Run
-from util import exported, masking, optim, program, progress
+from util import bfloat16, exported, masking, optim, program, progress
 from util.augment import crop, transform
 from util.augment.mixup import Mixup
 from util.data import pictures
@@ -129,11 +129,14 @@ class Repeated:
         return timed(self.batch, self.count, self.seconds)
 
 
-def training(model, batch, optimizer, program, one_epoch):
-    """turn(steps) -> answer, by that many iterations of the engine.
+def training(case, model, batch, optimizer, program, one_epoch):
+    """turn(steps) -> answer, by that many iterations of the engine; and facts for the record.
 
     program: the module whose flags are used. one_epoch(run) -> means.
     """
+    amp = case['what']
+    if amp and paddle.get_device() == 'cpu' and not bfloat16.is_fast():
+        return None, {'skip': 'this processor has no bfloat16'}
     flags = {
         'data_path': '',
         'output_dir': '',
@@ -142,6 +145,8 @@ def training(model, batch, optimizer, program, one_epoch):
         'warmup_epochs': 0,
         'print_freq': 10**6,
     }
+    if amp:
+        flags['amp'] = amp
     args = program.PARSER.parse_args([f'--{name}={value}' for name, value in flags.items()])
 
     def turn(count):
@@ -151,7 +156,7 @@ def training(model, batch, optimizer, program, one_epoch):
         means = one_epoch(run)
         return {'seconds': data.seconds, 'memory': progress.peak_memory(), 'loss': means['loss']}
 
-    return turn
+    return turn, parameters(model) | ({'fp_item': 'bf16'} if amp else {})
 
 
 def pictures_like(case):
@@ -178,7 +183,7 @@ def pretrain(case):
     def one_epoch(run):
         return engine_pretrain.train_one_epoch(run, case['mask_ratio'])
 
-    return training(model, batch, optimizer, main_pretrain, one_epoch), parameters(model)
+    return training(case, model, batch, optimizer, main_pretrain, one_epoch)
 
 
 def classifier(case, drop_path_rate=0.0):
@@ -202,7 +207,7 @@ def finetune(case):
     def one_epoch(run):
         return engine_finetune.train_one_epoch(run, mix)
 
-    return training(model, batch, optimizer, main_finetune, one_epoch), parameters(model)
+    return training(case, model, batch, optimizer, main_finetune, one_epoch)
 
 
 def repeated(step):

@@ -1,7 +1,7 @@
 """The same steps in PyTorch, by Hugging Face's masked autoencoder and timm's vision transformer.
 
-They are eager float32 modules with AdamW over the official groups. On a GPU they use float16, as
-the official programs do; we have not run that.
+They are eager float32 modules with AdamW over the official groups, or run in autocast to bfloat16.
+On a GPU they use float16, as the official programs do; we have not run that.
 
 As in paddle_steps.py, each function takes a case and returns turn(steps) -> answer, and facts about
 the case for its record. Weights are random and differ from Paddle's, which changes no time.
@@ -96,13 +96,14 @@ def repeated(step):
     return turn
 
 
-def training(optimizer, loss_of):
-    """step(): forward, backward, AdamW."""
-    scaler = torch.amp.GradScaler(DEVICE, enabled=DEVICE == 'cuda')
+def training(optimizer, loss_of, amp=''):
+    """step(): forward, backward, AdamW; on a CPU in float32, or `amp` is bfloat16."""
+    low = torch.bfloat16 if amp else torch.float16
+    scaler = torch.amp.GradScaler(DEVICE, enabled=DEVICE == 'cuda' and not amp)
 
     def step():
         optimizer.zero_grad()
-        with torch.autocast(DEVICE, torch.float16, enabled=DEVICE == 'cuda'):
+        with torch.autocast(DEVICE, low, enabled=bool(amp) or DEVICE == 'cuda'):
             loss = loss_of()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -110,6 +111,10 @@ def training(optimizer, loss_of):
         return loss.item()
 
     return step
+
+
+def precision(case):
+    return {'fp_item': 'bf16'} if case['what'] else {}
 
 
 def pictures_like(case):
@@ -142,8 +147,9 @@ def pretrain(case):
     optimizer = torch.optim.AdamW(
         param_groups_weight_decay(model, 0.05), lr=1e-4, betas=(0.9, 0.95)
     )
-    return repeated(training(optimizer, lambda: model(images).loss)), {
+    return repeated(training(optimizer, lambda: model(images).loss, case['what'])), {
         **parameters(model),
+        **precision(case),
         'attention': model.config._attn_implementation,
         'model': 'transformers ViTMAEForPreTraining',
     }
@@ -189,7 +195,7 @@ def finetune(case):
         mixed, targets = (part.to(DEVICE) for part in mix(images.clone(), labels))
         return criterion(model(mixed), targets)
 
-    return repeated(training(optimizer, loss)), said(model)
+    return repeated(training(optimizer, loss, case['what'])), said(model) | precision(case)
 
 
 def infer(case):

@@ -5,6 +5,7 @@ the place. The running statistics of the two frameworks differ by a factor (see
 test_segment.py), so inference is compared before the training.
 """
 
+import inspect
 import json
 
 import numpy as np
@@ -71,8 +72,8 @@ def paddles_convolutions(monkeypatch):
     One input of a ReLU is so near to 0 here that another rounding changes its sign. That alone
     moves the gradients of all layers before it by 2 %.
     """
-    own = paddle.nn.Conv2D.forward
-    monkeypatch.setattr(paddle.nn.Conv2D, 'forward', getattr(own, '__wrapped__', own))
+    own = inspect.unwrap(paddle.nn.Conv2D.forward)
+    monkeypatch.setattr(paddle.nn.Conv2D, 'forward', own)
 
 
 @pytest.fixture(scope='module', params=['BN', 'GN'])
