@@ -11,6 +11,7 @@ from gpu import (
     compute,
     ladder,
     models,
+    parts,
     precision,
     programs,
     report,
@@ -173,6 +174,12 @@ def test_bad_input_is_one_line(drive, flags, message):
         drive(all_well, *flags)
 
 
+def test_the_python_of_pytorch_may_be_named_from_here(monkeypatch, tmp_path):
+    (tmp_path / 'python').touch()
+    monkeypatch.chdir(tmp_path)
+    assert suite.torch_of('python') == str(tmp_path / 'python')
+
+
 # the check of the machine
 
 
@@ -236,19 +243,22 @@ def computed(monkeypatch):
         return out
 
     monkeypatch.setattr(models, 'compute', compute_here)
+    monkeypatch.setattr(models, 'parts', lambda settings: parts.main(vars(settings)))
     monkeypatch.setattr(precision, 'PRECISIONS', {'bfloat16': precision.PRECISIONS['bfloat16']})
 
 
 def test_models_differ_by_what_rounding_explains(computed, found, tmp_path):
     cases = found('models', settings_of(tmp_path))
-    assert len(cases) == 3 and all(case['passed'] for case in cases.values()), cases
+    assert len(cases) == 3 + 2 and all(case['passed'] for case in cases.values()), cases
+    assert cases['batches arrive on the device']['note'] == 'Place(cpu)'
+    assert all(time > 0 for time in cases[models.PARTS[1]]['figures'].values())
     output = cases['pre-training, ViT, bfloat16: output']
     assert 1e-3 < output['measured'] < output['allowed']
 
 
 @pytest.mark.parametrize(
     'fault, said',
-    [('tolerance', ''), ('memory', 'on the device: MemoryError'), ('device', 'was built for CPUs')],
+    [('tolerance', ''), ('memory', 'MemoryError'), ('device', 'was built for CPUs')],
 )
 def test_faults_of_models_are_seen(computed, found, tmp_path, fault, said):
     cases = found('models', settings_of(tmp_path, fault))

@@ -15,10 +15,14 @@ from gpu.report import Report, Settings, one_line
 
 TITLE = 'models and engines'
 MINUTES = 12
+PARTS = ('batches arrive on the device', 'gradient of a table of relative positions, ms')
 
 
 def run(settings: Settings, report: Report) -> None:
-    """Compare output, gradient and losses of each workload."""
+    """Compare output, gradient and losses of each workload; look at parts of a step."""
+    if report.wants(*PARTS):
+        with report.case('parts of a step'):
+            look_at_parts(settings, report)
     kinds = workloads.TINY if settings.tiny else workloads.FULL
     wanted = [case for case in kinds if report.wants(*names_of(case))]
     if not wanted:
@@ -32,6 +36,28 @@ def run(settings: Settings, report: Report) -> None:
                 continue
             for number, case in enumerate(wanted):
                 compare(report, f'{case}, {name}', chosen, reference / str(number), found)
+
+
+def look_at_parts(settings: Settings, report: Report) -> None:
+    """Put what parts.py finds into the report."""
+    found = parts(settings)
+    arrive, gradient = PARTS
+    report.told(arrive, f'({settings.device}' in found['place'], found['place'])
+    report.figures(gradient, **found['times'])
+
+
+def parts(settings: Settings) -> dict:
+    """What parts.py finds, in a process of its own. RuntimeError if it did not end well."""
+    ran = subprocess.run(
+        [sys.executable, '-m', 'gpu.parts', json.dumps(dataclasses.asdict(settings))],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **settings.environment},
+    )
+    if ran.returncode:
+        raise RuntimeError(f'parts.py ended with {ran.returncode}: {one_line(ran.stderr)}')
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def names_of(case: str) -> list[str]:

@@ -115,7 +115,7 @@ def torch_of(asked: str) -> str:
     python = Path(asked or ROOT / '.venv-parity/bin/python')
     if asked and not python.exists():
         raise InputError(f'--torch {asked}: there is no such file')
-    return str(python) if python.exists() else ''
+    return str(python.absolute()) if python.exists() else ''  # sections run elsewhere
 
 
 def begin(file: Path, about: dict, again: bool) -> None:
