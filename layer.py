@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 from paddle.nn.initializer import Constant, Normal, TruncatedNormal
 
-from util import attention, bfloat16, broadcast, residual, sizes
+from util import attention, bfloat16, broadcast, maps, residual, sizes
 from util.dist import recompute
 from util.errors import InputError
 
@@ -54,8 +54,8 @@ class PatchEmbed(nn.Layer):
 
     def project(self, x: paddle.Tensor) -> paddle.Tensor:
         """The same for images of any size that `patch_size` divides."""
-        x = self.proj(x)  # [N, D, rows, columns]
-        return x.flatten(2).transpose([0, 2, 1])  # [N, L, D]
+        x = maps.patches(self.proj, x)  # [N, rows, columns, D]
+        return x.flatten(1, 2)  # [N, L, D]
 
 
 def attention_weights(
@@ -210,8 +210,7 @@ class PatchMerge(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.norm(x) if self.norm else x
-        x = self.proj(x.transpose([0, 3, 1, 2]))  # [N, E, rows/2, columns/2]
-        return x.transpose([0, 2, 3, 1])  # [N, rows/2, columns/2, E]
+        return maps.merged(self.proj, x)  # [N, rows/2, columns/2, E]
 
 
 class PyramidBlock(Block):

@@ -19,7 +19,7 @@ from paddle.nn import initializer
 from layer import Block, Blocks, LayerNorm, PatchEmbed, init_linears
 from models_sizes import SIZES
 from models_target import PatchTarget
-from util import masking, pos_embed, sizes
+from util import broadcast, masking, pos_embed, sizes, tokens
 from util.errors import InputError
 
 
@@ -256,7 +256,7 @@ class MaskedAutoencoderViT(Reconstruction):
         patches, [N, 1 + L, D].
         """
         x = self.patch_embed(imgs)
-        N, _, D = x.shape  # [N, L, D]
+        N = x.shape[0]  # [N, L, D]
         ids_keep, mask, ids_restore = self.random_masking(N, mask_ratio, noise)
 
         # UM-MAE: replace some of the visible patches by a token
@@ -270,10 +270,9 @@ class MaskedAutoencoderViT(Reconstruction):
             x = paddle.where(removed, self.encoder_mask_token.astype(x.dtype), x)
 
         # Add the positions without the class token's, and keep the visible patches
-        x = x + self.pos_embed[:, 1:]
+        x = broadcast.add(x, self.pos_embed[:, 1:])
         if not self.encoder_mask_tokens:
-            index = ids_keep.unsqueeze(-1).expand([-1, -1, D])
-            x = paddle.take_along_axis(x, index, axis=1)  # [N, V, D]
+            x = tokens.keep(x, ids_keep)  # [N, V, D]
 
         # Prepend the class token
         cls_token = self.cls_token + self.pos_embed[:, :1]
@@ -287,27 +286,11 @@ class MaskedAutoencoderViT(Reconstruction):
         """Prediction [N, L, T] for every patch, from the encoder's latents [N, 1 + V, D]."""
         x = self.decoder_embed(x)
         if not self.encoder_mask_tokens:
-            x = self.insert_mask_tokens(x, ids_restore)
+            x = tokens.insert(x, self.mask_token, ids_restore)  # [N, 1 + L, D]
 
         # Decode with the class token, and leave it out of the prediction
-        pred = self.decode(x + self.decoder_pos_embed)
+        pred = self.decode(broadcast.add(x, self.decoder_pos_embed))
         return pred[:, 1:]
-
-    def insert_mask_tokens(self, x: paddle.Tensor, ids_restore: paddle.Tensor) -> paddle.Tensor:
-        """Class token, then all patches in the image's order: [N, 1 + V, D] -> [N, 1 + L, D].
-
-        A mask token stands for each removed patch.
-        """
-        N, L = ids_restore.shape
-        D = x.shape[2]
-
-        # Append mask tokens for the removed patches, then bring all patches into the image's order
-        num_removed = L + 1 - x.shape[1]
-        mask_tokens = self.mask_token.expand([N, num_removed, D]).astype(x.dtype)
-        patches = paddle.concat([x[:, 1:], mask_tokens], axis=1)  # [N, L, D], without class token
-        index = ids_restore.unsqueeze(-1).expand([N, L, D])
-        patches = paddle.take_along_axis(patches, index, axis=1)
-        return paddle.concat([x[:, :1], patches], axis=1)  # [N, 1 + L, D]
 
 
 def _of_size(name: str, **kwargs) -> MaskedAutoencoderViT:

@@ -17,6 +17,7 @@ from paddle.nn import initializer
 from layer import Block, Blocks, LayerNorm, PatchEmbed, init_linears
 from models_classifier import Classifier
 from models_sizes import SIZES
+from util import broadcast
 
 
 class Encoder(nn.Layer):
@@ -81,7 +82,7 @@ class Encoder(nn.Layer):
         x = self.patch_embed(x)  # [N, L, D]
         cls_token = self.cls_token.expand([x.shape[0], -1, -1])
         x = paddle.concat([cls_token.astype(x.dtype), x], axis=1)  # [N, 1 + L, D]
-        return x + self.pos_embed
+        return broadcast.add(x, self.pos_embed)
 
     def block_features(
         self, x: paddle.Tensor, biases: list[paddle.Tensor] | None = None

@@ -19,7 +19,7 @@ import models_vit
 import models_zoo
 from layer import Attention, Block, Blocks, LayerNorm, PatchEmbed
 from models_swin import window_partition, window_reverse
-from util import log, lookup
+from util import log, lookup, maps
 from util.errors import InputError
 
 
@@ -33,8 +33,7 @@ class AnySizePatchEmbed(PatchEmbed):
                 f'images of {height} x {width} pixels cannot be cut into patches of '
                 f'{self.patch_size} x {self.patch_size}; pad them to a multiple of it'
             )
-        x = self.proj(x)  # [N, D, rows, columns]
-        return x.transpose([0, 2, 3, 1])
+        return maps.patches(self.proj, x)
 
 
 def distances_between(table: paddle.Tensor, length: int) -> paddle.Tensor:

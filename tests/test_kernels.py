@@ -14,7 +14,7 @@ from scipy.special import erf
 
 import models_zoo
 from layer import DropPath
-from util import broadcast, kernels, machine, maps, onednn, optim, residual
+from util import broadcast, kernels, machine, maps, onednn, optim, residual, tokens
 
 MODELS = [
     'vit_nano_patch4',
@@ -334,6 +334,64 @@ def test_biases_of_other_convolutions_are_those_of_numpy(transposed, paddles_own
     close(convolution.weight.grad, dweight)
     close(convolution.bias.grad, dy.sum((0, 2, 3)))
     assert 'Sum' in str(Y.grad_fn.name())
+
+
+@pytest.mark.parametrize('channels_last', [False, True], ids=['patches', 'merged'])
+def test_windows_that_touch_are_those_of_numpy(channels_last, paddles_own, monkeypatch):
+    """As one product of matrices, whether the channels come first or last."""
+    paddles_own()
+    rng = np.random.default_rng(0)
+    x, X = given(rng, 2, 3, 9, 8)  # the last row fills no window
+    convolution = nn.Conv2D(3, 5, (2, 4), (2, 4))
+    weight, values = given(rng, *convolution.weight.shape)
+    bias, biases = given(rng, 5)
+    convolution.weight.set_value(values), convolution.bias.set_value(biases)
+    if channels_last:
+        Y = maps.merged(convolution, X.transpose([0, 2, 3, 1]))
+    else:
+        Y = maps.patches(convolution, X)
+    assert Y.shape == [2, 4, 2, 5]
+    dy, DY = given(rng, *Y.shape)
+    Y.backward(DY)
+    dy = dy.transpose(0, 3, 1, 2)
+    windows = (2, 4), (0, 0), (1, 1)
+    y, dx, dweight = convolution_by_hand(x, weight, dy, *windows)
+    close(Y, (y + bias[:, None, None]).transpose(0, 2, 3, 1))
+    close(X.grad, dx)
+    close(convolution.weight.grad, dweight)
+    close(convolution.bias.grad, dy.sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_tokens_are_left_out_and_inserted_as_by_numpy(dtype):
+    """Bit for bit, except the gradient of the token, which is a sum; float64 is Paddle's way."""
+    rng = np.random.default_rng(0)
+    N, L, V, D = 3, 7, 3, 4
+    shuffle = np.argsort(rng.random([N, L]), axis=1)
+    restore = np.argsort(shuffle, axis=1)
+    images = np.arange(N)[:, None]
+    x = rng.normal(size=[N, L, D]).astype(dtype)
+    X = paddle.to_tensor(x, stop_gradient=False)
+    kept = tokens.keep(X, paddle.to_tensor(shuffle[:, :V]))
+    assert np.array_equal(kept.numpy(), x[images, shuffle[:, :V]])
+    dy = rng.normal(size=[N, V, D]).astype(dtype)
+    kept.backward(paddle.to_tensor(dy))
+    dx = np.zeros_like(x)
+    dx[images, shuffle[:, :V]] = dy
+    assert np.array_equal(X.grad.numpy(), dx)
+
+    x = rng.normal(size=[N, 1 + V, D]).astype(dtype)
+    token = rng.normal(size=[1, 1, D]).astype(dtype)
+    X, TOKEN = [paddle.to_tensor(array, stop_gradient=False) for array in (x, token)]
+    filled = tokens.insert(X, TOKEN, paddle.to_tensor(restore))
+    y = np.concatenate([x[:, :1], np.tile(token, [N, L, 1])], axis=1)
+    y[images, 1 + shuffle[:, :V]] = x[:, 1:]
+    assert np.array_equal(filled.numpy(), y)
+    dy = rng.normal(size=y.shape).astype(dtype)
+    filled.backward(paddle.to_tensor(dy))
+    dx = np.concatenate([dy[:, :1], dy[images, 1 + shuffle[:, :V]]], axis=1)
+    assert np.array_equal(X.grad.numpy(), dx)
+    close(TOKEN.grad[0, 0], dy[images, 1 + shuffle[:, V:]].sum((0, 1), dtype='float64'))
 
 
 @pytest.mark.parametrize('is_dropped', [False, True], ids=['all', 'dropped'])

@@ -10,8 +10,8 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from util import broadcast, tensors
-from util.kernels import is_replaced, replace, uses_onednn
+from util import bfloat16, broadcast, tensors
+from util.kernels import Linear, is_replaced, replace, uses_onednn
 
 
 class Resize(PyLayer):
@@ -89,6 +89,43 @@ def add_channels(x: paddle.Tensor, y: paddle.Tensor, axis: int = -1) -> paddle.T
     if axis != 1 or y.ndim != 1 or x.ndim < 3 or not tensors.served(x, y):
         return None
     return broadcast.add(x, y.reshape([-1] + [1] * (x.ndim - 2)))
+
+
+def patches(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+    """The convolution of images [N, C, ..] by windows that touch, as [N, rows, columns, E]."""
+    if _is_product(layer, x):
+        return project(layer, x.transpose([0, 2, 3, 1]))
+    return layer(x).transpose([0, 2, 3, 1])
+
+
+def merged(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+    """The same for maps with the channels last: [N, .., C] -> [N, rows, columns, E]."""
+    if _is_product(layer, x):
+        return project(layer, x)
+    return layer(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+
+
+def _is_product(layer: nn.Conv2D, x: paddle.Tensor) -> bool:
+    """Whether a product of matrices does as well as the convolution."""
+    return uses_onednn() and layer.bias is not None and tensors.served(x, layer.weight, layer.bias)
+
+
+def project(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+    """The convolution of x [N, height, width, C] as one product: [N, rows, columns, E].
+
+    Windows touch, and the layer has no padding. Rows and columns that fill no window are left out.
+    """
+    N, height, width, C = x.shape
+    E, _, p, q = layer.weight.shape
+    rows, columns = height // p, width // q
+    if height % p or width % q:
+        x = x[:, : rows * p, : columns * q]
+    x = x.reshape([N * rows, p, columns, q * C])
+    x = x.transpose([0, 2, 1, 3])  # [N rows, columns, p, q C]
+    x = x.reshape([N, rows, columns, p * q * C])
+    weight = layer.weight.transpose([2, 3, 1, 0])  # [p, q, C, E]
+    product = bfloat16.Linear if bfloat16.is_on() else Linear
+    return product.apply(x, weight.reshape([-1, E]), layer.bias)
 
 
 def install() -> None:
