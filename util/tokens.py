@@ -8,12 +8,12 @@ import numpy as np
 import paddle
 from paddle.autograd import PyLayer
 
-from util import kernels
+from util import tensors
 
 
 def keep(x: paddle.Tensor, ids_keep: paddle.Tensor) -> paddle.Tensor:
     """The tokens of x [N, L, D] at the places ids_keep [N, V], which differ: [N, V, D]."""
-    if kernels.served(x):
+    if tensors.served(x):
         return Keep.apply(x, ids_keep)
     index = ids_keep.unsqueeze(-1).expand([-1, -1, x.shape[2]])
     return paddle.take_along_axis(x, index, axis=1)
@@ -25,7 +25,7 @@ def insert(x: paddle.Tensor, token: paddle.Tensor, ids_restore: paddle.Tensor) -
     ids_restore [N, L] has each patch's place among the visible ones; `token` [1, 1, D] stands for
     those whose place lies behind them.
     """
-    if kernels.served(x, token):
+    if tensors.served(x, token):
         return Insert.apply(x, token, ids_restore)
     N, L = ids_restore.shape
     D = x.shape[2]
@@ -70,7 +70,7 @@ class Insert(PyLayer):
         is_removed = within >= filled
         last = N * filled  # the row of the token
         places = np.where(is_removed, last, _absolute(within, filled))
-        ctx.wanted = kernels.wanted(x, token)
+        ctx.wanted = tensors.wanted(x, token)
         ctx.places, ctx.is_removed, ctx.shape = places, is_removed, x.shape
         table = paddle.concat([x.reshape([-1, D]), token.reshape([1, D])])
         return rows_of(table, places)
