@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import paddle
 
-from util import amp, checkpoint, dist, log, optim, profiling, resume, sharding
+from util import amp, checkpoint, dist, log, machine, optim, profiling, resume, sharding
 from util.errors import NonFiniteLoss
 from util.figures import Figures, Unread
 from util.progress import Progress
@@ -143,6 +143,7 @@ class Loop:
             if is_last:
                 after_step()
                 self.saver.after_step(self.progress, stop=stop)
+                machine.give_back_once()
 
         if self._unread.figures:
             self._record(loss_name)

@@ -92,6 +92,17 @@ def test_a_run_counted_in_iterations_resumes_bit_by_bit(tmp_path):
         np.testing.assert_array_equal(resumed[name], array)
 
 
+def test_memory_is_given_back_after_optimizer_steps(tmp_path, monkeypatch):
+    _, run = run_of(tmp_path, rows(4), accum_iter=2)
+    places = []
+    monkeypatch.setattr(
+        engine_loop.machine, 'give_back_once', lambda: places.append(run.progress.iteration)
+    )
+    for _ in run.epochs():
+        run.train(loss_of(run))
+    assert places == [2, 4]
+
+
 def test_the_effective_batch_of_the_earlier_run_is_kept(tmp_path, capsys):
     _, run = run_of(tmp_path, rows(4), accum_iter=4, save_every_iters=1)
     for _ in run.epochs():

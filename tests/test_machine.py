@@ -1,11 +1,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from util import machine
 
+ROOT = Path(__file__).parents[1]
 AMD, AMD_OLD, INTEL = (
     f'vendor_id : {vendor}\nflags : fpu sse2 {flags} ht\n'
     for vendor, flags in (
@@ -55,3 +57,29 @@ def test_the_launchers_workers_get_the_threads(tmp_path):
     }
     assert seen_by_a_worker(tmp_path, **clean) == len(os.sched_getaffinity(0))
     assert seen_by_a_worker(tmp_path, **clean, MAE_NUM_THREADS='5') == 5
+
+
+HOLES = """
+import numpy as np
+from util import machine
+
+def resident():
+    return int(open('/proc/self/status').read().partition('VmRSS:')[2].split()[0])
+
+def given_back():
+    blocks = [np.ones(2**18) for _ in range(64)]  # of 2 MB
+    blocks = blocks[1::2]
+    before = resident()
+    machine.give_back_once()
+    return before - resident()
+
+print(given_back(), given_back())
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='/proc and glibc')
+def test_memory_between_what_lives_on_is_given_back_once():
+    command = [sys.executable, '-c', HOLES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    first, second = map(int, done.stdout.split())  # KB
+    assert first > 48 * 1024 and second < 1024  # of 64 MB

@@ -9,7 +9,7 @@ from paddle_steps import ROOT, parameters, pictures_like, repeated
 from paddleseg.cvlibs import Config, SegBuilder
 
 from seg.train import Objective
-from util import amp, program
+from util import amp, machine, program
 
 CONFIGS = {
     'base_patch16': 'upernet_mae_base_ade20k_512x512_160k',
@@ -37,5 +37,6 @@ def segment(case):
         loss.item()
         steps.backward(loss, 0)
         builder.lr_scheduler.step()
+        machine.give_back_once()  # as engine_loop does
 
     return repeated(step), parameters(model)
