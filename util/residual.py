@@ -29,13 +29,15 @@ def join(
 ) -> paddle.Tensor:
     """x + gamma * branch / divisors; the branch has no other use.
 
-    x and branch [N, .., D], gamma [D], divisors [N, 1, ..] without a gradient.
+    x and branch [N, .., D] have the same shape; gamma [D]; divisors [N, 1, ..] have no gradient.
     """
     if gamma is not None:
         branch = broadcast.multiply(branch, gamma)
-    if x.shape == branch.shape and broadcast.served(x, branch):
+    if broadcast.served(x, branch):
         return Join.apply(x, branch, divisors)
-    return x + (branch if divisors is None else branch / divisors)
+    if divisors is not None:
+        branch = branch / divisors
+    return x + branch
 
 
 class Fork(PyLayer):
