@@ -4,7 +4,9 @@
 
 All read the same JPEGs, decode them by Pillow and stack batches in the same worker processes; only
 where the bytes come from differs. Rounds are interleaved. `warm`: all files are in the page cache.
-`cold`: they were dropped from it before. CPU time counts all processes.
+`cold`: they were dropped from it before. CPU time, opens and seeks count all processes. A seek is a
+read by os.pread or os.preadv that does not begin where the last one of that file ended. What
+Pillow, PyArrow and webdataset read by themselves is not seen.
 """
 
 import argparse
@@ -32,7 +34,9 @@ from util.data import folder, loader, pack, pictures, window, workers
 BATCH = 100
 SIDE = 64
 SUFFIXES = pictures.PICTURES
-opened = [0]
+counts = multiprocessing.Array('q', 2)  # opens and seeks, of this process and its workers
+OPENS, SEEKS = 0, 1
+ends = {}  # descriptor -> where its last read ended
 
 
 def decode(source):
@@ -141,19 +145,41 @@ def drop(root):
 
 
 def measure(root, case, epoch, count, cold):
-    """Images a second, CPU milliseconds an image, opened files a thousand images."""
+    """Images a second, CPU milliseconds an image, opens and seeks a thousand images, images."""
     run, layout, shuffle = CASES[case]
     if cold:
         drop(root / layout)
-    opened[0] = 0
+    counts[:] = [0, 0]
     before = sum(os.times()[:4])
     read, seconds = run(root, layout, shuffle, epoch, count)
     cpu = sum(os.times()[:4]) - before
-    return read / seconds, 1000 * cpu / read, 1000 * opened[0] / read, read
+    opens, seeks = (1000 * count / read for count in counts)
+    return read / seconds, 1000 * cpu / read, opens, seeks, read
+
+
+def add(what):
+    """Count one more."""
+    with counts.get_lock():
+        counts[what] += 1
 
 
 def audit(event, args):
-    opened[0] += event == 'open'
+    if event == 'open':
+        add(OPENS)
+
+
+def counted(function):
+    """os.pread or os.preadv that counts its seeks."""
+
+    def read(descriptor, wanted, offset):
+        found = function(descriptor, wanted, offset)
+        if ends.get(descriptor) != offset:
+            add(SEEKS)
+        length = found if isinstance(found, int) else len(found)
+        ends[descriptor] = offset + length
+        return found
+
+    return read
 
 
 def main(args):
@@ -161,6 +187,8 @@ def main(args):
     if not (root / 'parquet').exists():
         make(root, args.images)
     sys.addaudithook(audit)
+    os.pread = counted(os.pread)
+    os.preadv = counted(os.preadv)
     for cache in args.caches:
         for count in args.workers:
             found = {case: [] for case in CASES}
@@ -174,11 +202,12 @@ def main(args):
 
 def line(figures):
     """The medians of several rounds."""
-    rates, cpu, opens, read = zip(*figures)
-    rate, milliseconds, files = map(statistics.median, (rates, cpu, opens))
+    *costs, read = zip(*figures)
+    rates = costs[0]
+    rate, milliseconds, opens, seeks = map(statistics.median, costs)
     spread = f'({min(rates):.0f} to {max(rates):.0f})'
-    costs = f'{milliseconds:.3f} ms CPU  {files:7.1f} opens/1000'
-    return f'{rate:8.0f} images/s {spread}  {costs}  {read[0]} images'
+    places = f'{opens:7.1f} opens/1000  {seeks:7.1f} seeks/1000'
+    return f'{rate:8.0f} images/s {spread}  {milliseconds:.3f} ms CPU  {places}  {read[0]} images'
 
 
 PARSER = argparse.ArgumentParser(description=__doc__)
