@@ -5,6 +5,11 @@ import statistics
 
 import pytest
 
+import det  # first of all: it prepares the machine
+
+# isort: split
+import det.eval
+import det.train
 from demo import make_detection, score_detection
 
 CONFIG = 'det/configs/gfl_um_mae/gfl_um_mae_swin_nano_digits.yml'
@@ -28,12 +33,12 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture
-def box_ap(run_program, scenes, tmp_path):
-    """box_ap(KEY=VALUE ..., seed=, truth=) -> the AP of boxes after a training."""
+def box_ap(scenes, tmp_path):
+    """box_ap(KEY=VALUE ..., seed=, truth=) -> the AP of boxes after a training in this process."""
 
     def run(program, *flags):
-        result = run_program(program, '-c', CONFIG, '--device', 'cpu', *flags, timeout=900)
-        assert result.returncode == 0, result.stderr
+        words = ['-c', CONFIG, '--device', 'cpu', *map(str, flags)]
+        program.main(program.PARSER.parse_args(words))
 
     def box_ap(*overrides, seed=0, truth='val'):
         out = tmp_path / f'{len(list(tmp_path.iterdir()))}'
@@ -45,9 +50,9 @@ def box_ap(run_program, scenes, tmp_path):
             f'EvalDataset.image_dir={truth}2017',
             f'EvalDataset.anno_path={labels}',
         ]
-        run('det/train.py', '--seed', seed, '-o', f'save_dir={out}', *data, *overrides)
+        run(det.train, '--seed', seed, '-o', f'save_dir={out}', *data, *overrides)
         (weights,) = out.rglob('model_final.pdparams')
-        run('det/eval.py', '--output_eval', out, '-o', f'weights={weights}', *data)
+        run(det.eval, '--output_eval', out, '-o', f'weights={weights}', *data)
         found = json.loads((out / score_detection.FILES['bbox']).read_text())
         return score_detection.figures(score_detection.read(scenes / labels), found, 'bbox')[0]
 
@@ -75,7 +80,10 @@ def test_mask_rcnn_is_trained_and_evaluated(run_program, tmp_path):
 
 
 def test_few_scenes_are_learnt_by_heart(box_ap, scenes):
-    """From random weights; AP is that of the 8 scenes themselves."""
+    """From random weights; AP is that of the 8 scenes themselves.
+
+    Found .81 in 80 epochs at this rate, three times that of the config.
+    """
     labels = scenes / 'annotations/instances_train2017.json'
     truth = json.loads(labels.read_text())
     crowded = {entry['image_id'] for entry in truth['annotations'] if entry['iscrowd']}
@@ -87,7 +95,8 @@ def test_few_scenes_are_learnt_by_heart(box_ap, scenes):
     (scenes / 'eight2017').symlink_to(scenes / 'train2017')
 
     ap = box_ap(
-        'epoch=240',
+        'epoch=80',
+        'LearningRate.base_lr=0.003',
         'TrainDataset.anno_path=annotations/instances_eight2017.json',
         f'TrainReader.sample_transforms={AS_IT_IS}',
         truth='eight',
