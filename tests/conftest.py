@@ -32,7 +32,8 @@ from util.weights import torch_file
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / 'demo'))  # its programs import their neighbours
-LONGEST = ('test_det_tour.py', 'test_tour.py')
+# The first mostly waits for its processes; beside it the second has the cores.
+LONGEST = ('test_processes.py', 'test_det_tour.py', 'test_tour.py', 'test_machines.py')
 # slow(value, ...): parameters too slow for the default suite
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 TINY_VIT = (
@@ -71,9 +72,11 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Mark the tests that start several processes; files that take longest are first.
 
-    Otherwise one worker of pytest-xdist would be alone with them at the end.
+    Otherwise one worker of pytest-xdist would be alone with them at the end, or both would wait for
+    each other's turn (one_at_a_time).
     """
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
     for item in items:
         if 'on_two_processes' in item.fixturenames:
             item.add_marker(pytest.mark.processes)
