@@ -105,7 +105,7 @@ def build(models, resumes, examples, args):
             with gr.Column(scale=1, min_width=260):
                 picture = upload(first)
                 choice_of(examples, picture)
-            desk = Desk(page, picture)
+            desk = Desk(picture)
             with gr.Column(scale=4, min_width=300), gr.Tabs():
                 if models.painters:
                     MasksTab(models, resumes).build(desk)

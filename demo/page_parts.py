@@ -113,8 +113,7 @@ class Desk:
     A tab computes when it is opened, when the picture changes, and when its own controls change.
     """
 
-    def __init__(self, page: gr.Blocks, picture: gr.Image):
-        self.page = page
+    def __init__(self, picture: gr.Image):
         self.picture = picture
         self.is_open = gr.State()
 
@@ -138,5 +137,5 @@ class Desk:
         asked = [self.picture, *inputs]
         tab.select(lambda: name, None, self.is_open, api_visibility='private')
         gr.on([tab.select, *changes], opened, asked, outputs, **ONE)
-        arrivals = [self.page.load, self.picture.change]
-        gr.on(arrivals, changed, [self.is_open, *asked], outputs, **ONE)
+        # the first picture of the page is a change too
+        self.picture.change(changed, [self.is_open, *asked], outputs, **ONE)

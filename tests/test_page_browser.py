@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 
 import numpy as np
 import pytest
@@ -150,8 +151,8 @@ def until(condition):
         try:
             if found := condition():
                 return found
-        except WebDriverException:
-            pass  # the page changes at this moment
+        except (WebDriverException, OSError, HTTPException):
+            pass  # the page changes, or gradio writes the same picture again
         time.sleep(0.1)
     pytest.fail('the page did not get there')
 
@@ -183,6 +184,16 @@ def shown(browser, name):
     return np.asarray(Image.open(io.BytesIO(fetched(url))).convert('RGB'))
 
 
+def saved(browser):
+    """The picture that the button saves at this moment."""
+    element(browser, '#save').click()
+    files = until(lambda: list(browser.downloads.glob('panels*.png')))
+    until(lambda: not list(browser.downloads.glob('*.crdownload')) and files[0].stat().st_size)
+    pixels = np.asarray(Image.open(files[0]))
+    files[0].unlink()
+    return pixels
+
+
 def sheet_of(command, folder, picture):
     """What a command of the page writes, with the picture that it names."""
     words = shlex.split(command)[2:]
@@ -198,14 +209,10 @@ def check_pixels(browser, command, folder, picture=THREE):
     for number, name in enumerate(PANELS):
         left = 4 + number * 132  # panels of 32 pixels are enlarged to 128
         expected = sheet[22 : 22 + 128 : 4, left : left + 128 : 4]
-        pixels = shown(browser, name)
-        assert pixels.shape == (320, 320, 3)
-        assert (pixels == expected.repeat(10, 0).repeat(10, 1)).all(), name
-    element(browser, '#save').click()
-    saved = until(lambda: list(browser.downloads.glob('panels*.png')))[0]
-    with Image.open(saved) as picture:
-        assert (np.asarray(picture) == sheet).all()
-    saved.unlink()
+        enlarged = expected.repeat(10, 0).repeat(10, 1)
+        # the browser loads pictures one by one
+        until(lambda name=name, right=enlarged: np.array_equal(shown(browser, name), right))
+    until(lambda: np.array_equal(saved(browser), sheet))
 
 
 def upload(browser, file):
@@ -217,8 +224,12 @@ def upload(browser, file):
 
 def open_tab(browser, name):
     """Open a tab and wait for what it shows."""
-    tabs = browser.find_elements(By.CSS_SELECTOR, 'button[role=tab]')
-    next(tab for tab in tabs if tab.text == name).click()
+
+    def found():
+        tabs = browser.find_elements(By.CSS_SELECTOR, 'button[role=tab]')
+        return [tab for tab in tabs if tab.text == name]
+
+    until(found)[0].click()
     until(lambda: TABS[name] in element(browser, 'body').text)
 
 
