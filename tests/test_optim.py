@@ -45,6 +45,42 @@ def test_decay_groups_of_vit_base_count_as_in_the_official_code():
     assert id(model.pos_embed) not in ids | {id(parameter) for parameter in plain['params']}
 
 
+@pytest.mark.parametrize('large', [0, 100])
+def test_threads_update_large_parameters_as_paddle_does(large, monkeypatch):
+    """Bit for bit, with the weight decay and rate of each group; so is the state."""
+    monkeypatch.setattr(optim, 'LARGE', large)
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    rng = np.random.default_rng(0)
+    shapes = [(), (3,), (20, 30), (7, 11), (5, 5)]
+    values = [rng.normal(size=shape).astype('float32') for shape in shapes]
+    made = []
+    for kind in (paddle.optimizer.AdamW, optim.AdamW):
+        parameters = []
+        for value in values:
+            parameter = paddle.create_parameter(value.shape, 'float32')
+            parameter.set_value(value)
+            parameters.append(parameter)
+        groups = [
+            {'params': parameters[:3], 'weight_decay': 0.3, 'learning_rate': 0.5},
+            {'params': parameters[3:], 'weight_decay': 0.0},
+        ]
+        optimizer = kind(0.1, beta2=0.95, parameters=groups, weight_decay=0.0)
+        made.append((parameters, optimizer))
+    for _ in range(3):
+        gradients = [rng.normal(size=shape).astype('float32') for shape in shapes]
+        for parameters, optimizer in made:
+            for parameter, gradient in zip(parameters, gradients):
+                parameter.grad = paddle.to_tensor(gradient)
+            optimizer.step()
+    (of_paddle, paddles), (of_threads, threads) = made
+    for ours, theirs in zip(of_threads, of_paddle):
+        assert np.array_equal(ours.numpy(), theirs.numpy())
+    state, expected = [list(each.state_dict().values()) for each in (threads, paddles)]
+    assert len(state) == len(expected) == 4 * len(shapes)
+    for ours, theirs in zip(state, expected):
+        assert np.array_equal(ours.numpy(), theirs.numpy())
+
+
 def test_adamw_equals_a_calculation_by_hand():
     layer = paddle.nn.Linear(3, 2)
     weight, bias = layer.weight.numpy().astype('float64'), layer.bias.numpy().astype('float64')
