@@ -472,6 +472,18 @@ def test_they_serve_what_they_can_and_leave_the_rest_to_paddle(paddles_own, monk
     assert used == []
 
 
+def test_layers_that_somebody_watches_are_called(paddles_own):
+    """Forward hooks run, as those of counters and of readers of features."""
+    paddles_own()
+    model = models_zoo.autoencoder('mae_vit_nano_patch4')
+    seen = []
+    for name in ('patch_embed.proj', 'blocks.0.norm1', 'blocks.0.norm2'):
+        part = dict(model.named_sublayers())[name]
+        part.register_forward_post_hook(lambda *_, name=name: seen.append(name))
+    model(paddle.rand([2, 3, 32, 32]))
+    assert seen == ['patch_embed.proj', 'blocks.0.norm1', 'blocks.0.norm2']
+
+
 def test_frozen_weights_get_no_gradient(paddles_own):
     paddles_own()
     rows, maps = paddle.rand([4, 6]), paddle.rand([2, 6, 5, 5])

@@ -260,6 +260,11 @@ def uses_onednn() -> bool:
     return is_replaced(nn.GELU, 'forward')
 
 
+def is_hooked(layer: nn.Layer) -> bool:
+    """Whether somebody counts or watches the calls of a layer, so that it has to be called."""
+    return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
+
+
 def in_use() -> str:
     """Whose kernels compute on the device in use, for a program's first line."""
     on_cpu = paddle.device.get_device() == 'cpu'

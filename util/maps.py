@@ -11,7 +11,7 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from util import bfloat16, broadcast, tensors
-from util.kernels import Linear, is_replaced, replace, uses_onednn
+from util.kernels import Linear, is_hooked, is_replaced, replace, uses_onednn
 
 
 class Resize(PyLayer):
@@ -107,7 +107,9 @@ def merged(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
 
 def _is_product(layer: nn.Conv2D, x: paddle.Tensor) -> bool:
     """Whether a product of matrices does as well as the convolution."""
-    return uses_onednn() and layer.bias is not None and tensors.served(x, layer.weight, layer.bias)
+    if not uses_onednn() or is_hooked(layer) or layer.bias is None:
+        return False
+    return tensors.served(x, layer.weight, layer.bias)
 
 
 def project(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:

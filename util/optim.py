@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import paddle
 
-from util import kernels, provenance
+from util import provenance, tensors
 
 LARGE = 2**16  # values of a parameter for which a thread is worth its while
 
@@ -83,7 +83,7 @@ class AdamW(paddle.optimizer.AdamW):
         """Update a parameter, as Paddle's method of this name does; a large one has to wait."""
         parameter, gradient = param_and_grad['params']
         is_large = math.prod(parameter.shape) >= LARGE
-        if not (is_large and kernels.served(parameter, gradient)):
+        if not (is_large and tensors.served(parameter, gradient)):
             super()._append_optimize_op(block, param_and_grad)
             return
         self._update_param_group(param_and_grad)  # the group's weight decay becomes the optimizer's

@@ -16,7 +16,7 @@ def fork(norm: nn.Layer, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor
     """x for `join`, which must be its only use, and norm(x) for the branch."""
     if not kernels.uses_onednn() or x.stop_gradient or not isinstance(norm, nn.LayerNorm):
         return x, norm(x)
-    if not kernels.normalises(norm, x):
+    if kernels.is_hooked(norm) or not kernels.normalises(norm, x):
         return x, norm(x)
     return Fork.apply(x, norm.weight, norm.bias, norm._epsilon)
 
