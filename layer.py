@@ -85,7 +85,7 @@ def attend(
 
 
 class Attention(nn.Layer):
-    """Multi-head self-attention over [.., L, D]; `bias` [.., H, L, L] is added to the scores."""
+    """Multi-head self-attention over [.., L, D]; bias and mask are those of attention.attend."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True):
         super().__init__()
@@ -96,11 +96,12 @@ class Attention(nn.Layer):
         self.qkv = nn.Linear(dim, 3 * dim, bias_attr=None if qkv_bias else False)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: paddle.Tensor, bias: paddle.Tensor | None = None) -> paddle.Tensor:
+    def forward(self, x, bias=None, mask=None):
         qkv = self.qkv(x)  # [.., L, 3 D]
-        attended = attention.attend(self.num_heads, qkv, bias=bias)
+        attended = attention.attend(self.num_heads, qkv, bias=bias, mask=mask)
         if attended is not None:
             return self.proj(attended)
+        bias = bias if mask is None else bias + mask
         return self.join(attend(*self.split(qkv), bias))
 
     def split(self, qkv: paddle.Tensor) -> list[paddle.Tensor]:

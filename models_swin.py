@@ -100,14 +100,13 @@ class WindowAttention(Attention):
     def attend_windows(self, x: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
         """The attended map, for biases [1 or N, 1 or W, H, L, L] of the pairs in each window."""
         grid = tuple(x.shape[1:3])
-        if self.shift:
-            bias = bias + self.mask(grid)
+        mask = self.mask(grid) if self.shift else None
 
         # Roll the map, so that this block's windows lie across those of the block before
         x = self._roll(x, -self.shift)
         x = window_partition(x, self.window)  # [N, W, L, D]
         # by name: in an export Paddle starts super() at the class of self, which may be a subclass
-        x = Attention.forward(self, x, bias)  # [N, W, L, D]
+        x = Attention.forward(self, x, bias, mask)  # [N, W, L, D]
         x = window_reverse(x, grid)
         return self._roll(x, self.shift)
 

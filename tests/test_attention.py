@@ -97,6 +97,18 @@ def test_attention_in_place_is_numpys(case):
     close(attended(*arrays), by_hand(*arrays), 2e-6)
 
 
+@pytest.mark.parametrize('outer', [(2, 5), (1, 5)])
+def test_a_mask_is_added_like_a_bias_and_has_no_gradient(outer):
+    q, _, bias, dy = given(outer, (1, 1), False)
+    mask = -100 * np.random.default_rng(1).integers(0, 2, [5, 1, 7, 7]).astype('float32')
+    inputs = [paddle.to_tensor(array, stop_gradient=False) for array in (q, bias)]
+    y = attention.attend(HEADS, inputs[0], bias=inputs[1], mask=paddle.to_tensor(mask))
+    y.backward(paddle.to_tensor(dy))
+    both, dq, dboth = by_hand(q, None, bias + mask, dy)
+    found = [y.numpy(), *(x.grad.numpy() for x in inputs)]
+    close(found, [both, dq, dboth.sum(1, keepdims=True)], 2e-6)
+
+
 @pytest.mark.skipif(not bfloat16.is_fast(), reason='this processor has no bfloat16')
 @pytest.mark.parametrize('case', CASES)
 def test_in_bfloat16_only_the_factors_of_products_are_rounded(case):

@@ -43,17 +43,22 @@ def fused(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> paddle.Tensor
 
 
 def attend(
-    heads: int, q: paddle.Tensor, kv: paddle.Tensor | None = None, bias: paddle.Tensor | None = None
+    heads: int,
+    q: paddle.Tensor,
+    kv: paddle.Tensor | None = None,
+    bias: paddle.Tensor | None = None,
+    mask: paddle.Tensor | None = None,
 ) -> paddle.Tensor | None:
     """Scaled dot-product attention by oneDNN, [.., L, D]; None where the device has other ways.
 
     q [.., L, D] with kv [.., M, 2 D], or q alone as queries, keys and values [.., L, 3 D].
-    bias [.., H, L, M] is added to the scores; leading axes may be 1.
+    bias [.., H, L, M] and mask [.., 1, L, M], which has no gradient, are added to the scores; their
+    leading axes may be 1.
     """
-    given = [x for x in (q, kv, bias) if x is not None]
+    given = [x for x in (q, kv, bias, mask) if x is not None]
     if not tensors.served(*given) or not onednn.library.path.exists():
         return None
-    return Attention.apply(heads, q, kv, bias)
+    return Attention.apply(heads, q, kv, bias, mask)
 
 
 class Group(NamedTuple):
@@ -157,16 +162,19 @@ class Operands(NamedTuple):
                 groups.append(Group(image, left[0], head, left[1]))
         return groups
 
-    def weights(self, group: Group, bias: paddle.Tensor | None) -> paddle.Tensor:
-        """The weight of each key for each query, float32; rows sum to 1."""
+    def weights(self, group: Group, *added: paddle.Tensor) -> paddle.Tensor:
+        """The weight of each key for each query, float32; rows sum to 1.
+
+        added: to the scores of all heads of all images.
+        """
         length, keys = self.queries.x.shape[-2], self.keys.x.shape[-2]
         outer = [group.images, group.heads]
-        if bias is not None:  # which comes with all heads, and has the axes of the images
+        if added:  # these have the axes of the images
             outer = [*self.queries.x.shape[:-2], self.queries.count]
         scores = tensors.empty([*outer, length, keys])
         product(self.queries, self.keys, scores, group, self.scale, transpose_y=True)
-        if bias is not None:
-            broadcast.combine(broadcast.ADD, scores, bias, scores)
+        for each in added:
+            broadcast.combine(broadcast.ADD, scores, each, scores)
         normalise, _ = onednn.softmax(tensors.rows(scores), keys)
         normalise(scores, scores)
         return scores
@@ -176,19 +184,19 @@ class Attention(PyLayer):
     """See `attend`. A few weights are kept for the backward pass, many are made again there."""
 
     @staticmethod
-    def forward(ctx, heads, q, kv, bias):
-        given = [x for x in (q, kv, bias) if x is not None]
-        ctx.wanted = tensors.wanted(*given)
+    def forward(ctx, heads, q, kv, bias, mask):
+        added = [x for x in (bias, mask) if x is not None]
+        ctx.wanted = tensors.wanted(*(x for x in (q, kv) if x is not None), *added)
         ctx.heads, ctx.has_kv = heads, kv is not None
-        ctx.bias_shape = None if bias is None else bias.shape
+        ctx.added = [x.shape for x in added]
         ctx.type = bfloat16.chosen()
 
         q, kv = ctx.type(q), ctx.type(kv) if ctx.has_kv else None
         operands = Operands.of(heads, q, kv)
         attended = tensors.empty([*q.shape[:-1], heads * operands.values.width])
-        groups = operands.groups(whole=bias is not None)
+        groups = operands.groups(whole=bool(added))
         for group in groups:
-            weights = operands.weights(group, bias)
+            weights = operands.weights(group, *added)
             product(ctx.type(weights), operands.values, Heads(attended, 0, 1, heads), group)
 
         ctx.are_kept = len(groups) == 1
@@ -198,7 +206,7 @@ class Attention(PyLayer):
 
     @staticmethod
     def backward(ctx, dy):
-        """The gradients of q, kv and bias, of those that there are."""
+        """The gradients of q, kv, bias and mask, of those that there are."""
         q, *others = ctx.saved_tensor()
         kv = others.pop(0) if ctx.has_kv else None
         operands = Operands.of(ctx.heads, q, kv)
@@ -206,7 +214,7 @@ class Attention(PyLayer):
         gradients = Operands.of(ctx.heads, dq, dkv)
         dattended = Heads(ctx.type(dy), 0, 1, ctx.heads)
         for group in operands.groups(whole=ctx.are_kept):
-            weights = others[0] if ctx.are_kept else operands.weights(group, None)
+            weights = others[0] if ctx.are_kept else operands.weights(group)
             dweights = tensors.empty(weights.shape)
             product(dattended, operands.values, dweights, group, transpose_y=True)
             dscores = kernels.softmax_gradient(weights, dweights)
@@ -216,6 +224,6 @@ class Attention(PyLayer):
             product(low, operands.queries, gradients.keys, group, operands.scale, transpose_x=True)
 
         made = [dq, dkv] if ctx.has_kv else [dq]
-        if ctx.bias_shape:
-            made.append(broadcast.total(dscores, ctx.bias_shape) if ctx.wanted[-1] else None)
+        for shape, is_wanted in zip(ctx.added, ctx.wanted[len(made) :]):
+            made.append(broadcast.total(dscores, shape) if is_wanted else None)
         return tuple(x if is_wanted else None for x, is_wanted in zip(made, ctx.wanted))

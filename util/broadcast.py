@@ -5,6 +5,7 @@ convolution, and as long again to sum their gradients. Inputs that oneDNN does n
 Paddle. Results are equal bit for bit, sums of gradients up to rounding.
 """
 
+import math
 from ctypes import c_int
 from functools import lru_cache
 
@@ -12,11 +13,13 @@ import paddle
 from paddle.autograd import PyLayer
 
 from util import kernels, onednn, tensors
+from util.tensors import Part
 
 # Numbers of dnnl_types.h
 ADD, MULTIPLY, DIVIDE = 0x1FFF0, 0x1FFF1, 0x1FFF4
 SRC_1 = 2
 
+FAST_AXES = 3  # oneDNN has but reference code for more; see merged
 SMALL = 2**13  # values for which a call of oneDNN costs more than it saves
 
 Shape = tuple[int, ...]
@@ -38,7 +41,10 @@ def served(x: paddle.Tensor, other: paddle.Tensor) -> bool:
         return False
     if other.ndim > x.ndim or not kernels.uses_onednn():
         return False
-    return all(side in (1, whole) for side, whole in zip(aligned(x, other.shape), x.shape))
+    shape = aligned(x, other.shape)
+    if len(merged(tuple(x.shape), shape)[0]) > FAST_AXES + 1:
+        return False
+    return all(side in (1, whole) for side, whole in zip(shape, x.shape))
 
 
 def aligned(x: paddle.Tensor, shape: list[int]) -> Shape:
@@ -93,16 +99,21 @@ def combine(
     x, other = x.contiguous(), other.contiguous()
     if output is None:
         output = tensors.empty(x.shape)
-    run = operation(kind, tuple(x.shape), aligned(x, other.shape))
-    run(x, other, output)
+    sides, others = merged(tuple(x.shape), aligned(x, other.shape))
+    if len(sides) <= FAST_AXES:
+        operation(kind, sides, others)(x, other, output)
+        return output
+    run = operation(kind, sides[1:], others[1:])
+    size = math.prod(sides[1:])
+    step = math.prod(others[1:]) if others[0] > 1 else 0  # 0 repeats the same values
+    for place in range(sides[0]):
+        first = place * size
+        run(Part(x, first), Part(other, place * step), Part(output, first))
     return output
 
 
 def merged(shape: Shape, other: Shape) -> tuple[Shape, Shape]:
-    """Both shapes with axes joined along which the other tensor is repeated alike.
-
-    oneDNN is fast where two or three axes are left.
-    """
+    """Both shapes with axes joined along which the other tensor is repeated alike."""
     sides, others = [1], [1]
     was_whole = True
     for side, part in zip(shape, other):
@@ -122,7 +133,7 @@ def merged(shape: Shape, other: Shape) -> tuple[Shape, Shape]:
 @lru_cache(256)
 def operation(kind: int, shape: Shape, other: Shape) -> onednn.Operation:
     """One of ADD, MULTIPLY, DIVIDE of tensors with these shapes: call(x, other, y)."""
-    x, y = [onednn.library.layout(*sides) for sides in merged(shape, other)]
+    x, y = [onednn.library.layout(*sides) for sides in (shape, other)]
     description = onednn.library.primitive_desc('binary', c_int(kind), x, y, x)
     return onednn.Operation(description, (onednn.SRC, x), (SRC_1, y), (onednn.DST, x))
 
