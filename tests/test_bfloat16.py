@@ -1,10 +1,14 @@
 """Products in bfloat16: factors are rounded, sums are float32, and all else is as it was."""
 
 import contextlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import paddle
 import pytest
+from conftest import ROOT
 from paddle import nn
 from test_attention import bfloat, close
 
@@ -118,3 +122,17 @@ def test_it_ends_with_its_context():
             assert not bfloat16.is_on()
         raise KeyError
     assert not bfloat16.is_on()
+
+
+@pytest.mark.parametrize('most', ['AVX2', 'AVX512_CORE'])
+def test_a_processor_without_its_instructions_is_not_fast(most):
+    """oneDNN may emulate bfloat16 there, or has no such product."""
+    result = subprocess.run(
+        [sys.executable, '-c', 'import util.bfloat16 as b; print(b.is_fast())'],
+        env={**os.environ, 'ONEDNN_MAX_CPU_ISA': most},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split()[-1] == 'False'

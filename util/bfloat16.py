@@ -15,15 +15,23 @@ from paddle.autograd import PyLayer
 
 from util import kernels, onednn, tensors
 
-FAST = ('avx512_bf16', 'amx_bf16')  # a processor has one of these, or oneDNN emulates bfloat16
+FAST = ('avx512_bf16', 'amx_bf16')  # as Linux names them
 
 _is_on = False
 
 
 @lru_cache(1)
 def is_fast() -> bool:
-    """Whether this processor computes in bfloat16."""
-    return onednn.library.path.exists() and paddle.base.core.supports_bfloat16_fast_performance()
+    """Whether this processor has instructions for products in bfloat16, and oneDNN uses them."""
+    if not onednn.library.path.exists():
+        return False
+    matrices = onednn.library.layout(64, 64, dtype=tensors.BFLOAT16)
+    try:
+        description = onednn.library.primitive_desc('matmul', matrices, matrices, None, matrices)
+    except RuntimeError:  # without AVX-512 there is no such product
+        return False
+    code = onednn.library.implementation(description)
+    return code.endswith(('avx512_core_bf16', 'amx'))  # else it emulates them
 
 
 def is_on() -> bool:
