@@ -97,6 +97,13 @@ def test_attention_in_place_is_numpys(case):
     close(attended(*arrays), by_hand(*arrays), 2e-6)
 
 
+@pytest.mark.parametrize('images, pooled', [(21, False), (10, True), (12, False), (6, True)])
+def test_images_as_many_as_the_steps_between_them_are_not_misread(images, pooled):
+    """oneDNN's own products of 21 images of 7 tokens with 3 projections are wrong by their size."""
+    arrays = given((images,), None, pooled)
+    close(attended(*arrays), by_hand(*arrays), 2e-6)
+
+
 @pytest.mark.parametrize('outer', [(2, 5), (1, 5)])
 def test_a_mask_is_added_like_a_bias_and_has_no_gradient(outer):
     q, _, bias, dy = given(outer, (1, 1), False)

@@ -135,7 +135,7 @@ class Killing(paddle_file._Hashing):
         global times
         times -= 1
         if not times:
-            self.file.flush()
+            self._file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().write(data)
 
