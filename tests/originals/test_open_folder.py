@@ -108,4 +108,5 @@ def test_features_equal_those_of_timm(reference, folder, pictures, tmp_path):
         assert own.shape == expected.shape
         errors[name] = np.abs(own - expected).max() / np.abs(expected).max()
     report('features', **errors)
-    assert max(errors.values()) < 1e-5
+    # rounding differs between processors and orders of summation; found 5e-6 and 1e-5
+    assert max(errors.values()) < 3e-5
