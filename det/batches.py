@@ -124,14 +124,7 @@ def _batches(
     samples: Samples, order: Iterable[list], num_workers: int, timeout: float
 ) -> Iterator[dict]:
     """The batch of each list of keys, with its images as a tensor on the device."""
-    moved = feed.batches(
-        prepare=samples.sample,
-        collate=collate,
-        order=order,
-        count=num_workers,
-        name=samples.name,
-        timeout=timeout,
-    )
+    moved = feed.batches(samples, collate, order, num_workers, timeout)
     for images, batch in moved:
         yield images | batch
 

@@ -43,14 +43,7 @@ class Loader:
 
     def both(self) -> Iterator[tuple[Any, Any]]:
         """Each batch as tensors on the device and as arrays in host memory."""
-        batches = feed.batches(
-            prepare=self._sample,
-            collate=_collate,
-            order=self.order,
-            count=self.num_workers,
-            name=self._name,
-            timeout=self.timeout,
-        )
+        batches = feed.batches(self, _collate, self.order, self.num_workers, self.timeout)
         for number, batch in enumerate(batches):
             self.in_use = number
             yield batch
@@ -62,9 +55,10 @@ class Loader:
         if self.in_use is None:
             return None
         keys = next(itertools.islice(self.order, self.in_use, None))
-        return self._name(keys[0])
+        return self.name(keys[0])
 
-    def _sample(self, key: Any) -> Any:
+    def sample(self, key: Any) -> Any:
+        """The prepared sample of a key; InputError that names what cannot be prepared."""
         try:
             return self.samples[key]
         except InputError:
@@ -72,10 +66,11 @@ class Loader:
         except Exception as error:
             traceback.print_exc()
             raise InputError(
-                f'{self._name(key)} cannot be prepared ({type(error).__name__}: {error})'
+                f'{self.name(key)} cannot be prepared ({type(error).__name__}: {error})'
             ) from None
 
-    def _name(self, key: Any) -> str:
+    def name(self, key: Any) -> str:
+        """The picture of a key."""
         samples, key = (
             (self.samples.samples, key[1]) if isinstance(key, tuple) else (self.samples, key)
         )

@@ -52,26 +52,26 @@ def tensors(tree: Any, tensor_of: Callable[[np.ndarray], paddle.Tensor] = paddle
 
 
 def batches(
-    prepare: Callable,
+    samples: Any,
     collate: Callable[[list], tuple[Any, Any]],
     order: Iterable[list],
-    *,
-    count: int,
-    name: Callable[[Any], str],
+    num_workers: int,
     timeout: float,
 ) -> Iterator[tuple[Any, Any]]:
-    """Batches by `count` worker processes, on the device before they are asked for.
+    """Batches by worker processes, on the device before they are asked for.
 
-    collate: samples -> (a tree of arrays for the device, what stays in host memory, where reading
-    it waits for no device). The arrays become tensors. The rest is as for workers.batches.
+    samples: `sample` prepares that of a key, and `name` names it. order: the keys of each batch.
+    collate: prepared samples -> (a tree of arrays for the device, what stays in host memory, where
+    reading it waits for no device). The arrays become tensors.
     Without workers a batch is prepared here, when it is asked for.
     """
-    if not count or not workers.supported():
-        for arrays, kept in workers.batches(prepare, collate, order, count, name):
+    how = samples.sample, collate, order, num_workers, samples.name
+    if not num_workers or not workers.supported():
+        for arrays, kept in workers.batches(*how):
             yield tensors(arrays), kept
         return
 
-    pool = workers.Pool(prepare, collate, order, count=count, name=name, timeout=timeout)
+    pool = workers.Pool(*how, timeout)
     feed = _Feed(pool)
     loader = DataLoader(feed, batch_size=None)
     # Paddle's thread copies a batch to the device, through pinned memory and on a stream of its

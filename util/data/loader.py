@@ -5,7 +5,7 @@ sample does not depend on the process that prepares it or on the time, and no ra
 """
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -190,20 +190,6 @@ def _collate(samples: list[tuple]) -> tuple[list[np.ndarray], np.ndarray]:
     return arrays, marks
 
 
-def _batches(
-    samples: _Samples, order: Iterable[list], num_workers: int, timeout: float
-) -> Iterator[tuple[list[paddle.Tensor], np.ndarray]]:
-    """([images, targets], marks of unreadable images) for the keys of each batch."""
-    return feed.batches(
-        prepare=samples.sample,
-        collate=_collate,
-        order=order,
-        count=num_workers,
-        name=samples.name,
-        timeout=timeout,
-    )
-
-
 class Batches:
     """The batches of one epoch of a TrainLoader, starting with batch `first`."""
 
@@ -292,7 +278,7 @@ class TrainLoader:
         with reading_ahead(order) as reach:
             # the iterator gets no name, so an error in the loop ends it and its workers at once
             for number, (batch, marks) in enumerate(
-                _batches(self.samples, order, self.num_workers, self.timeout)
+                feed.batches(self.samples, _collate, order, self.num_workers, self.timeout)
             ):
                 reach(number)
                 self.unreadable.add(marks)
@@ -347,8 +333,8 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         # the iterator gets no name, so an error in the loop ends it and its workers at once
-        for (images, labels), marks in _batches(
-            self.samples, self.order, self.num_workers, self.timeout
+        for (images, labels), marks in feed.batches(
+            self.samples, _collate, self.order, self.num_workers, self.timeout
         ):
             unreadable = marks.max().item()
             if unreadable >= 0:
