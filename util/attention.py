@@ -91,6 +91,16 @@ class Heads:
         shape = (group.images, group.heads, length, self.width)
         return tensors.Strided(shape, (length * row, self.width, row, 1), tensors.dtype(self.x))
 
+    def is_misread(self, group: Group) -> bool:
+        """Whether oneDNN's products (version 3, AVX-512) of a group would be wrong.
+
+        They are where the step from image to image is by chance that of dense heads of all images
+        side by side, as with 48 windows of 16 tokens.
+        """
+        length, row = self.x.shape[-2:]
+        dense = group.heads * self.width
+        return row != dense and length * row == group.images * dense
+
     def part(self, group: Group) -> tensors.Part:
         """The tensor from the first value of the group on."""
         length, row = self.x.shape[-2:]
@@ -130,21 +140,11 @@ def product(
 
 
 def readable(group: Group, *given: Matrices) -> list[Group]:
-    """The group, or its images in two parts where oneDNN would misread the whole.
-
-    Its products (version 3, AVX-512) are wrong where the step from image to image is by chance that
-    of dense heads of all images side by side, as with 48 windows of 16 tokens.
-    """
-    for matrices in given:
-        if not isinstance(matrices, Heads):
-            continue
-        layout = matrices.layout(group)
-        images, heads, _, width = layout.shape
-        is_dense = layout.strides[2] == heads * width
-        if layout.strides[0] == images * heads * width and not is_dense:
-            half = images // 2
-            first = group._replace(images=half)
-            return [first, group._replace(image=group.image + half, images=images - half)]
+    """The group, or its images in two parts where oneDNN would misread the whole."""
+    if any(isinstance(one, Heads) and one.is_misread(group) for one in given):
+        half = group.images // 2
+        first = group._replace(images=half)
+        return [first, group._replace(image=group.image + half, images=group.images - half)]
     return [group]
 
 
