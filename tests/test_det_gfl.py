@@ -425,6 +425,7 @@ rows = []
 for _ in range(3):
     losses = network(batch)
     sum(losses.values()).backward()
+    dist.average_gradients(model.parameters())
     sgd.step()
     sgd.clear_grad()
     rows.append(dist.mean([loss.item() for loss in losses.values()]))

@@ -326,6 +326,7 @@ rows = []
 for _ in range(2):
     losses = network(batch)
     sum(losses.values()).backward()
+    dist.average_gradients(model.parameters())
     sgd.step()
     sgd.clear_grad()
     rows.append(dist.mean(values(losses)))

@@ -21,18 +21,26 @@ after = dist.sum_over_ranks(norm._mean.tolist())
 own = [2 * value for value in norm._mean.tolist()]
 changed = max(abs(a - b) for a, b in zip(before, after))
 assert max(abs(a - b) for a, b in zip(after, own)) < 1e-7 < changed
-layer = paddle.nn.Linear(3, 1)
-network = dist.wrap(layer)
-def ranks_agree():
-    try:
-        dist.agree('gradient', layer.weight.grad.flatten().tolist())
-    except Exception:
-        return False
-    return True
-for number, reduce in enumerate((False, True)):
-    with dist.reducing(network, reduce):
-        network(paddle.randn([4, 3])).sum().backward()
-    assert ranks_agree() == reduce, 'gradients travel in the last pass of a round, and only then'
+def gradients(layer, wrap, reduces):
+    network = wrap(layer)
+    for reduce in reduces:
+        with dist.reducing(network, reduce):
+            network(paddle.full([4, 3], 1.0 + 2 * dist.rank())).sum().backward()
+    return [parameter.grad.flatten().tolist() for parameter in layer.parameters()]
+# GPUs take DataParallel; a weight's gradient is 4 and 12 in a pass, so its mean is 8 a pass
+weight, bias = gradients(paddle.nn.Linear(3, 1), paddle.DataParallel, [False])
+assert set(weight) == {4.0 + 8 * dist.rank()}, 'gradients travel in the last pass of a round only'
+weight, bias = gradients(paddle.nn.Linear(3, 1), paddle.DataParallel, [False, True])
+assert set(weight) == {16.0} and set(bias) == {8.0}
+large = paddle.nn.Linear(3, dist.LARGE)  # its weight is a message of its own
+before = large.weight.numpy()
+weight, bias = gradients(large, dist.wrap, [False, True])
+dist.agree('the weights', [float(large.weight.sum())])
+assert dist.is_main() == bool((large.weight.numpy() == before).all()), 'weights are those of rank 0'
+assert set(weight) == {8.0 + 16 * dist.rank()}
+dist.average_gradients(large.parameters())
+assert set(large.weight.grad.flatten().tolist()) == {16.0}
+assert set(large.bias.grad.tolist()) == {8.0}
 order = evaluation_order(7, dist.rank(), dist.world_size())
 assert dist.sum_over_ranks([float(sum(order)), float(len(order))]) == [21.0, 7.0]
 own = {'rank': dist.rank(), 'text': 'ä' * 5 * dist.rank(), 'number': 0.1}

@@ -6,7 +6,7 @@ from functools import partial
 
 import paddle
 
-from util import bfloat16, device, optim
+from util import bfloat16, device, dist, optim
 from util.sharding import Sharding
 
 
@@ -49,6 +49,7 @@ class Step:
         sharding: Sharding | None = None,
     ):
         self.optimizer = optimizer
+        self.parameters = optim.parameters(optimizer)
         self.accum_iter = accum_iter
         self.precision = device.precision(precision)
         self.clip_grad = clip_grad
@@ -78,13 +79,13 @@ class Step:
         scaled.backward()
         if not self.is_last(iteration):
             return
+        dist.average_gradients(self.parameters)
 
         # Clipping, and the scaler's search for infinities, need the gradients of all parameters
         if self.clip_grad is not None or self.sharding:
             self.scaler.unscale_(self.optimizer)
         if self.clip_grad is not None:
-            parameters = optim.parameters(self.optimizer)
-            paddle.nn.utils.clip_grad_norm_(parameters, self.clip_grad)
+            paddle.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad)
 
         if self.sharding:
             self.sharding.drop_other_gradients()

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import paddle
+from paddle.distributed import parallel
 from paddle.distributed.fleet import utils
 
 from util import heartbeat, hosts
@@ -29,6 +30,7 @@ PATIENCE = 3600  # seconds that a rank waits for the others at a barrier
 POLL = 0.05  # seconds between two looks at a counter
 QUICK = 0.001  # the same where ranks wait for each other in every iteration
 MOST_RANKS = 2**20
+LARGE = 2**18  # values of a gradient that is a message of its own: 1 MB
 
 # For layer.py. DataParallel would take the backward pass of the reentrant kind for a second use of
 # the parameters.
@@ -63,6 +65,10 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def _is_on_cpu() -> bool:
+    return paddle.device.get_device() == 'cpu'
+
+
 def begin() -> None:
     """Join the other processes that the launcher started.
 
@@ -75,7 +81,7 @@ def begin() -> None:
         return
 
     hosts.prepare()
-    if paddle.device.get_device() == 'cpu':
+    if _is_on_cpu():
         # a Paddle for GPUs would choose NCCL, and with it a GPU
         os.environ['PADDLE_DISTRI_BACKEND'] = 'gloo'
     fork = multiprocessing.get_context('fork')
@@ -129,22 +135,55 @@ def _give_up(waiting: int) -> None:
 
 
 def wrap(model: paddle.nn.Layer) -> paddle.nn.Layer:
-    """The model for training: gradients averaged over the processes, weights those of rank 0."""
+    """The model for training, with the weights of rank 0.
+
+    On GPUs its gradients are averaged over the ranks while others are still computed. On CPUs
+    nothing is gained by that, since computing and sending share the cores: average_gradients does
+    it afterwards, with fewer copies.
+    """
     if world_size() == 1:
         return model
-    barrier()  # some ranks read files for longer than DataParallel waits
-    return paddle.DataParallel(model)
+    barrier()  # some ranks read files for longer than the others wait for weights
+    if not _is_on_cpu():
+        return paddle.DataParallel(model)
+    parallel.sync_params_buffers(model, fuse_params=False)
+    return model
 
 
 def reducing(network: paddle.nn.Layer, reduce: bool) -> contextlib.AbstractContextManager:
-    """Context of a forward and backward pass of a wrapped model; `reduce` averages the gradients.
+    """Context of a forward and backward pass of a wrapped model.
 
-    Gradients accumulated in earlier passes are averaged too, so a round of accumulation
-    communicates once, in its last pass.
+    Where DataParallel averages the gradients, it does so if `reduce` is true. It averages those of
+    earlier passes too, so a round of accumulation communicates once, in its last pass.
     """
-    if reduce or world_size() == 1:
+    if reduce or not isinstance(network, paddle.DataParallel):
         return contextlib.nullcontext()
     return network.no_sync()
+
+
+@paddle.no_grad()
+def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
+    """Average the gradients over the ranks, on CPUs; elsewhere DataParallel has done so.
+
+    All ranks have gradients of the same parameters. Large ones are summed where they are, small
+    ones in one message.
+    """
+    if world_size() == 1 or not _is_on_cpu():
+        return
+    small = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.size < LARGE:
+            small.append(parameter.grad)
+        else:
+            paddle.distributed.all_reduce(parameter.grad)
+            parameter.grad.scale_(1 / world_size())
+    if not small:
+        return
+    means = mean_tensor(paddle.concat([gradient.flatten() for gradient in small]))
+    for gradient, mean in zip(small, means.split([gradient.size for gradient in small])):
+        paddle.assign(mean.reshape(gradient.shape), gradient)
 
 
 def sum_over_ranks(values: list[float]) -> list[float]:
