@@ -107,6 +107,18 @@ def test_operations_and_their_gradients_are_those_of_numpy(shape, paddles_own):
     close(layer.bias.grad, dz.reshape([-1, 11]).sum(0))
 
 
+@pytest.mark.parametrize('width', [kernels.NARROW, kernels.NARROW + 1])
+def test_products_of_narrow_and_of_wide_rows_equal_numpys(width):
+    """oneDNN makes those of narrow rows."""
+    rng = np.random.default_rng(0)
+    x, X = given(rng, 2, 3, width)
+    weight, W = given(rng, 7, width)
+    bias, B = given(rng, 7)
+    y = kernels.product(X, W.transpose([1, 0]), B)
+    assert y.shape == [2, 3, 7]
+    assert np.abs(y.numpy() - (x @ weight.T + bias)).max() < 1e-4  # of values up to 60
+
+
 def convolution_by_hand(x, weight, dy, stride, padding, dilation):
     """y, then the gradients of x and weight: one product for each place of the window."""
     x = np.pad(x, [(0, 0), (0, 0), *[(zeros, zeros) for zeros in padding]])
@@ -498,6 +510,7 @@ def test_without_onednn_linear_layers_are_still_served(paddles_own, monkeypatch,
     monkeypatch.setattr(onednn.library, 'path', tmp_path / 'libdnnl.so.3')
     paddles_own()
     assert hasattr(nn.Linear.forward, '__wrapped__') and not hasattr(nn.GELU.forward, '__wrapped__')
+    assert nn.Linear(5, 2)(paddle.ones([3, 5])).shape == [3, 2]
 
 
 def test_softmax_gradient_is_paddles_where_oneDNN_has_but_its_reference_code(monkeypatch):
