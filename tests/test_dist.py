@@ -41,6 +41,10 @@ assert set(weight) == {8.0 + 16 * dist.rank()}
 dist.average_gradients(large.parameters())
 assert set(large.weight.grad.flatten().tolist()) == {16.0}
 assert set(large.bias.grad.tolist()) == {8.0}
+for told, expected in (
+    ([0, 0], [False, False]), ([dist.rank(), 0], [True, False]), ([1, 1 - dist.rank()], [True, True])
+):
+    assert dist.any_of_ranks(told) == expected, told
 order = evaluation_order(7, dist.rank(), dist.world_size())
 assert dist.sum_over_ranks([float(sum(order)), float(len(order))]) == [21.0, 7.0]
 own = {'rank': dist.rank(), 'text': 'ä' * 5 * dist.rank(), 'number': 0.1}
