@@ -18,7 +18,7 @@ from paddle.nn import functional as F
 from util import bfloat16, broadcast, kernels, onednn, tensors
 
 LARGE = 2**23  # scores that take 32 MB, see machine.retain_memory
-GROUP = 2**22  # scores of a group of heads, at most; a head is the smallest group
+GROUP = 2**20  # scores of a group of heads, at most: 4 MB; a head is the smallest group
 
 
 def is_fused(x: paddle.Tensor) -> bool:
