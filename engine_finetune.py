@@ -7,7 +7,7 @@ import paddle
 from paddle.nn import functional as F
 
 from engine_loop import Run, trainable_parameters
-from util import dist, log
+from util import dist, log, replicas
 from util.ema import Ema
 from util.progress import bar
 
@@ -42,7 +42,7 @@ def evaluate(
     NaN if there are no images. shared: each rank has a part of the images, so the sums are added
     over the ranks, once, at the end.
     """
-    dist.broadcast_buffers(model)
+    replicas.broadcast_buffers(model)
     model.eval()
     count = 0.0
     sums = paddle.zeros([3], 'float64')  # loss, top-1 and top-5; read at the end only

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import paddle
 
-from util import amp, checkpoint, dist, log, machine, optim, profiling, resume, sharding
+from util import amp, checkpoint, dist, log, machine, optim, profiling, replicas, resume, sharding
 from util.errors import NonFiniteLoss
 from util.figures import Figures, Unread
 from util.progress import Progress
@@ -60,7 +60,7 @@ class Loop:
         self.saver = saver
         self.recorder = recorder
         self.progress = progress
-        self.network = dist.wrap(model)
+        self.network = replicas.wrap(model)
         self.rng = np.random.default_rng()
         self.parts = {}
         self._profile = profile or profiling.Profile()
@@ -126,7 +126,7 @@ class Loop:
             # Forward and backward; the last pass of a round of accumulation updates the weights.
             # Ranks agree before the gradients are averaged, because there a failed one is a crash
             self.rng = seed_step(self._seed, self.progress.epoch, iteration)
-            with dist.reducing(self.network, reduce=is_last):
+            with replicas.reducing(self.network, reduce=is_last):
                 loss = loss_of(batch)
                 figures = Figures(epoch, iteration, is_last, shared={'loss': loss, **self.parts})
                 self._unread.add(figures)

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 
 from engine_loop import Run
-from util import dist, log, pca
+from util import log, pca, replicas
 from util.progress import bar
 
 PCA_IMAGES = 2000  # whose patches make the basis of a PCA: 392,000 patches of 224 x 224 images
@@ -44,7 +44,7 @@ def fit_pca(model, samples) -> None:
     mean, basis = pca.components(patches(), model.pca_target)
     model.pca_mean.set_value(mean)
     model.pca_basis.set_value(basis)
-    dist.broadcast_buffers(model)
+    replicas.broadcast_buffers(model)
     log.info(f'target: the first {model.pca_target} components of a PCA of {count} images')
 
 

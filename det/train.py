@@ -18,7 +18,7 @@ from det import config, evaluation, flags, inference, metrics, optimizer, schedu
 from det.batches import TrainLoader
 from det.checkpoints import Categories, Snapshots
 from engine_loop import Run
-from util import cli, dist, log, parallel_flags, profiling, program
+from util import cli, log, parallel_flags, profiling, program, replicas
 from util.errors import InputError
 
 # Keys of a config that change no result: a training may be resumed with others without a warning
@@ -148,7 +148,7 @@ def train_one_epoch(run: Run) -> dict[str, float]:
 def validate(run: Run, model, validated: tuple, values: dict, args) -> dict:
     """COCO's figures of the validation images, on all ranks."""
     samples, batch_size = validated
-    dist.broadcast_buffers(model)
+    replicas.broadcast_buffers(model)
     with run.saver.evaluating(run.progress):
         figures = evaluation.evaluate(
             model,

@@ -28,7 +28,7 @@ from seg.checkpoints import AVERAGE, MODEL, NO_RESULT, Folders
 from seg.loading import loading
 from seg.progress import Lines
 from seg.sizes import Sizes, check_evaluation, check_transforms, window_of
-from util import amp, checkpoint, cli, dist, log, profiling, program, seeding
+from util import amp, checkpoint, cli, log, profiling, program, replicas, seeding
 from util.errors import InputError
 from util.recorder import Recorder
 
@@ -102,7 +102,7 @@ class Validation:
     def __call__(self, run: Loop) -> None:
         """Evaluate each model, and write those that are the best so far."""
         for folder, (model, file) in self.models.items():
-            dist.broadcast_buffers(model)
+            replicas.broadcast_buffers(model)
             with run.saver.evaluating(run.progress), loading(self.timeout), self.autocast():
                 miou, accuracy, *_ = evaluate(model, self.samples, **self.settings)
             self._keep(run, folder, miou)

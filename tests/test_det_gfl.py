@@ -407,13 +407,13 @@ import util
 import numpy as np
 import paddle
 from test_det_gfl import a_batch, detector, some_objects
-from util import dist
+from util import dist, replicas
 
 dist.begin()
 paddle.seed(3)
 model = detector(drop_path_rate=0.0)
 model.bbox_head.gfl_cls.bias.set_value(paddle.zeros([3]))
-network = dist.wrap(model)
+network = replicas.wrap(model)
 sgd = paddle.optimizer.SGD(0.001, parameters=model.parameters())
 rng = np.random.default_rng(0)
 objects = [some_objects(rng, count, 96, 128) for count in (4, 0, 9, 2)]
@@ -425,7 +425,7 @@ rows = []
 for _ in range(3):
     losses = network(batch)
     sum(losses.values()).backward()
-    dist.average_gradients(model.parameters())
+    replicas.average_gradients(model.parameters())
     sgd.step()
     sgd.clear_grad()
     rows.append(dist.mean([loss.item() for loss in losses.values()]))

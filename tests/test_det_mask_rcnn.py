@@ -293,13 +293,13 @@ import numpy as np
 import paddle
 from test_det_mask_rcnn import NANO, TINY, four_images
 from det import config
-from util import dist
+from util import dist, replicas
 
 dist.begin()
 paddle.seed(3)
 model = config.build(config.load(NANO, TINY), NANO)
 model.train()
-network = dist.wrap(model)
+network = replicas.wrap(model)
 share = 4 // dist.world_size()
 first = dist.rank() * share
 
@@ -326,7 +326,7 @@ rows = []
 for _ in range(2):
     losses = network(batch)
     sum(losses.values()).backward()
-    dist.average_gradients(model.parameters())
+    replicas.average_gradients(model.parameters())
     sgd.step()
     sgd.clear_grad()
     rows.append(dist.mean(values(losses)))

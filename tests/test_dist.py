@@ -10,13 +10,13 @@ import pytest
 def test_buffers_sums_and_values_are_shared(tmp_path):
     (tmp_path / 'script.py').write_text("""
 import util, paddle
-from util import dist
+from util import dist, replicas
 from util.data.loader import evaluation_order
 dist.begin()
 norm = paddle.nn.BatchNorm1D(3)
 norm(paddle.randn([8, 3]) + dist.rank())
 before = dist.sum_over_ranks(norm._mean.tolist())
-dist.broadcast_buffers(norm)
+replicas.broadcast_buffers(norm)
 after = dist.sum_over_ranks(norm._mean.tolist())
 own = [2 * value for value in norm._mean.tolist()]
 changed = max(abs(a - b) for a, b in zip(before, after))
@@ -24,7 +24,7 @@ assert max(abs(a - b) for a, b in zip(after, own)) < 1e-7 < changed
 def gradients(layer, wrap, reduces):
     network = wrap(layer)
     for reduce in reduces:
-        with dist.reducing(network, reduce):
+        with replicas.reducing(network, reduce):
             network(paddle.full([4, 3], 1.0 + 2 * dist.rank())).sum().backward()
     return [parameter.grad.flatten().tolist() for parameter in layer.parameters()]
 # GPUs take DataParallel; a weight's gradient is 4 and 12 in a pass, so its mean is 8 a pass
@@ -32,17 +32,18 @@ weight, bias = gradients(paddle.nn.Linear(3, 1), paddle.DataParallel, [False])
 assert set(weight) == {4.0 + 8 * dist.rank()}, 'gradients travel in the last pass of a round only'
 weight, bias = gradients(paddle.nn.Linear(3, 1), paddle.DataParallel, [False, True])
 assert set(weight) == {16.0} and set(bias) == {8.0}
-large = paddle.nn.Linear(3, dist.LARGE)  # its weight is a message of its own
+large = paddle.nn.Linear(3, replicas.LARGE)  # its weight is a message of its own
 before = large.weight.numpy()
-weight, bias = gradients(large, dist.wrap, [False, True])
+weight, bias = gradients(large, replicas.wrap, [False, True])
 dist.agree('the weights', [float(large.weight.sum())])
 assert dist.is_main() == bool((large.weight.numpy() == before).all()), 'weights are those of rank 0'
 assert set(weight) == {8.0 + 16 * dist.rank()}
-dist.average_gradients(large.parameters())
+replicas.average_gradients(large.parameters())
 assert set(large.weight.grad.flatten().tolist()) == {16.0}
 assert set(large.bias.grad.tolist()) == {8.0}
+own = dist.rank()
 for told, expected in (
-    ([0, 0], [False, False]), ([dist.rank(), 0], [True, False]), ([1, 1 - dist.rank()], [True, True])
+    ([0, 0], [False, False]), ([own, 0], [True, False]), ([1, 1 - own], [True, True])
 ):
     assert dist.any_of_ranks(told) == expected, told
 order = evaluation_order(7, dist.rank(), dist.world_size())

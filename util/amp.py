@@ -6,7 +6,7 @@ from functools import partial
 
 import paddle
 
-from util import bfloat16, device, dist, optim
+from util import bfloat16, device, optim, replicas
 from util.sharding import Sharding
 
 
@@ -79,7 +79,7 @@ class Step:
         scaled.backward()
         if not self.is_last(iteration):
             return
-        dist.average_gradients(self.parameters)
+        replicas.average_gradients(self.parameters)
 
         # Clipping, and the scaler's search for infinities, need the gradients of all parameters
         if self.clip_grad is not None or self.sharding:

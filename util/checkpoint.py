@@ -23,7 +23,7 @@ from pathlib import Path
 
 import paddle
 
-from util import atomic, dist, log, provenance
+from util import atomic, dist, log, provenance, replicas
 from util.assign import optimizer_state
 from util.background import Background
 from util.errors import STOPPED, InputError
@@ -229,7 +229,7 @@ class Saver:
         if self.folder:
             self.join()
             dist.barrier()  # the main process may have waited for its disk
-            dist.broadcast_buffers(self.model)
+            replicas.broadcast_buffers(self.model)
             with self._whole_optimizer():
                 if dist.is_main():
                     self._write(name, epoch, position)

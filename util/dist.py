@@ -1,4 +1,4 @@
-"""Several processes: rank and world size, sums over ranks, barriers, failures, wrapping a model.
+"""Several processes: rank and world size, sums over ranks, barriers, failures.
 
 With one process nothing is communicated, and every function returns at once.
 """
@@ -12,14 +12,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 import paddle
-from paddle.distributed import parallel
 from paddle.distributed.fleet import utils
 
 from util import heartbeat, hosts
@@ -30,7 +29,6 @@ PATIENCE = 3600  # seconds that a rank waits for the others at a barrier
 POLL = 0.05  # seconds between two looks at a counter
 QUICK = 0.001  # the same where ranks wait for each other in every iteration
 MOST_RANKS = 2**20
-LARGE = 2**18  # values of a gradient that is a message of its own: 1 MB
 
 # For layer.py. DataParallel would take the backward pass of the reentrant kind for a second use of
 # the parameters.
@@ -65,7 +63,8 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def _is_on_cpu() -> bool:
+def is_on_cpu() -> bool:
+    """Whether this process computes on CPUs."""
     return paddle.device.get_device() == 'cpu'
 
 
@@ -81,7 +80,7 @@ def begin() -> None:
         return
 
     hosts.prepare()
-    if _is_on_cpu():
+    if is_on_cpu():
         # a Paddle for GPUs would choose NCCL, and with it a GPU
         os.environ['PADDLE_DISTRI_BACKEND'] = 'gloo'
     fork = multiprocessing.get_context('fork')
@@ -134,58 +133,6 @@ def _give_up(waiting: int) -> None:
     os.kill(waiting, signal.SIGKILL)
 
 
-def wrap(model: paddle.nn.Layer) -> paddle.nn.Layer:
-    """The model for training, with the weights of rank 0.
-
-    On GPUs its gradients are averaged over the ranks while others are still computed. On CPUs
-    nothing is gained by that, since computing and sending share the cores: average_gradients does
-    it afterwards, with fewer copies.
-    """
-    if world_size() == 1:
-        return model
-    barrier()  # some ranks read files for longer than the others wait for weights
-    if not _is_on_cpu():
-        return paddle.DataParallel(model)
-    parallel.sync_params_buffers(model, fuse_params=False)
-    return model
-
-
-def reducing(network: paddle.nn.Layer, reduce: bool) -> contextlib.AbstractContextManager:
-    """Context of a forward and backward pass of a wrapped model.
-
-    Where DataParallel averages the gradients, it does so if `reduce` is true. It averages those of
-    earlier passes too, so a round of accumulation communicates once, in its last pass.
-    """
-    if reduce or not isinstance(network, paddle.DataParallel):
-        return contextlib.nullcontext()
-    return network.no_sync()
-
-
-@paddle.no_grad()
-def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
-    """Average the gradients over the ranks, on CPUs; elsewhere DataParallel has done so.
-
-    All ranks have gradients of the same parameters. Large ones are summed where they are, small
-    ones in one message.
-    """
-    if world_size() == 1 or not _is_on_cpu():
-        return
-    small = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        if parameter.size < LARGE:
-            small.append(parameter.grad)
-        else:
-            paddle.distributed.all_reduce(parameter.grad)
-            parameter.grad.scale_(1 / world_size())
-    if not small:
-        return
-    means = mean_tensor(paddle.concat([gradient.flatten() for gradient in small]))
-    for gradient, mean in zip(small, means.split([gradient.size for gradient in small])):
-        paddle.assign(mean.reshape(gradient.shape), gradient)
-
-
 def sum_over_ranks(values: list[float]) -> list[float]:
     """Sum of each value over all ranks; a NaN or infinity on one rank reaches every rank."""
     if world_size() == 1:
@@ -220,11 +167,11 @@ def mean(values: list[float]) -> list[float]:
 
 
 def mean_tensor(tensor: paddle.Tensor) -> paddle.Tensor:
-    """Mean of a tensor over all ranks, on the device; the tensor is overwritten."""
+    """The tensor, which becomes its mean over all ranks, on the device."""
     if world_size() == 1:
         return tensor
     paddle.distributed.all_reduce(tensor)
-    return tensor / world_size()
+    return tensor.scale_(1 / world_size())
 
 
 def gather(value: Any) -> list:
@@ -257,6 +204,14 @@ def broadcast(array: np.ndarray | None, shape: list[int], source: int) -> np.nda
     return tensor.numpy()
 
 
+def copy_from_first(tensors: Iterable[paddle.Tensor]) -> None:
+    """Give every rank the values that these tensors have on rank 0."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        paddle.distributed.broadcast(tensor.detach(), src=0)  # it shares the values
+
+
 def agree(what: str, values: list[float]) -> None:
     """Raise InputError on every rank if the ranks have different values."""
     if world_size() == 1:
@@ -273,19 +228,6 @@ def agree(what: str, values: list[float]) -> None:
             f'{what} differs between the processes: {values} on rank {rank()}; '
             'do they share a file system?'
         )
-
-
-def broadcast_buffers(model: paddle.nn.Layer) -> None:
-    """Copy rank 0's state that has no gradient to every rank, such as BatchNorm's statistics.
-
-    They differ between ranks after training. Paddle counts some of them as parameters, so this
-    looks for tensors without a gradient and not for buffers.
-    """
-    if world_size() == 1:
-        return
-    for tensor in model.state_dict().values():
-        if tensor.stop_gradient:
-            paddle.distributed.broadcast(tensor, src=0)
 
 
 @contextlib.contextmanager
