@@ -63,11 +63,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def is_on_cpu() -> bool:
-    """Whether this process computes on CPUs."""
-    return paddle.device.get_device() == 'cpu'
-
-
 def begin() -> None:
     """Join the other processes that the launcher started.
 
@@ -80,7 +75,7 @@ def begin() -> None:
         return
 
     hosts.prepare()
-    if is_on_cpu():
+    if paddle.device.get_device() == 'cpu':
         # a Paddle for GPUs would choose NCCL, and with it a GPU
         os.environ['PADDLE_DISTRI_BACKEND'] = 'gloo'
     fork = multiprocessing.get_context('fork')

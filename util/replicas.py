@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import paddle
 
-from util import dist
+from util import device, dist
 
 LARGE = 2**18  # values of a gradient that is a message of its own: 1 MB
 
@@ -20,7 +20,7 @@ def wrap(model: paddle.nn.Layer) -> paddle.nn.Layer:
     if dist.world_size() == 1:
         return model
     dist.barrier()  # some ranks read files for longer than the others wait for weights
-    if not dist.is_on_cpu():
+    if device.kind() != 'cpu':
         return paddle.DataParallel(model)
     dist.copy_from_first(model.state_dict().values())
     return model
@@ -44,7 +44,7 @@ def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
     All ranks have gradients of the same parameters. Large ones are summed where they are, small
     ones in one message.
     """
-    if dist.world_size() == 1 or not dist.is_on_cpu():
+    if dist.world_size() == 1 or device.kind() != 'cpu':
         return
     small = []
     for parameter in parameters:
