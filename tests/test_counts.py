@@ -29,8 +29,9 @@ SIDE = 32
 FLOAT = 4  # bytes
 
 # Kernels of a layer, forward and backward. A linear layer of these models, whose rows are narrow:
-# eight in backward (three products, three reshapes, the ones and the row of the bias's gradient).
-# oneDNN's own kernels are counted apart; here are the tensors that they fill
+# one in forward (the tensor of the result), eight in backward (three products, three reshapes, the
+# ones and the row of the bias's gradient). oneDNN's own kernels are counted apart; here are the
+# tensors that they fill
 KERNELS = {nn.Linear: 9, nn.LayerNorm: 6, nn.GELU: 2}
 # The tensors of a block's attention: its weights and its result; in backward the gradients of
 # weights, scores and of queries, keys and values
